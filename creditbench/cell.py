@@ -1,0 +1,161 @@
+"""The recurrent network being trained: a leaky tanh RNN with a linear readout.
+
+    a_t = W_in x̂_t + W_rec ĥ_{t-1} + b            pre-activation, n
+    h_t = (1-α) h_{t-1} + α tanh(a_t)
+    ĥ_t = D h_t                                    only when the cell is decorrelated; else ĥ_t = h_t
+    x̂_t = D_in x_t                                 only when its input is decorrelated too; else x̂_t = x_t
+    y_t = W_out ĥ_t + c
+    L   = Σ_t Σ_b w_tb ℓ(y_tb, y*_tb)              the harness scales the weights w to sum to 1
+
+Parameters are a dict of arrays: W_in [n, I], W_rec [n, n], W_out [O, n]; with `bias`, b [n] and c [O];
+decorrelated, D [n, n] and D_in [I, I].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from creditbench.errors import UsageError
+from creditbench.ops.base import Array, NumpyTree, Ops, Outer, Tree
+
+Decorrelate = Literal["none", "hidden", "both"]
+DECORRELATE: tuple[Decorrelate, ...] = ("none", "hidden", "both")
+
+
+class CellState(NamedTuple):
+    """The state of B rows."""
+
+    h: Array  #: activity, [B, n]
+    h_hat: Array | None  #: decorrelated activity, [B, n]; None when the cell is not decorrelated
+
+    @property
+    def out(self) -> Array:
+        """ĥ: what the recurrence and the readout see, [B, n]."""
+        return self.h if self.h_hat is None else self.h_hat
+
+
+@dataclass(frozen=True)
+class Cell:
+    inputs: int  #: I
+    hidden: int  #: n
+    outputs: int  #: O
+    alpha: float = 1.0  #: leak, in (0, 1]; 1 is the vanilla RNN
+    bias: bool = False
+    decorrelate: Decorrelate = "none"
+    loss: Literal["mse", "cross_entropy"] = "mse"
+
+    def __post_init__(self) -> None:
+        if self.hidden <= 0:
+            raise UsageError(f"hidden is {self.hidden}: a cell needs at least 1 hidden unit")
+        if not 0 < self.alpha <= 1:
+            raise UsageError(f"alpha is {self.alpha}: the leak of a cell must lie in (0, 1]")
+
+    def init(self, seed: int) -> NumpyTree:
+        """Xavier-normal weights, zero biases, identity decorrelation, as NumPy arrays of float64."""
+        rng = np.random.default_rng([seed, 0xCE11])
+
+        def xavier(rows: int, columns: int):
+            return rng.standard_normal((rows, columns)) * np.sqrt(2.0 / (rows + columns))
+
+        n = self.hidden
+        params = {
+            "W_in": xavier(n, self.inputs),
+            "W_rec": xavier(n, n),
+            "W_out": xavier(self.outputs, n),
+        }
+        if self.bias:
+            params |= {"b": np.zeros(n), "c": np.zeros(self.outputs)}
+        if self.decorrelate != "none":
+            params["D"] = np.eye(n)
+        if self.decorrelate == "both":
+            params["D_in"] = np.eye(self.inputs)
+        return params
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter that a learning rule trains."""
+        n = self.hidden
+        shapes: dict[str, tuple[int, ...]] = {"W_in": (n, self.inputs), "W_rec": (n, n), "W_out": (self.outputs, n)}
+        return shapes | {"b": (n,), "c": (self.outputs,)} if self.bias else shapes
+
+    def trainable(self, params: Tree) -> Tree:
+        """The parameters that a learning rule trains: all but the decorrelation matrices."""
+        return {name: value for name, value in params.items() if name not in ("D", "D_in")}
+
+    def start(self, ops: Ops, rows: int) -> CellState:
+        """The state before the first step: zero."""
+        shape = (rows, self.hidden)
+        return CellState(ops.zeros(shape), None if self.decorrelate == "none" else ops.zeros(shape))
+
+    def encode(self, params: Tree, inputs: Array) -> Array:
+        """x̂ of inputs [..., I]."""
+        return inputs @ params["D_in"].T if "D_in" in params else inputs
+
+    def drive(self, ops: Ops, params: Tree, x: Array) -> Array:
+        """W_in x̂ + b for rows of decorrelated inputs [rows, I], as [rows, n]."""
+        return ops.linear(x, params["W_in"], params["b"] if self.bias else None)
+
+    def step(self, ops: Ops, params: Tree, state: CellState, drive: Array) -> tuple[Array, CellState]:
+        """One step, as (pre-activation a [B, n], state).
+
+        `drive`: all that reaches the pre-activation beside the recurrence, [B, n] or [1, n].
+        """
+        a = ops.linear(state.out, params["W_rec"], drive)
+        return a, self.activate(ops, params, state, a)
+
+    def activate(self, ops: Ops, params: Tree, state: CellState, a: Array) -> CellState:
+        """The state that follows from the pre-activation a [B, n]."""
+        h = ops.xp.tanh(a)
+        if self.alpha != 1.0:
+            h = (1.0 - self.alpha) * state.h + self.alpha * h
+        return CellState(h, None if self.decorrelate == "none" else ops.linear(h, params["D"]))
+
+    def readout(self, ops: Ops, params: Tree, h_hat: Array) -> Array:
+        """y = W_out ĥ + c for rows ĥ [rows, n], as [rows, O]."""
+        return ops.linear(h_hat, params["W_out"], params["c"] if self.bias else None)
+
+    def losses(self, ops: Ops, y: Array, target: Array) -> Array:
+        """ℓ of each row: [..., O] and [..., O] to [...]. Mean squared error, or cross-entropy of the softmax."""
+        xp = ops.xp
+        if self.loss == "mse":
+            error = y - target
+            return xp.mean(error * error, axis=-1) if self.outputs > 1 else (error * error)[..., 0]
+        return -xp.sum(target * _log_softmax(xp, y), axis=-1)
+
+    def error(self, ops: Ops, y: Array, target: Array) -> Array:
+        """∂ℓ/∂y, [..., O]."""
+        if self.loss == "mse":
+            return (2.0 / self.outputs) * (y - target)
+        return ops.xp.exp(_log_softmax(ops.xp, y)) * ops.xp.sum(target, axis=-1, keepdims=True) - target
+
+    def run(self, ops: Ops, params: Tree, inputs: Array) -> Array:
+        """The forward pass from the zero state over inputs [T, B, I], as outputs [T, B, O]."""
+
+        def step(state, x):
+            _, state = self.step(ops, params, state, self.drive(ops, params, x))
+            return state, self.readout(ops, params, state.out)
+
+        _, outputs = ops.scan(step, self.start(ops, inputs.shape[1]), self.encode(params, inputs))
+        return outputs
+
+    def gradient(self, ops: Ops, post: Array, x: Array, h_hat_before: Array, post_y: Array, h_hat: Array) -> Tree:
+        """The gradient of a rule that multiplies post- and presynaptic terms, summed over rows.
+
+        `post` [R, n] stands for ∂L/∂a, `post_y` [R, O] for ∂L/∂y; `x` [R, I], `h_hat_before` [R, n] and
+        `h_hat` [R, n] are the presynaptic x̂_t, ĥ_{t-1} and ĥ_t. Matrices come as their factors.
+        """
+        grads: dict[str, Any] = {
+            "W_in": Outer(post, x),
+            "W_rec": Outer(post, h_hat_before),
+            "W_out": Outer(post_y, h_hat),
+        }
+        if self.bias:
+            grads |= {"b": ops.xp.sum(post, axis=0), "c": ops.xp.sum(post_y, axis=0)}
+        return grads
+
+
+def _log_softmax(xp: Any, y: Array) -> Array:
+    shifted = y - xp.max(y, axis=-1, keepdims=True)
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))

@@ -1,0 +1,235 @@
+"""How a network is trained: the contract of a learning rule, and what rules share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from creditbench.cell import Cell, CellState
+from creditbench.ops.base import Array, Key, Ops, Outer, Tree
+
+#: How many rows of rank-one gradients are kept before they are added up in one product: enough for the product
+#: to run at full speed, and no function of the length of the segment.
+ROWS_KEPT = 64
+
+
+class Batch(NamedTuple):
+    """A segment of K steps of B sequences."""
+
+    inputs: Array  #: [K, B, I]
+    targets: Array  #: [K, B, O]
+    weights: Array  #: [K, B]; scaled by the harness so that L = Σ w ℓ; 0: the step is not scored
+
+
+class Estimate(NamedTuple):
+    """What a rule makes of a segment."""
+
+    loss: Array  #: L = Σ_t Σ_b w_tb ℓ_tb, scalar
+    grads: Tree  #: name of a parameter -> array of its shape, or `Outer`; a parameter left out is not trained
+    state: Tree  #: carried to the next segment
+    assigned: Tree = {}  #: name of a parameter -> new value, for a rule that sets it itself  # noqa: RUF012
+    hidden: Array | None = None  #: ĥ of every step, [K, B, n], when the cell is decorrelated
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a rule claims of itself; every claim is tested."""
+
+    unbiased: bool = False  #: the expected estimate is the gradient of the segment's loss
+    online: bool = False  #: may update at every step, without looking ahead or going back
+    forward_only: bool = False  #: runs no reverse pass
+    memory_in_T: Literal["O(1)", "O(T)"] = "O(1)"
+    time: str = "O(n²)"  #: of one step
+    memory: str = "O(p)"  #: beyond the weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """A learning rule. Its fields are its hyper-parameters; its class attributes are its metadata."""
+
+    id: ClassVar[str]
+    name: ClassVar[str]
+    paper: ClassVar[str]  #: authors, year, DOI or arXiv number
+    family: ClassVar[str]
+    claims: ClassVar[Claims]
+    optimizer: ClassVar[str] = "sgd"  #: default optimiser
+    lr: ClassVar[float] = 1e-2  #: default learning rate
+    backends: ClassVar[frozenset[str]] = frozenset({"jax", "torch"})
+    decorrelates: ClassVar[bool] = True  #: whether `Decorrelated` may go with it
+
+    @property
+    def stream_segment(self) -> int:
+        """Steps between updates on a stream, unless the trial says otherwise."""
+        return 1
+
+    def init(self, ops: Ops, cell: Cell, params: Tree, batch_size: int) -> Tree:
+        """The state before the first segment."""
+        return {"cell": cell.start(ops, batch_size)}
+
+    def reset(self, ops: Ops, cell: Cell, params: Tree, state: Tree, batch_size: int) -> Tree:
+        """The state before the first step of new sequences; a rule keeps here what it has learned."""
+        return self.init(ops, cell, params, batch_size)
+
+    def segment(self, ops: Ops, cell: Cell, params: Tree, state: Tree, batch: Batch, key: Key) -> Estimate:
+        """The gradient estimate of one segment. Pure: it changes none of its arguments.
+
+        When the cell is decorrelated, the inputs come decorrelated.
+        """
+        raise NotImplementedError
+
+
+# -- what rules share ------------------------------------------------------------------------------------
+
+
+class Local(NamedTuple):
+    """The factors of a step's gradient; see `Cell.gradient`."""
+
+    post: Array  #: [B, n]
+    x: Array  #: [B, I]
+    h_hat_before: Array  #: [B, n]
+    post_y: Array  #: [B, O]
+    h_hat: Array  #: [B, n]
+
+
+def local_gradients(
+    ops: Ops, cell: Cell, step: Callable[[Tree, Tree], tuple[Tree, tuple[Local, Array]]], carry: Tree, batch: Batch, keys: Any
+) -> tuple[Tree, Tree, Array, Array | None]:
+    """Scan `step(carry, (x, target, weight, key)) -> (carry, (Local, loss))` and add up its gradients.
+
+    Returns (carry, gradients, loss, hidden). Nothing is kept over time beyond a fixed number of rows, except
+    the hidden activity when the cell is decorrelated.
+    """
+    K, B = batch.weights.shape
+    xs = (*batch, keys)
+    keep = cell.decorrelate != "none"
+    if keep or K == 1 or K * B <= ROWS_KEPT:
+        # Decorrelation keeps the hidden activity of every step, so the other factors may stay too.
+        carry, (local, losses) = ops.scan(step, carry, xs)
+        return carry, cell.gradient(ops, *rows(local)), ops.xp.sum(losses), local.h_hat if keep else None
+
+    def chunk(carry, xs):
+        carry, grads, loss = carry
+        carry, (local, losses) = ops.scan(step, carry, xs)
+        term = cell.gradient(ops, *rows(local))
+        grads = {name: ops.accumulate(grads[name], term[name]) for name in grads}
+        return (carry, grads, loss + ops.xp.sum(losses)), None
+
+    carry = (carry, zero_gradients(ops, cell), ops.zeros(()))
+    (carry, grads, loss), _ = ops.scan_chunks(chunk, carry, xs, max(1, ROWS_KEPT // B))
+    return carry, grads, loss, None
+
+
+def zero_gradients(ops: Ops, cell: Cell) -> Tree:
+    """A gradient of zeros to add to."""
+    return {name: ops.zeros(shape) for name, shape in cell.shapes().items()}
+
+
+def rows(local: Local) -> Local:
+    """The factors of all steps, [K, B, ·], as [K·B, ·]."""
+    return Local(*(x.reshape((-1, x.shape[-1])) for x in local))
+
+
+def twin_hidden(
+    ops: Ops, cell: Cell, params: Tree, state: CellState, x: Array, noise: Array
+) -> tuple[Array, CellState]:
+    """One step of a clean and a noisy pass, run as one batch of 2B rows, clean rows first.
+
+    `state` has 2B rows, `x` is [B, I]; `noise` [B, n] is added to the noisy pre-activations. Returns the
+    pre-activations [2B, n] and the state of 2B rows. One product serves both passes.
+    """
+    drive = cell.drive(ops, params, x)
+    return cell.step(ops, params, state, ops.xp.concat((drive, drive + noise)))
+
+
+def twin_readout(
+    ops: Ops, cell: Cell, params: Tree, state: CellState, target: Array, weight: Array, noise: Array
+) -> tuple[Array, Array]:
+    """The outputs [2B, O] of both passes, `noise` [B, O] on the noisy ones, and their w_b ℓ_b, [2, B]."""
+    y = cell.readout(ops, params, state.out) + ops.xp.concat((ops.xp.zeros_like(noise), noise))
+    return y, weight * cell.losses(ops, y.reshape((2, *target.shape)), target)
+
+
+def backpropagate(ops: Ops, cell: Cell, params: Tree, state: CellState, batch: Batch) -> Estimate:
+    """The gradient of a segment's loss by reverse mode, its start held fixed (Werbos 1990).
+
+        g_t = Dᵀ (W_outᵀ e_t + W_recᵀ s_{t+1}) + (1-α) g_{t+1}        ∂L/∂h_t, with e_t = w_t ∂ℓ_t/∂y_t
+        s_t = α tanh'(a_t) ⊙ g_t                                       ∂L/∂a_t
+        ∂L/∂W_rec = Σ_t s_t ĥ_{t-1}ᵀ   ∂L/∂W_in = Σ_t s_t x̂_tᵀ   ∂L/∂W_out = Σ_t e_t ĥ_tᵀ
+
+    The reverse pass carries vectors only; the gradients of the weights are one product over all steps. The state
+    of the estimate is the cell's.
+    """
+    xp, alpha = ops.xp, cell.alpha
+    K, B = batch.weights.shape
+    n = cell.hidden
+
+    def flat(x):
+        return x.reshape((K * B, x.shape[-1]))
+
+    def forward(state, drive):
+        a, after = cell.step(ops, params, state, drive)
+        return after, (a, state.out, after.out)
+
+    drives = cell.drive(ops, params, flat(batch.inputs)).reshape((K, B, n))
+    end, (a, h_hat_before, h_hat) = ops.scan(forward, state, drives)
+    y = cell.readout(ops, params, flat(h_hat)).reshape((K, B, cell.outputs))
+    loss = xp.sum(batch.weights * cell.losses(ops, y, batch.targets))
+    e = batch.weights[..., None] * cell.error(ops, y, batch.targets)
+
+    slope = alpha * (1.0 - xp.tanh(a) ** 2)
+    from_readout = (flat(e) @ params["W_out"]).reshape((K, B, n))
+
+    def backward(carry, xs):
+        g, s = carry
+        from_readout, slope = xs
+        g_hat = from_readout + s @ params["W_rec"]
+        to_h = g_hat @ params["D"] if "D" in params else g_hat
+        g = to_h if alpha == 1.0 else to_h + (1.0 - alpha) * g
+        s = slope * g
+        return (g if alpha != 1.0 else None, s), s
+
+    zeros = ops.zeros((B, n))
+    _, s = ops.scan(backward, (zeros if alpha != 1.0 else None, zeros), (from_readout, slope), reverse=True)
+    grads = cell.gradient(ops, flat(s), flat(batch.inputs), flat(h_hat_before), flat(e), flat(h_hat))
+    return Estimate(loss, grads, end, hidden=None if cell.decorrelate == "none" else h_hat)
+
+
+# -- decorrelation ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decorrelated:
+    """Any rule, with its cell's activity decorrelated as it learns (Ahmad et al. 2023; Dalm et al. 2023).
+
+        ΔD = -η offdiag(⟨ĥ ĥᵀ⟩) D        ⟨⟩ over batch and steps of the segment
+
+    and the same for D_in on x̂ where the input is decorrelated too. The product is never formed at n×n×n:
+    with the R = K·B rows Ĥ [R, n], offdiag(⟨ĥ ĥᵀ⟩) D = Ĥᵀ (Ĥ D) / R - diag(⟨ĥ²⟩) D, which is O(R n²).
+    """
+
+    learner: Learner
+    rate: float  #: η
+
+    def init(self, ops: Ops, cell: Cell, params: Tree, batch_size: int) -> Tree:
+        return self.learner.init(ops, cell, params, batch_size)
+
+    def reset(self, ops: Ops, cell: Cell, params: Tree, state: Tree, batch_size: int) -> Tree:
+        return self.learner.reset(ops, cell, params, state, batch_size)
+
+    def segment(self, ops: Ops, cell: Cell, params: Tree, state: Tree, batch: Batch, key: Key) -> Estimate:
+        batch = batch._replace(inputs=cell.encode(params, batch.inputs))
+        estimate = self.learner.segment(ops, cell, params, state, batch, key)
+        if estimate.hidden is None:
+            raise TypeError(f"{type(self.learner).__name__}.segment returned no hidden activity for a decorrelated cell")
+        assigned = estimate.assigned | {"D": decorrelated(ops, params["D"], estimate.hidden, self.rate)}
+        if "D_in" in params:
+            assigned["D_in"] = decorrelated(ops, params["D_in"], batch.inputs, self.rate)
+        return estimate._replace(assigned=assigned)
+
+
+def decorrelated(ops: Ops, D: Array, activity: Array, rate: float) -> Array:
+    """D after one step against the correlation of decorrelated activity [..., n]."""
+    rows = activity.reshape((-1, activity.shape[-1]))
+    power = ops.xp.mean(rows * rows, axis=0)
+    return ops.accumulate(D * (1.0 + rate * power)[:, None], Outer(rows, rows @ D), -rate / rows.shape[0])

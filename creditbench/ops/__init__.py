@@ -1,0 +1,31 @@
+"""`Ops`: one vocabulary over JAX and PyTorch. Only the framework in use is imported."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from creditbench.errors import UsageError, unknown
+from creditbench.ops.base import Array, DType, Key, Ops, Outer, Tree
+
+BACKENDS = ("jax", "torch")
+
+__all__ = ["BACKENDS", "Array", "DType", "Key", "Ops", "Outer", "Tree", "make_ops"]
+
+
+def make_ops(backend: str, device: str = "cpu", dtype: DType = "float32") -> Ops:
+    """The vocabulary over one framework, on one device.
+
+    `device`: `cpu`, or what the framework has beside it: `cuda`, `cuda:1`, `gpu`, `tpu`.
+    Raises `UsageError` when the backend or the device is not there; nothing falls back to the CPU.
+    """
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS, "creditbench list backends")
+    if importlib.util.find_spec(backend) is None:
+        raise UsageError(f"backend {backend!r} is not installed: pip install {backend}")
+    if backend == "jax":
+        from creditbench.ops.jax import JaxOps
+
+        return JaxOps(device, dtype)
+    from creditbench.ops.torch import TorchOps
+
+    return TorchOps(device, dtype)

@@ -1,0 +1,129 @@
+"""`Ops` over JAX."""
+
+from __future__ import annotations
+
+import os
+
+# A benchmark shares its device: memory is taken as it is needed, so that its peak can be read.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from creditbench.errors import UsageError
+from creditbench.ops.base import DType, Ops, Outer
+
+#: Up to this many rows a product is written as matrix–vector products, which XLA's CPU compiler turns into
+#: loops that run at memory speed; its general product of so few rows measured half as fast.
+_MATVEC_ROWS = 3
+
+
+class JaxOps(Ops):
+    name = "jax"
+    xp = jnp
+
+    def __init__(self, device: str = "cpu", dtype: DType = "float32") -> None:
+        super().__init__(device, dtype)
+        self._device = _find_device(device)
+        if dtype == "float64":
+            jax.config.update("jax_enable_x64", True)
+        self._float = jnp.dtype(dtype)
+        self._cpu = self._device.platform == "cpu"
+
+    def scan(self, f, carry, xs, *, reverse=False):
+        return jax.lax.scan(f, carry, xs, reverse=reverse)
+
+    def scan_chunks(self, f, carry, xs, size):
+        length = jax.tree.leaves(xs)[0].shape[0]
+        whole = length // size * size
+        parts = []
+        if whole:
+            chunks = jax.tree.map(lambda x: x[:whole].reshape(whole // size, size, *x.shape[1:]), xs)
+            carry, ys = jax.lax.scan(f, carry, chunks)
+            parts.append(jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), ys))
+        if whole < length:
+            carry, ys = f(carry, jax.tree.map(lambda x: x[whole:], xs))
+            parts.append(ys)
+        return carry, jax.tree.map(lambda *ys: jnp.concatenate(ys), *parts)
+
+    def compile(self, f, *args, donate=()):
+        return jax.jit(f, donate_argnums=donate).lower(*args).compile()
+
+    def synchronize(self, tree):
+        jax.block_until_ready(tree)
+
+    def vmap(self, f, in_axes=0):
+        return jax.vmap(f, in_axes=in_axes)
+
+    def tree_map(self, f, tree, *rest):
+        return jax.tree.map(f, tree, *rest)
+
+    def value_and_grad(self, f, has_aux=False):
+        return jax.value_and_grad(f, has_aux=has_aux)
+
+    def jvp(self, f, primals, tangents):
+        return jax.jvp(f, primals, tangents)
+
+    def vjp(self, f, *primals):
+        return jax.vjp(f, *primals)
+
+    def jacobian(self, f):
+        return jax.jacrev(f)
+
+    def stop_gradient(self, tree):
+        return jax.lax.stop_gradient(tree)
+
+    def key(self, seed):
+        with jax.default_device(self._device):
+            return jax.random.key(seed)
+
+    def split(self, key, num=2):
+        return jax.random.split(key, num)
+
+    def normal(self, key, shape):
+        return jax.random.normal(key, shape, self._float)
+
+    def rademacher(self, key, shape):
+        return jax.random.rademacher(key, shape, self._float)
+
+    def from_numpy(self, tree):
+        def convert(x):
+            x = np.asarray(x)
+            return jax.device_put(x.astype(self.dtype) if x.dtype.kind == "f" else x, self._device)
+
+        return jax.tree.map(convert, tree)
+
+    def to_numpy(self, tree):
+        return jax.tree.map(lambda x: np.array(x) if isinstance(x, jax.Array) else x, tree)
+
+    def linear(self, x, weights, bias=None):
+        if self._cpu and x.shape[0] <= _MATVEC_ROWS:
+            product = jnp.stack([weights @ row for row in x])
+        else:
+            product = x @ weights.T
+        return product if bias is None else product + bias
+
+    def accumulate(self, total, term, scale=1.0, decay=1.0):
+        if isinstance(term, Outer):
+            # A single outer product is fused into the update; a dot would be written out first.
+            if term.post.shape[0] == 1:
+                term = term.post[0][:, None] * term.pre[0]
+            else:
+                term = term.dense()
+        return (total if decay == 1.0 else decay * total) + scale * term
+
+    def zeros(self, shape):
+        return jnp.zeros(shape, self._float)
+
+
+def _find_device(device: str) -> jax.Device:
+    platform, _, index = device.partition(":")
+    try:
+        devices = jax.devices("gpu" if platform == "cuda" else platform)
+        return devices[int(index or 0)]
+    except (RuntimeError, IndexError, ValueError):
+        raise UsageError(
+            f"no {device} device for jax: this process sees {', '.join(str(d) for d in jax.devices())}; "
+            "see: creditbench doctor"
+        ) from None

@@ -1,0 +1,207 @@
+"""`Ops` over PyTorch, eager.
+
+A step is a handful of kernels of a few microseconds each, so what counts is how many there are: products
+are fused with their additions, and weights are updated in place from the factors of their gradient.
+"""
+
+from __future__ import annotations
+
+import array_api_compat.torch as xp
+import numpy as np
+import torch
+
+from creditbench.errors import UsageError
+from creditbench.ops.base import DType, Ops, Outer
+
+
+class TorchOps(Ops):
+    name = "torch"
+    xp = xp
+
+    def __init__(self, device: str = "cpu", dtype: DType = "float32") -> None:
+        super().__init__(device, dtype)
+        self._device = _find_device(device)
+        self._float = getattr(torch, dtype)
+        self._generator = torch.Generator(self._device)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+    def scan(self, f, carry, xs, *, reverse=False):
+        steps = _unstack(xs)
+        if reverse:
+            steps.reverse()
+        ys = []
+        for x in steps:
+            carry, y = f(carry, x)
+            ys.append(y)
+        if reverse:
+            ys.reverse()
+        return carry, _stack(ys)
+
+    def scan_chunks(self, f, carry, xs, size):
+        parts = []
+        for start in range(0, _length(xs), size):
+            carry, ys = f(carry, _map(lambda x: x[start : start + size], xs))  # noqa: B023
+            parts.append(ys)
+        return carry, _map(lambda *ys: torch.cat(ys), *parts)
+
+    def compile(self, f, *args, donate=()):
+        # Derivatives are taken by `torch.func`, which works inside `no_grad`; the tape stays off elsewhere.
+        return torch.no_grad()(f)
+
+    def synchronize(self, tree):
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def vmap(self, f, in_axes=0):
+        return torch.func.vmap(f, in_dims=in_axes)
+
+    def tree_map(self, f, tree, *rest):
+        return _map(f, tree, *rest)
+
+    def value_and_grad(self, f, has_aux=False):
+        grad_and_value = torch.func.grad_and_value(f, has_aux=has_aux)
+
+        def value_and_grad(*args):
+            grad, value = grad_and_value(*args)
+            return value, grad
+
+        return value_and_grad
+
+    def jvp(self, f, primals, tangents):
+        return torch.func.jvp(f, primals, tangents)
+
+    def vjp(self, f, *primals):
+        return torch.func.vjp(f, *primals)
+
+    def jacobian(self, f):
+        return torch.func.jacrev(f)
+
+    def stop_gradient(self, tree):
+        return _map(lambda x: x.detach(), tree)
+
+    def key(self, seed):
+        return _mix(seed & _MASK)
+
+    def split(self, key, num=2):
+        return [_mix(key + i * _GAMMA & _MASK) for i in range(1, num + 1)]
+
+    def normal(self, key, shape):
+        return torch.randn(
+            shape, generator=self._generator.manual_seed(key), dtype=self._float, device=self._device
+        )
+
+    def rademacher(self, key, shape):
+        bits = torch.randint(
+            2, shape, generator=self._generator.manual_seed(key), dtype=self._float, device=self._device
+        )
+        return 2 * bits - 1
+
+    def from_numpy(self, tree):
+        def convert(x):
+            x = np.asarray(x)
+            # A copy: in-place updates must not reach the caller's array.
+            return torch.tensor(x, dtype=self._float if x.dtype.kind == "f" else None, device=self._device)
+
+        return _map(convert, tree)
+
+    def to_numpy(self, tree):
+        return _map(lambda x: x.detach().cpu().numpy().copy() if isinstance(x, torch.Tensor) else x, tree)
+
+    def linear(self, x, weights, bias=None):
+        if bias is None:
+            return torch.mm(x, weights.T)
+        return torch.addmm(bias, x, weights.T)
+
+    def accumulate(self, total, term, scale=1.0, decay=1.0):
+        if isinstance(term, Outer):
+            if isinstance(scale, torch.Tensor):
+                term, scale = Outer(term.post * scale, term.pre), 1.0
+            return total.addmm_(term.post.T, term.pre, beta=decay, alpha=scale)
+        if decay != 1.0:
+            total.mul_(decay)
+        return total.add_(term, alpha=scale) if not isinstance(scale, torch.Tensor) else total.add_(scale * term)
+
+    def zeros(self, shape):
+        return torch.zeros(shape, dtype=self._float, device=self._device)
+
+
+# -- keys: a key is a 64-bit integer; children are drawn by SplitMix64 (Steele, Lea & Flood 2014) ---------
+
+_MASK = (1 << 64) - 1
+_GAMMA = 0x9E3779B97F4A7C15
+
+
+def _mix(z: int) -> int:
+    z = (z + _GAMMA) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)
+
+
+# -- trees: dict, tuple, NamedTuple, None; a list is an array of keys ------------------------------------
+
+
+def _rebuild(like, children):
+    return type(like)(*children) if hasattr(like, "_fields") else tuple(children)
+
+
+def _map(f, tree, *rest):
+    if tree is None:
+        return None
+    if isinstance(tree, dict):
+        return {k: _map(f, v, *(r[k] for r in rest)) for k, v in tree.items()}
+    if isinstance(tree, tuple):
+        return _rebuild(tree, [_map(f, *row) for row in zip(tree, *rest, strict=True)])
+    return f(tree, *rest)
+
+
+def _length(tree) -> int:
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    if isinstance(tree, tuple):
+        return max(_length(child) for child in tree)
+    return 0 if tree is None else len(tree)
+
+
+def _unstack(tree) -> list:
+    """The entries along the leading axis, a tree each; one kernel an array, however long."""
+    length = _length(tree)
+
+    def entries(node):
+        if node is None:
+            return [None] * length
+        if isinstance(node, list):
+            return list(node)
+        if isinstance(node, dict):
+            return [dict(zip(node, row, strict=True)) for row in zip(*map(entries, node.values()), strict=True)]
+        if isinstance(node, tuple):
+            return [_rebuild(node, row) for row in zip(*map(entries, node), strict=True)]
+        return list(node.unbind(0))
+
+    return entries(tree)
+
+
+def _stack(trees: list):
+    first = trees[0]
+    if first is None:
+        return None
+    if isinstance(first, dict):
+        return {k: _stack([tree[k] for tree in trees]) for k in first}
+    if isinstance(first, tuple):
+        return _rebuild(first, [_stack(list(column)) for column in zip(*trees, strict=True)])
+    return torch.stack(trees) if len(trees) > 1 else first.unsqueeze(0)
+
+
+def _find_device(device: str) -> torch.device:
+    platform = "cuda" if device.partition(":")[0] == "gpu" else device.partition(":")[0]
+    try:
+        found = torch.device(platform, int(device.partition(":")[2] or 0)) if platform != "cpu" else torch.device("cpu")
+        torch.empty(1, device=found)
+        return found
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError):
+        raise UsageError(
+            f"no {device} device for torch: this process sees cpu"
+            + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
+            + "; see: creditbench doctor"
+        ) from None

@@ -1,0 +1,309 @@
+"""Runs trials: segments, optimiser, evaluation, clock."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+import creditbench
+from creditbench import registry
+from creditbench.cell import Cell
+from creditbench.environment import fingerprint
+from creditbench.errors import UsageError
+from creditbench.learner import Batch, Decorrelated, Estimate
+from creditbench.ops import Outer, make_ops
+from creditbench.optimizers import make_optimizer
+from creditbench.record import Point, Record
+from creditbench.task import Sequences, Task
+from creditbench.trial import Trial
+
+#: Part of the way from trivial to solved at which a trial counts as having reached its target.
+TARGET = 0.9
+
+Progress = Callable[[Trial, float], None]  #: trial, part of its budget that is done
+
+
+class InvalidEstimateError(Exception):
+    """A learner broke the contract of `Learner.segment`."""
+
+
+def run_trials(trials: Sequence[Trial], progress: Progress | None = None, together: bool = False) -> Iterator[Record]:
+    """Train trials that differ in nothing but their seed; yield a record for each, whatever happens to it.
+
+    The seeds share one compiled program and follow each other; `together` trains them as one under `vmap`, which
+    does more work a second but gives no time of its own to a seed. Raises `UsageError` only.
+    """
+    if len({trial.family for trial in trials}) != 1:
+        raise ValueError("trials that run together may differ in nothing but their seed")
+    program = Program(trials[0])
+    for group in [list(trials)] if together and program.ops.name == "jax" else [[trial] for trial in trials]:
+        started, clock = datetime.now(UTC), time.perf_counter()
+        try:
+            outcomes = program.train(group, progress or (lambda *_: None))
+        except UsageError:
+            raise
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            outcomes = [{"status": _status_of(error), "status_detail": _one_line(error)}] * len(group)
+        duration = time.perf_counter() - clock
+        for trial, outcome in zip(group, outcomes, strict=True):
+            yield program.record(trial, started=started, duration=duration, together=len(group), **outcome)
+
+
+class Program:
+    """What trials that differ only in their seed have in common: task, cell, rule, and the compiled programs."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.task_plugin = registry.find("tasks", trial.task, [trial.task_path] if trial.task_path else [])
+        self.plugin = registry.find("learners", trial.learner, [trial.learner_path] if trial.learner_path else [])
+        self.task: Task = self.task_plugin.cls(**trial.task_parameters)
+        self.ops = make_ops(trial.backend, trial.device, trial.dtype)
+        learner = self.plugin.cls(**trial.hyperparameters)
+        decorrelates = trial.decorrelate != "none"
+        self.learner = Decorrelated(learner=learner, rate=trial.decorrelation_rate) if decorrelates else learner
+        self.optimizer = make_optimizer(trial.optimizer, trial.lr)
+        self.compile_seconds = 0.0
+        self._compiled: dict[Any, Callable] = {}
+
+    @cached_property
+    def cell(self) -> Cell:
+        sample, trial = self.task.generate("validation", self.trial.seed, self.trial.batch), self.trial
+        inputs, outputs = sample.inputs.shape[-1], sample.targets.shape[-1]
+        return Cell(inputs, trial.hidden, outputs, trial.alpha, trial.bias, trial.decorrelate, self.task.loss)
+
+    # -- the programs ----------------------------------------------------------------------------
+
+    def start(self, seed: int) -> Any:
+        """(parameters, optimiser's state, learner's state) before training."""
+        params = self.ops.from_numpy(self.cell.init(seed))
+        state = self.learner.init(self.ops, self.cell, params, self.trial.batch)
+        return params, self.optimizer.init(self.ops, self.cell.trainable(params)), state
+
+    def block(self, carry: Any, xs: Any) -> Any:
+        """Train on segments `xs` one after another: (carry, losses [S])."""
+        ops, cell, learner = self.ops, self.cell, self.learner
+        episodes, rows = self.trial.protocol == "episodes", self.trial.batch
+        checked = False
+
+        def segment(carry, xs):
+            nonlocal checked
+            params, optimizer_state, state = carry
+            batch, key = xs
+            if episodes:
+                state = learner.reset(ops, cell, params, state, rows)
+            estimate = learner.segment(ops, cell, params, state, batch, key)
+            if not checked:
+                check_estimate(estimate, params)
+                checked = True
+            params, optimizer_state = self.optimizer.update(ops, params, optimizer_state, estimate.grads)
+            return (params | estimate.assigned, optimizer_state, estimate.state), estimate.loss
+
+        return ops.scan(segment, carry, xs)
+
+    def compiled(self, name: str, f: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Callable:
+        """`f` compiled for arguments like `args`, once; compile time is added up apart."""
+        if name not in self._compiled:
+            clock = time.perf_counter()
+            self._compiled[name] = self.ops.compile(f, *args, donate=donate)
+            self.compile_seconds += time.perf_counter() - clock
+        return self._compiled[name]
+
+    def evaluate(self, params: Any, split: str, sequences: Sequences, inputs: Any) -> float:
+        """The task's metric of the harness's own forward pass; NaN where the outputs are not finite."""
+
+        def run(params, inputs):
+            return self.cell.run(self.ops, params, inputs)
+
+        outputs = self.ops.to_numpy(self.compiled(split, run, params, inputs)(params, inputs)).astype(np.float32)
+        return self.task.score(outputs, sequences) if np.isfinite(outputs).all() else float("nan")
+
+    # -- training --------------------------------------------------------------------------------
+
+    def train(self, trials: Sequence[Trial], progress: Progress) -> list[dict[str, Any]]:
+        """What each of `trials` yielded; more than one are trained as one program, under `vmap`."""
+        ops, trial, many = self.ops, self.trial, len(trials) > 1
+
+        def stack(trees):
+            return ops.tree_map(lambda *leaves: ops.xp.stack(leaves), *trees) if many else trees[0]
+
+        def one(tree, i):
+            return ops.tree_map(lambda leaf: leaf[i], tree) if many else tree
+
+        block = ops.vmap(self.block) if many else self.block
+        runs = [_Run(self, t) for t in trials]
+        keys = [ops.split(ops.key(t.seed), trial.evaluations * run.segments) for t, run in zip(trials, runs, strict=True)]
+        carry = stack([self.start(t.seed) for t in trials])
+        segments, seconds = runs[0].segments, 0.0
+        for i, run in enumerate(runs):
+            run.evaluate(one(carry[0], i), 0, 0.0, None)
+        for number in range(trial.evaluations):
+            first, last = number * segments, (number + 1) * segments
+            xs = stack([(ops.from_numpy(run.batches(first)), key[first:last]) for run, key in zip(runs, keys, strict=True)])
+            train = self.compiled("block", block, carry, xs, donate=(0,))
+            ops.synchronize((carry, xs))
+            clock = time.perf_counter()
+            carry, losses = train(carry, xs)
+            ops.synchronize((carry, losses))
+            elapsed = time.perf_counter() - clock
+            seconds += elapsed
+            losses = ops.to_numpy(losses).reshape(len(trials), segments)
+            for i, run in enumerate(runs):
+                if run.check(losses[i], one(carry[0], i), first):
+                    run.rates.append(segments * trial.segment / elapsed)
+                    run.evaluate(one(carry[0], i), last * trial.segment, seconds, float(losses[i].mean()))
+                    progress(trials[i], (number + 1) / trial.evaluations)
+            if all(run.diverged_at is not None for run in runs):
+                break
+        return [run.outcome(seconds) for run in runs]
+
+    def record(self, trial: Trial, *, started: datetime, duration: float, together: int, **outcome: Any) -> Record:
+        """The record of one trial."""
+        return Record(
+            suite_version=creditbench.__version__,
+            trial=trial,
+            learner_source=self.plugin.source,
+            metric=self.task.metric,
+            metric_direction=self.task.metric_direction,
+            trained_together=together,
+            compile_seconds=self.compile_seconds,
+            environment=fingerprint(trial.backend),
+            started_at=started.isoformat(timespec="seconds"),
+            duration_seconds=duration,
+            **outcome,
+        )
+
+
+class _Run:
+    """One seed's data, schedule and curve."""
+
+    def __init__(self, program: Program, trial: Trial) -> None:
+        self.program, self.trial, self.task = program, trial, program.task
+        self.train, self.validation, self.test = (
+            self.task.generate(split, trial.seed, trial.batch) for split in ("train", "validation", "test")
+        )
+        self.validation_inputs = program.ops.from_numpy(self.validation.inputs)
+        #: segments between evaluations
+        self.segments = -(-trial.budget_steps // (trial.segment * trial.evaluations))
+        if trial.protocol == "episodes":
+            rng = np.random.default_rng([trial.seed, 0x0DE5])
+            rows, needed = self.train.inputs.shape[1], self.segments * trial.evaluations * trial.batch
+            epochs = [rng.permutation(rows) for _ in range(-(-needed // rows))]
+            self.order = np.concatenate(epochs)[:needed].reshape(-1, trial.batch)
+        self.curve: list[Point] = []
+        self.rates: list[float] = []
+        self.best: tuple[float, dict[str, np.ndarray]] | None = None
+        self.diverged_at: int | None = None
+        self.peak = _peak_bytes()
+
+    def batches(self, first: int) -> Batch:
+        """Segments `first` to `first + self.segments`: arrays [S, K, B, ·], weights summing to 1 in each segment."""
+        if self.trial.protocol == "stream":
+            K = self.trial.segment
+            usable = self.train.inputs.shape[0] // K
+            if usable == 0:
+                raise UsageError(f"segment is {K}: a stream of {len(self.train.inputs)} steps holds no such segment")
+            # At the end of a stream its start follows on.
+            take = np.arange(first, first + self.segments) % usable
+            arrays = [x[: usable * K].reshape(usable, K, *x.shape[1:])[take] for x in self.train]
+        else:
+            take = self.order[first : first + self.segments]
+            arrays = [np.moveaxis(x[:, take], 0, 1) for x in self.train]
+        inputs, targets, weights = arrays
+        total = weights.sum(axis=(1, 2), keepdims=True)
+        return Batch(inputs, targets, np.divide(weights, total, out=np.zeros_like(weights), where=total > 0))
+
+    def evaluate(self, params: Any, step: int, seconds: float, loss: float | None) -> None:
+        """Add a point to the curve, and keep the weights if they are the best so far."""
+        metric = self.program.evaluate(params, "validation", self.validation, self.validation_inputs)
+        self.curve.append(Point(step=step, seconds=seconds, loss=loss, validation=metric if np.isfinite(metric) else None))
+        if np.isfinite(metric) and (self.best is None or self._better(metric, self.best[0])):
+            self.best = metric, self.program.ops.to_numpy(params)
+
+    def check(self, losses: np.ndarray, params: Any, first: int) -> bool:
+        """Whether training is still finite; the step at which it ceased to be is kept."""
+        if self.diverged_at is None:
+            bad = np.flatnonzero(~np.isfinite(losses))
+            if bad.size:
+                self.diverged_at = (first + int(bad[0]) + 1) * self.trial.segment
+            elif not all(np.isfinite(value).all() for value in self.program.ops.to_numpy(params).values()):
+                self.diverged_at = (first + len(losses)) * self.trial.segment
+        return self.diverged_at is None
+
+    def outcome(self, seconds: float) -> dict[str, Any]:
+        """The fields of the record that training decides. The test split is touched here, once."""
+        task, program = self.task, self.program
+        trivial = task.trivial_score(self.test)
+        common = {
+            "trivial": trivial,
+            "train_seconds": seconds,
+            "steps_per_second": float(np.median(self.rates)) if self.rates else None,
+            "process_peak_bytes": _peak_bytes() - self.peak,
+            "curve": tuple(self.curve),
+        }
+        if self.diverged_at is not None:
+            return common | {
+                "status": "diverged",
+                "status_detail": f"step {self.diverged_at}",
+                "normalised_score": 0.0,
+            }
+        if self.best is None:
+            return common | {"status": "diverged", "status_detail": "no finite validation score", "normalised_score": 0.0}
+        validation, params = self.best
+        test = program.evaluate(program.ops.from_numpy(params), "test", self.test, program.ops.from_numpy(self.test.inputs))
+        target = trivial + TARGET * (task.solved - trivial)
+        reached = next((p for p in self.curve if p.validation is not None and not self._better(target, p.validation)), None)
+        return common | {
+            "status": "ok",
+            "validation_best": validation,
+            "test_score": test,
+            "normalised_score": task.normalise(test, trivial),
+            "steps_to_target": reached.step if reached else None,
+            "seconds_to_target": reached.seconds if reached else None,
+        }
+
+    def _better(self, a: float, b: float) -> bool:
+        return a < b if self.task.metric_direction == "min" else a > b
+
+
+def check_estimate(estimate: Any, params: Any) -> None:
+    """Raise `InvalidEstimateError` unless the estimate fits the contract of `Learner.segment`."""
+    if not isinstance(estimate, Estimate):
+        raise InvalidEstimateError(f"segment returned {type(estimate).__name__}, not Estimate")
+    if tuple(estimate.loss.shape) != ():
+        raise InvalidEstimateError(f"loss has shape {tuple(estimate.loss.shape)}, not ()")
+    for kind, values in (("grads", estimate.grads), ("assigned", estimate.assigned)):
+        for name, value in values.items():
+            if name not in params:
+                raise InvalidEstimateError(f"{kind} names {name!r}, which is no parameter: they are {', '.join(params)}")
+            shape = (value.post.shape[1], value.pre.shape[1]) if isinstance(value, Outer) else tuple(value.shape)
+            if tuple(shape) != tuple(params[name].shape):
+                raise InvalidEstimateError(
+                    f"{kind}[{name!r}] has shape {tuple(shape)}, not {tuple(params[name].shape)}"
+                )
+
+
+def _status_of(error: Exception) -> str:
+    if isinstance(error, InvalidEstimateError):
+        return "invalid"
+    out_of_memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "RESOURCE_EXHAUSTED" in str(error)
+    return "oom" if out_of_memory else "crashed"
+
+
+def _one_line(error: Exception) -> str:
+    message = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {message}"[:300]
+
+
+def _peak_bytes() -> int:
+    """Peak resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,69 @@
+"""One trial: everything that can change its numbers, as a frozen value with a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+#: Goes up whenever a change of the harness changes the numbers of a trial.
+NUMERICS_VERSION = 1
+
+
+class Trial(BaseModel):
+    """(task, learner, hyper-parameters, backend, device, sizes, seed, budget), fully resolved."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    task_version: int
+    task_sha256: str  #: of the task's source file
+    task_parameters: dict[str, Any]  #: fields of the task
+    data_sha256: str | None = None  #: of the user's data file
+    learner: str
+    learner_sha256: str  #: of the learner's source file
+    hyperparameters: dict[str, Any]  #: fields of the learner
+    decorrelate: Literal["none", "hidden", "both"]
+    decorrelation_rate: float
+    backend: Literal["jax", "torch"]
+    device: str
+    dtype: Literal["float32", "float64"] = "float32"
+    threads: int = 1
+    hidden: int  #: n
+    batch: int  #: B
+    segment: int  #: K, steps between updates
+    alpha: float
+    bias: bool
+    protocol: Literal["stream", "episodes"]
+    optimizer: str
+    lr: float
+    seed: int
+    preset: str
+    budget_steps: int  #: training time steps of one batch row
+    evaluations: int  #: on the validation split, evenly over the budget
+    numerics_version: int = NUMERICS_VERSION
+
+    # Where a plug-in outside the shipped folders lies. A place, not a number: no part of the hash.
+    task_path: str | None = None
+    learner_path: str | None = None
+
+    @property
+    def id(self) -> str:
+        """Sixteen hexadecimal digits of the sha256 of everything that can change the numbers."""
+        return _digest(self.model_dump(exclude={"task_path", "learner_path"}))
+
+    @property
+    def family(self) -> str:
+        """The id without the seed: the same for trials that differ in nothing else."""
+        return _digest(self.model_dump(exclude={"task_path", "learner_path", "seed"}))
+
+    @property
+    def rule(self) -> str:
+        """The rule's name as tables show it: `anp`, or `anp+D` with decorrelation."""
+        return self.learner + {"none": "", "hidden": "+D", "both": "+DD"}[self.decorrelate]
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

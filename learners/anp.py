@@ -1,0 +1,62 @@
+"""Activity-based node perturbation: the change of activity that noise causes takes the place of the noise itself.
+
+A clean and a noisy pass run side by side, both carried over time. Noise ξ_t ~ N(0, σ²) enters the noisy pass at
+every pre-activation and output. With Δa_t = ã_t - a_t, which holds the effect of all earlier noise too, and each
+sequence's own loss difference ΔL_t,
+
+    ∂L/∂W_rec ≈ Σ_t √N  ΔL_t Δa_t / ‖Δa_t‖²  ĥ_{t-1}ᵀ
+
+layer by layer: ‖·‖² over the units of the layer and the batch, N = all units, outputs among them. The estimate
+does not depend on σ to first order. It is not an unbiased estimate of the gradient, nor meant to be: the norm
+divides by about n B σ², so its scale is that of the gradient divided by n B/√N.
+
+The paper's ANP is this one with the loss differences averaged over the batch.
+
+Source: Garcia Fernandez, Keemink & van Gerven 2024, Front. Neurosci. 18:1439155, arXiv 2405.08967.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+
+from creditbench.errors import require_positive
+from creditbench.learner import Claims, Estimate, Learner, Local, local_gradients, twin_hidden, twin_readout
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivityNodePerturbation(Learner):
+    id = "anp"
+    name = "Activity-based node perturbation"
+    paper = "Garcia Fernandez, Keemink & van Gerven 2024, arXiv:2405.08967"
+    family = "perturbation"
+    claims = Claims(online=True, forward_only=True, time="O(n²)", memory="O(n B)")
+    lr = 1e-2
+
+    sigma: float = 1e-3  #: standard deviation of the noise
+
+    def __post_init__(self):
+        require_positive(self, "sigma")
+
+    def init(self, ops, cell, params, batch_size):
+        return {"twin": cell.start(ops, 2 * batch_size)}
+
+    def segment(self, ops, cell, params, state, batch, key):
+        xp, n = ops.xp, cell.hidden
+        K, B = batch.weights.shape
+        root_N = sqrt(n + cell.outputs)
+
+        def step(before, xs):
+            x, target, weight, key = xs
+            noise = self.sigma * ops.normal(key, (B, n + cell.outputs))
+            a, after = twin_hidden(ops, cell, params, before, x, noise[:, :n])
+            y, losses = twin_readout(ops, cell, params, after, target, weight, noise[:, n:])
+            gain = root_N * (losses[1] - losses[0])[:, None]
+
+            def post(activity):
+                delta = activity[B:] - activity[:B]
+                return gain * delta / xp.sum(delta * delta)
+
+            local = Local(post(a), x, before.out[:B], post(y), after.out[:B])
+            return after, (local, xp.sum(losses[0]))
+
+        twin, grads, loss, hidden = local_gradients(ops, cell, step, state["twin"], batch, ops.split(key, K))
+        return Estimate(loss, grads, {"twin": twin}, hidden=hidden)

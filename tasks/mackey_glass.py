@@ -1,0 +1,157 @@
+"""Predict a chaotic series 15 steps ahead.
+
+The Mackey-Glass equation with delay tau = 17, where the series is chaotic,
+
+    dx/dt = beta x(t - tau) / (1 + x(t - tau)^n) - gamma x(t)
+
+is integrated by Euler's method with 10 sub-steps of 0.1 a time step, from x = 1.2 and the history
+1.2 + 0.2 (U - 0.5), U uniform in [0, 1). After 100 time steps of washout the series is
+y_t = tanh(x(t) - 1), less its long-run mean at the default parameters. Each row is a series with a
+history of its own.
+
+    inputs  [T, N, 1]   y_t
+    targets [T, N, 1]   y_{t+15} (direction "predict") or y_{t-15} (direction "recall")
+
+Validation and test are 5 shorter series each, the first 50 steps of which are not scored, because
+a network begins them with an empty memory.
+
+The metric is the root mean squared error over the standard deviation of the target, so that the
+best constant scores 1. "No change" scores 1.6; the best linear predictor from the last 40 steps
+scores 0.47. Solved is 0.2: less than half of what a linear memory reaches, 4% of the variance
+left.
+
+Direction "recall" is what the code published with Garcia Fernandez et al. (2024) computes; it asks
+for memory alone.
+
+Source: Mackey and Glass (1977), Oscillation and chaos in physiological control systems, Science
+197:287-289, doi:10.1126/science.267326; as used by Garcia Fernandez, Keemink and van Gerven
+(2024), Gradient-free training of recurrent neural networks using random perturbations, Frontiers
+in Neuroscience 18:1439155, doi:10.3389/fnins.2024.1439155.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from creditbench.errors import UsageError
+from creditbench.task import Sequences, Split, Task
+
+MEAN = -0.0656  # long-run mean of tanh(x - 1) at the default parameters
+EVALUATION_ROWS = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MackeyGlass(Task):
+    """Predict, or recall, the Mackey-Glass series; see the module's text."""
+
+    direction: Literal["predict", "recall"] = "predict"
+    horizon: int = 15  #: distance of the target, time steps
+    steps: int = 5000  #: length of a training series, and of all series of another split together
+    warmup: int = 50  #: first steps of a validation or test series that are not scored
+    washout: int = 100  #: time steps thrown away at the start of every series
+    tau: int = 17  #: delay, time steps
+    beta: float = 0.2
+    gamma: float = 0.1
+    n: int = 10  #: exponent
+    substeps: int = 10  #: Euler steps a time step
+
+    id: ClassVar[str] = "mackey_glass"
+    name: ClassVar[str] = "Mackey-Glass series"
+    citation: ClassVar[str] = "Mackey & Glass (1977), doi:10.1126/science.267326"
+    version: ClassVar[int] = 1
+    protocol: ClassVar[Literal["stream", "episodes"]] = "stream"
+    loss: ClassVar[Literal["mse", "cross_entropy"]] = "mse"
+    metric: ClassVar[str] = "nrmse"
+    metric_direction: ClassVar[Literal["min", "max"]] = "min"
+    trivial: ClassVar[float] = 1.0
+    solved: ClassVar[float] = 0.2
+    budgets: ClassVar[dict[str, int]] = {"smoke": 300, "quick": 20_000, "full": 200_000}
+    batch: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("predict", "recall"):
+            raise UsageError(
+                f"mackey_glass.direction is {self.direction!r}: set it to 'predict' or 'recall'"
+            )
+        least = {"horizon": 1, "steps": 1, "warmup": 0, "washout": 0, "tau": 1}
+        for field, low in {**least, "n": 1, "substeps": 1}.items():
+            value = getattr(self, field)
+            if type(value) is not int or value < low:
+                raise UsageError(
+                    f"mackey_glass.{field} is {value!r}: set it to a whole number from {low}"
+                )
+        if self.steps // EVALUATION_ROWS <= self.warmup:
+            raise UsageError(
+                f"mackey_glass.steps is {self.steps!r}: set it to more than "
+                f"{EVALUATION_ROWS} times the warmup, or set a warmup below {self.warmup}"
+            )
+        for field in ("beta", "gamma"):
+            value = getattr(self, field)
+            if not isinstance(value, int | float) or not 0 < value < self.substeps:
+                raise UsageError(
+                    f"mackey_glass.{field} is {value!r}: "
+                    f"set it to a number above 0 and below the {self.substeps} substeps"
+                )
+
+    def generate(self, split: Split, seed: int, batch: int) -> Sequences:
+        """Train: `batch` rows of `steps`; validation and test: 5 rows of a fifth as many."""
+        rows = batch if split == "train" else EVALUATION_ROWS
+        steps = self.steps if split == "train" else self.steps // EVALUATION_ROWS
+        series = self._series(self.rng(split, seed), steps + self.horizon, rows)
+        early, late = series[:steps, :, None], series[self.horizon :, :, None]
+        inputs, targets = (early, late) if self.direction == "predict" else (late, early)
+        weights = np.ones((steps, rows), np.float32)
+        if split != "train":
+            weights[: self.warmup] = 0.0
+        return Sequences(inputs.copy(), targets.copy(), weights)
+
+    def score(self, outputs: NDArray[np.float32], sequences: Sequences) -> float:
+        """Root mean squared error over the standard deviation of the target, on scored steps."""
+        scored = sequences.weights > 0
+        target = sequences.targets[scored].astype(np.float64)
+        error = outputs[scored].astype(np.float64) - target
+        return float(np.sqrt(np.mean(error**2)) / np.std(target))
+
+    def trivial_score(self, sequences: Sequences) -> float:
+        """The better of the best constant and of "no change"."""
+        scored = sequences.weights > 0
+        mean = np.full_like(sequences.targets, sequences.targets[scored].mean())
+        return min(self.score(mean, sequences), self.score(sequences.inputs, sequences))
+
+    def _series(self, rng: np.random.Generator, steps: int, rows: int) -> NDArray[np.float32]:
+        """`rows` series of their own, [steps, rows].
+
+        Chaos magnifies every rounding error, so only exactly rounded operations come before tanh:
+        a library's power function would yield another series on another processor.
+        """
+        delay = self.tau * self.substeps
+        total = (self.washout + steps) * self.substeps
+        x = np.empty((delay + 1 + total, rows))
+        x[:delay] = 1.2 + 0.2 * (rng.random((rows, delay)).T - 0.5)
+        x[delay] = 1.2
+        # Within one delay the drive is known in advance, and Euler's x' = decay x + drive is a sum:
+        # x_k = decay^k (x_0 + sum_j drive_j / decay^(j+1)). The bound keeps decay^-k below e^5.
+        block = max(1, min(delay, int(5 * self.substeps / self.gamma)))
+        decay = np.cumprod(np.full((block, 1), 1 - self.gamma / self.substeps), axis=0)
+        for start in range(0, total, block):
+            delayed = x[start : min(start + block, total)]
+            k = len(delayed)
+            drive = self.beta / self.substeps * delayed / (1 + _power(delayed, self.n))
+            now = x[delay + start]
+            x[delay + start + 1 :][:k] = decay[:k] * (now + np.cumsum(drive / decay[:k], axis=0))
+        sampled = x[delay + self.substeps :: self.substeps][self.washout :]
+        return (np.tanh(sampled - 1) - MEAN).astype(np.float32)
+
+
+def _power(base: NDArray[np.float64], exponent: int) -> NDArray[np.float64]:
+    """`base` to a whole power of at least 1, by products alone."""
+    result = None
+    while exponent:
+        if exponent & 1:
+            result = base if result is None else result * base
+        base, exponent = base * base, exponent >> 1
+    return result
