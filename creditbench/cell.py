@@ -121,7 +121,7 @@ class Cell:
         xp = ops.xp
         if self.loss == "mse":
             error = y - target
-            return xp.mean(error * error, axis=-1) if self.outputs > 1 else (error * error)[..., 0]
+            return (error * error).mean(-1) if self.outputs > 1 else (error * error)[..., 0]
         return -xp.sum(target * _log_softmax(xp, y), axis=-1)
 
     def error(self, ops: Ops, y: Array, target: Array) -> Array:

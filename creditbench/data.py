@@ -57,7 +57,7 @@ def cached(key: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> Arrays:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{key}-", suffix=".npz")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, **arrays)  # type: ignore[arg-type]
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -180,9 +180,7 @@ def _numbers(name: str, table: Mapping[str, Any], columns: Sequence[str]) -> Arr
     """The named columns of `table` as numbers; raises UsageError, calling the table `name`."""
     for column in columns:
         if column not in table:
-            raise UsageError(
-                f"{name} lacks the column {column!r}: it has {', '.join(map(str, table))}"
-            )
+            raise UsageError(f"{name} lacks the column {column!r}: it has {', '.join(map(str, table))}")
     numbers = {column: _number(name, column, np.asarray(table[column])) for column in columns}
     lengths = {column: len(values) for column, values in numbers.items()}
     if len(set(lengths.values())) > 1:
@@ -193,9 +191,7 @@ def _numbers(name: str, table: Mapping[str, Any], columns: Sequence[str]) -> Arr
 def _number(name: str, column: str, values: NDArray[Any]) -> NDArray[np.float64]:
     """One column as numbers; raises UsageError for the first row that holds none."""
     if values.ndim != 1:
-        raise UsageError(
-            f"{name}: column {column!r} has the shape {values.shape}: give one number a row"
-        )
+        raise UsageError(f"{name}: column {column!r} has the shape {values.shape}: give one number a row")
     try:
         numbers = values.astype(np.float64)
     except (TypeError, ValueError):

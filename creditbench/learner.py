@@ -29,7 +29,7 @@ class Estimate(NamedTuple):
     grads: Tree  #: name of a parameter -> array of its shape, or `Outer`; a parameter left out is not trained
     state: Tree  #: carried to the next segment
     assigned: Tree = {}  #: name of a parameter -> new value, for a rule that sets it itself  # noqa: RUF012
-    hidden: Array | None = None  #: ĥ of every step, [K, B, n], when the cell is decorrelated
+    hidden: Array | None = None  #: ĥ of every step, [..., n], when the cell is decorrelated
 
 
 @dataclass(frozen=True)
@@ -97,23 +97,26 @@ def local_gradients(
 ) -> tuple[Tree, Tree, Array, Array | None]:
     """Scan `step(carry, (x, target, weight, key)) -> (carry, (Local, loss))` and add up its gradients.
 
-    Returns (carry, gradients, loss, hidden). Nothing is kept over time beyond a fixed number of rows, except
+    Returns (carry, gradients, loss, hidden [.., n]). Nothing is kept over time beyond a fixed number of rows, except
     the hidden activity when the cell is decorrelated.
     """
     K, B = batch.weights.shape
     xs = (*batch, keys)
     keep = cell.decorrelate != "none"
-    if keep or K == 1 or K * B <= ROWS_KEPT:
+    if K == 1:
+        carry, (local, loss) = step(carry, (*(x[0] for x in batch), keys[0]))
+        return carry, cell.gradient(ops, *local), loss, local.h_hat if keep else None
+    if keep or K * B <= ROWS_KEPT:
         # Decorrelation keeps the hidden activity of every step, so the other factors may stay too.
         carry, (local, losses) = ops.scan(step, carry, xs)
-        return carry, cell.gradient(ops, *rows(local)), ops.xp.sum(losses), local.h_hat if keep else None
+        return carry, cell.gradient(ops, *rows(local)), losses.sum(), local.h_hat if keep else None
 
     def chunk(carry, xs):
         carry, grads, loss = carry
         carry, (local, losses) = ops.scan(step, carry, xs)
         term = cell.gradient(ops, *rows(local))
         grads = {name: ops.accumulate(grads[name], term[name]) for name in grads}
-        return (carry, grads, loss + ops.xp.sum(losses)), None
+        return (carry, grads, loss + losses.sum()), None
 
     carry = (carry, zero_gradients(ops, cell), ops.zeros(()))
     (carry, grads, loss), _ = ops.scan_chunks(chunk, carry, xs, max(1, ROWS_KEPT // B))
@@ -128,26 +131,6 @@ def zero_gradients(ops: Ops, cell: Cell) -> Tree:
 def rows(local: Local) -> Local:
     """The factors of all steps, [K, B, ·], as [K·B, ·]."""
     return Local(*(x.reshape((-1, x.shape[-1])) for x in local))
-
-
-def twin_hidden(
-    ops: Ops, cell: Cell, params: Tree, state: CellState, x: Array, noise: Array
-) -> tuple[Array, CellState]:
-    """One step of a clean and a noisy pass, run as one batch of 2B rows, clean rows first.
-
-    `state` has 2B rows, `x` is [B, I]; `noise` [B, n] is added to the noisy pre-activations. Returns the
-    pre-activations [2B, n] and the state of 2B rows. One product serves both passes.
-    """
-    drive = cell.drive(ops, params, x)
-    return cell.step(ops, params, state, ops.xp.concat((drive, drive + noise)))
-
-
-def twin_readout(
-    ops: Ops, cell: Cell, params: Tree, state: CellState, target: Array, weight: Array, noise: Array
-) -> tuple[Array, Array]:
-    """The outputs [2B, O] of both passes, `noise` [B, O] on the noisy ones, and their w_b ℓ_b, [2, B]."""
-    y = cell.readout(ops, params, state.out) + ops.xp.concat((ops.xp.zeros_like(noise), noise))
-    return y, weight * cell.losses(ops, y.reshape((2, *target.shape)), target)
 
 
 def backpropagate(ops: Ops, cell: Cell, params: Tree, state: CellState, batch: Batch) -> Estimate:

@@ -28,7 +28,7 @@ class Plugin:
 
     kind: Kind
     id: str
-    cls: type
+    cls: Any  #: a subclass of `Task` or `Learner`
     source: str  #: "builtin", the path of a user's file, or "entry point PACKAGE"
     path: Path
     sha256: str  #: of the source file

@@ -52,18 +52,21 @@ class Trial(BaseModel):
     @property
     def id(self) -> str:
         """Sixteen hexadecimal digits of the sha256 of everything that can change the numbers."""
-        return _digest(self.model_dump(exclude={"task_path", "learner_path"}))
+        return self._digest()
 
     @property
     def family(self) -> str:
         """The id without the seed: the same for trials that differ in nothing else."""
-        return _digest(self.model_dump(exclude={"task_path", "learner_path", "seed"}))
+        return self._digest("seed")
 
     @property
     def rule(self) -> str:
         """The rule's name as tables show it: `anp`, or `anp+D` with decorrelation."""
         return self.learner + {"none": "", "hidden": "+D", "both": "+DD"}[self.decorrelate]
 
-
-def _digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    def _digest(self, *left_out: str) -> str:
+        values = self.model_dump(exclude={"task_path", "learner_path", *left_out})
+        if self.data_sha256 is not None:
+            # The same file in another place is the same data.
+            values["task_parameters"].pop("data", None)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

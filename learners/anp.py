@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from creditbench.errors import require_positive
-from creditbench.learner import Claims, Estimate, Learner, Local, local_gradients, twin_hidden, twin_readout
+from creditbench.learner import Claims, Estimate, Learner, Local, local_gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,26 +37,31 @@ class ActivityNodePerturbation(Learner):
         require_positive(self, "sigma")
 
     def init(self, ops, cell, params, batch_size):
-        return {"twin": cell.start(ops, 2 * batch_size)}
+        return {"clean": cell.start(ops, batch_size), "noisy": cell.start(ops, batch_size)}
 
     def segment(self, ops, cell, params, state, batch, key):
-        xp, n = ops.xp, cell.hidden
         K, B = batch.weights.shape
-        root_N = sqrt(n + cell.outputs)
+        n, N = cell.hidden, cell.hidden + cell.outputs
 
-        def step(before, xs):
+        def step(passes, xs):
+            clean, noisy = passes
             x, target, weight, key = xs
-            noise = self.sigma * ops.normal(key, (B, n + cell.outputs))
-            a, after = twin_hidden(ops, cell, params, before, x, noise[:, :n])
-            y, losses = twin_readout(ops, cell, params, after, target, weight, noise[:, n:])
-            gain = root_N * (losses[1] - losses[0])[:, None]
+            xi = self.sigma * ops.normal(key, (B, N))
+            drive = cell.drive(ops, params, x)
+            a, clean_next = cell.step(ops, params, clean, drive)
+            a_noisy, noisy = cell.step(ops, params, noisy, drive + xi[:, :n])
+            y = cell.readout(ops, params, clean_next.out)
+            y_noisy = cell.readout(ops, params, noisy.out) + xi[:, n:]
+            losses = cell.losses(ops, y, target)
+            delta_loss = weight * (cell.losses(ops, y_noisy, target) - losses)
+            gain = sqrt(N) * delta_loss[:, None]
 
-            def post(activity):
-                delta = activity[B:] - activity[:B]
-                return gain * delta / xp.sum(delta * delta)
+            def post(delta):
+                return gain / (delta * delta).sum() * delta
 
-            local = Local(post(a), x, before.out[:B], post(y), after.out[:B])
-            return after, (local, xp.sum(losses[0]))
+            local = Local(post(a_noisy - a), x, clean.out, post(y_noisy - y), clean_next.out)
+            return (clean_next, noisy), (local, weight @ losses)
 
-        twin, grads, loss, hidden = local_gradients(ops, cell, step, state["twin"], batch, ops.split(key, K))
-        return Estimate(loss, grads, {"twin": twin}, hidden=hidden)
+        passes = state["clean"], state["noisy"]
+        (clean, noisy), grads, loss, hidden = local_gradients(ops, cell, step, passes, batch, ops.split(key, K))
+        return Estimate(loss, grads, {"clean": clean, "noisy": noisy}, hidden=hidden)

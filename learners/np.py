@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from creditbench.errors import require_one_of, require_positive
-from creditbench.learner import Claims, Estimate, Learner, Local, local_gradients, rows, twin_hidden, twin_readout, zero_gradients
+from creditbench.learner import Claims, Estimate, Learner, Local, local_gradients, rows, zero_gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,55 +42,63 @@ class NodePerturbation(Learner):
         require_one_of(self, "credit", ("step", "episode", "trace"))
 
     def init(self, ops, cell, params, batch_size):
-        state = {"twin": cell.start(ops, 2 * batch_size)}
+        state = {"clean": cell.start(ops, batch_size), "noisy": cell.start(ops, batch_size)}
         if self.credit == "trace":
             state["trace"] = {k: ops.zeros((batch_size, *shape)) for k, shape in cell.shapes().items()}
         return state
 
     def segment(self, ops, cell, params, state, batch, key):
-        xp, n = ops.xp, cell.hidden
         K, B = batch.weights.shape
+        n, sigma = cell.hidden, self.sigma
+        keys, keep = ops.split(key, K), cell.decorrelate != "none"
 
-        def noisy(before, xs):
-            """One step of both passes: state, factors (noise in units of σ), losses, ΔL_t / σ, [B] each."""
+        def both(passes, xs):
+            """One step of both passes: passes, factors (noise in units of σ), loss, ΔL_t / σ of each sequence."""
+            clean, noisy = passes
             x, target, weight, key = xs
             xi = ops.normal(key, (B, n + cell.outputs))
-            a, after = twin_hidden(ops, cell, params, before, x, self.sigma * xi[:, :n])
-            y, losses = twin_readout(ops, cell, params, after, target, weight, self.sigma * xi[:, n:])
-            local = Local(xi[:, :n], x, before.out[:B], xi[:, n:], after.out[:B])
-            return after, local, losses[0], (losses[1] - losses[0]) / self.sigma
+            drive = cell.drive(ops, params, x)
+            _, clean_next = cell.step(ops, params, clean, drive)
+            _, noisy = cell.step(ops, params, noisy, drive + sigma * xi[:, :n])
+            y = cell.readout(ops, params, clean_next.out)
+            y_noisy = cell.readout(ops, params, noisy.out) + sigma * xi[:, n:]
+            losses = cell.losses(ops, y, target)
+            delta_loss = weight * (cell.losses(ops, y_noisy, target) - losses)
+            local = Local(xi[:, :n], x, clean.out, xi[:, n:], clean_next.out)
+            return (clean_next, noisy), local, weight @ losses, delta_loss / sigma
 
-        def step_credit(before, xs):
-            after, local, losses, delta = noisy(before, xs)
-            return after, (credited(local, delta[:, None]), xp.sum(losses))
+        def step_credit(passes, xs):
+            passes, local, loss, delta = both(passes, xs)
+            return passes, (credited(local, delta), loss)
 
-        def episode_credit(before, xs):
-            after, local, losses, delta = noisy(before, xs)
-            return after, (local, xp.sum(losses), delta)
+        def episode_credit(passes, xs):
+            passes, local, loss, delta = both(passes, xs)
+            return passes, (local, loss, delta)
 
         def trace_credit(carry, xs):
-            before, trace, grads = carry
-            after, local, losses, delta = noisy(before, xs)
-            trace = {k: trace[k] + each for k, each in per_sequence(cell, local).items()}
-            grads = {k: grads[k] + xp.tensordot(delta, trace[k], axes=1) for k in grads}
-            return (after, trace, grads), (xp.sum(losses), local.h_hat if keep else None)
+            passes, trace, grads = carry
+            passes, local, loss, delta = both(passes, xs)
+            trace = {k: trace[k] + term for k, term in per_sequence(cell, local).items()}
+            grads = {k: grads[k] + ops.xp.tensordot(delta, trace[k], axes=1) for k in grads}
+            return (passes, trace, grads), (loss, local.h_hat if keep else None)
 
-        keys, keep = ops.split(key, K), cell.decorrelate != "none"
+        passes = state["clean"], state["noisy"]
         if self.credit == "step":
-            twin, grads, loss, hidden = local_gradients(ops, cell, step_credit, state["twin"], batch, keys)
-            return Estimate(loss, grads, {"twin": twin}, hidden=hidden)
-        if self.credit == "episode":
-            twin, (local, losses, deltas) = ops.scan(episode_credit, state["twin"], (*batch, keys))
-            grads = cell.gradient(ops, *rows(credited(local, xp.sum(deltas, axis=0)[:, None])))
-            return Estimate(xp.sum(losses), grads, {"twin": twin}, hidden=local.h_hat if keep else None)
-        (twin, trace, grads), (losses, hidden) = ops.scan(
-            trace_credit, (state["twin"], state["trace"], zero_gradients(ops, cell)), (*batch, keys)
-        )
-        return Estimate(xp.sum(losses), grads, {"twin": twin, "trace": trace}, hidden=hidden)
+            passes, grads, loss, hidden = local_gradients(ops, cell, step_credit, passes, batch, keys)
+        elif self.credit == "episode":
+            passes, (local, losses, deltas) = ops.scan(episode_credit, passes, (*batch, keys))
+            grads = cell.gradient(ops, *rows(credited(local, deltas.sum(axis=0))))
+            loss, hidden = losses.sum(), local.h_hat if keep else None
+        else:
+            carry = passes, state["trace"], zero_gradients(ops, cell)
+            (passes, trace, grads), (losses, hidden) = ops.scan(trace_credit, carry, (*batch, keys))
+            state, loss = state | {"trace": trace}, losses.sum()
+        return Estimate(loss, grads, state | {"clean": passes[0], "noisy": passes[1]}, hidden=hidden)
 
 
 def credited(local, credit):
-    """The factors of a step, their noise multiplied by each sequence's credit [B, 1]."""
+    """The factors [..., B, ·], their noise multiplied by each sequence's credit [B]."""
+    credit = credit[:, None]
     return local._replace(post=credit * local.post, post_y=credit * local.post_y)
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from creditbench.errors import require_one_of, require_positive
-from creditbench.learner import Claims, Estimate, Learner, twin_hidden, twin_readout, zero_gradients
+from creditbench.learner import Claims, Estimate, Learner, zero_gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,54 +51,64 @@ class WeightPerturbation(Learner):
         return self.resample == "step" and self.credit == "trace"
 
     def init(self, ops, cell, params, batch_size):
-        state = {"twin": cell.start(ops, 2 * batch_size)}
+        state = {"clean": cell.start(ops, batch_size), "noisy": cell.start(ops, batch_size)}
         return state | {"trace": zero_gradients(ops, cell)} if self.traced else state
 
     def segment(self, ops, cell, params, state, batch, key):
-        xp = ops.xp
         K, B = batch.weights.shape
         keep = cell.decorrelate != "none"
 
-        def noisy(before, x, target, weight, Xi):
-            """One step of both passes: state, clean loss, ΔL_t / σ."""
-            noise = ops.linear(x, Xi["W_in"]) + ops.linear(before.out[B:], Xi["W_rec"], Xi.get("b"))
-            _, after = twin_hidden(ops, cell, params, before, x, self.sigma * noise)
-            noise = ops.linear(after.out[B:], Xi["W_out"], Xi.get("c"))
-            _, losses = twin_readout(ops, cell, params, after, target, weight, self.sigma * noise)
-            losses = xp.sum(losses, axis=1)
-            return after, losses[0], (losses[1] - losses[0]) / self.sigma
+        def perturb(Xi):
+            return params | {k: params[k] + self.sigma * Xi[k] for k in Xi}
 
-        def fixed(before, xs):
-            after, loss, delta = noisy(before, *xs, Xi)
-            return after, (loss, delta, after.out[:B] if keep else None)
+        def both(passes, xs, perturbed):
+            """One step of both passes: passes, loss, ΔL_t / σ of the batch."""
+            clean, noisy = passes
+            x, target, weight = xs
+            losses = []
+            for theta, before in ((params, clean), (perturbed, noisy)):
+                _, after = cell.step(ops, theta, before, cell.drive(ops, theta, x))
+                losses.append((after, weight @ cell.losses(ops, cell.readout(ops, theta, after.out), target)))
+            (clean, loss), (noisy, loss_noisy) = losses
+            return (clean, noisy), loss, (loss_noisy - loss) / self.sigma
+
+        def fixed(passes, xs):
+            passes, loss, delta = both(passes, xs, perturbed)
+            return passes, (loss, delta, passes[0].out if keep else None)
 
         def resampled(carry, xs):
-            before, total, grads = carry
+            passes, total, grads = carry
             *step, key = xs
             Xi = draw(ops, cell, key)
-            after, loss, delta = noisy(before, *step, Xi)
+            passes, loss, delta = both(passes, step, perturb(Xi))
             if self.credit != "step":
                 total = {k: ops.accumulate(total[k], Xi[k]) for k in total}
             if self.credit != "episode":
                 credited = total if self.credit == "trace" else Xi
                 grads = {k: ops.accumulate(grads[k], credited[k], delta) for k in grads}
-            return (after, total, grads), (loss, delta, after.out[:B] if keep else None)
+            return (passes, total, grads), (loss, delta, passes[0].out if keep else None)
 
+        passes = state["clean"], state["noisy"]
         if self.resample == "episode":
             Xi = draw(ops, cell, key)
-            twin, (losses, deltas, hidden) = ops.scan(fixed, state["twin"], batch)
-            grads = {k: xp.sum(deltas) * Xi[k] for k in Xi}
-            return Estimate(xp.sum(losses), grads, {"twin": twin}, hidden=hidden)
-
-        total = {} if self.credit == "step" else state["trace"] if self.traced else zero_gradients(ops, cell)
-        grads = {} if self.credit == "episode" else zero_gradients(ops, cell)
-        (twin, total, grads), (losses, deltas, hidden) = ops.scan(
-            resampled, (state["twin"], total, grads), (*batch, ops.split(key, K))
-        )
-        if self.credit == "episode":
-            grads = {k: xp.sum(deltas) * total[k] for k in total}
-        state = {"twin": twin, "trace": total} if self.traced else {"twin": twin}
-        return Estimate(xp.sum(losses), grads, state, hidden=hidden)
+            perturbed = perturb(Xi)
+            passes, (losses, deltas, hidden) = ops.scan(fixed, passes, batch)
+            grads = {k: deltas.sum() * Xi[k] for k in Xi}
+        else:
+            # What is carried from segment to segment belongs to the caller; the scan adds to a copy.
+            total = {} if self.credit == "step" else zero_gradients(ops, cell)
+            if self.traced:
+                total = {k: ops.accumulate(total[k], state["trace"][k]) for k in total}
+            grads = {} if self.credit == "episode" else zero_gradients(ops, cell)
+            (passes, total, grads), (losses, deltas, hidden) = ops.scan(
+                resampled, (passes, total, grads), (*batch, ops.split(key, K))
+            )
+            if self.credit == "episode":
+                grads = {k: deltas.sum() * total[k] for k in total}
+            if self.traced:
+                state = state | {"trace": total}
+        state = state | {"clean": passes[0], "noisy": passes[1]}
+        return Estimate(losses.sum(), grads, state, hidden=hidden)
 
 
 def draw(ops, cell, key):

@@ -1,4 +1,4 @@
-"""Add the two marked ones of 50 numbers.
+"""Add the two marked ones of 20 numbers.
 
 At every step a number, uniform in [0, 1), is shown, and beside it a mark that is 1 at two steps,
 one in each half of the episode, and 0 elsewhere. At the last step the sum of the two marked
@@ -11,6 +11,9 @@ numbers is asked for.
 The metric is the mean squared error. To say 1 always, the mean of the sum, scores its variance,
 1/6; to know one of the two numbers scores 1/12. Solved is 0.01: an error of 0.1 in the typical
 sum, which no predictor reaches that forgets either number.
+
+Twenty steps are within reach: a plain tanh network of 128 units begins to solve them after 1,000
+to 2,000 updates of backpropagation through time; at 30 steps it is still at the trivial score.
 
 Source: Hochreiter and Schmidhuber (1997), Long short-term memory, Neural Computation 9:1735-1780,
 doi:10.1162/neco.1997.9.8.1735, experiment 4; in the form of Le, Jaitly and Hinton (2015), A simple
@@ -33,9 +36,9 @@ from creditbench.task import Sequences, Split, Task
 class Adding(Task):
     """Add two marked numbers; see the module's text."""
 
-    length: int = 50  #: numbers shown, time steps
+    length: int = 20  #: numbers shown, time steps
     train_sequences: int = 10_000
-    evaluation_sequences: int = 1000  #: in validation and in test
+    evaluation_sequences: int = 2000  #: in validation and in test
 
     id: ClassVar[str] = "adding"
     name: ClassVar[str] = "Adding problem"
@@ -47,7 +50,7 @@ class Adding(Task):
     metric_direction: ClassVar[Literal["min", "max"]] = "min"
     trivial: ClassVar[float] = 1 / 6
     solved: ClassVar[float] = 0.01
-    budgets: ClassVar[dict[str, int]] = {"smoke": 300, "quick": 10_000, "full": 100_000}
+    budgets: ClassVar[dict[str, int]] = {"smoke": 300, "quick": 20_000, "full": 100_000}
     batch: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
@@ -55,9 +58,7 @@ class Adding(Task):
         for field, low in least.items():
             value = getattr(self, field)
             if type(value) is not int or value < low:
-                raise UsageError(
-                    f"adding.{field} is {value!r}: set it to a whole number from {low}"
-                )
+                raise UsageError(f"adding.{field} is {value!r}: set it to a whole number from {low}")
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
         """`train_sequences` or `evaluation_sequences` episodes; `batch` plays no part."""

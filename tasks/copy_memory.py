@@ -61,9 +61,7 @@ class CopyMemory(Task):
         for field, low in {**least, "train_sequences": 1, "evaluation_sequences": 1}.items():
             value = getattr(self, field)
             if type(value) is not int or value < low:
-                raise UsageError(
-                    f"copy_memory.{field} is {value!r}: set it to a whole number from {low}"
-                )
+                raise UsageError(f"copy_memory.{field} is {value!r}: set it to a whole number from {low}")
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
         """`train_sequences` or `evaluation_sequences` episodes; `batch` plays no part."""

@@ -17,8 +17,8 @@ a network begins them with an empty memory.
 
 The metric is the root mean squared error over the standard deviation of the target, so that the
 best constant scores 1. "No change" scores 1.6; the best linear predictor from the last 40 steps
-scores 0.47. Solved is 0.2: less than half of what a linear memory reaches, 4% of the variance
-left.
+scores 0.47. Solved is 0.1, a hundredth of the variance left: well below any linear memory, and in
+reach of 128 units trained by backpropagation through time for 200,000 steps.
 
 Direction "recall" is what the code published with Garcia Fernandez et al. (2024) computes; it asks
 for memory alone.
@@ -68,22 +68,18 @@ class MackeyGlass(Task):
     metric: ClassVar[str] = "nrmse"
     metric_direction: ClassVar[Literal["min", "max"]] = "min"
     trivial: ClassVar[float] = 1.0
-    solved: ClassVar[float] = 0.2
+    solved: ClassVar[float] = 0.1
     budgets: ClassVar[dict[str, int]] = {"smoke": 300, "quick": 20_000, "full": 200_000}
     batch: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if self.direction not in ("predict", "recall"):
-            raise UsageError(
-                f"mackey_glass.direction is {self.direction!r}: set it to 'predict' or 'recall'"
-            )
+            raise UsageError(f"mackey_glass.direction is {self.direction!r}: set it to 'predict' or 'recall'")
         least = {"horizon": 1, "steps": 1, "warmup": 0, "washout": 0, "tau": 1}
         for field, low in {**least, "n": 1, "substeps": 1}.items():
             value = getattr(self, field)
             if type(value) is not int or value < low:
-                raise UsageError(
-                    f"mackey_glass.{field} is {value!r}: set it to a whole number from {low}"
-                )
+                raise UsageError(f"mackey_glass.{field} is {value!r}: set it to a whole number from {low}")
         if self.steps // EVALUATION_ROWS <= self.warmup:
             raise UsageError(
                 f"mackey_glass.steps is {self.steps!r}: set it to more than "
@@ -149,9 +145,9 @@ class MackeyGlass(Task):
 
 def _power(base: NDArray[np.float64], exponent: int) -> NDArray[np.float64]:
     """`base` to a whole power of at least 1, by products alone."""
-    result = None
+    result = np.ones_like(base)
     while exponent:
         if exponent & 1:
-            result = base if result is None else result * base
+            result = result * base
         base, exponent = base * base, exponent >> 1
     return result

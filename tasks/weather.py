@@ -14,7 +14,8 @@ the seed.
 Without `data`, the series is the embedded year 2013 at New York's JFK airport (8 variables, see
 `data/README.md`): 80% of its hours train, 10% validate, 10% test. `data` names a table of hourly
 rows in the order of time with at least the columns of `COLUMNS`, such as the paper's file WTH.csv
-(9 variables; its Celsius columns repeat others). A table as long as the paper's trains on its
+(9 variables; its Celsius columns repeat others; in 64 of its hours zeros stand for values that are
+missing, and are read as they are, as in the paper). A table as long as the paper's trains on its
 first 33,600 hours, a shorter one on 80% of its hours; half of the rest validates, half tests.
 
 The loss is the mean squared error on the scaled target, the metric the root mean squared error in
@@ -22,7 +23,8 @@ degrees Celsius. The trivial predictor is persistence ("as warm as now"; 24 hour
 also "as yesterday at that hour"), or the mean of the training hours where that is better.
 Persistence is 4.59 on the embedded data. Solved is 4.15, what ridge regression on the last 72
 hours reaches there. An hour ahead persistence can hardly be beaten; that is why a day is the
-default.
+default. With 8 rows every update sees all seasons; with 1 row a network forgets winter over
+summer, and its error ends above 10 degrees.
 
 `scale_on = "all"` takes the extremes from the whole series, test hours included, as the code
 published with the paper does.
@@ -86,10 +88,10 @@ class Weather(Task):
     loss: ClassVar[Literal["mse", "cross_entropy"]] = "mse"
     metric: ClassVar[str] = "rmse_celsius"
     metric_direction: ClassVar[Literal["min", "max"]] = "min"
-    trivial: ClassVar[float] = 4.59
+    trivial: ClassVar[float] = 4.5897
     solved: ClassVar[float] = 4.15
     budgets: ClassVar[dict[str, int]] = {"smoke": 300, "quick": 20_000, "full": 200_000}
-    batch: ClassVar[int] = 1
+    batch: ClassVar[int] = 8
     reads_data: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -124,8 +126,8 @@ class Weather(Task):
         inputs = hours[: rows * steps].reshape(rows, steps, -1)
         targets = hours[self.horizon :, :1][: rows * steps].reshape(rows, steps, 1)
         return Sequences(
-            np.ascontiguousarray(inputs.swapaxes(0, 1)),
-            np.ascontiguousarray(targets.swapaxes(0, 1)),
+            inputs.swapaxes(0, 1).copy(),
+            targets.swapaxes(0, 1).copy(),
             np.ones((steps, rows), np.float32),
         )
 
@@ -154,8 +156,8 @@ class Weather(Task):
         for column, low, high in zip(columns, least, greatest, strict=True):
             if low == high:
                 raise UsageError(
-                    f"weather data '{source}': column {column!r} is {low:g} in all {len(seen)} hours "
-                    "that set the scale: give a series in which it varies"
+                    f"weather data '{source}': column {column!r} is {low:g} in all {len(seen)} "
+                    "hours that set the scale: give a series in which it varies"
                 )
         scaled = (values - least) / (greatest - least)
         degrees = float(greatest[0] - least[0]) * CELSIUS

@@ -109,9 +109,8 @@ class TorchOps(Ops):
         return _map(lambda x: x.detach().cpu().numpy().copy() if isinstance(x, torch.Tensor) else x, tree)
 
     def linear(self, x, weights, bias=None):
-        if bias is None:
-            return torch.mm(x, weights.T)
-        return torch.addmm(bias, x, weights.T)
+        # One kernel, bias of any shape that broadcasts to the product included.
+        return torch.nn.functional.linear(x, weights, bias)
 
     def accumulate(self, total, term, scale=1.0, decay=1.0):
         if isinstance(term, Outer):

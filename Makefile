@@ -1,0 +1,41 @@
+# Needs only Python 3.11 or newer and make; everything else goes into .venv.
+# Another interpreter: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+CONFIG ?= benchmarks/quick.toml
+ARGS ?=
+
+BIN = .venv/bin
+INSTALLED = .venv/installed
+
+.PHONY: help install run test lint bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+install: $(INSTALLED) ## the virtual environment .venv and everything in it
+
+# The stamp is written last, so that an installation which broke off is taken up again.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is missing or older than Python 3.11: name another, as in: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --editable '.[dev]'
+	@touch $(INSTALLED)
+
+run: $(INSTALLED) ## the quick benchmark, resumable; CONFIG=FILE.toml for another
+	$(BIN)/creditbench run --config $(CONFIG) $(ARGS)
+
+test: $(INSTALLED) ## the tests; ARGS="-k anp" for some
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED) ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED) ## how fast the harness and the rules are
+	$(BIN)/python -m pytest benchmarks --benchmark-only $(ARGS)
+
+clean: ## remove .venv and caches, keep results
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .benchmarks

@@ -1,0 +1,81 @@
+"""The command line. Each verb's module imports what it needs only once it runs, so that `--help` is quick.
+
+Exit status: 0 on success, 1 where a run found a failure, 2 on bad usage with one line on standard error, 130 after
+Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import creditbench
+from creditbench.cli import doctor, listing, run, table
+from creditbench.errors import UsageError
+
+app = typer.Typer(
+    name="creditbench",
+    help="Benchmark of learning rules for recurrent networks, with and without backpropagation through time.\n\n"
+    "\b\nExamples:\n"
+    "  creditbench list learners\n"
+    "  creditbench run --task mackey_glass --learner bptt,anp --seeds 3 --preset smoke\n"
+    "  creditbench table --results results/local --format markdown",
+    add_completion=False,
+    no_args_is_help=True,
+    # Rich takes longer to import than the rest of the command line.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(listing.app, name="list")
+app.command("run")(run.run)
+app.command("table")(table.table)
+app.command("doctor")(doctor.doctor)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"creditbench {creditbench.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _callback(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    try:
+        status = app(
+            None if arguments is None else list(arguments), prog_name="creditbench", standalone_mode=False
+        )
+        return status if isinstance(status, int) else 0
+    except UsageError as error:
+        return _usage(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does.
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        # The usage errors of typer, whose class moved between its versions.
+        if not hasattr(error, "format_message"):
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message(), file=sys.stderr)
+            return 2
+        return _usage(error.format_message())
+
+
+def _usage(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,150 @@
+"""`creditbench list`: what there is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="List tasks, learners or backends, with what is known of them.\n\n"
+    "\b\nExamples:\n  creditbench list tasks\n  creditbench list learners --json",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON array of objects on standard output.")]
+
+
+@app.command()
+def tasks(json: Json = False) -> None:
+    """What can be learned.
+
+    \b
+    Examples:
+      creditbench list tasks
+      creditbench list tasks --json
+    """
+    import dataclasses
+
+    from creditbench import registry
+
+    rows = []
+    for plugin in registry.load("tasks").values():
+        cls = plugin.cls
+        rows.append(
+            {
+                "id": plugin.id,
+                "name": cls.name,
+                "protocol": cls.protocol,
+                "metric": cls.metric,
+                "metric_direction": cls.metric_direction,
+                "trivial": cls.trivial,
+                "solved": cls.solved,
+                "loss": cls.loss,
+                "batch": cls.batch,
+                "alpha": cls.alpha,
+                "budgets": cls.budgets,
+                "parameters": {field.name: field.default for field in dataclasses.fields(cls)},
+                "reads_data": cls.reads_data,
+                "version": cls.version,
+                "citation": cls.citation,
+                "source": plugin.source,
+            }
+        )
+    _show(rows, json, ("id", "name", "protocol", "metric", "trivial", "solved", "budgets"))
+
+
+@app.command()
+def learners(json: Json = False) -> None:
+    """By which rules.
+
+    \b
+    Examples:
+      creditbench list learners
+      creditbench list learners --json
+    """
+    import dataclasses
+
+    from creditbench import registry
+
+    rows = []
+    for plugin in registry.load("learners").values():
+        cls = plugin.cls
+        rows.append(
+            {
+                "id": plugin.id,
+                "name": cls.name,
+                "family": cls.family,
+                "claims": dataclasses.asdict(cls.claims),
+                "backends": sorted(cls.backends),
+                "decorrelates": cls.decorrelates,
+                "optimizer": cls.optimizer,
+                "lr": cls.lr,
+                "hyperparameters": {field.name: field.default for field in dataclasses.fields(cls)},
+                "paper": cls.paper,
+                "source": plugin.source,
+            }
+        )
+    _show(rows, json, ("id", "name", "family", "optimizer", "lr", "hyperparameters", "claims"))
+
+
+@app.command()
+def backends(json: Json = False) -> None:
+    """On which frameworks. What works on this machine, `creditbench doctor` says.
+
+    \b
+    Examples:
+      creditbench list backends
+      creditbench list backends --json
+    """
+    import importlib.metadata
+    import importlib.util
+
+    from creditbench.ops import BACKENDS
+
+    names = {"jax": "JAX", "torch": "PyTorch"}
+    rows = []
+    for backend in BACKENDS:
+        installed = importlib.util.find_spec(backend) is not None
+        rows.append(
+            {
+                "id": backend,
+                "name": names.get(backend, backend),
+                "installed": installed,
+                "version": importlib.metadata.version(backend) if installed else None,
+            }
+        )
+    _show(rows, json, ("id", "name", "installed", "version"))
+
+
+def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -> None:
+    """The rows as JSON, or those columns of them as a table."""
+    import json
+
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for column in columns:
+        table.add_column(column, no_wrap=column == "id", overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(row[column]) for column in columns))
+    Console(width=None if _terminal() else 160).print(table, markup=False)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        # A claim that is not made says nothing.
+        shown = {name: v for name, v in value.items() if v is not False}
+        return ", ".join(name if v is True else f"{name} {v}" for name, v in shown.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _terminal() -> bool:
+    import sys
+
+    return sys.stdout.isatty()

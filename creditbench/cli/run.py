@@ -1,0 +1,368 @@
+"""`creditbench run`: a grid of trials."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from creditbench.record import Record
+    from creditbench.trial import Trial
+
+#: Outcomes that are failures; `diverged` is a result.
+FAILURES = ("crashed", "invalid", "oom", "timeout")
+DEFAULT_SEEDS = 3
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Take the file's values as defaults, so that the command line wins over them."""
+    if path is not None:
+        from creditbench.errors import UsageError, unknown
+        from creditbench.grid import read_toml
+
+        options = {name.lstrip("-"): option for option in context.command.params for name in option.opts}
+        del options["config"]
+        defaults = dict(context.default_map or {})
+        for key, value in read_toml(path).items():
+            option = options.get(key.replace("_", "-"))
+            if option is None:
+                raise unknown(f"option in {path}:", key, options, "creditbench run --help")
+            if option.multiple:
+                value = _assignments(value)
+            elif isinstance(value, list):
+                value = ",".join(map(str, value))
+            elif isinstance(value, dict):
+                raise UsageError(f"option {key!r} in {path} is a table: give a value")
+            elif option.is_flag != isinstance(value, bool):
+                raise UsageError(
+                    f"option {key!r} in {path} is {value!r}: give {'true or false' if option.is_flag else 'its value'}"
+                )
+            defaults[option.name] = value
+        context.default_map = defaults
+    return path
+
+
+def _assignments(value: Any) -> list[str]:
+    """`["a.b=1"]`, or the tables `{"a.b" = 1}` and `{a = {b = 1}}`, as `["a.b=1"]`."""
+    if isinstance(value, dict):
+        flat = []
+        for name, inner in value.items():
+            flat += (
+                [f"{name}.{rest}" for rest in _assignments(inner)]
+                if isinstance(inner, dict)
+                else [f"{name}={inner}"]
+            )
+        return flat
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def run(
+    context: typer.Context,
+    task: Annotated[
+        str, typer.Option(help="Tasks: ids, or paths of Python files, with commas between.")
+    ] = "",
+    learner: Annotated[
+        str,
+        typer.Option(
+            help="Learners, likewise. The suffix +D decorrelates the hidden units, +DD the input too."
+        ),
+    ] = "",
+    decorrelate: Annotated[
+        str, typer.Option(help="none, hidden, both: for each learner without a suffix.")
+    ] = "none",
+    backend: Annotated[str, typer.Option(help="jax, torch.")] = "jax",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, gpu, tpu.")] = "cpu",
+    preset: Annotated[str, typer.Option(help="Budget of each task: smoke, quick, full.")] = "quick",
+    seeds: Annotated[
+        int | None, typer.Option(help=f"How many seeds, from 0 on.  [default: {DEFAULT_SEEDS}]")
+    ] = None,
+    seed: Annotated[str | None, typer.Option(help="The very seeds, as in 3,9071.")] = None,
+    hidden: Annotated[int, typer.Option(help="Hidden units.")] = 128,
+    bias: Annotated[bool, typer.Option("--bias", help="Give the cell biases.")] = False,
+    alpha: Annotated[
+        float | None, typer.Option(help="Leak of the cell, in (0, 1].  [default: the task's]")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Rows trained together.  [default: the task's]")] = None,
+    segment: Annotated[
+        int | None, typer.Option(help="Steps between updates on a stream.  [default: the learner's]")
+    ] = None,
+    budget: Annotated[int | None, typer.Option(help="Training time steps, in place of the preset's.")] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(help="On the validation split.  [default: the preset's]")
+    ] = None,
+    lr: Annotated[
+        str, typer.Option(help="Learning rates, with commas between.  [default: the learner's]")
+    ] = "",
+    optimizer: Annotated[
+        str | None, typer.Option(help="sgd, momentum, adam.  [default: the learner's]")
+    ] = None,
+    decorrelation_rate: Annotated[
+        float | None, typer.Option(help="Rate of the decorrelation.  [default: 0.001]")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A field of a learner or task, as in anp.sigma=1e-3. Repeatable."),
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="A task's data, as in weather=WTH.csv. Repeatable.")
+    ] = None,
+    tuned: Annotated[
+        str | None, typer.Option(help="TOML file with a table [TASK.RULE] of tuned values.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results/local"),
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="local: a fresh process for each trial, or for the seeds of a rule (JAX); inline: this process."
+        ),
+    ] = "local",
+    jobs: Annotated[int | None, typer.Option(help="Processes at a time.  [default: cores / threads]")] = None,
+    threads: Annotated[int, typer.Option(help="Threads of a process.")] = 1,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds that a trial may take.  [default: 3600]")
+    ] = None,
+    together: Annotated[bool, typer.Option("--together", help="Train seeds as one program (JAX).")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run trials again that have a record.")] = False,
+    retry: Annotated[
+        bool,
+        typer.Option(
+            "--retry", help="Run trials again that crashed, timed out, were invalid or out of memory."
+        ),
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            callback=_read_config,
+            is_eager=True,
+            help="TOML file of these options by name; the command line wins.",
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="The rows as one JSON array on standard output.")
+    ] = False,
+) -> None:
+    """Run a grid of trials, keep their records and print the table.
+
+    What has a record already is not run again, whatever its outcome: a rule that is mended is another trial. Exits 1
+    where a trial of the grid crashed, timed out, was invalid or ran out of memory.
+
+    \b
+    Examples:
+      creditbench run --task mackey_glass --learner bptt,anp,anp+D --preset smoke
+      creditbench run --task mackey_glass --learner anp --set anp.sigma=1e-2 --lr 0.01,0.1
+      creditbench run --task weather --data weather=WTH.csv --learner ./my_rule.py --backend jax,torch
+      creditbench run --config grid.toml --seed 3,9071
+    """
+    from creditbench.doctor import require_device
+    from creditbench.executors import make_executor, make_jobs
+    from creditbench.grid import Options, make_grid
+    from creditbench.store import Store
+
+    options = Options(
+        tasks=_names(task),
+        learners=_names(learner),
+        decorrelate=_names(decorrelate),
+        backends=_names(backend),
+        device=device,
+        seeds=_seeds(context, seeds, seed),
+        hidden=hidden,
+        bias=bias,
+        alpha=alpha,
+        batch=batch,
+        segment=segment,
+        lrs=_floats("--lr", lr),
+        optimizer=optimizer,
+        decorrelation_rate=decorrelation_rate,
+        preset=preset,
+        budget=budget,
+        evaluations=evaluations,
+        settings=_pairs("--set", set_, "anp.sigma=1e-3"),
+        data=_pairs("--data", data, "weather=WTH.csv"),
+        tuned=tuned,
+        threads=threads,
+    )
+    store = Store(results)
+    where = make_executor(executor, threads=threads, slots=jobs, timeout=timeout, logs=results / "logs")
+    for name in options.backends:
+        require_device(name, device)
+    grid = make_grid(options)
+    for note in grid.notes:
+        _say(f"note: {note}")
+
+    done = {} if force else {trial.id: store.get(trial) for trial in grid.trials if store.has(trial)}
+    if retry:
+        done = {name: record for name, record in done.items() if record.status not in FAILURES}
+    waiting = [trial for trial in grid.trials if trial.id not in done]
+    if done:
+        _say(f"{len(done)} of {len(grid.trials)} trials already done: --force runs them again")
+    try:
+        with _ends_on_sigterm(), _Report(waiting) as report:
+            todo = make_jobs(waiting, together=together, slots=where.slots)
+            with contextlib.closing(where.run(todo, report.progress)) as records:
+                for record in records:
+                    store.put(record)
+                    done[record.trial.id] = record
+                    report.finished(record)
+    except KeyboardInterrupt:
+        _say(
+            f"interrupted: {len(done)} of {len(grid.trials)} trials are done, with records in '{store.records}'; "
+            "the same command without --force runs the rest"
+        )
+        raise typer.Exit(130) from None
+    _conclude([done[trial.id] for trial in grid.trials], results, json)
+
+
+def _conclude(records: Sequence[Record], results: Path, as_json: bool) -> None:
+    """Print the table, where the records are, and what failed."""
+    from creditbench import table
+
+    if as_json:
+        sys.stdout.write(table.render(records, "json"))
+    else:
+        from rich.console import Console
+
+        table.print_rich(records, Console(width=None if sys.stdout.isatty() else 160))
+    _say(f"records: {results / 'records'}")
+    failed = [record for record in records if record.status in FAILURES]
+    for record in failed:
+        log = results / "logs" / f"{record.trial.id}.log"
+        _say(
+            f"{_label(record.trial)}: {record.status}: {record.status_detail}"
+            + (f"; see {log}" if log.exists() else "")
+        )
+    if failed:
+        raise typer.Exit(1)
+
+
+# -- options ---------------------------------------------------------------------------------------------
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+
+
+def _floats(option: str, text: str) -> tuple[float, ...]:
+    from creditbench.errors import UsageError
+
+    try:
+        return tuple(map(float, _names(text)))
+    except ValueError:
+        raise UsageError(
+            f"{option} is {text!r}: give numbers with commas between, as in {option} 0.01,0.1"
+        ) from None
+
+
+def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tuple[int, ...]:
+    from creditbench.errors import UsageError
+
+    if count is not None and listed is not None:
+        # One of them may come from the configuration file, over which the command line wins.
+        sources = {name: context.get_parameter_source(name) for name in ("seeds", "seed")}
+        given = [
+            name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"
+        ]
+        if len(given) != 1:
+            raise UsageError(f"--seeds is {count} and --seed is {listed}: give one of them")
+        count, listed = (count, None) if given == ["seeds"] else (None, listed)
+    if listed is not None:
+        try:
+            return tuple(dict.fromkeys(map(int, _names(listed))))
+        except ValueError:
+            raise UsageError(
+                f"--seed is {listed!r}: give whole numbers with commas between, as in --seed 3,9071"
+            ) from None
+    count = DEFAULT_SEEDS if count is None else count
+    if count < 1:
+        raise UsageError(f"--seeds is {count}: give a whole number from 1")
+    return tuple(range(count))
+
+
+def _pairs(option: str, items: Sequence[str] | None, example: str) -> dict[str, str]:
+    from creditbench.errors import UsageError
+
+    pairs = {}
+    for item in items or ():
+        name, equals, value = item.partition("=")
+        if not (equals and name.strip() and value.strip()):
+            raise UsageError(f"{option} is {item!r}: write it as {option} {example}")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+# -- progress --------------------------------------------------------------------------------------------
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _label(trial: Trial) -> str:
+    return f"{trial.task} {trial.rule} {trial.backend} lr={trial.lr:g} seed={trial.seed}"
+
+
+@contextlib.contextmanager
+def _ends_on_sigterm() -> Iterator[None]:
+    """Have SIGTERM end this process in order, so that it takes its workers with it."""
+    import signal
+
+    def end(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Report:
+    """How far a run is, on standard error: bars on a terminal, else a line for each trial that has finished."""
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self.total, self.count = len(trials), 0
+        self.bars: Any = None
+        self.running: dict[str, Any] = {}
+
+    def __enter__(self) -> _Report:
+        if self.total and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+            )
+            self.bars = Progress(*columns, console=Console(stderr=True), transient=True)
+            self.overall = self.bars.add_task("trials", total=self.total)
+            self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bars:
+            self.bars.stop()
+
+    def progress(self, trial: Trial, part: float) -> None:
+        if not self.bars:
+            return
+        if trial.id not in self.running:
+            self.running[trial.id] = self.bars.add_task(_label(trial), total=100)
+        self.bars.update(self.running[trial.id], completed=round(100 * part))
+
+    def finished(self, record: Record) -> None:
+        self.count += 1
+        score = "" if record.test_score is None else f", {record.metric} {record.test_score:.4g}"
+        line = f"[{self.count}/{self.total}] {_label(record.trial)}: {record.status}{score}"
+        if not self.bars:
+            _say(line)
+            return
+        self.bars.console.print(line, markup=False, highlight=False)
+        if record.trial.id in self.running:
+            self.bars.remove_task(self.running.pop(record.trial.id))
+        self.bars.advance(self.overall)

@@ -1,0 +1,93 @@
+"""What executors share: the contract, jobs, thread settings, and the record of a trial that left none."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+
+import creditbench
+from creditbench import registry
+from creditbench.environment import fingerprint
+from creditbench.record import Record, Status
+from creditbench.trial import Trial
+
+Progress = Callable[[Trial, float], None]  #: trial, part of its budget that is done
+
+
+@dataclass(frozen=True)
+class Job:
+    """Trials for one process; they differ in nothing but their seed, and run one after another."""
+
+    trials: tuple[Trial, ...]
+    together: bool = False  #: trained as one program instead
+
+
+class Executor(abc.ABC):
+    """Runs jobs. One record a trial comes out, whatever happens to it; no trial harms another."""
+
+    slots: int = 1  #: jobs that run at a time
+
+    @abc.abstractmethod
+    def run(self, jobs: Sequence[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
+        """The records, in the order in which they are ready. Closing the iterator ends what is running."""
+
+
+def make_jobs(trials: Sequence[Trial], *, together: bool = False, slots: int = 1) -> list[Job]:
+    """Trials as jobs.
+
+    Under JAX the seeds of a family share one process and so one compilation; where that would leave slots empty, a
+    family is split. PyTorch compiles nothing, so each trial has a process of its own. `together` trains a family as
+    one program (JAX).
+    """
+    families: dict[str, list[Trial]] = {}
+    for trial in trials:
+        families.setdefault(trial.family if trial.backend == "jax" else trial.id, []).append(trial)
+    parts = 1 if together else -(-slots // max(1, len(families)))
+    return [
+        Job(tuple(family[i::split]), together and family[0].backend == "jax")
+        for family in families.values()
+        for split in [min(parts, len(family))]
+        for i in range(split)
+    ]
+
+
+def usable_cores() -> list[int]:
+    """The numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Environment variables that hold the libraries' thread pools to `threads`; they are read at import."""
+    xla = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
+    pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(pools, str(threads)) | {
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {xla}".strip()
+    }
+
+
+def failure(trial: Trial, status: Status, detail: str, started: datetime, seconds: float) -> Record:
+    """The record of a trial that left none itself."""
+    task = _plugin("tasks", trial.task, trial.task_path)
+    return Record(
+        suite_version=creditbench.__version__,
+        trial=trial,
+        learner_source=_plugin("learners", trial.learner, trial.learner_path).source,
+        status=status,
+        status_detail=detail,
+        metric=task.cls.metric,
+        metric_direction=task.cls.metric_direction,
+        environment=fingerprint(trial.backend) | {"threads": thread_environment(trial.threads)},
+        started_at=started.isoformat(timespec="seconds"),
+        duration_seconds=seconds,
+    )
+
+
+@cache
+def _plugin(kind: registry.Kind, name: str, path: str | None) -> registry.Plugin:
+    return registry.find(kind, name, [path] if path else [])

@@ -1,0 +1,39 @@
+"""Trials one after another in this process: for debugging."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Generator, Sequence
+from datetime import UTC, datetime
+
+from creditbench.executors.base import Executor, Job, Progress, failure, thread_environment
+from creditbench.record import Record
+
+
+class InlineExecutor(Executor):
+    """No isolation and no time limit: a rule that ends the process ends the run."""
+
+    def __init__(self, *, threads: int = 1) -> None:
+        self.threads = threads
+
+    def run(self, jobs: Sequence[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
+        if not {"jax", "torch"} & sys.modules.keys():
+            os.environ.update(thread_environment(self.threads))
+        from creditbench.trainer import run_trials
+
+        for job in jobs:
+            started, clock = datetime.now(UTC), time.perf_counter()
+            waiting = list(job.trials)
+            try:
+                for record in run_trials(job.trials, progress, job.together):
+                    waiting.pop(0)
+                    yield record
+            except Exception as error:
+                # What goes wrong before the first step concerns every seed alike.
+                traceback.print_exc(file=sys.stderr)
+                detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+                for trial in waiting:
+                    yield failure(trial, "crashed", detail, started, time.perf_counter() - clock)

@@ -1,0 +1,276 @@
+"""Records as tables: a row a trial for programs, a row a rule for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from creditbench.errors import unknown
+from creditbench.record import Record
+from creditbench.store import stale
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = ("rich", "markdown", "csv", "latex", "json")
+#: Settings that have no column of their own; those in which a task's rows of a rule differ are shown beside it.
+_SETTINGS = (
+    *("hidden", "alpha", "bias", "optimizer", "lr", "decorrelation_rate", "device", "dtype", "threads"),
+    *("preset", "budget_steps", "evaluations", "data_sha256", "numerics_version"),
+)
+_MISSING = "–"
+
+
+def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """A row a trial: the columns of `Record.row`, and `stale`, why its source is no longer the same or empty."""
+    return [record.row() | {"stale": stale(record)} for record in records]
+
+
+def frame(records: Iterable[Record]) -> pd.DataFrame:
+    """`rows` as a data frame; what was not measured is missing."""
+    import pandas as pd
+
+    table = rows(records)
+    data = pd.DataFrame(table)
+    for column in data.columns:
+        kinds = {type(row[column]) for row in table} - {type(None)}
+        if kinds == {int}:
+            data[column] = data[column].astype("Int64")  # a missing one would turn the others into floats
+    return data
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What is known of one task."""
+
+    task: str
+    metric: str
+    direction: str
+    trivial: str
+    machines: tuple[str, ...]  #: processors that the times are of
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]  #: text, in the order of `columns`
+
+    @property
+    def title(self) -> str:
+        better = {"min": "lower", "max": "higher"}[self.direction]
+        return f"{self.task}: {self.metric}, {better} is better; trivial {self.trivial}"
+
+    @property
+    def caption(self) -> str:
+        where = "; ".join(self.machines)
+        return (
+            f"times taken on {where}" + (": not to be compared" if len(self.machines) > 1 else "")
+            if where
+            else ""
+        )
+
+
+def summarise(records: Sequence[Record]) -> list[Section]:
+    """A section a task, with a row for each family of trials (the same but for their seed).
+
+    A rule that has records on another task but none on this one has a row that says `missing`. Stale families stand
+    apart, marked. Scores are means over seeds ± standard deviation; the normalised score counts a diverged seed as
+    0, the test score leaves it out. Times are medians.
+    """
+    known = sorted({(r.trial.rule, r.trial.backend) for r in records})
+    sections = []
+    for task in sorted({r.trial.task for r in records}):
+        own = [r for r in records if r.trial.task == task]
+        families: dict[str, list[Record]] = {}
+        for record in own:
+            families.setdefault(record.trial.family, []).append(record)
+        fresh_seeds = {r.trial.seed for r in own if not stale(r)}
+        table = []
+        for rule, backend in known:
+            group = [f for f in families.values() if (f[0].trial.rule, f[0].trial.backend) == (rule, backend)]
+            for family in group:
+                label = " ".join([rule, *_variant(family[0], group)])
+                table.append(_row(label, family, fresh_seeds))
+            if not group:
+                table.append({"rule": rule, "backend": backend, "status": "missing"})
+        columns = tuple(dict.fromkeys(column for row in table for column in row))
+        trivials = [r.trivial for r in own if r.trivial is not None]
+        sections.append(
+            Section(
+                task,
+                own[0].metric,
+                own[0].metric_direction,
+                f"{statistics.fmean(trivials):.4g}" if trivials else _MISSING,
+                tuple(sorted({str(r.environment.get("cpu", "unknown")) for r in own})),
+                tuple(sorted(columns, key=_ORDER.index)),
+                tuple(
+                    tuple(row.get(column, _MISSING) for column in sorted(columns, key=_ORDER.index))
+                    for row in table
+                ),
+            )
+        )
+    return sections
+
+
+_ORDER = (
+    *("rule", "backend", "seeds", "test score", "normalised", "steps/s", "train s", "compile s"),
+    *("segment", "batch", "status"),
+)
+
+
+def _row(label: str, family: Sequence[Record], seeds: set[int]) -> dict[str, str]:
+    trial, reason = family[0].trial, stale(family[0])
+    statuses = Counter(record.status for record in family)
+    status = ", ".join(
+        f"{count} {name}" for name, count in sorted(statuses.items(), key=lambda s: s[0] != "ok")
+    )
+    few = not reason and len(family) < len(seeds)
+
+    def values(name: str) -> list[float]:
+        return [value for record in family if (value := getattr(record, name)) is not None]
+
+    def median(name: str, form: str) -> str:
+        return format(statistics.median(values(name)), form) if values(name) else _MISSING
+
+    return {
+        "rule": label,
+        "backend": trial.backend,
+        "seeds": f"{len(family)} of {len(seeds)}" if few else str(len(family)),
+        "test score": _spread(values("test_score"), ".4g"),
+        "normalised": _spread(values("normalised_score"), ".3f"),
+        "steps/s": median("steps_per_second", ",.0f"),
+        "train s": median("train_seconds", ".2f"),
+        "compile s": median("compile_seconds", ".2f"),
+        "segment": str(trial.segment),
+        "batch": str(trial.batch),
+        "status": f"stale ({reason}): {status}" if reason else status,
+    }
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    if not values:
+        return _MISSING
+    mean = format(statistics.fmean(values), form)
+    return f"{mean} ± {statistics.stdev(values):.2g}" if len(values) > 1 else mean
+
+
+def _variant(record: Record, group: Sequence[list[Record]]) -> list[str]:
+    """The settings of a family in which it differs from others of its rule, backend and task."""
+
+    def settings(record: Record) -> dict[str, Any]:
+        trial = record.trial
+        return (
+            {name: getattr(trial, name) for name in _SETTINGS}
+            | {
+                f"{trial.task}.{name}": value
+                for name, value in trial.task_parameters.items()
+                if name != "data"
+            }
+            | trial.hyperparameters
+        )
+
+    mine, others = settings(record), [settings(family[0]) for family in group]
+    differing = {
+        name: value for name, value in mine.items() if any(other.get(name) != value for other in others)
+    }
+    return [
+        f"{name}={value[:8] if name == 'data_sha256' and value else value}"
+        for name, value in differing.items()
+    ]
+
+
+# -- formats ---------------------------------------------------------------------------------------------
+
+
+def render(records: Sequence[Record], form: str) -> str:
+    """The table as text: `markdown` and `latex` with a row a rule, `csv` and `json` with a row a trial.
+
+    Raises `UsageError` for a format that is not known. `rich` is printed by `print_rich`.
+    """
+    if form == "json":
+        return json.dumps(rows(records), indent=1) + "\n"
+    if form == "csv":
+        return frame(records).to_csv(index=False, lineterminator="\n")
+    if form == "markdown":
+        return "\n".join(_markdown(section) for section in summarise(records))
+    if form == "latex":
+        return "\n".join(_latex(section) for section in summarise(records))
+    if form == "rich":
+        from rich.console import Console
+
+        text = io.StringIO()
+        print_rich(records, Console(file=text, width=160))
+        return text.getvalue()
+    raise unknown("format", form, FORMATS, "creditbench table --help")
+
+
+def print_rich(records: Sequence[Record], console: Any) -> None:
+    """The summary on a terminal, a table a task."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for section in summarise(records):
+        table = Table(
+            title=Text(section.title),
+            caption=Text(section.caption),
+            title_justify="left",
+            caption_justify="left",
+        )
+        for column in section.columns:
+            left = column in ("rule", "backend", "status")
+            table.add_column(
+                column, justify="left" if left else "right", no_wrap=column == "rule", overflow="fold"
+            )
+        for row in section.rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+
+
+def _markdown(section: Section) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    left = ("rule", "backend", "status")
+    rule = ["---" if column in left else "---:" for column in section.columns]
+    lines = [f"### {section.title}", "", line(section.columns), line(rule), *map(line, section.rows), ""]
+    return "\n".join([*lines, section.caption, ""] if section.caption else lines)
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+_LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def _latex(section: Section) -> str:
+    """A booktabs table."""
+
+    def escape(text: str) -> str:
+        return "".join(_LATEX.get(character, character) for character in text)
+
+    def line(cells: Iterable[str]) -> str:
+        return "    " + " & ".join(map(escape, cells)) + r" \\"
+
+    left = ("rule", "backend", "status")
+    alignment = "".join("l" if column in left else "r" for column in section.columns)
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{{escape(section.title)}{escape('; ' + section.caption) if section.caption else ''}.}}",
+            rf"  \begin{{tabular}}{{{alignment}}}",
+            r"    \toprule",
+            line(section.columns),
+            r"    \midrule",
+            *map(line, section.rows),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )

@@ -1,0 +1,20 @@
+"""A rule that hangs where the environment says so, and else is BPTT."""
+
+import os
+import time
+
+from creditbench.learner import Claims, Learner, backpropagate
+
+
+class Rule(Learner):
+    id = "hangs"
+    name = "hangs"
+    paper = "none"
+    family = "test"
+    claims = Claims()
+
+    def segment(self, ops, cell, params, state, batch, key):
+        if os.environ.get("RULE_HANGS") == "1":
+            time.sleep(600)
+        estimate = backpropagate(ops, cell, params, state["cell"], batch)
+        return estimate._replace(state={"cell": estimate.state})

@@ -1,0 +1,197 @@
+"""What holds for every task."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from creditbench.task import Sequences, Task
+
+SPLITS = ("train", "validation", "test")
+
+#: `fingerprint` of each task at seed 7. A change here is a change of the task's numbers: raise its
+#: `version`.
+FINGERPRINTS = {
+    "adding": "01bc5cebae6e98e1",
+    "copy_memory": "60dd7f51be02117c",
+    "mackey_glass": "8305fbbcacbe0eb7",
+    "sequential_digits": "a26754ee80b7d310",
+    "weather": "d6df80892a960935",
+}
+
+#: How far the trivial score of the test split at seed 0 may lie from the class's constant: about
+#: nothing where it is exact or the data do not depend on the seed, else about 4 standard errors.
+TOLERANCES = {
+    "adding": 0.02,
+    "copy_memory": 0.01,
+    "mackey_glass": 1e-6,
+    "sequential_digits": 1e-6,
+    "weather": 1e-4,
+}
+SEEDLESS = {"weather": SPLITS, "sequential_digits": ("validation", "test")}
+
+
+def digest(sequences: Sequences) -> str:
+    return hashlib.sha256(b"".join(array.tobytes() for array in sequences)).hexdigest()
+
+
+def fingerprint(task: Task) -> str:
+    """A hash of about 50 elements of each array of each split, at seed 7."""
+    few = hashlib.sha256()
+    for split, array in itertools.product(SPLITS, range(3)):
+        flat = task.generate(split, 7, 2)[array].ravel()
+        few.update(flat[:: max(1, flat.size // 50)].tobytes())
+    return few.hexdigest()[:16]
+
+
+def rows(sequences: Sequences) -> set[bytes]:
+    """Each sequence's inputs and targets, as bytes."""
+    both = np.concatenate([sequences.inputs, sequences.targets], axis=-1)
+    return {both[:, row].tobytes() for row in range(both.shape[1])}
+
+
+def test_metadata_is_complete(any_task: type[Task]) -> None:
+    module = Path(sys.modules[any_task.__module__].__file__)
+    assert module.stem == any_task.id
+    assert any_task.name and any_task.citation and any_task.metric
+    assert any_task.version >= 1 and any_task.batch >= 1 and 0 < any_task.alpha <= 1
+    assert any_task.protocol in ("stream", "episodes")
+    assert any_task.loss in ("mse", "cross_entropy")
+    assert any_task.metric_direction in ("min", "max")
+    assert 0 < any_task.budgets["smoke"] < any_task.budgets["quick"] < any_task.budgets["full"]
+    assert any_task.reads_data == ("data" in {field.name for field in dataclasses.fields(any_task)})
+
+
+def test_solved_is_better_than_trivial(any_task: type[Task]) -> None:
+    gain = any_task.solved - any_task.trivial
+    assert gain > 0 if any_task.metric_direction == "max" else gain < 0
+    assert any_task().normalise(any_task.trivial, any_task.trivial) == 0
+    assert any_task().normalise(any_task.solved, any_task.trivial) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_arrays_are_time_first_float32(any_task: type[Task], split: str) -> None:
+    sequences = any_task().generate(split, 0, 2)
+    inputs, targets, weights = sequences
+    assert inputs.ndim == targets.ndim == 3 and weights.ndim == 2
+    assert inputs.shape[:2] == targets.shape[:2] == weights.shape
+    assert min(inputs.shape + targets.shape) >= 1
+    for array in sequences:
+        assert array.dtype == np.float32
+        assert array.flags.c_contiguous
+        assert np.isfinite(array).all()
+    assert set(np.unique(weights)) <= {0.0, 1.0}
+    assert weights.any(axis=0).all()
+    assert np.abs(inputs).max() <= 2  # in reach of a tanh
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_stream_trains_as_many_rows_as_asked_for(any_task: type[Task], batch: int) -> None:
+    count = any_task().generate("train", 0, batch).inputs.shape[1]
+    if any_task.protocol == "stream":
+        assert count == batch
+    else:
+        assert count >= any_task.batch
+
+
+def test_the_same_seed_yields_the_same_bytes(any_task: type[Task]) -> None:
+    for split in SPLITS:
+        first = digest(any_task().generate(split, 3, 2))
+        assert first == digest(any_task().generate(split, 3, 2))
+
+
+def test_changing_the_arrays_changes_nothing_generated_later(any_task: type[Task]) -> None:
+    task = any_task()
+    for split in SPLITS:
+        sequences = task.generate(split, 0, 1)
+        first = digest(sequences)
+        for array in sequences:
+            array += 1
+        assert digest(task.generate(split, 0, 1)) == first
+
+
+def test_another_process_yields_the_same_bytes(tasks: dict[str, type[Task]]) -> None:
+    code = (
+        "import json, sys; sys.path[:0] = sys.argv[1:]\n"
+        "from conftest import load_tasks; from test_every_task import digest\n"
+        "print(json.dumps({id: digest(task().generate('test', 3, 2))"
+        " for id, task in load_tasks().items()}))"
+    )
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", code, str(here), str(here.parents[1])]
+    there = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert there == {id: digest(task().generate("test", 3, 2)) for id, task in tasks.items()}
+
+
+def test_the_numbers_are_those_of_the_version(any_task: type[Task]) -> None:
+    assert fingerprint(any_task()) == FINGERPRINTS[any_task.id]
+
+
+def test_seeds_differ(any_task: type[Task]) -> None:
+    for split in SPLITS:
+        same = digest(any_task().generate(split, 0, 2)) == digest(any_task().generate(split, 1, 2))
+        assert same == (split in SEEDLESS.get(any_task.id, ()))
+
+
+def test_splits_share_no_sequence(any_task: type[Task]) -> None:
+    parts = {split: any_task().generate(split, 0, 2) for split in SPLITS}
+    sets = {split: rows(part) for split, part in parts.items()}
+    for split, part in parts.items():
+        assert len(sets[split]) == part.inputs.shape[1]
+    for one, other in itertools.combinations(SPLITS, 2):
+        assert not sets[one] & sets[other]
+
+
+def test_trivial_is_what_the_trivial_predictor_scores(any_task: type[Task]) -> None:
+    task = any_task()
+    computed = task.trivial_score(task.generate("test", 0, any_task.batch))
+    assert computed == pytest.approx(any_task.trivial, abs=TOLERANCES[any_task.id])
+
+
+def test_the_targets_score_best_and_noise_worse(any_task: type[Task]) -> None:
+    task = any_task()
+    test = task.generate("test", 0, any_task.batch)
+    best = 1.0 if any_task.metric_direction == "max" else 0.0
+    assert task.score(test.targets, test) == best
+    noise = np.random.default_rng(0).normal(size=test.targets.shape).astype(np.float32)
+    worse = task.score(noise, test) - any_task.solved
+    assert worse < 0 if any_task.metric_direction == "max" else worse > 0
+
+
+def test_steps_of_weight_zero_are_not_scored(any_task: type[Task]) -> None:
+    task = any_task()
+    test = task.generate("test", 0, any_task.batch)
+    outputs = test.targets.copy()
+    outputs[test.weights == 0] = np.nan
+    assert task.score(outputs, test) == task.score(test.targets, test)
+
+
+def test_an_output_that_is_not_finite_scores_no_number(any_task: type[Task]) -> None:
+    task = any_task()
+    test = task.generate("test", 0, any_task.batch)
+    assert np.isnan(task.score(np.full_like(test.targets, np.nan), test))
+
+
+def test_generating_is_quick(any_task: type[Task]) -> None:
+    any_task().generate("test", 0, any_task.batch)  # fills the cache
+    began = time.perf_counter()
+    any_task().generate("train", 0, any_task.batch)
+    assert time.perf_counter() - began < 0.5
+
+
+def test_a_task_is_a_value(any_task: type[Task]) -> None:
+    task = any_task()
+    task.score((test := task.generate("test", 0, 1)).targets, test)
+    assert task == any_task() and hash(task) == hash(any_task())
+    assert dataclasses.replace(task) == task
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(task, dataclasses.fields(task)[0].name, 0)

@@ -1,0 +1,91 @@
+"""What holds for `sequential_digits`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from creditbench.errors import UsageError
+from creditbench.task import Sequences, Task
+
+SPLITS = ("train", "validation", "test")
+
+
+@pytest.fixture
+def digits(tasks: dict[str, type[Task]]) -> type[Task]:
+    return tasks["sequential_digits"]
+
+
+def images(sequences: Sequences) -> list[bytes]:
+    """Each image's pixels, in the order read, as bytes."""
+    return [image.tobytes() for image in sequences.inputs[..., 0].T]
+
+
+def test_the_splits_are_all_of_the_images_with_their_labels(digits: type[Task]) -> None:
+    source = load_digits()
+    expected = {
+        (image / 16).astype(np.float32).tobytes(): label
+        for image, label in zip(source.data, source.target, strict=True)
+    }
+    assert len(expected) == 1797
+    found: dict[bytes, int] = {}
+    for split in SPLITS:
+        part = digits(permuted=False).generate(split, 0, 32)
+        found |= zip(images(part), part.targets[-1].argmax(-1), strict=True)
+    assert found == expected
+
+
+def test_every_split_has_its_share_of_every_class(digits: type[Task]) -> None:
+    whole = np.bincount(load_digits().target)
+    for split, share in zip(SPLITS, (0.7, 0.1, 0.2), strict=True):
+        counts = digits().generate(split, 0, 32).targets[-1].sum(0)
+        assert np.abs(counts - share * whole).max() <= 1
+
+
+def test_the_class_is_asked_for_at_the_last_pixel(digits: type[Task]) -> None:
+    inputs, targets, weights = digits().generate("test", 0, 32)
+    assert inputs.shape == (64, 359, 1) and targets.shape == (64, 359, 10)
+    assert inputs.min() == 0 and inputs.max() == 1
+    assert (targets.sum(-1) == 1).all() and (targets == targets[-1]).all()
+    assert weights[-1].all() and not weights[:-1].any()
+
+
+def test_one_permutation_serves_every_split_and_seed(digits: type[Task]) -> None:
+    order = None
+    for split, seed in [("test", 0), ("test", 1), ("validation", 0), ("train", 0), ("train", 1)]:
+        plain = digits(permuted=False).generate(split, seed, 32).inputs[..., 0]
+        permuted = digits(permuted=True).generate(split, seed, 32).inputs[..., 0]
+        if order is None:
+            rows = {row.tobytes(): number for number, row in enumerate(plain)}
+            # Some pixels are blank in every image, and any of them serves.
+            order = np.array([rows[row.tobytes()] for row in permuted])
+            assert (order != np.arange(64)).sum() > 50
+        # The order was found on one split; pixels that are alike there may differ elsewhere.
+        varied = plain[order].std(1) > 0.05
+        assert varied.sum() > 40
+        np.testing.assert_array_equal(plain[order][varied], permuted[varied])
+
+
+def test_seeds_only_reorder_the_training_images(digits: type[Task]) -> None:
+    one, other = (images(digits().generate("train", seed, 32)) for seed in (0, 1))
+    assert one != other and sorted(one) == sorted(other)
+    classes = digits().generate("train", 0, 32).targets[-1].argmax(-1)
+    assert len(set(classes[:32])) >= 7  # a first batch is not all of one class
+
+
+def test_solved_is_about_the_nearest_class_mean(digits: type[Task]) -> None:
+    task = digits()
+    train, test = task.generate("train", 0, 32), task.generate("test", 0, 32)
+    classes = train.targets[-1]
+    means = (train.inputs[..., 0] @ classes) / classes.sum(0)  # [64, 10]
+    distance = ((test.inputs - means[:, None, :]) ** 2).sum(0)
+    outputs = np.zeros_like(test.targets)
+    outputs[-1] = -distance
+    assert task.score(outputs, test) == pytest.approx(task.solved, abs=0.02)
+
+
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_a_bad_field_is_named(digits: type[Task], value: object) -> None:
+    with pytest.raises(UsageError, match=f"permuted is {value!r}: set it to true or false"):
+        digits(permuted=value)
