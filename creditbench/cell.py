@@ -37,6 +37,14 @@ class CellState(NamedTuple):
         return self.h if self.h_hat is None else self.h_hat
 
 
+class Unrolled(NamedTuple):
+    """What every step of a segment had, as R rows."""
+
+    a: Array  #: pre-activation, [R, n]
+    before: Array  #: ĥ_{t-1}, [R, n]
+    out: Array  #: ĥ_t, [R, n]
+
+
 @dataclass(frozen=True)
 class Cell:
     inputs: int  #: I
@@ -111,6 +119,20 @@ class Cell:
         if self.alpha != 1.0:
             h = (1.0 - self.alpha) * state.h + self.alpha * h
         return CellState(h, None if self.decorrelate == "none" else ops.linear(h, params["D"]))
+
+    def unroll(self, ops: Ops, params: Tree, state: CellState, drive: Array, steps: int) -> tuple[CellState, Unrolled]:
+        """All steps of a segment, from their drives as R = steps·B rows, [R, n]: (state, what every step had)."""
+        if steps == 1:
+            a, after = self.step(ops, params, state, drive)
+            return after, Unrolled(a, state.out, after.out)
+
+        def step(state, drive):
+            a, after = self.step(ops, params, state, drive)
+            return after, (a, after.out)
+
+        after, (a, out) = ops.scan(step, state, drive.reshape((steps, -1, self.hidden)))
+        before = ops.xp.concat((state.out[None], out[:-1]))
+        return after, Unrolled(*(x.reshape((-1, self.hidden)) for x in (a, before, out)))
 
     def readout(self, ops: Ops, params: Tree, h_hat: Array) -> Array:
         """y = W_out ĥ + c for rows ĥ [rows, n], as [rows, O]."""

@@ -29,7 +29,7 @@ class Estimate(NamedTuple):
     grads: Tree  #: name of a parameter -> array of its shape, or `Outer`; a parameter left out is not trained
     state: Tree  #: carried to the next segment
     assigned: Tree = {}  #: name of a parameter -> new value, for a rule that sets it itself  # noqa: RUF012
-    hidden: Array | None = None  #: ĥ of every step, [..., n], when the cell is decorrelated
+    hidden: Array | None = None  #: ĥ of every step, [R, n]; only a decorrelated cell needs it
 
 
 @dataclass(frozen=True)
@@ -82,45 +82,31 @@ class Learner:
 # -- what rules share ------------------------------------------------------------------------------------
 
 
-class Local(NamedTuple):
-    """The factors of a step's gradient; see `Cell.gradient`."""
+def sum_over_chunks(
+    ops: Ops, cell: Cell, estimate: Callable[[Tree, Batch, Any], Estimate], state: Tree, batch: Batch, keys: Any, size: int
+) -> Estimate:
+    """Run `estimate(state, batch, keys)` on chunks of `size` steps, the state carried on; losses and gradients add up.
 
-    post: Array  #: [B, n]
-    x: Array  #: [B, I]
-    h_hat_before: Array  #: [B, n]
-    post_y: Array  #: [B, O]
-    h_hat: Array  #: [B, n]
-
-
-def local_gradients(
-    ops: Ops, cell: Cell, step: Callable[[Tree, Tree], tuple[Tree, tuple[Local, Array]]], carry: Tree, batch: Batch, keys: Any
-) -> tuple[Tree, Tree, Array, Array | None]:
-    """Scan `step(carry, (x, target, weight, key)) -> (carry, (Local, loss))` and add up its gradients.
-
-    Returns (carry, gradients, loss, hidden [.., n]). Nothing is kept over time beyond a fixed number of rows, except
-    the hidden activity when the cell is decorrelated.
+    What a chunk keeps over time is given up with it, except the hidden activity when the cell is decorrelated.
     """
-    K, B = batch.weights.shape
-    xs = (*batch, keys)
-    keep = cell.decorrelate != "none"
-    if K == 1:
-        carry, (local, loss) = step(carry, (*(x[0] for x in batch), keys[0]))
-        return carry, cell.gradient(ops, *local), loss, local.h_hat if keep else None
-    if keep or K * B <= ROWS_KEPT:
-        # Decorrelation keeps the hidden activity of every step, so the other factors may stay too.
-        carry, (local, losses) = ops.scan(step, carry, xs)
-        return carry, cell.gradient(ops, *rows(local)), losses.sum(), local.h_hat if keep else None
+    if batch.weights.shape[0] <= size:
+        return estimate(state, batch, keys)
 
     def chunk(carry, xs):
-        carry, grads, loss = carry
-        carry, (local, losses) = ops.scan(step, carry, xs)
-        term = cell.gradient(ops, *rows(local))
-        grads = {name: ops.accumulate(grads[name], term[name]) for name in grads}
-        return (carry, grads, loss + losses.sum()), None
+        state, loss, grads = carry
+        part, keys = xs
+        found = estimate(state, Batch(*part), keys)
+        grads = {name: ops.accumulate(grads[name], found.grads[name]) for name in grads}
+        return (found.state, loss + found.loss, grads), found.hidden
 
-    carry = (carry, zero_gradients(ops, cell), ops.zeros(()))
-    (carry, grads, loss), _ = ops.scan_chunks(chunk, carry, xs, max(1, ROWS_KEPT // B))
-    return carry, grads, loss, None
+    carry = state, ops.zeros(()), zero_gradients(ops, cell)
+    (state, loss, grads), hidden = ops.scan_chunks(chunk, carry, (tuple(batch), keys), size)
+    return Estimate(loss, grads, state, hidden=hidden)
+
+
+def chunk_size(batch: Batch) -> int:
+    """Steps in a chunk of about `ROWS_KEPT` rows."""
+    return max(1, ROWS_KEPT // batch.weights.shape[1])
 
 
 def zero_gradients(ops: Ops, cell: Cell) -> Tree:
@@ -128,9 +114,10 @@ def zero_gradients(ops: Ops, cell: Cell) -> Tree:
     return {name: ops.zeros(shape) for name, shape in cell.shapes().items()}
 
 
-def rows(local: Local) -> Local:
-    """The factors of all steps, [K, B, ·], as [K·B, ·]."""
-    return Local(*(x.reshape((-1, x.shape[-1])) for x in local))
+def rows(batch: Batch) -> Batch:
+    """The batch with its K steps of B sequences as R = K·B rows: [R, I], [R, O], [R]."""
+    x, target, weight = batch
+    return Batch(x.reshape((-1, x.shape[-1])), target.reshape((-1, target.shape[-1])), weight.reshape((-1,)))
 
 
 def backpropagate(ops: Ops, cell: Cell, params: Tree, state: CellState, batch: Batch) -> Estimate:
@@ -144,24 +131,16 @@ def backpropagate(ops: Ops, cell: Cell, params: Tree, state: CellState, batch: B
     of the estimate is the cell's.
     """
     xp, alpha = ops.xp, cell.alpha
-    K, B = batch.weights.shape
-    n = cell.hidden
+    steps, n = (*batch.weights.shape, cell.hidden), cell.hidden
+    x, target, weight = rows(batch)
 
-    def flat(x):
-        return x.reshape((K * B, x.shape[-1]))
+    end, (a, before, out) = cell.unroll(ops, params, state, cell.drive(ops, params, x), steps[0])
+    y = cell.readout(ops, params, out)
+    loss = weight @ cell.losses(ops, y, target)
+    e = weight[:, None] * cell.error(ops, y, target)
 
-    def forward(state, drive):
-        a, after = cell.step(ops, params, state, drive)
-        return after, (a, state.out, after.out)
-
-    drives = cell.drive(ops, params, flat(batch.inputs)).reshape((K, B, n))
-    end, (a, h_hat_before, h_hat) = ops.scan(forward, state, drives)
-    y = cell.readout(ops, params, flat(h_hat)).reshape((K, B, cell.outputs))
-    loss = xp.sum(batch.weights * cell.losses(ops, y, batch.targets))
-    e = batch.weights[..., None] * cell.error(ops, y, batch.targets)
-
-    slope = alpha * (1.0 - xp.tanh(a) ** 2)
-    from_readout = (flat(e) @ params["W_out"]).reshape((K, B, n))
+    from_readout = (e @ params["W_out"]).reshape(steps)
+    slope = (alpha * (1.0 - xp.tanh(a) ** 2)).reshape(steps)
 
     def backward(carry, xs):
         g, s = carry
@@ -172,10 +151,10 @@ def backpropagate(ops: Ops, cell: Cell, params: Tree, state: CellState, batch: B
         s = slope * g
         return (g if alpha != 1.0 else None, s), s
 
-    zeros = ops.zeros((B, n))
+    zeros = ops.zeros(steps[1:])
     _, s = ops.scan(backward, (zeros if alpha != 1.0 else None, zeros), (from_readout, slope), reverse=True)
-    grads = cell.gradient(ops, flat(s), flat(batch.inputs), flat(h_hat_before), flat(e), flat(h_hat))
-    return Estimate(loss, grads, end, hidden=None if cell.decorrelate == "none" else h_hat)
+    grads = cell.gradient(ops, s.reshape((-1, n)), x, before, e, out)
+    return Estimate(loss, grads, end, hidden=out)
 
 
 # -- decorrelation ---------------------------------------------------------------------------------------
@@ -213,6 +192,7 @@ class Decorrelated:
 
 def decorrelated(ops: Ops, D: Array, activity: Array, rate: float) -> Array:
     """D after one step against the correlation of decorrelated activity [..., n]."""
-    rows = activity.reshape((-1, activity.shape[-1]))
-    power = ops.xp.mean(rows * rows, axis=0)
-    return ops.accumulate(D * (1.0 + rate * power)[:, None], Outer(rows, rows @ D), -rate / rows.shape[0])
+    activity = activity.reshape((-1, activity.shape[-1]))
+    scale = rate / activity.shape[0]
+    power = (activity * activity).sum(0)
+    return ops.accumulate(D * (1.0 + scale * power)[:, None], Outer(activity, activity @ D), -scale)

@@ -205,24 +205,33 @@ def render(records: Sequence[Record], form: str) -> str:
     raise unknown("format", form, FORMATS, "creditbench table --help")
 
 
+#: Left out of a terminal's table, in this order, where that is too narrow.
+_DISPENSABLE = ("compile s", "batch", "segment", "train s")
+
+
 def print_rich(records: Sequence[Record], console: Any) -> None:
-    """The summary on a terminal, a table a task."""
+    """The summary on a terminal, a table a task. Where the terminal is narrow, some columns are left out."""
     from rich.table import Table
     from rich.text import Text
 
     for section in summarise(records):
+        texts = {column: [row[i] for row in section.rows] for i, column in enumerate(section.columns)}
+
+        def width(column: str, texts: dict[str, list[str]] = texts) -> int:
+            # Cells may be broken between words, never within a number.
+            return 3 + max(len(word) for text in [column, *texts[column]] for word in text.split())
+
+        for column in _DISPENSABLE:
+            if column in texts and sum(map(width, texts)) + 1 > console.width:
+                del texts[column]
+        caption = Text(section.caption)
         table = Table(
-            title=Text(section.title),
-            caption=Text(section.caption),
-            title_justify="left",
-            caption_justify="left",
+            title=Text(section.title), caption=caption, title_justify="left", caption_justify="left"
         )
-        for column in section.columns:
+        for column in texts:
             left = column in ("rule", "backend", "status")
-            table.add_column(
-                column, justify="left" if left else "right", no_wrap=column == "rule", overflow="fold"
-            )
-        for row in section.rows:
+            table.add_column(column, justify="left" if left else "right", overflow="fold")
+        for row in zip(*texts.values(), strict=True):
             table.add_row(*map(Text, row))
         console.print(table)
 

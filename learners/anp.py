@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from creditbench.errors import require_positive
-from creditbench.learner import Claims, Estimate, Learner, Local, local_gradients
+from creditbench.learner import Claims, Estimate, Learner, chunk_size, rows, sum_over_chunks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,28 +40,27 @@ class ActivityNodePerturbation(Learner):
         return {"clean": cell.start(ops, batch_size), "noisy": cell.start(ops, batch_size)}
 
     def segment(self, ops, cell, params, state, batch, key):
-        K, B = batch.weights.shape
         n, N = cell.hidden, cell.hidden + cell.outputs
 
-        def step(passes, xs):
-            clean, noisy = passes
-            x, target, weight, key = xs
-            xi = self.sigma * ops.normal(key, (B, N))
+        def chunk(state, batch, keys):
+            K, B = batch.weights.shape
+            x, target, weight = rows(batch)
+            xi = self.sigma * ops.normal(keys, (B, N)).reshape((-1, N))
             drive = cell.drive(ops, params, x)
-            a, clean_next = cell.step(ops, params, clean, drive)
-            a_noisy, noisy = cell.step(ops, params, noisy, drive + xi[:, :n])
-            y = cell.readout(ops, params, clean_next.out)
-            y_noisy = cell.readout(ops, params, noisy.out) + xi[:, n:]
+            clean, (a, before, out) = cell.unroll(ops, params, state["clean"], drive, K)
+            noisy, (a_noisy, _, out_noisy) = cell.unroll(ops, params, state["noisy"], drive + xi[:, :n], K)
+            y = cell.readout(ops, params, out)
+            y_noisy = cell.readout(ops, params, out_noisy) + xi[:, n:]
             losses = cell.losses(ops, y, target)
             delta_loss = weight * (cell.losses(ops, y_noisy, target) - losses)
-            gain = sqrt(N) * delta_loss[:, None]
+            gain = sqrt(N) * delta_loss.reshape((K, B))
 
             def post(delta):
-                return gain / (delta * delta).sum() * delta
+                square = (delta * delta).reshape((K, -1)).sum(1)[:, None]
+                return (gain / square).reshape((-1, 1)) * delta
 
-            local = Local(post(a_noisy - a), x, clean.out, post(y_noisy - y), clean_next.out)
-            return (clean_next, noisy), (local, weight @ losses)
+            grads = cell.gradient(ops, post(a_noisy - a), x, before, post(y_noisy - y), out)
+            return Estimate(weight @ losses, grads, {"clean": clean, "noisy": noisy}, hidden=out)
 
-        passes = state["clean"], state["noisy"]
-        (clean, noisy), grads, loss, hidden = local_gradients(ops, cell, step, passes, batch, ops.split(key, K))
-        return Estimate(loss, grads, {"clean": clean, "noisy": noisy}, hidden=hidden)
+        keys = ops.split(key, batch.weights.shape[0])
+        return sum_over_chunks(ops, cell, chunk, state, batch, keys, chunk_size(batch))

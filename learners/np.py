@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from creditbench.errors import require_one_of, require_positive
-from creditbench.learner import Claims, Estimate, Learner, Local, local_gradients, rows, zero_gradients
+from creditbench.learner import Claims, Estimate, Learner, chunk_size, rows, sum_over_chunks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,65 +48,53 @@ class NodePerturbation(Learner):
         return state
 
     def segment(self, ops, cell, params, state, batch, key):
-        K, B = batch.weights.shape
-        n, sigma = cell.hidden, self.sigma
-        keys, keep = ops.split(key, K), cell.decorrelate != "none"
+        xp, n, N, sigma = ops.xp, cell.hidden, cell.hidden + cell.outputs, self.sigma
 
-        def both(passes, xs):
-            """One step of both passes: passes, factors (noise in units of σ), loss, ΔL_t / σ of each sequence."""
-            clean, noisy = passes
-            x, target, weight, key = xs
-            xi = ops.normal(key, (B, n + cell.outputs))
+        def chunk(state, batch, keys):
+            K, B = batch.weights.shape
+            x, target, weight = rows(batch)
+            xi = ops.normal(keys, (B, N)).reshape((-1, N))  # in units of σ
             drive = cell.drive(ops, params, x)
-            _, clean_next = cell.step(ops, params, clean, drive)
-            _, noisy = cell.step(ops, params, noisy, drive + sigma * xi[:, :n])
-            y = cell.readout(ops, params, clean_next.out)
-            y_noisy = cell.readout(ops, params, noisy.out) + sigma * xi[:, n:]
+            clean, (_, before, out) = cell.unroll(ops, params, state["clean"], drive, K)
+            noisy, (_, _, out_noisy) = cell.unroll(ops, params, state["noisy"], drive + sigma * xi[:, :n], K)
+            y = cell.readout(ops, params, out)
+            y_noisy = cell.readout(ops, params, out_noisy) + sigma * xi[:, n:]
             losses = cell.losses(ops, y, target)
-            delta_loss = weight * (cell.losses(ops, y_noisy, target) - losses)
-            local = Local(xi[:, :n], x, clean.out, xi[:, n:], clean_next.out)
-            return (clean_next, noisy), local, weight @ losses, delta_loss / sigma
+            delta_loss = weight * (cell.losses(ops, y_noisy, target) - losses) / sigma
 
-        def step_credit(passes, xs):
-            passes, local, loss, delta = both(passes, xs)
-            return passes, (credited(local, delta), loss)
+            def gradient(credit):
+                credited = credit.reshape((-1, 1)) * xi
+                return cell.gradient(ops, credited[:, :n], x, before, credited[:, n:], out)
 
-        def episode_credit(passes, xs):
-            passes, local, loss, delta = both(passes, xs)
-            return passes, (local, loss, delta)
+            state = {"clean": clean, "noisy": noisy} | {k: v for k, v in state.items() if k == "trace"}
+            if self.credit == "step":
+                grads = gradient(delta_loss)
+            else:
+                delta_loss = delta_loss.reshape((K, B))
+                total = delta_loss.sum(0)
+                if self.credit == "episode":
+                    grads = gradient(xp.broadcast_to(total, (K, B)))
+                else:
+                    # Within the chunk a step is credited with the losses from it on; what came before, with all.
+                    grads = gradient(total - xp.cumulative_sum(delta_loss, axis=0) + delta_loss)
+                    grads = {k: ops.dense(g) + xp.tensordot(total, state["trace"][k], axes=1) for k, g in grads.items()}
+                    sums = per_sequence(xp, cell, (K, B), xi, x, before, out)
+                    state["trace"] = {k: state["trace"][k] + sums[k] for k in sums}
+            return Estimate(weight @ losses, grads, state, hidden=out)
 
-        def trace_credit(carry, xs):
-            passes, trace, grads = carry
-            passes, local, loss, delta = both(passes, xs)
-            trace = {k: trace[k] + term for k, term in per_sequence(cell, local).items()}
-            grads = {k: grads[k] + ops.xp.tensordot(delta, trace[k], axes=1) for k in grads}
-            return (passes, trace, grads), (loss, local.h_hat if keep else None)
-
-        passes = state["clean"], state["noisy"]
-        if self.credit == "step":
-            passes, grads, loss, hidden = local_gradients(ops, cell, step_credit, passes, batch, keys)
-        elif self.credit == "episode":
-            passes, (local, losses, deltas) = ops.scan(episode_credit, passes, (*batch, keys))
-            grads = cell.gradient(ops, *rows(credited(local, deltas.sum(axis=0))))
-            loss, hidden = losses.sum(), local.h_hat if keep else None
-        else:
-            carry = passes, state["trace"], zero_gradients(ops, cell)
-            (passes, trace, grads), (losses, hidden) = ops.scan(trace_credit, carry, (*batch, keys))
-            state, loss = state | {"trace": trace}, losses.sum()
-        return Estimate(loss, grads, state | {"clean": passes[0], "noisy": passes[1]}, hidden=hidden)
+        keys, K = ops.split(key, batch.weights.shape[0]), batch.weights.shape[0]
+        return sum_over_chunks(
+            ops, cell, chunk, state, batch, keys, K if self.credit == "episode" else chunk_size(batch)
+        )
 
 
-def credited(local, credit):
-    """The factors [..., B, ·], their noise multiplied by each sequence's credit [B]."""
-    credit = credit[:, None]
-    return local._replace(post=credit * local.post, post_y=credit * local.post_y)
+def per_sequence(xp, cell, shape, xi, x, before, out):
+    """Σ noise ⊗ presynaptic over the K steps of each sequence: [B, rows, columns] for matrices, [B, rows] for biases."""
+    by_sequence = [r.reshape((*shape, -1)) for r in (xi[:, : cell.hidden], xi[:, cell.hidden :], x, before, out)]
+    xi, xi_y, x, before, out = by_sequence
 
+    def product(post, pre):
+        return xp.permute_dims(post, (1, 2, 0)) @ xp.permute_dims(pre, (1, 0, 2))
 
-def per_sequence(cell, local):
-    """Noise ⊗ presynaptic of each sequence: [B, rows, columns] for matrices, [B, rows] for biases."""
-    products = {
-        "W_in": local.post[:, :, None] * local.x[:, None, :],
-        "W_rec": local.post[:, :, None] * local.h_hat_before[:, None, :],
-        "W_out": local.post_y[:, :, None] * local.h_hat[:, None, :],
-    }
-    return products | {"b": local.post, "c": local.post_y} if cell.bias else products
+    sums = {"W_in": product(xi, x), "W_rec": product(xi, before), "W_out": product(xi_y, out)}
+    return sums | {"b": xi.sum(0), "c": xi_y.sum(0)} if cell.bias else sums

@@ -9,7 +9,7 @@ Source: Williams & Peng 1990, Neural Computation 2(4):490.
 from dataclasses import dataclass
 
 from creditbench.errors import require_positive
-from creditbench.learner import Batch, Claims, Estimate, Learner, backpropagate, zero_gradients
+from creditbench.learner import Claims, Learner, backpropagate, sum_over_chunks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +32,8 @@ class TruncatedBPTT(Learner):
         return self.K
 
     def segment(self, ops, cell, params, state, batch, key):
-        steps, B = batch.weights.shape
-        keep = cell.decorrelate != "none"
-        if steps <= self.K:
-            estimate = backpropagate(ops, cell, params, state["cell"], batch)
-            return estimate._replace(state={"cell": estimate.state})
+        def chunk(state, batch, _):
+            return backpropagate(ops, cell, params, state, batch)
 
-        def chunk(carry, batch):
-            state, loss, grads = carry
-            estimate = backpropagate(ops, cell, params, state, Batch(*batch))
-            grads = {k: ops.accumulate(grads[k], estimate.grads[k]) for k in grads}
-            return (estimate.state, loss + estimate.loss, grads), estimate.hidden
-
-        carry = (state["cell"], ops.zeros(()), zero_gradients(ops, cell))
-        (end, loss, grads), hidden = ops.scan_chunks(chunk, carry, batch, self.K)
-        return Estimate(loss, grads, {"cell": end}, hidden=hidden if keep else None)
+        estimate = sum_over_chunks(ops, cell, chunk, state["cell"], batch, None, self.K)
+        return estimate._replace(state={"cell": estimate.state})

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from creditbench.errors import require_one_of, require_positive
-from creditbench.learner import Claims, Estimate, Learner, zero_gradients
+from creditbench.learner import Claims, Estimate, Learner, chunk_size, rows, sum_over_chunks, zero_gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,64 +55,64 @@ class WeightPerturbation(Learner):
         return state | {"trace": zero_gradients(ops, cell)} if self.traced else state
 
     def segment(self, ops, cell, params, state, batch, key):
-        K, B = batch.weights.shape
-        keep = cell.decorrelate != "none"
+        if self.resample == "step":
+            return self.fresh_noise(ops, cell, params, state, batch, key)
+        Xi = draw(ops, cell, key)
+        perturbed = perturb(params, self.sigma, Xi)
 
-        def perturb(Xi):
-            return params | {k: params[k] + self.sigma * Xi[k] for k in Xi}
+        def chunk(state, batch, _):
+            x, target, weight = rows(batch)
+            found = {}
+            for name, theta in (("clean", params), ("noisy", perturbed)):
+                drive = cell.drive(ops, theta, x)
+                after, (_, _, out) = cell.unroll(ops, theta, state[name], drive, batch.weights.shape[0])
+                found[name] = after, weight @ cell.losses(ops, cell.readout(ops, theta, out), target), out
+            delta_loss = (found["noisy"][1] - found["clean"][1]) / self.sigma
+            grads = {k: delta_loss * Xi[k] for k in Xi}
+            return Estimate(found["clean"][1], grads, {k: found[k][0] for k in found}, hidden=found["clean"][2])
 
-        def both(passes, xs, perturbed):
-            """One step of both passes: passes, loss, ΔL_t / σ of the batch."""
-            clean, noisy = passes
-            x, target, weight = xs
-            losses = []
-            for theta, before in ((params, clean), (perturbed, noisy)):
-                _, after = cell.step(ops, theta, before, cell.drive(ops, theta, x))
-                losses.append((after, weight @ cell.losses(ops, cell.readout(ops, theta, after.out), target)))
-            (clean, loss), (noisy, loss_noisy) = losses
-            return (clean, noisy), loss, (loss_noisy - loss) / self.sigma
+        return sum_over_chunks(ops, cell, chunk, state, batch, None, chunk_size(batch))
 
-        def fixed(passes, xs):
-            passes, loss, delta = both(passes, xs, perturbed)
-            return passes, (loss, delta, passes[0].out if keep else None)
+    def fresh_noise(self, ops, cell, params, state, batch, key):
+        """Noise drawn anew at every step."""
 
-        def resampled(carry, xs):
+        def step(carry, xs):
             passes, total, grads = carry
-            *step, key = xs
+            (x, target, weight), key = xs
             Xi = draw(ops, cell, key)
-            passes, loss, delta = both(passes, step, perturb(Xi))
+            after, losses = {}, {}
+            for name, theta in (("clean", params), ("noisy", perturb(params, self.sigma, Xi))):
+                _, after[name] = cell.step(ops, theta, passes[name], cell.drive(ops, theta, x))
+                losses[name] = weight @ cell.losses(ops, cell.readout(ops, theta, after[name].out), target)
+            delta_loss = (losses["noisy"] - losses["clean"]) / self.sigma
             if self.credit != "step":
                 total = {k: ops.accumulate(total[k], Xi[k]) for k in total}
             if self.credit != "episode":
                 credited = total if self.credit == "trace" else Xi
-                grads = {k: ops.accumulate(grads[k], credited[k], delta) for k in grads}
-            return (passes, total, grads), (loss, delta, passes[0].out if keep else None)
+                grads = {k: ops.accumulate(grads[k], credited[k], delta_loss) for k in grads}
+            hidden = after["clean"].out if cell.decorrelate != "none" else None
+            return (after, total, grads), (losses["clean"], delta_loss, hidden)
 
-        passes = state["clean"], state["noisy"]
-        if self.resample == "episode":
-            Xi = draw(ops, cell, key)
-            perturbed = perturb(Xi)
-            passes, (losses, deltas, hidden) = ops.scan(fixed, passes, batch)
-            grads = {k: deltas.sum() * Xi[k] for k in Xi}
-        else:
-            # What is carried from segment to segment belongs to the caller; the scan adds to a copy.
-            total = {} if self.credit == "step" else zero_gradients(ops, cell)
-            if self.traced:
-                total = {k: ops.accumulate(total[k], state["trace"][k]) for k in total}
-            grads = {} if self.credit == "episode" else zero_gradients(ops, cell)
-            (passes, total, grads), (losses, deltas, hidden) = ops.scan(
-                resampled, (passes, total, grads), (*batch, ops.split(key, K))
-            )
-            if self.credit == "episode":
-                grads = {k: deltas.sum() * total[k] for k in total}
-            if self.traced:
-                state = state | {"trace": total}
-        state = state | {"clean": passes[0], "noisy": passes[1]}
-        return Estimate(losses.sum(), grads, state, hidden=hidden)
+        passes = {name: state[name] for name in ("clean", "noisy")}
+        total = {} if self.credit == "step" else zero_gradients(ops, cell)
+        if self.traced:
+            # What was carried here belongs to the caller; the scan adds to a copy.
+            total = {k: ops.accumulate(total[k], state["trace"][k]) for k in total}
+        grads = {} if self.credit == "episode" else zero_gradients(ops, cell)
+        keys = ops.split(key, batch.weights.shape[0])
+        (passes, total, grads), (losses, deltas, hidden) = ops.scan(step, (passes, total, grads), (tuple(batch), keys))
+        if self.credit == "episode":
+            grads = {k: deltas.sum() * total[k] for k in total}
+        return Estimate(losses.sum(), grads, passes | ({"trace": total} if self.traced else {}), hidden=hidden)
+
+
+def perturb(params, sigma, Xi):
+    """θ + σ Ξ."""
+    return params | {name: params[name] + sigma * Xi[name] for name in Xi}
 
 
 def draw(ops, cell, key):
     """Standard normal noise for every trained parameter."""
     shapes = cell.shapes()
-    return {name: ops.normal(key, shape) for (name, shape), key in zip(shapes.items(), ops.split(key, len(shapes)))}
+    return {name: ops.normal(key, shapes[name]) for name, key in zip(shapes, ops.split(key, len(shapes)), strict=True)}
 

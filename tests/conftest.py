@@ -45,7 +45,8 @@ def injected(backend):
             return keys if backend == "torch" else self.xp.stack(keys)
 
         def normal(self, key, shape):
-            return self.table[key, : int(np.prod(shape))].reshape(shape)
+            many = isinstance(key, list) or (backend == "jax" and key.ndim)
+            return self.table[key, : int(np.prod(shape))].reshape((-1, *shape) if many else shape)
 
     return Injected()
 

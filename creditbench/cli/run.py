@@ -38,9 +38,9 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
                 value = ",".join(map(str, value))
             elif isinstance(value, dict):
                 raise UsageError(f"option {key!r} in {path} is a table: give a value")
-            elif option.is_flag != isinstance(value, bool):
+            elif (is_flag := getattr(option, "is_flag", False)) != isinstance(value, bool):
                 raise UsageError(
-                    f"option {key!r} in {path} is {value!r}: give {'true or false' if option.is_flag else 'its value'}"
+                    f"option {key!r} in {path} is {value!r}: give {'true or false' if is_flag else 'its value'}"
                 )
             defaults[option.name] = value
         context.default_map = defaults

@@ -109,7 +109,7 @@ class Ops(abc.ABC):
 
     @abc.abstractmethod
     def normal(self, key: Key, shape: tuple[int, ...]) -> Array:
-        """Draws from N(0, 1)."""
+        """Draws from N(0, 1); for several keys, as `split` gives them, one array a key, stacked."""
 
     @abc.abstractmethod
     def rademacher(self, key: Key, shape: tuple[int, ...]) -> Array:

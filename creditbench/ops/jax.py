@@ -32,6 +32,9 @@ class JaxOps(Ops):
         self._cpu = self._device.platform == "cpu"
 
     def scan(self, f, carry, xs, *, reverse=False):
+        if jax.tree.leaves(xs)[0].shape[0] == 1:
+            carry, y = f(carry, jax.tree.map(lambda x: x[0], xs))
+            return carry, jax.tree.map(lambda y: y[None], y)
         return jax.lax.scan(f, carry, xs, reverse=reverse)
 
     def scan_chunks(self, f, carry, xs, size):
@@ -41,7 +44,7 @@ class JaxOps(Ops):
         if whole:
             chunks = jax.tree.map(lambda x: x[:whole].reshape(whole // size, size, *x.shape[1:]), xs)
             carry, ys = jax.lax.scan(f, carry, chunks)
-            parts.append(jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), ys))
+            parts.append(jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), ys))
         if whole < length:
             carry, ys = f(carry, jax.tree.map(lambda x: x[whole:], xs))
             parts.append(ys)
@@ -82,6 +85,8 @@ class JaxOps(Ops):
         return jax.random.split(key, num)
 
     def normal(self, key, shape):
+        if key.ndim:
+            return jax.vmap(lambda key: jax.random.normal(key, shape, self._float))(key)
         return jax.random.normal(key, shape, self._float)
 
     def rademacher(self, key, shape):
@@ -98,7 +103,7 @@ class JaxOps(Ops):
         return jax.tree.map(lambda x: np.array(x) if isinstance(x, jax.Array) else x, tree)
 
     def linear(self, x, weights, bias=None):
-        if self._cpu and x.shape[0] <= _MATVEC_ROWS:
+        if self._cpu and x.ndim == 2 and x.shape[0] <= _MATVEC_ROWS:
             product = jnp.stack([weights @ row for row in x])
         else:
             product = x @ weights.T

@@ -87,6 +87,9 @@ class TorchOps(Ops):
         return [_mix(key + i * _GAMMA & _MASK) for i in range(1, num + 1)]
 
     def normal(self, key, shape):
+        if isinstance(key, list):
+            draws = [self.normal(k, shape) for k in key]
+            return torch.stack(draws) if len(draws) > 1 else draws[0]
         return torch.randn(
             shape, generator=self._generator.manual_seed(key), dtype=self._float, device=self._device
         )

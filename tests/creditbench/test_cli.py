@@ -1,0 +1,397 @@
+"""The command line: what it prints, how it exits, and how it takes an interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+import creditbench
+from creditbench.cli import main
+from creditbench.store import Store
+
+PLUGINS = Path(__file__).parent / "plugins"
+ROOT = Path(creditbench.__file__).parents[1]
+HANGS = str(PLUGINS / "hangs.py")
+#: A run of a second or two, in this process.
+SMALL = (
+    *("--task", "mackey_glass", "--set", "mackey_glass.steps=300", "--hidden", "4"),
+    *("--preset", "smoke", "--budget", "40", "--segment", "1"),
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CREDITBENCH_CACHE", str(tmp_path / "cache"))
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "creditbench", *arguments]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])} | extra
+
+
+# -- start-up --------------------------------------------------------------------------------------------
+
+
+def test_help_takes_less_than_a_third_of_a_second():
+    """Processor time, the best of five: what a quiet machine takes on the wall, on a busy one too."""
+    times = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(command("--help"), capture_output=True, text=True, env=environment())
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == 0 and "Examples:" in done.stdout
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 0.3
+
+
+@pytest.mark.parametrize("start", ["import creditbench", "import creditbench.cli"])
+def test_starting_imports_nothing_heavy(start):
+    code = f"{start}\nimport sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
+    )
+    heavy = {"torch", "jax", "numpy", "pandas", "pydantic", "rich", "datasets", "scipy"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_resolving_a_grid_imports_no_framework():
+    code = (
+        "from creditbench.grid import Options, make_grid\n"
+        "make_grid(Options(tasks=('mackey_glass',), learners=('bptt', 'anp+D'), backends=('jax', 'torch')))\n"
+        "import sys; print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
+    )
+    assert not {"torch", "jax"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "verb", [(), ("list",), ("list", "tasks"), ("list", "learners"), ("run",), ("table",), ("doctor",)]
+)
+def test_every_help_has_examples(verb, capsys):
+    assert main([*verb, "--help"]) == 0
+    assert "Examples:" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"creditbench {creditbench.__version__}\n"
+
+
+# -- list ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "some", "keys"),
+    [
+        ("tasks", "mackey_glass", {"id", "name", "protocol", "metric", "budgets", "parameters"}),
+        ("learners", "bptt", {"id", "name", "family", "claims", "backends", "hyperparameters"}),
+        ("backends", "jax", {"id", "name", "installed", "version"}),
+    ],
+)
+def test_list_prints_json_and_a_table(what, some, keys, capsys):
+    assert main(["list", what, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert some in [row["id"] for row in rows]
+    assert all(keys <= set(row) for row in rows)
+    assert main(["list", what]) == 0
+    assert some in capsys.readouterr().out
+
+
+# -- bad usage -------------------------------------------------------------------------------------------
+
+
+def refused(arguments, capsys) -> str:
+    """The one line that the command says as it refuses."""
+    status = main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    assert status == 2
+    assert said.out == ""
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1
+    return said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("--task", "mackey_glas", "--learner", "bptt"),
+            "unknown task 'mackey_glas': did you mean 'mackey_glass'?",
+        ),
+        (("--task", "adding", "--learner", "anpp"), "unknown learner 'anpp': did you mean 'anp'?"),
+        (
+            ("--task", "adding", "--learner", "bptt", "--backend", "jaxx"),
+            "unknown backend 'jaxx': did you mean 'jax'?",
+        ),
+        (("--task", "adding", "--learner", "bptt", "--preset", "ful"), "did you mean 'full'?"),
+        (("--task", "adding", "--learner", "bptt", "--hidden", "0"), "hidden is 0"),
+        (("--task", "adding", "--learner", "bptt", "--hidden", "-3"), "hidden is -3"),
+        (("--task", "adding", "--learner", "bptt", "--hidden", "many"), "'--hidden'"),
+        (("--task", "adding", "--learner", "bptt", "--batch", "0"), "batch is 0"),
+        (("--task", "adding", "--learner", "bptt", "--seeds", "0"), "--seeds is 0"),
+        (("--task", "adding", "--learner", "bptt", "--seed", "1,x"), "--seed is '1,x'"),
+        (("--task", "adding", "--learner", "bptt", "--seeds", "2", "--seed", "1"), "give one of them"),
+        (("--task", "adding", "--learner", "bptt", "--lr", "0"), "lr is 0.0"),
+        (("--task", "adding", "--learner", "bptt", "--lr", "fast"), "--lr is 'fast'"),
+        (("--task", "adding", "--learner", "bptt", "--budget", "-1"), "budget is -1"),
+        (("--task", "adding", "--learner", "bptt", "--executor", "remote"), "unknown executor 'remote'"),
+        (("--task", "adding", "--learner", "bptt", "--set", "bptt"), "--set is 'bptt'"),
+        (("--task", "adding", "--learner", "./no_such.py"), "no file"),
+        (("--task", "adding", "--learner", "bptt", "--lrr", "1"), "--lrr"),
+        (("--learner", "bptt"), "no task is named"),
+        (("--task", "adding"), "no learner is named"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(arguments, said, capsys, tmp_path):
+    assert said in refused(["run", "--results", tmp_path, *arguments], capsys)
+    assert not (tmp_path / "records").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("rn",), ("list", "task"), ("table", "--format", "latx"), ("table", "--results", "no")]
+)
+def test_other_verbs_refuse_in_one_line_too(arguments, capsys):
+    refused(arguments, capsys)
+
+
+def test_a_device_that_is_not_there_is_refused(capsys, tmp_path):
+    jax = pytest.importorskip("jax")
+    with contextlib.suppress(RuntimeError):
+        if jax.devices("gpu"):
+            pytest.skip("there is a GPU here")
+    said = refused(["run", *SMALL, "--learner", "bptt", "--device", "cuda", "--results", tmp_path], capsys)
+    assert "no cuda device for jax" in said
+
+
+COLUMNS = (
+    *("DryBulbFarenheit", "WetBulbFarenheit", "DewPointFarenheit", "RelativeHumidity"),
+    *("Visibility", "WindSpeed", "WindDirection", "StationPressure", "Altimeter"),
+)
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "bad", "said"),
+    [
+        (COLUMNS[:-1], 900, None, "lacks the column 'Altimeter'"),
+        (COLUMNS, 30, None, "have 30 hours"),
+        (COLUMNS, 900, "warm", "'warm' in data row 8"),
+        (COLUMNS, 900, "nan", "data row 8"),
+        (None, 0, None, "does not exist"),
+    ],
+)
+def test_bad_data_are_refused(columns, rows, bad, said, capsys, tmp_path):
+    path = tmp_path / "w.csv"
+    if columns:
+        values = np.random.default_rng(0).random((rows, len(columns))).round(3).astype(str).astype(object)
+        if bad:
+            values[7, 0] = bad
+        path.write_text("\n".join([",".join(columns), *(",".join(row) for row in values)]) + "\n")
+    arguments = ["run", "--task", "weather", "--learner", "bptt", "--preset", "smoke", "--results", tmp_path]
+    message = refused([*arguments, "--data", f"weather={path}"], capsys)
+    assert said in message and str(path) in message
+
+
+# -- configuration ---------------------------------------------------------------------------------------
+
+
+def test_a_configuration_file_gives_defaults_over_which_the_command_line_wins(tmp_path, capsys):
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        'task = ["mackey_glass"]\nlearner = "bptt,anp"\npreset = "smoke"\nbudget = 40\nhidden = 4\nseeds = 4\n'
+        'lr = [0.01]\nbias = true\nexecutor = "inline"\nset = { anp.sigma = 0.5, "mackey_glass.steps" = 300 }\n'
+        f'results = "{tmp_path / "results"}"\n'
+    )
+    assert main(["run", "--config", str(path), "--seed", "7", "--learner", "anp", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["learner"], row["seed"], row["lr"], row["hidden"], row["bias"]) == ("anp", 7, 0.01, 4, True)
+    assert json.loads(row["hyperparameters"])["sigma"] == 0.5
+    assert json.loads(row["task_parameters"])["steps"] == 300
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hiden = 4", "'hiden': did you mean 'hidden'?"),
+        ("decorrelation_rat = 4", "did you mean 'decorrelation-rate'?"),
+        ("threads = 'many'", "'--threads'"),
+        ("bias = 'yes'", "'yes': give true or false"),
+        ("hidden = true", "is True: give its value"),
+        ("[hidden]\na = 1", "is a table"),
+        ("config = 'x.toml'", "'config'"),
+        ("hidden = ", "is not TOML"),
+    ],
+)
+def test_a_bad_configuration_file_is_refused(text, said, tmp_path, capsys):
+    (tmp_path / "grid.toml").write_text(text)
+    assert said in refused(["run", *SMALL, "--learner", "bptt", "--config", tmp_path / "grid.toml"], capsys)
+
+
+# -- run, resume, table ----------------------------------------------------------------------------------
+
+
+def test_run_keeps_records_skips_what_is_done_and_exits_1_on_a_failure(tmp_path, capsys):
+    arguments = ["run", *SMALL, "--seeds", "1", "--executor", "inline", "--results", str(tmp_path)]
+    assert main([*arguments, "--learner", "bptt"]) == 0
+    assert "1 ok" in capsys.readouterr().out
+    (record,) = Store(tmp_path).all()
+    written = Store(tmp_path).path(record.trial)
+    before = written.stat().st_mtime_ns
+
+    both = [*arguments, "--learner", f"bptt,{PLUGINS / 'raises.py'},{PLUGINS / 'not_a_number.py'}", "--json"]
+    assert main(both) == 1
+    first = capsys.readouterr()
+    assert {row["learner"]: row["status"] for row in json.loads(first.out)} == {
+        "bptt": "ok",
+        "raises": "crashed",
+        "not_a_number": "diverged",
+    }
+    assert (
+        "1 of 3 trials already done" in first.err
+        and "raises jax lr=0.01 seed=0: crashed: RuntimeError" in first.err
+    )
+    assert written.stat().st_mtime_ns == before
+
+    # The same command says the same again, and runs nothing.
+    assert main(both) == 1
+    second = capsys.readouterr()
+    assert second.out == first.out and "3 of 3 trials already done" in second.err
+    # Another try runs the failure alone, and so does force everything.
+    assert main([*both, "--retry"]) == 1
+    assert "[1/1] mackey_glass raises" in capsys.readouterr().err
+    assert written.stat().st_mtime_ns == before
+    assert main([*arguments, "--learner", "bptt", "--force"]) == 0
+    assert written.stat().st_mtime_ns > before
+    capsys.readouterr()
+
+    assert main(["table", "--results", str(tmp_path), "--json"]) == 0
+    assert sorted(row["learner"] for row in json.loads(capsys.readouterr().out)) == [
+        "bptt",
+        "not_a_number",
+        "raises",
+    ]
+    assert (
+        main(
+            ["table", "--results", str(tmp_path), "--format", "markdown", "--output", str(tmp_path / "t.md")]
+        )
+        == 0
+    )
+    assert "| raises | jax |" in (tmp_path / "t.md").read_text()
+    assert main(["table", "--results", str(tmp_path)]) == 0
+    assert "not_a_number" in capsys.readouterr().out
+
+    written.write_text(written.read_text()[:100])
+    assert "delete it and run again" in refused([*arguments, "--learner", "bptt"], capsys)
+
+
+def test_a_diverged_trial_alone_is_no_failure(tmp_path):
+    learner = str(PLUGINS / "not_a_number.py")
+    assert (
+        main(
+            [
+                "run",
+                *SMALL,
+                "--seeds",
+                "1",
+                "--executor",
+                "inline",
+                "--results",
+                str(tmp_path),
+                "--learner",
+                learner,
+            ]
+        )
+        == 0
+    )
+
+
+# -- interruption ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def half_way(results: Path):
+    """A run of bptt, which is done, and of a rule that hangs, which is under way; and its workers."""
+    parent = subprocess.Popen(
+        command(
+            "run",
+            *SMALL,
+            "--learner",
+            f"bptt,{HANGS}",
+            "--seeds",
+            "1",
+            "--jobs",
+            "1",
+            "--results",
+            str(results),
+        ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(RULE_HANGS="1"),
+    )
+    try:
+        deadline = time.monotonic() + 60
+        before: set[psutil.Process] = set()
+        workers: set[psutil.Process] = set()
+        while not workers:
+            assert parent.poll() is None, parent.communicate()
+            assert time.monotonic() < deadline
+            children = set(psutil.Process(parent.pid).children(recursive=True))
+            if list((results / "records").glob("*.json")):
+                workers = children - before
+            else:
+                before |= children
+            time.sleep(0.02)
+        yield parent, workers
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def ended(workers: set[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_ctrl_c_keeps_what_is_done_and_the_next_run_does_the_rest(tmp_path):
+    with half_way(tmp_path) as (parent, workers):
+        parent.send_signal(signal.SIGINT)
+        out, err = parent.communicate(timeout=30)
+        assert parent.returncode == 130
+        assert out == ""
+        assert "interrupted: 1 of 2 trials are done" in err and "Traceback" not in err
+        assert ended(workers)
+    (kept,) = (tmp_path / "records").iterdir()
+    before = kept.stat().st_mtime_ns
+    rest = command(
+        "run", *SMALL, "--learner", f"bptt,{HANGS}", "--seeds", "1", "--results", str(tmp_path), "--json"
+    )
+    done = subprocess.run(rest, capture_output=True, text=True, env=environment(RULE_HANGS="0"))
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 trials already done" in done.stderr and "[1/1] mackey_glass hangs" in done.stderr
+    assert [row["status"] for row in json.loads(done.stdout)] == ["ok", "ok"]
+    assert kept.stat().st_mtime_ns == before
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux ends the children of a process that is killed"
+)
+def test_no_worker_outlives_a_run_that_is_killed(tmp_path):
+    with half_way(tmp_path) as (parent, workers):
+        parent.kill()
+        parent.wait()
+        assert ended(workers)

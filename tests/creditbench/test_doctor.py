@@ -1,0 +1,37 @@
+"""What works on a machine, found without harm."""
+
+from __future__ import annotations
+
+import pytest
+
+from creditbench import doctor
+from creditbench.errors import UsageError
+
+
+def test_a_backend_that_works_says_what_it_has():
+    found = doctor.examine("jax")
+    assert found["works"] and not found["error"]
+    assert any("cpu" in device.lower() for device in found["devices"])
+    assert found["gemm_gflops"] > 0 and found["triad_gbytes"] > 0
+
+
+def test_a_broken_backend_does_no_harm(tmp_path, monkeypatch):
+    (tmp_path / "jax.py").write_text("raise ImportError('libfoo.so is missing')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    found = doctor.examine("jax")
+    assert not found["works"]
+    assert "libfoo.so is missing" in found["error"]
+    with pytest.raises(UsageError, match="jax cannot be used on cuda"):
+        doctor.require_device("jax", "cuda")
+
+
+def test_a_backend_that_is_not_installed_is_named_with_its_cure():
+    assert doctor.examine("no_such_backend")["error"] == "not installed: pip install no_such_backend"
+    with pytest.raises(UsageError, match="pip install no_such_backend"):
+        doctor.require_device("no_such_backend", "cpu")
+
+
+def test_machine_knows_cores_and_memory():
+    found = doctor.machine()
+    assert 1 <= found["cores_usable"] <= found["cores"]
+    assert found["memory_bytes"] > 2**20

@@ -1,0 +1,279 @@
+"""From options to trials: what they resolve to, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from creditbench import registry
+from creditbench.errors import UsageError
+from creditbench.grid import Options, make_grid
+from creditbench.trial import Trial
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CREDITBENCH_CACHE", str(tmp_path / "cache"))
+
+
+def grid(*learners: str, task: str = "mackey_glass", **options) -> tuple[Trial, ...]:
+    options = {"preset": "smoke"} | options
+    return make_grid(Options(tasks=tuple(task.split(",")), learners=learners or ("bptt",), **options)).trials
+
+
+def test_a_grid_is_the_product_of_its_axes():
+    trials = grid(
+        "bptt",
+        "anp",
+        task="mackey_glass,adding",
+        decorrelate=("none", "hidden"),
+        backends=("jax", "torch"),
+        lrs=(0.1, 0.01),
+        seeds=(3, 9),
+    )
+    assert len(trials) == len({trial.id for trial in trials}) == 2 * 2 * 2 * 2 * 2 * 2
+    assert {trial.rule for trial in trials} == {"bptt", "bptt+D", "anp", "anp+D"}
+    assert len({trial.family for trial in trials}) == len(trials) / 2
+
+
+def test_a_suffix_decorrelates_one_rule_alone():
+    assert [trial.rule for trial in grid("anp", "anp+D", "anp+DD")] == ["anp", "anp+D", "anp+DD"]
+    assert [trial.rule for trial in grid("bptt+D", "anp", decorrelate=("none", "both"))] == [
+        "bptt+D",
+        "anp",
+        "anp+DD",
+    ]
+    assert grid("anp")[0].decorrelation_rate == 0.0
+    assert grid("anp+D", decorrelation_rate=0.5)[0].decorrelation_rate == 0.5
+
+
+def test_defaults_come_from_task_and_learner():
+    task, learner = registry.find("tasks", "adding").cls, registry.find("learners", "bptt").cls
+    (trial,) = grid(task="adding")
+    assert (trial.batch, trial.alpha, trial.budget_steps) == (task.batch, task.alpha, task.budgets["smoke"])
+    assert (trial.optimizer, trial.lr) == (learner.optimizer, learner.lr)
+    assert trial.segment == task().generate("train", 0, task.batch).inputs.shape[0]  # an episode
+    assert trial.task_path is trial.learner_path is trial.data_sha256 is None
+    (stream,) = grid()
+    assert stream.segment == learner().stream_segment
+    assert grid(segment=7)[0].segment == 7
+    assert grid(budget=100, evaluations=1)[0].preset == "custom"
+
+
+def test_evaluations_fit_into_the_budget():
+    (trial,) = grid(task="copy_memory")
+    assert trial.evaluations * trial.segment <= trial.budget_steps
+    with pytest.raises(UsageError, match="room for 2"):
+        grid(task="copy_memory", evaluations=3)
+    with pytest.raises(UsageError, match="one segment of copy_memory has 210"):
+        grid(task="copy_memory", budget=209)
+
+
+def test_settings_are_converted_to_the_types_of_the_fields():
+    (trial,) = grid("wp", settings={"wp.sigma": "1", "wp.credit": "step", "mackey_glass.steps": "1e3"})
+    assert trial.hyperparameters["sigma"] == 1.0 and isinstance(trial.hyperparameters["sigma"], float)
+    assert trial.hyperparameters["credit"] == "step"
+    assert trial.task_parameters["steps"] == 1000 and isinstance(trial.task_parameters["steps"], int)
+    assert grid("anp", settings={"anp.sigma": 1})[0].id == grid("anp", settings={"anp.sigma": "1.0"})[0].id
+
+
+TUNED = """
+[mackey_glass."anp+D"]
+lr = 0.5
+sigma = 0.25
+decorrelation_rate = 0.125
+[default.anp]
+lr = 0.75
+[default."anp+D"]
+lr = 0.875
+batch = 2
+segment = 5
+optimizer = "adam"
+[default.a_rule_of_another_run]
+lr = 1
+"""
+
+
+def test_tuned_values_stand_between_options_and_defaults(tmp_path):
+    (tmp_path / "tuned.toml").write_text(TUNED)
+    tuned = str(tmp_path / "tuned.toml")
+    plain, decorrelated = grid("anp", "anp+D", tuned=tuned)
+    assert (plain.lr, plain.batch, plain.optimizer) == (0.75, 1, "sgd")
+    assert (decorrelated.lr, decorrelated.batch, decorrelated.segment) == (0.5, 2, 5)
+    assert (decorrelated.optimizer, decorrelated.decorrelation_rate) == ("adam", 0.125)
+    assert decorrelated.hyperparameters == {"sigma": 0.25}
+    (given,) = grid(
+        "anp+D",
+        tuned=tuned,
+        lrs=(1.0,),
+        batch=3,
+        segment=4,
+        optimizer="momentum",
+        settings={"anp.sigma": "2"},
+    )
+    assert (given.lr, given.batch, given.segment, given.optimizer) == (1.0, 3, 4, "momentum")
+    assert given.hyperparameters == {"sigma": 2.0}
+    notes = make_grid(Options(tasks=("mackey_glass",), learners=("anp",), preset="smoke", tuned=tuned)).notes
+    assert any("a_rule_of_another_run" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[default.anp]\nsigmaa = 1", "did you mean 'sigma'?"),
+        ("[default.anp]\nlr = 'fast'", "give a value of the type float"),
+        ("[default.anp]\nlr = -1", "lr is -1"),
+        ("[default]\nanp = 1", "no table of tables"),
+        ("[default", "is not TOML"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_bad_tuned_file_is_refused(tmp_path, text, said):
+    path = tmp_path / "tuned.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError, match="(?s)" + said):
+        grid("anp", tuned=str(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"settings": {"anp.sigmaa": "1"}}, "did you mean 'sigma'?"),
+        ({"settings": {"anp.sigma": "much"}}, "anp.sigma is 'much': give a value of the type float"),
+        ({"settings": {"anp.sigma": "nan"}}, "give a finite number"),
+        ({"settings": {"anp.sigma": "-1"}}, "sigma is -1.0"),
+        ({"settings": {"mackey_glass.steps": "10.5"}}, "give a value of the type int"),
+        ({"settings": {"mackey_glass.horizn": "1"}}, "did you mean 'horizon'?"),
+        ({"settings": {"anpp.sigma": "1"}}, "did you mean 'anp'?"),
+        ({"settings": {"sigma": "1"}}, "names no field"),
+        ({"optimizer": "adan"}, "did you mean 'adam'?"),
+        ({"lrs": (0.0,)}, "lr is 0.0"),
+        ({"lrs": (float("inf"),)}, "lr is inf"),
+        ({"preset": "quik"}, "did you mean 'quick'?"),
+        ({"decorrelate": ("hiden",)}, "did you mean 'hidden'?"),
+        ({"decorrelate": ("hidden",), "decorrelation_rate": -1.0}, "decorrelation_rate is -1.0"),
+        ({"alpha": 0.0}, "alpha is 0.0"),
+        ({"seeds": (-1,)}, "seed is -1"),
+        ({"segment": 5001}, "has 5000 steps"),
+        ({"evaluations": 0}, "evaluations is 0"),
+        ({"threads": 0}, "threads is 0"),
+        ({"data": {"mackey_glass": "x.csv"}}, "reads no data"),
+        ({"data": {"weather": "x.csv"}}, "unknown task in --data 'weather'"),
+    ],
+)
+def test_bad_options_are_refused(options, said):
+    with pytest.raises(UsageError) as caught:
+        grid("anp", **options)
+    assert said in str(caught.value)
+
+
+def test_a_learner_that_rules_a_backend_or_a_decorrelated_cell_out_is_left_out_with_a_note(tmp_path):
+    path = tmp_path / "narrow.py"
+    path.write_text(
+        "from creditbench.learner import Claims, Learner\n"
+        "class Narrow(Learner):\n"
+        "    id, name, paper, family, claims = 'narrow', 'n', 'p', 'f', Claims()\n"
+        "    backends, decorrelates = frozenset({'jax'}), False\n"
+    )
+    options = Options(
+        tasks=("mackey_glass",),
+        learners=(str(path), "bptt"),
+        backends=("jax", "torch"),
+        decorrelate=("none", "hidden"),
+        preset="smoke",
+    )
+    made = make_grid(options)
+    assert sorted((trial.rule, trial.backend) for trial in made.trials) == [
+        *(("bptt", "jax"), ("bptt", "torch"), ("bptt+D", "jax"), ("bptt+D", "torch")),
+        ("narrow", "jax"),
+    ]
+    assert made.trials[0].learner_path == str(path)
+    assert len(made.notes) == 2
+    with pytest.raises(UsageError, match="leave out its suffix"):
+        grid(f"{path}+D")
+    with pytest.raises(UsageError, match="runs on jax alone"):
+        grid(str(path), backends=("torch",))
+
+
+def test_a_shipped_file_named_by_its_path_is_the_builtin_learner():
+    path = registry.find("learners", "bptt").path
+    assert grid(str(path))[0].id == grid("bptt")[0].id
+
+
+# -- identity --------------------------------------------------------------------------------------------
+
+
+def test_the_same_options_give_the_same_ids():
+    assert [trial.id for trial in grid("bptt", "anp", seeds=(0, 1))] == [
+        trial.id for trial in grid("bptt", "anp", seeds=(0, 1))
+    ]
+    assert set(grid("anp", seeds=(1,))[0].id) <= set("0123456789abcdef")
+
+
+FIXED = Trial(
+    task="task",
+    task_version=1,
+    task_sha256="a",
+    task_parameters={"steps": 10},
+    learner="rule",
+    learner_sha256="b",
+    hyperparameters={"sigma": 0.5},
+    decorrelate="none",
+    decorrelation_rate=0.0,
+    backend="jax",
+    device="cpu",
+    hidden=8,
+    batch=1,
+    segment=1,
+    alpha=1.0,
+    bias=False,
+    protocol="stream",
+    optimizer="sgd",
+    lr=0.1,
+    seed=0,
+    preset="smoke",
+    budget_steps=100,
+    evaluations=2,
+    numerics_version=1,
+)
+OTHER = {str: "other", int: 77, float: 0.77, bool: True, dict: {"other": 1}, type(None): "other"}
+OTHER_CHOICES = {"decorrelate": "both", "backend": "torch", "dtype": "float64", "protocol": "episodes"}
+
+
+@pytest.mark.parametrize("field", Trial.model_fields)
+def test_each_field_but_a_path_changes_the_id(field):
+    value = OTHER_CHOICES.get(field, OTHER[type(getattr(FIXED, field))])
+    other = Trial(**FIXED.model_dump() | {field: value})
+    assert getattr(other, field) != getattr(FIXED, field)
+    assert (other.id == FIXED.id) == field.endswith("_path")
+    assert (other.family == FIXED.family) == (field.endswith("_path") or field == "seed")
+
+
+def test_the_id_outlives_versions_of_python_and_of_the_harness():
+    """Where this fails, every record that was ever made is orphaned: raise NUMERICS_VERSION and say so."""
+    assert FIXED.id == "56100926c874270b"
+
+
+COLUMNS = (
+    *("DryBulbFarenheit", "WetBulbFarenheit", "DewPointFarenheit", "RelativeHumidity"),
+    *("Visibility", "WindSpeed", "WindDirection", "StationPressure", "Altimeter"),
+)
+
+
+def test_data_count_by_content_not_by_place(tmp_path):
+    rng = np.random.default_rng(0)
+    for folder, values in (("a", rng.random(900)), ("b", None), ("c", rng.random(900))):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "w.npz"
+        if values is None:
+            path.write_bytes((tmp_path / "a" / "w.npz").read_bytes())
+        else:
+            np.savez(path, **dict.fromkeys(COLUMNS, values))
+
+    def trial(folder):
+        return grid(task="weather", data={"weather": str(tmp_path / folder / "w.npz")})[0]
+
+    assert trial("a").id == trial("b").id != trial("c").id
+    assert trial("a").task_parameters["data"] == str(tmp_path / "a" / "w.npz")
+    assert trial("a").id != grid(task="weather")[0].id

@@ -1,0 +1,130 @@
+"""Tables of records: what is averaged, what stands apart, and each format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from creditbench.errors import UsageError
+from creditbench.grid import Options, make_grid
+from creditbench.record import Record
+from creditbench.table import FORMATS, frame, print_rich, render, rows, summarise
+from creditbench.trial import Trial
+
+
+def trials(*learners: str, task: str = "mackey_glass", **options) -> tuple[Trial, ...]:
+    return make_grid(Options(tasks=(task,), learners=learners, preset="smoke", **options)).trials
+
+
+def record(trial: Trial, **values) -> Record:
+    common = {"status": "ok", "metric": "nrmse", "metric_direction": "min", "environment": {"cpu": "one"}}
+    return Record(suite_version="0", trial=trial, learner_source="builtin", **common | values)
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Record]:
+    a, b, c = trials("bptt", seeds=(0, 1, 2))
+    (anp,) = trials("anp")
+    (elsewhere,) = trials("bptt", task="adding")
+    stale = a.model_copy(update={"learner_sha256": "0" * 64})
+    return [
+        record(
+            a,
+            test_score=0.25,
+            normalised_score=0.5,
+            trivial=1.0,
+            steps_per_second=1000.0,
+            steps_to_target=100,
+        ),
+        record(b, test_score=0.75, normalised_score=0.7, trivial=1.0, steps_per_second=3000.0),
+        record(c, status="diverged", status_detail="step 3", normalised_score=0.0, trivial=1.0),
+        record(anp, status="crashed", status_detail="exit code 3"),
+        record(elsewhere, test_score=0.1, trivial=0.2),
+        record(stale, test_score=99.0),
+    ]
+
+
+def section(records, task="mackey_glass"):
+    found = next(section for section in summarise(records) if section.task == task)
+    return found, [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+
+
+def test_seeds_are_averaged_and_a_diverged_one_counts_as_trivial(records):
+    found, table = section(records)
+    bptt = next(row for row in table if row["rule"] == "bptt" and "stale" not in row["status"])
+    assert bptt["test score"] == "0.5 ± 0.35"  # of 0.25 and 0.75
+    assert bptt["normalised"].startswith("0.400 ± ")  # of 0.5, 0.7 and 0
+    assert bptt["steps/s"] == "2,000"
+    assert bptt["status"] == "2 ok, 1 diverged"
+    assert bptt["seeds"] == "3"
+    assert "trivial 1" in found.title and "lower is better" in found.title
+    assert found.caption == "times taken on one"
+
+
+def test_stale_failed_and_missing_are_shown_as_such(records):
+    _, table = section(records)
+    stale = [row for row in table if "stale" in row["status"]]
+    assert [(row["test score"], row["status"]) for row in stale] == [
+        ("99", "stale (learner bptt has changed): 1 ok")
+    ]
+    (anp,) = [row for row in table if row["rule"] == "anp"]
+    assert (anp["test score"], anp["status"], anp["seeds"]) == ("–", "1 crashed", "1 of 3")
+    _, adding = section(records, "adding")
+    assert [(row["rule"], row["status"]) for row in adding] == [("anp", "missing"), ("bptt", "1 ok")]
+
+
+def test_different_settings_are_never_averaged():
+    made = [record(trial, test_score=trial.lr) for trial in trials("anp", lrs=(0.1, 0.2), seeds=(0, 1))]
+    _, table = section(made)
+    assert [(row["rule"], row["test score"]) for row in table] == [
+        ("anp lr=0.1", "0.1 ± 0"),
+        ("anp lr=0.2", "0.2 ± 0"),
+    ]
+    two = [record(trials("anp", settings={"anp.sigma": sigma})[0]) for sigma in ("0.5", "0.25")]
+    assert {row["rule"] for row in section(two)[1]} == {"anp sigma=0.5", "anp sigma=0.25"}
+
+
+def test_times_of_two_machines_are_marked(records):
+    other = records[1].model_copy(update={"environment": {"cpu": "two"}})
+    assert section([records[0], other])[0].caption == "times taken on one; two: not to be compared"
+
+
+def test_json_and_csv_have_a_row_a_trial_with_the_columns_of_a_record(records):
+    found = json.loads(render(records, "json"))
+    assert [set(row) for row in found] == [set(records[0].row()) | {"stale"}] * len(records)
+    assert found[3]["test_score"] is None and found[0]["stale"] == ""
+    read = list(csv.DictReader(io.StringIO(render(records, "csv"))))
+    assert [row["trial"] for row in read] == [r.trial.id for r in records]
+    assert (read[0]["steps_to_target"], read[1]["steps_to_target"]) == ("100", "")
+    assert list(frame(records).columns) == list(rows(records)[0])
+
+
+def test_markdown_rows_have_as_many_cells_as_columns(records):
+    lines = [line for line in render(records, "markdown").splitlines() if line.startswith("|")]
+    assert len(lines) == 2 * 2 + 3 + 2
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_latex_is_escaped(records):
+    text = render(records, "latex")
+    assert r"\caption{mackey\_glass: nrmse" in text and r"0.5 $\pm$ 0.35" in text
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
+    assert "±" not in text and "–" not in text
+
+
+def test_a_narrow_terminal_breaks_no_number(records):
+    for width in (72, 80, 200):
+        text = io.StringIO()
+        print_rich(records, Console(file=text, width=width))
+        assert "2,000" in text.getvalue() and "diverged" in text.getvalue()
+        assert ("compile s" in text.getvalue()) == (width == 200)
+
+
+def test_an_unknown_format_is_refused(records):
+    assert all(render(records, form) for form in FORMATS)
+    with pytest.raises(UsageError, match="did you mean 'latex'"):
+        render(records, "latx")
