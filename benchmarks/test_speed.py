@@ -48,7 +48,7 @@ def ops(request):
 
 
 def prepare(ops, learner_id, hyperparameters, cell, segments, steps):
-    """(one block of updates on fresh copies of nothing: a closure that runs and waits, the same for forward)."""
+    """Two functions that run and wait: one block of updates, and the forward pass over as many steps."""
     rng = np.random.default_rng(0)
     learner = registry.find("learners", learner_id).cls(**hyperparameters)
     if cell.decorrelate != "none":
@@ -109,14 +109,14 @@ def measure(benchmark, train, forward, updates, steps):
     benchmark.group = f"{THREADS} threads"
 
 
-@pytest.mark.parametrize("id, hyperparameters, decorrelate, n", STREAM, ids=lambda x: str(x))
+@pytest.mark.parametrize(("id", "hyperparameters", "decorrelate", "n"), STREAM, ids=str)
 def test_stream(benchmark, ops, id, hyperparameters, decorrelate, n):
     """Online, B = 1: one update at every time step."""
     cell, updates = Cell(1, n, 1, decorrelate=decorrelate), 1000
     measure(benchmark, *prepare(ops, id, hyperparameters, cell, updates, 1), updates, 1)
 
 
-@pytest.mark.parametrize("id, hyperparameters, n", EPISODES, ids=lambda x: str(x))
+@pytest.mark.parametrize(("id", "hyperparameters", "n"), EPISODES, ids=str)
 def test_episodes(benchmark, ops, id, hyperparameters, n):
     """The shapes of copy_memory: T = 210, 10 symbols, B = 1; one update a sequence."""
     cell = Cell(10, n, 10)
@@ -131,11 +131,15 @@ def test_normals(benchmark, ops, n):
     keys = ops.split(ops.key(0), steps)
 
     def draw(total, key):
-        draws = [ops.normal(k, s).sum() for k, s in zip(ops.split(key, len(shapes)), shapes.values(), strict=True)]
+        draws = [
+            ops.normal(k, s).sum() for k, s in zip(ops.split(key, len(shapes)), shapes.values(), strict=True)
+        ]
         return total + sum(draws), None
 
     run = ops.compile(lambda keys: ops.scan(draw, ops.zeros(()), keys), keys)
     benchmark.pedantic(lambda: ops.synchronize(run(keys)), rounds=5, warmup_rounds=1)
     count = steps * sum(int(np.prod(shape)) for shape in shapes.values())
-    benchmark.extra_info.update(threads=THREADS, million_normals_per_second=round(count / benchmark.stats.stats.median / 1e6))
+    benchmark.extra_info.update(
+        threads=THREADS, million_normals_per_second=round(count / benchmark.stats.stats.median / 1e6)
+    )
     benchmark.group = f"{THREADS} threads"

@@ -85,7 +85,11 @@ class Cell:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each parameter that a learning rule trains."""
         n = self.hidden
-        shapes: dict[str, tuple[int, ...]] = {"W_in": (n, self.inputs), "W_rec": (n, n), "W_out": (self.outputs, n)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "W_in": (n, self.inputs),
+            "W_rec": (n, n),
+            "W_out": (self.outputs, n),
+        }
         return shapes | {"b": (n,), "c": (self.outputs,)} if self.bias else shapes
 
     def trainable(self, params: Tree) -> Tree:
@@ -120,7 +124,9 @@ class Cell:
             h = (1.0 - self.alpha) * state.h + self.alpha * h
         return CellState(h, None if self.decorrelate == "none" else ops.linear(h, params["D"]))
 
-    def unroll(self, ops: Ops, params: Tree, state: CellState, drive: Array, steps: int) -> tuple[CellState, Unrolled]:
+    def unroll(
+        self, ops: Ops, params: Tree, state: CellState, drive: Array, steps: int
+    ) -> tuple[CellState, Unrolled]:
         """All steps of a segment, from their drives as R = steps·B rows, [R, n]: (state, what every step had)."""
         if steps == 1:
             a, after = self.step(ops, params, state, drive)
@@ -162,7 +168,9 @@ class Cell:
         _, outputs = ops.scan(step, self.start(ops, inputs.shape[1]), self.encode(params, inputs))
         return outputs
 
-    def gradient(self, ops: Ops, post: Array, x: Array, h_hat_before: Array, post_y: Array, h_hat: Array) -> Tree:
+    def gradient(
+        self, ops: Ops, post: Array, x: Array, h_hat_before: Array, post_y: Array, h_hat: Array
+    ) -> Tree:
         """The gradient of a rule that multiplies post- and presynaptic terms, summed over rows.
 
         `post` [R, n] stands for ∂L/∂a, `post_y` [R, O] for ∂L/∂y; `x` [R, I], `h_hat_before` [R, n] and

@@ -83,7 +83,13 @@ class Learner:
 
 
 def sum_over_chunks(
-    ops: Ops, cell: Cell, estimate: Callable[[Tree, Batch, Any], Estimate], state: Tree, batch: Batch, keys: Any, size: int
+    ops: Ops,
+    cell: Cell,
+    estimate: Callable[[Tree, Batch, Any], Estimate],
+    state: Tree,
+    batch: Batch,
+    keys: Any,
+    size: int,
 ) -> Estimate:
     """Run `estimate(state, batch, keys)` on chunks of `size` steps, the state carried on; losses and gradients add up.
 
@@ -183,7 +189,9 @@ class Decorrelated:
         batch = batch._replace(inputs=cell.encode(params, batch.inputs))
         estimate = self.learner.segment(ops, cell, params, state, batch, key)
         if estimate.hidden is None:
-            raise TypeError(f"{type(self.learner).__name__}.segment returned no hidden activity for a decorrelated cell")
+            raise TypeError(
+                f"{type(self.learner).__name__}.segment returned no hidden activity for a decorrelated cell"
+            )
         assigned = estimate.assigned | {"D": decorrelated(ops, params["D"], estimate.hidden, self.rate)}
         if "D_in" in params:
             assigned["D_in"] = decorrelated(ops, params["D_in"], batch.inputs, self.rate)

@@ -95,16 +95,13 @@ def _from_path(kind: Kind, path: Path, source: str | None = None) -> Plugin:
 
 def _inspect(kind: Kind, found: Any, source: str) -> Plugin:
     """The plug-in in a module, or the class itself where an entry point names one."""
-    if kind == "tasks":
-        from creditbench.task import Task as base
-    else:
-        from creditbench.learner import Learner as base
-    module = inspect.getmodule(found) if isinstance(found, type) else found
+    base = _base(kind)
+    module = found.__module__ if isinstance(found, type) else found.__name__
     path = Path(inspect.getfile(found))
     classes = [
         value
         for value in ([found] if isinstance(found, type) else vars(module).values())
-        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module
     ]
     if len(classes) != 1:
         names = ", ".join(cls.__name__ for cls in classes) or "none"
@@ -112,5 +109,18 @@ def _inspect(kind: Kind, found: Any, source: str) -> Plugin:
     cls = classes[0]
     missing = [name for name in inspect.get_annotations(base) if not hasattr(cls, name)]
     if missing:
-        raise UsageError(f"{cls.__name__} in {path} lacks {', '.join(missing)}: see {base.__name__}'s attributes")
+        raise UsageError(
+            f"{cls.__name__} in {path} lacks {', '.join(missing)}: see {base.__name__}'s attributes"
+        )
     return Plugin(kind, cls.id, cls, source, path, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _base(kind: Kind) -> type:
+    """The class that a plug-in of that kind is derived from."""
+    if kind == "tasks":
+        from creditbench.task import Task
+
+        return Task
+    from creditbench.learner import Learner
+
+    return Learner

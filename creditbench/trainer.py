@@ -35,7 +35,9 @@ class InvalidEstimateError(Exception):
     """A learner broke the contract of `Learner.segment`."""
 
 
-def run_trials(trials: Sequence[Trial], progress: Progress | None = None, together: bool = False) -> Iterator[Record]:
+def run_trials(
+    trials: Sequence[Trial], progress: Progress | None = None, together: bool = False
+) -> Iterator[Record]:
     """Train trials that differ in nothing but their seed; yield a record for each, whatever happens to it.
 
     The seeds share one compiled program and follow each other; `together` trains them as one under `vmap`, which
@@ -64,12 +66,16 @@ class Program:
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
         self.task_plugin = registry.find("tasks", trial.task, [trial.task_path] if trial.task_path else [])
-        self.plugin = registry.find("learners", trial.learner, [trial.learner_path] if trial.learner_path else [])
+        self.plugin = registry.find(
+            "learners", trial.learner, [trial.learner_path] if trial.learner_path else []
+        )
         self.task: Task = self.task_plugin.cls(**trial.task_parameters)
         self.ops = make_ops(trial.backend, trial.device, trial.dtype)
         learner = self.plugin.cls(**trial.hyperparameters)
         decorrelates = trial.decorrelate != "none"
-        self.learner = Decorrelated(learner=learner, rate=trial.decorrelation_rate) if decorrelates else learner
+        self.learner = (
+            Decorrelated(learner=learner, rate=trial.decorrelation_rate) if decorrelates else learner
+        )
         self.optimizer = make_optimizer(trial.optimizer, trial.lr)
         self.compile_seconds = 0.0
         self._compiled: dict[Any, Callable] = {}
@@ -123,7 +129,9 @@ class Program:
         def run(params, inputs):
             return self.cell.run(self.ops, params, inputs)
 
-        outputs = self.ops.to_numpy(self.compiled(split, run, params, inputs)(params, inputs)).astype(np.float32)
+        outputs = self.ops.to_numpy(self.compiled(split, run, params, inputs)(params, inputs)).astype(
+            np.float32
+        )
         return self.task.score(outputs, sequences) if np.isfinite(outputs).all() else float("nan")
 
     # -- training --------------------------------------------------------------------------------
@@ -140,14 +148,22 @@ class Program:
 
         block = ops.vmap(self.block) if many else self.block
         runs = [_Run(self, t) for t in trials]
-        keys = [ops.split(ops.key(t.seed), trial.evaluations * run.segments) for t, run in zip(trials, runs, strict=True)]
+        keys = [
+            ops.split(ops.key(t.seed), trial.evaluations * run.segments)
+            for t, run in zip(trials, runs, strict=True)
+        ]
         carry = stack([self.start(t.seed) for t in trials])
         segments, seconds = runs[0].segments, 0.0
         for i, run in enumerate(runs):
             run.evaluate(one(carry[0], i), 0, 0.0, None)
         for number in range(trial.evaluations):
             first, last = number * segments, (number + 1) * segments
-            xs = stack([(ops.from_numpy(run.batches(first)), key[first:last]) for run, key in zip(runs, keys, strict=True)])
+            xs = stack(
+                [
+                    (ops.from_numpy(run.batches(first)), key[first:last])
+                    for run, key in zip(runs, keys, strict=True)
+                ]
+            )
             train = self.compiled("block", block, carry, xs, donate=(0,))
             ops.synchronize((carry, xs))
             clock = time.perf_counter()
@@ -165,7 +181,9 @@ class Program:
                 break
         return [run.outcome(seconds) for run in runs]
 
-    def record(self, trial: Trial, *, started: datetime, duration: float, together: int, **outcome: Any) -> Record:
+    def record(
+        self, trial: Trial, *, started: datetime, duration: float, together: int, **outcome: Any
+    ) -> Record:
         """The record of one trial."""
         return Record(
             suite_version=creditbench.__version__,
@@ -210,7 +228,9 @@ class _Run:
             K = self.trial.segment
             usable = self.train.inputs.shape[0] // K
             if usable == 0:
-                raise UsageError(f"segment is {K}: a stream of {len(self.train.inputs)} steps holds no such segment")
+                raise UsageError(
+                    f"segment is {K}: a stream of {len(self.train.inputs)} steps holds no such segment"
+                )
             # At the end of a stream its start follows on.
             take = np.arange(first, first + self.segments) % usable
             arrays = [x[: usable * K].reshape(usable, K, *x.shape[1:])[take] for x in self.train]
@@ -224,7 +244,9 @@ class _Run:
     def evaluate(self, params: Any, step: int, seconds: float, loss: float | None) -> None:
         """Add a point to the curve, and keep the weights if they are the best so far."""
         metric = self.program.evaluate(params, "validation", self.validation, self.validation_inputs)
-        self.curve.append(Point(step=step, seconds=seconds, loss=loss, validation=metric if np.isfinite(metric) else None))
+        self.curve.append(
+            Point(step=step, seconds=seconds, loss=loss, validation=metric if np.isfinite(metric) else None)
+        )
         if np.isfinite(metric) and (self.best is None or self._better(metric, self.best[0])):
             self.best = metric, self.program.ops.to_numpy(params)
 
@@ -256,11 +278,20 @@ class _Run:
                 "normalised_score": 0.0,
             }
         if self.best is None:
-            return common | {"status": "diverged", "status_detail": "no finite validation score", "normalised_score": 0.0}
+            return common | {
+                "status": "diverged",
+                "status_detail": "no finite validation score",
+                "normalised_score": 0.0,
+            }
         validation, params = self.best
-        test = program.evaluate(program.ops.from_numpy(params), "test", self.test, program.ops.from_numpy(self.test.inputs))
+        test = program.evaluate(
+            program.ops.from_numpy(params), "test", self.test, program.ops.from_numpy(self.test.inputs)
+        )
         target = trivial + TARGET * (task.solved - trivial)
-        reached = next((p for p in self.curve if p.validation is not None and not self._better(target, p.validation)), None)
+        reached = next(
+            (p for p in self.curve if p.validation is not None and not self._better(target, p.validation)),
+            None,
+        )
         return common | {
             "status": "ok",
             "validation_best": validation,
@@ -283,8 +314,12 @@ def check_estimate(estimate: Any, params: Any) -> None:
     for kind, values in (("grads", estimate.grads), ("assigned", estimate.assigned)):
         for name, value in values.items():
             if name not in params:
-                raise InvalidEstimateError(f"{kind} names {name!r}, which is no parameter: they are {', '.join(params)}")
-            shape = (value.post.shape[1], value.pre.shape[1]) if isinstance(value, Outer) else tuple(value.shape)
+                raise InvalidEstimateError(
+                    f"{kind} names {name!r}, which is no parameter: they are {', '.join(params)}"
+                )
+            shape = (
+                (value.post.shape[1], value.pre.shape[1]) if isinstance(value, Outer) else tuple(value.shape)
+            )
             if tuple(shape) != tuple(params[name].shape):
                 raise InvalidEstimateError(
                     f"{kind}[{name!r}] has shape {tuple(shape)}, not {tuple(params[name].shape)}"
@@ -294,7 +329,11 @@ def check_estimate(estimate: Any, params: Any) -> None:
 def _status_of(error: Exception) -> str:
     if isinstance(error, InvalidEstimateError):
         return "invalid"
-    out_of_memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "RESOURCE_EXHAUSTED" in str(error)
+    out_of_memory = (
+        isinstance(error, MemoryError)
+        or "out of memory" in str(error).lower()
+        or "RESOURCE_EXHAUSTED" in str(error)
+    )
     return "oom" if out_of_memory else "crashed"
 
 

@@ -77,7 +77,10 @@ class NodePerturbation(Learner):
                 else:
                     # Within the chunk a step is credited with the losses from it on; what came before, with all.
                     grads = gradient(total - xp.cumulative_sum(delta_loss, axis=0) + delta_loss)
-                    grads = {k: ops.dense(g) + xp.tensordot(total, state["trace"][k], axes=1) for k, g in grads.items()}
+                    grads = {
+                        k: ops.dense(g) + xp.tensordot(total, state["trace"][k], axes=1)
+                        for k, g in grads.items()
+                    }
                     sums = per_sequence(xp, cell, (K, B), xi, x, before, out)
                     state["trace"] = {k: state["trace"][k] + sums[k] for k in sums}
             return Estimate(weight @ losses, grads, state, hidden=out)
@@ -89,8 +92,10 @@ class NodePerturbation(Learner):
 
 
 def per_sequence(xp, cell, shape, xi, x, before, out):
-    """Σ noise ⊗ presynaptic over the K steps of each sequence: [B, rows, columns] for matrices, [B, rows] for biases."""
-    by_sequence = [r.reshape((*shape, -1)) for r in (xi[:, : cell.hidden], xi[:, cell.hidden :], x, before, out)]
+    """Σ noise ⊗ presynaptic over the K steps of each sequence: [B, rows, columns]; for biases [B, rows]."""
+    by_sequence = [
+        r.reshape((*shape, -1)) for r in (xi[:, : cell.hidden], xi[:, cell.hidden :], x, before, out)
+    ]
     xi, xi_y, x, before, out = by_sequence
 
     def product(post, pre):

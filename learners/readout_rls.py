@@ -67,7 +67,12 @@ class ReadoutRLS(Learner):
             return (after, P, W_out, c), (loss, after.out if cell.decorrelate != "none" else None)
 
         # The weights in hand belong to the caller; the scan updates a copy.
-        carry = (state["cell"], xp.asarray(state["P"], copy=True), xp.asarray(params["W_out"], copy=True), params.get("c"))
+        carry = (
+            state["cell"],
+            xp.asarray(state["P"], copy=True),
+            xp.asarray(params["W_out"], copy=True),
+            params.get("c"),
+        )
         (end, P, W_out, c), (losses, hidden) = ops.scan(step, carry, batch)
         assigned = {"W_out": W_out, "c": c} if cell.bias else {"W_out": W_out}
         return Estimate(xp.sum(losses), {}, {"cell": end, "P": P}, assigned=assigned, hidden=hidden)

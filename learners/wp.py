@@ -69,7 +69,9 @@ class WeightPerturbation(Learner):
                 found[name] = after, weight @ cell.losses(ops, cell.readout(ops, theta, out), target), out
             delta_loss = (found["noisy"][1] - found["clean"][1]) / self.sigma
             grads = {k: delta_loss * Xi[k] for k in Xi}
-            return Estimate(found["clean"][1], grads, {k: found[k][0] for k in found}, hidden=found["clean"][2])
+            return Estimate(
+                found["clean"][1], grads, {k: found[k][0] for k in found}, hidden=found["clean"][2]
+            )
 
         return sum_over_chunks(ops, cell, chunk, state, batch, None, chunk_size(batch))
 
@@ -100,10 +102,14 @@ class WeightPerturbation(Learner):
             total = {k: ops.accumulate(total[k], state["trace"][k]) for k in total}
         grads = {} if self.credit == "episode" else zero_gradients(ops, cell)
         keys = ops.split(key, batch.weights.shape[0])
-        (passes, total, grads), (losses, deltas, hidden) = ops.scan(step, (passes, total, grads), (tuple(batch), keys))
+        (passes, total, grads), (losses, deltas, hidden) = ops.scan(
+            step, (passes, total, grads), (tuple(batch), keys)
+        )
         if self.credit == "episode":
             grads = {k: deltas.sum() * total[k] for k in total}
-        return Estimate(losses.sum(), grads, passes | ({"trace": total} if self.traced else {}), hidden=hidden)
+        return Estimate(
+            losses.sum(), grads, passes | ({"trace": total} if self.traced else {}), hidden=hidden
+        )
 
 
 def perturb(params, sigma, Xi):
@@ -114,5 +120,7 @@ def perturb(params, sigma, Xi):
 def draw(ops, cell, key):
     """Standard normal noise for every trained parameter."""
     shapes = cell.shapes()
-    return {name: ops.normal(key, shapes[name]) for name, key in zip(shapes, ops.split(key, len(shapes)), strict=True)}
-
+    return {
+        name: ops.normal(key, shapes[name])
+        for name, key in zip(shapes, ops.split(key, len(shapes)), strict=True)
+    }

@@ -64,7 +64,9 @@ class Ops(abc.ABC):
         """
 
     @abc.abstractmethod
-    def compile(self, f: Callable[..., Tree], *args: Tree, donate: tuple[int, ...] = ()) -> Callable[..., Tree]:
+    def compile(
+        self, f: Callable[..., Tree], *args: Tree, donate: tuple[int, ...] = ()
+    ) -> Callable[..., Tree]:
         """`f` made ready to be called with arguments shaped like `args`.
 
         The arguments numbered in `donate` are given up by the caller: their memory may be re-used.

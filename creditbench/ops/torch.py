@@ -122,7 +122,9 @@ class TorchOps(Ops):
             return total.addmm_(term.post.T, term.pre, beta=decay, alpha=scale)
         if decay != 1.0:
             total.mul_(decay)
-        return total.add_(term, alpha=scale) if not isinstance(scale, torch.Tensor) else total.add_(scale * term)
+        return (
+            total.add_(term, alpha=scale) if not isinstance(scale, torch.Tensor) else total.add_(scale * term)
+        )
 
     def zeros(self, shape):
         return torch.zeros(shape, dtype=self._float, device=self._device)
@@ -176,7 +178,9 @@ def _unstack(tree) -> list:
         if isinstance(node, list):
             return list(node)
         if isinstance(node, dict):
-            return [dict(zip(node, row, strict=True)) for row in zip(*map(entries, node.values()), strict=True)]
+            return [
+                dict(zip(node, row, strict=True)) for row in zip(*map(entries, node.values()), strict=True)
+            ]
         if isinstance(node, tuple):
             return [_rebuild(node, row) for row in zip(*map(entries, node), strict=True)]
         return list(node.unbind(0))
@@ -198,7 +202,11 @@ def _stack(trees: list):
 def _find_device(device: str) -> torch.device:
     platform = "cuda" if device.partition(":")[0] == "gpu" else device.partition(":")[0]
     try:
-        found = torch.device(platform, int(device.partition(":")[2] or 0)) if platform != "cpu" else torch.device("cpu")
+        found = (
+            torch.device(platform, int(device.partition(":")[2] or 0))
+            if platform != "cpu"
+            else torch.device("cpu")
+        )
         torch.empty(1, device=found)
         return found
     except (RuntimeError, AssertionError, ValueError, NotImplementedError):

@@ -18,7 +18,9 @@ from tests.conftest import (
 )
 
 CELLS = [
-    pytest.param(dict(alpha=alpha, bias=bias, decorrelate=decorrelate), id=f"alpha={alpha}-bias={bias}-D={decorrelate}")
+    pytest.param(
+        dict(alpha=alpha, bias=bias, decorrelate=decorrelate), id=f"alpha={alpha}-bias={bias}-D={decorrelate}"
+    )
     for alpha in (1.0, 0.3)
     for bias in (True, False)
     for decorrelate in ("none", "both")
@@ -107,7 +109,9 @@ def test_backends_agree_with_the_same_noise(both, options, name):
     for ops in both:
         state, outcomes = None, []
         for number in range(2):
-            loss, grads, state, assigned = estimate(ops, rule(name), cell, params, make_batch(seed=number), number, state)
+            loss, grads, state, assigned = estimate(
+                ops, rule(name), cell, params, make_batch(seed=number), number, state
+            )
             outcomes.append((loss, grads, assigned))
         results.append(outcomes)
     for (loss, grads, assigned), (loss2, grads2, assigned2) in zip(*results, strict=True):
@@ -274,7 +278,8 @@ def test_anp_is_its_equation(alpha, both):
         before = passes["clean"][0]
         delta_loss = (seen["noisy"][3] - seen["clean"][3])[:, None]
         post, post_y = (
-            np.sqrt(units) * delta_loss * (d := seen["noisy"][i] - seen["clean"][i]) / (d**2).sum() for i in (0, 1)
+            np.sqrt(units) * delta_loss * (d := seen["noisy"][i] - seen["clean"][i]) / (d**2).sum()
+            for i in (0, 1)
         )
         expected["W_in"] += post.T @ x
         expected["W_rec"] += post.T @ before
@@ -283,7 +288,10 @@ def test_anp_is_its_equation(alpha, both):
         expected["c"] += post_y.sum(axis=0)
         passes = {name: (seen[name][2], passes[name][1]) for name in passes}
     for ops in both:
-        assert relative_error(estimate(ops, learner("anp", sigma=sigma), cell, params, batch)[1], expected) < 1e-9
+        assert (
+            relative_error(estimate(ops, learner("anp", sigma=sigma), cell, params, batch)[1], expected)
+            < 1e-9
+        )
 
 
 # -- oracle 8 --------------------------------------------------------------------------------------------
@@ -373,7 +381,9 @@ def test_decorrelation_lowers_the_correlation_of_correlated_activity(ops):
 def test_the_same_key_gives_the_same_result(ops, name):
     cell = make_cell()
     params, batch = make_params(cell), make_batch()
-    (_, one, _, set_one), (_, two, _, set_two) = (estimate(ops, rule(name), cell, params, batch, key=5) for _ in "ab")
+    (_, one, _, set_one), (_, two, _, set_two) = (
+        estimate(ops, rule(name), cell, params, batch, key=5) for _ in "ab"
+    )
     for first, second in ((one, two), (set_one, set_two)):
         for k in first:
             np.testing.assert_array_equal(first[k], second[k])
@@ -394,7 +404,7 @@ def test_any_segmentation_of_an_episode_gives_the_same_summed_gradient(both, nam
 
 def cut(ops, rule, cell, params, batch, keys, sizes):
     """Sum of the gradients of an episode in segments of `sizes` steps, one key a step whatever the segment."""
-    total, start = {k: 0.0 for k in cell.shapes()}, 0
+    total, start = dict.fromkeys(cell.shapes(), 0.0), 0
     params = ops.from_numpy(params)
     state = rule.init(ops, cell, params, B)
     split = ops.split
