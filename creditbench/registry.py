@@ -100,7 +100,7 @@ def _inspect(kind: Kind, found: Any, source: str) -> Plugin:
     path = Path(inspect.getfile(found))
     classes = [
         value
-        for value in ([found] if isinstance(found, type) else vars(module).values())
+        for value in ([found] if isinstance(found, type) else vars(found).values())
         if isinstance(value, type) and issubclass(value, base) and value.__module__ == module
     ]
     if len(classes) != 1:
@@ -115,7 +115,7 @@ def _inspect(kind: Kind, found: Any, source: str) -> Plugin:
     return Plugin(kind, cls.id, cls, source, path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def _base(kind: Kind) -> type:
+def _base(kind: Kind) -> type[Any]:
     """The class that a plug-in of that kind is derived from."""
     if kind == "tasks":
         from creditbench.task import Task
