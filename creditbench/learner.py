@@ -111,8 +111,10 @@ def sum_over_chunks(
 
 
 def chunk_size(batch: Batch) -> int:
-    """Steps in a chunk of about `ROWS_KEPT` rows."""
-    return max(1, ROWS_KEPT // batch.weights.shape[1])
+    """Steps in a chunk of at most `ROWS_KEPT` rows; where it can be, a divisor of K: a rest is compiled apart."""
+    K, B = batch.weights.shape
+    size = max(1, ROWS_KEPT // B)
+    return next((d for d in range(size, size // 2, -1) if K % d == 0), size)
 
 
 def zero_gradients(ops: Ops, cell: Cell) -> Tree:

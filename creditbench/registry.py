@@ -98,7 +98,7 @@ def _inspect(kind: Kind, found: Any, source: str) -> Plugin:
     base = _base(kind)
     module = found.__module__ if isinstance(found, type) else found.__name__
     path = Path(inspect.getfile(found))
-    classes = [
+    classes: list[Any] = [
         value
         for value in ([found] if isinstance(found, type) else vars(found).values())
         if isinstance(value, type) and issubclass(value, base) and value.__module__ == module

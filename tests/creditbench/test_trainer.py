@@ -1,0 +1,158 @@
+"""Trials end to end: seeds, protocols, evaluation, divergence."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from creditbench.grid import Options, make_grid
+from creditbench.learner import Estimate
+from creditbench.trainer import InvalidEstimateError, Program, _Run, check_estimate, run_trials
+
+
+def trials(task="mackey_glass", learner="anp", backend="jax", seeds=(0,), dtype="float32", **options):
+    defaults = dict(hidden=8, preset="smoke", evaluations=5, budget=50)
+    grid = make_grid(
+        Options(tasks=(task,), learners=(learner,), backends=(backend,), seeds=seeds, **(defaults | options))
+    )
+    return [trial.model_copy(update={"dtype": dtype}) for trial in grid.trials]
+
+
+@pytest.fixture(params=["jax", "torch"])
+def backend(request):
+    return request.param
+
+
+def numbers(record):
+    """What training decided, clocks left out."""
+    return [(p.step, p.loss, p.validation) for p in record.curve], record.test_score, record.validation_best
+
+
+@pytest.mark.parametrize("learner", ["anp", "anp+D", "np", "wp", "bptt", "readout_rls"])
+def test_a_trial_gives_the_same_numbers_every_time(backend, learner):
+    group = trials(learner=learner, backend=backend, segment=5)
+    first, second = (next(run_trials(group)) for _ in range(2))
+    assert first.status == "ok"
+    assert numbers(first) == numbers(second)
+
+
+@pytest.mark.parametrize("task", ["mackey_glass", "adding"])
+@pytest.mark.parametrize("learner", ["anp+D", "wp"])
+def test_a_seed_alone_is_the_seed_in_company(task, learner, backend):
+    """50 updates in float64; under JAX the five seeds are trained as one program."""
+    options = dict(task=task, learner=learner, backend=backend, dtype="float64")
+    if task == "adding":
+        options |= dict(budget=50 * 20, batch=4)
+    alone = next(run_trials(trials(**options, seeds=(3,))))
+    company = list(run_trials(trials(**options, seeds=(0, 1, 2, 3, 4)), together=True))[3]
+    assert company.trained_together == (5 if backend == "jax" else 1)
+    assert company.trial == alone.trial
+    assert alone.curve[-1].step == (50 if task == "mackey_glass" else 1000)
+    for a, b in zip(alone.curve, company.curve, strict=True):
+        assert a.validation == pytest.approx(b.validation, rel=1e-9)
+        assert a.loss == (None if b.loss is None else pytest.approx(b.loss, rel=1e-9))
+    assert alone.test_score == pytest.approx(company.test_score, rel=1e-9)
+
+
+def test_a_seed_draws_the_same_in_any_company(backend):
+    """Weights, data, order and noise, bit for bit."""
+    alone, company = Program(trials(backend=backend, seeds=(3,))[0]), Program(trials(backend=backend)[0])
+    ops = alone.ops
+    for a, b in zip(*(p.ops.to_numpy(p.start(3)[0]).values() for p in (alone, company)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    keys = [p.ops.split(p.ops.key(3), 7) for p in (alone, company)]
+    np.testing.assert_array_equal(*(ops.to_numpy(ops.normal(k, (5,))) for k in keys))
+    if backend == "jax":
+        stacked = ops.xp.stack([ops.key(s) for s in range(5)])
+        together = ops.vmap(lambda key: ops.normal(ops.split(key, 7), (5,)))(stacked)
+        np.testing.assert_array_equal(ops.to_numpy(together)[3], ops.to_numpy(ops.normal(keys[0], (5,))))
+
+
+def test_backends_learn_alike():
+    """A rule without noise follows the same curve in both backends, in float64."""
+    for learner in ("bptt", "readout_rls"):
+        records = [
+            next(run_trials(trials(learner=learner, backend=b, dtype="float64", budget=500))) for b in ("jax", "torch")
+        ]
+        for a, b in zip(*(r.curve for r in records), strict=True):
+            assert a.validation == pytest.approx(b.validation, rel=1e-8)
+
+
+def test_training_improves_on_the_start(backend):
+    record = next(run_trials(trials(learner="bptt", backend=backend, hidden=32, budget=4000, optimizer="adam", lrs=(3e-3,))))
+    assert record.status == "ok"
+    assert record.curve[0].step == 0
+    assert record.validation_best < 0.8 * record.curve[0].validation
+    assert [p.seconds for p in record.curve] == sorted(p.seconds for p in record.curve)
+    assert record.normalised_score == pytest.approx((1.0 - record.test_score) / (1.0 - 0.1))
+
+
+def test_divergence_is_recorded_with_its_step_and_stops(backend):
+    record = next(run_trials(trials(learner="bptt", backend=backend, segment=5, budget=500, optimizer="sgd", lrs=(1e9,))))
+    assert record.status == "diverged"
+    step = int(record.status_detail.removeprefix("step "))
+    assert 0 < step <= 500
+    assert record.curve[-1].step < 500
+    assert record.normalised_score == 0.0
+    assert record.test_score is None
+
+
+def test_weights_best_on_validation_are_tested(backend, monkeypatch):
+    """The test split is touched once, with the weights of the best point of the curve."""
+    seen = []
+    evaluate = Program.evaluate
+
+    def spy(self, params, split, sequences, inputs):
+        metric = evaluate(self, params, split, sequences, inputs)
+        seen.append((split, metric, self.ops.to_numpy(params["W_rec"]).copy()))
+        return metric
+
+    monkeypatch.setattr(Program, "evaluate", spy)
+    record = next(run_trials(trials(backend=backend, lrs=(0.5,), budget=200)))
+    tests = [entry for entry in seen if entry[0] == "test"]
+    validations = [entry for entry in seen if entry[0] == "validation"]
+    assert len(tests) == 1
+    best = min(validations, key=lambda entry: entry[1])
+    assert record.validation_best == best[1]
+    np.testing.assert_array_equal(tests[0][2], best[2])
+
+
+def test_episode_batches_are_the_tasks_sequences(backend):
+    """Every sequence once an epoch, weights summing to one in each segment."""
+    trial = trials(task="adding", backend=backend, batch=10, budget=20 * 120, evaluations=4)[0]
+    run = _Run(Program(trial), trial)
+    rows = run.train.inputs.shape[1]
+    taken = run.order.ravel()[:rows]
+    assert len(set(taken)) == len(taken) == min(rows, 1200)
+    batch = run.batches(0)
+    assert batch.inputs.shape == (run.segments, 20, 10, 2)
+    np.testing.assert_allclose(batch.weights.sum(axis=(1, 2)), 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(batch.inputs[1, :, 4], run.train.inputs[:, run.order[1, 4]])
+
+
+def test_stream_segments_follow_each_other_and_wrap(backend):
+    trial = trials(backend=backend, segment=7, budget=700, evaluations=5, batch=2)[0]
+    run = _Run(Program(trial), trial)
+    first, second = run.batches(0), run.batches(run.segments)
+    joined = np.concatenate([first.inputs, second.inputs]).reshape(-1, 2, 1)
+    np.testing.assert_array_equal(joined, run.train.inputs[: len(joined)])
+    usable = run.train.inputs.shape[0] // 7
+    np.testing.assert_array_equal(run.batches(usable).inputs[0], first.inputs[0])
+
+
+@dataclasses.dataclass
+class Scalar:
+    shape: tuple = ()
+
+
+def test_estimates_are_checked():
+    params = {"W_rec": np.zeros((2, 2))}
+    check_estimate(Estimate(Scalar(), {"W_rec": np.zeros((2, 2))}, None), params)
+    for bad, message in (
+        (None, "returned NoneType"),
+        (Estimate(Scalar((3,)), {}, None), "loss has shape"),
+        (Estimate(Scalar(), {"W": np.zeros(2)}, None), "no parameter"),
+        (Estimate(Scalar(), {"W_rec": np.zeros((2, 3))}, None), r"has shape \(2, 3\), not \(2, 2\)"),
+    ):
+        with pytest.raises(InvalidEstimateError, match=message):
+            check_estimate(bad, params)
