@@ -27,15 +27,16 @@ run: $(INSTALLED) ## the quick benchmark, resumable; CONFIG=FILE.toml for anothe
 	$(BIN)/creditbench run --config $(CONFIG) $(ARGS)
 
 test: $(INSTALLED) ## the tests; ARGS="-k anp" for some
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: $(INSTALLED) ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED) ## how fast the harness and the rules are
-	$(BIN)/python -m pytest benchmarks --benchmark-only $(ARGS)
+bench: $(INSTALLED) ## how fast the rules are, on one thread and on all
+	CREDITBENCH_THREADS=1 $(BIN)/python -m pytest benchmarks --benchmark-only $(ARGS)
+	CREDITBENCH_THREADS=$$($(BIN)/python -c "import os; print(os.cpu_count())") $(BIN)/python -m pytest benchmarks --benchmark-only $(ARGS)
 
 clean: ## remove .venv and caches, keep results
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .benchmarks

@@ -140,9 +140,11 @@ class Cell:
         before = ops.xp.concat((state.out[None], out[:-1]))
         return after, Unrolled(*(x.reshape((-1, self.hidden)) for x in (a, before, out)))
 
-    def readout(self, ops: Ops, params: Tree, h_hat: Array) -> Array:
-        """y = W_out ĥ + c for rows ĥ [rows, n], as [rows, O]."""
-        return ops.linear(h_hat, params["W_out"], params["c"] if self.bias else None)
+    def readout(self, ops: Ops, params: Tree, h_hat: Array, noise: Array | None = None) -> Array:
+        """y = W_out ĥ + c (+ noise [rows, O]) for rows ĥ [rows, n], as [rows, O]."""
+        if self.bias:
+            noise = params["c"] if noise is None else params["c"] + noise
+        return ops.linear(h_hat, params["W_out"], noise)
 
     def losses(self, ops: Ops, y: Array, target: Array) -> Array:
         """ℓ of each row: [..., O] and [..., O] to [...]. Mean squared error, or cross-entropy of the softmax."""

@@ -45,19 +45,25 @@ class ActivityNodePerturbation(Learner):
         def chunk(state, batch, keys):
             K, B = batch.weights.shape
             x, target, weight = rows(batch)
-            xi = self.sigma * ops.normal(keys, (B, N)).reshape((-1, N))
+            xi = ops.normal(keys, (B, N), self.sigma).reshape((-1, N))
             drive = cell.drive(ops, params, x)
             clean, (a, before, out) = cell.unroll(ops, params, state["clean"], drive, K)
             noisy, (a_noisy, _, out_noisy) = cell.unroll(ops, params, state["noisy"], drive + xi[:, :n], K)
             y = cell.readout(ops, params, out)
-            y_noisy = cell.readout(ops, params, out_noisy) + xi[:, n:]
+            y_noisy = cell.readout(ops, params, out_noisy, xi[:, n:])
             losses = cell.losses(ops, y, target)
             delta_loss = weight * (cell.losses(ops, y_noisy, target) - losses)
-            gain = sqrt(N) * delta_loss.reshape((K, B))
+            gain = sqrt(N) * delta_loss[:, None]
 
             def post(delta):
-                square = (delta * delta).reshape((K, -1)).sum(1)[:, None]
-                return (gain / square).reshape((-1, 1)) * delta
+                square = delta * delta
+                # ‖·‖² of each step, over units and batch.
+                norm = square.sum() if K == 1 else square.reshape((K, -1)).sum(1)[:, None, None]
+                return (
+                    (gain.reshape((K, B, 1)) / norm).reshape((-1, 1)) * delta
+                    if K > 1
+                    else gain / norm * delta
+                )
 
             grads = cell.gradient(ops, post(a_noisy - a), x, before, post(y_noisy - y), out)
             return Estimate(weight @ losses, grads, {"clean": clean, "noisy": noisy}, hidden=out)

@@ -58,7 +58,7 @@ class NodePerturbation(Learner):
             clean, (_, before, out) = cell.unroll(ops, params, state["clean"], drive, K)
             noisy, (_, _, out_noisy) = cell.unroll(ops, params, state["noisy"], drive + sigma * xi[:, :n], K)
             y = cell.readout(ops, params, out)
-            y_noisy = cell.readout(ops, params, out_noisy) + sigma * xi[:, n:]
+            y_noisy = cell.readout(ops, params, out_noisy, sigma * xi[:, n:])
             losses = cell.losses(ops, y, target)
             delta_loss = weight * (cell.losses(ops, y_noisy, target) - losses) / sigma
 

@@ -22,6 +22,8 @@ arXiv 2405.08967.
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
 from typing import Literal
 
 from creditbench.errors import require_one_of, require_positive
@@ -118,9 +120,11 @@ def perturb(params, sigma, Xi):
 
 
 def draw(ops, cell, key):
-    """Standard normal noise for every trained parameter."""
+    """Standard normal noise for every trained parameter, from one draw."""
     shapes = cell.shapes()
+    ends = list(accumulate(prod(shape) for shape in shapes.values()))
+    flat = ops.normal(key, (ends[-1],))
     return {
-        name: ops.normal(key, shapes[name])
-        for name, key in zip(shapes, ops.split(key, len(shapes)), strict=True)
+        name: flat[start:end].reshape(shape)
+        for (name, shape), start, end in zip(shapes.items(), [0, *ends], ends, strict=False)
     }

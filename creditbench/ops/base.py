@@ -110,8 +110,8 @@ class Ops(abc.ABC):
         """`num` independent keys, as something that can be unpacked and scanned over."""
 
     @abc.abstractmethod
-    def normal(self, key: Key, shape: tuple[int, ...]) -> Array:
-        """Draws from N(0, 1); for several keys, as `split` gives them, one array a key, stacked."""
+    def normal(self, key: Key, shape: tuple[int, ...], scale: float = 1.0) -> Array:
+        """Draws from N(0, scale²); for several keys, as `split` gives them, one array a key, stacked."""
 
     @abc.abstractmethod
     def rademacher(self, key: Key, shape: tuple[int, ...]) -> Array:

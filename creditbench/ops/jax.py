@@ -84,10 +84,12 @@ class JaxOps(Ops):
     def split(self, key, num=2):
         return jax.random.split(key, num)
 
-    def normal(self, key, shape):
-        if key.ndim:
-            return jax.vmap(lambda key: jax.random.normal(key, shape, self._float))(key)
-        return jax.random.normal(key, shape, self._float)
+    def normal(self, key, shape, scale=1.0):
+        def draw(key):
+            draws = jax.random.normal(key, shape, self._float)
+            return draws if scale == 1.0 else scale * draws
+
+        return jax.vmap(draw)(key) if key.ndim else draw(key)
 
     def rademacher(self, key, shape):
         return jax.random.rademacher(key, shape, self._float)

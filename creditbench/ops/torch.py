@@ -86,13 +86,12 @@ class TorchOps(Ops):
     def split(self, key, num=2):
         return [_mix(key + i * _GAMMA & _MASK) for i in range(1, num + 1)]
 
-    def normal(self, key, shape):
+    def normal(self, key, shape, scale=1.0):
         if isinstance(key, list):
-            draws = [self.normal(k, shape) for k in key]
+            draws = [self.normal(k, shape, scale) for k in key]
             return torch.stack(draws) if len(draws) > 1 else draws[0]
-        return torch.randn(
-            shape, generator=self._generator.manual_seed(key), dtype=self._float, device=self._device
-        )
+        draws = torch.empty(shape, dtype=self._float, device=self._device)
+        return draws.normal_(0.0, scale, generator=self._generator.manual_seed(key))
 
     def rademacher(self, key, shape):
         bits = torch.randint(

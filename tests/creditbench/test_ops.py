@@ -98,9 +98,7 @@ def test_derivatives_agree(ops):
     np.testing.assert_allclose(ops.to_numpy(grad), expected, atol=1e-12)
     assert float(tangent) == pytest.approx(expected @ [1.0, 2.0])
     np.testing.assert_allclose(ops.to_numpy(pull(ops.from_numpy(np.array(1.0)))[0]), expected, atol=1e-12)
-    np.testing.assert_allclose(
-        ops.to_numpy(ops.jacobian(ops.xp.tanh)(x)), np.diag(1 - t**2), atol=1e-12
-    )
+    np.testing.assert_allclose(ops.to_numpy(ops.jacobian(ops.xp.tanh)(x)), np.diag(1 - t**2), atol=1e-12)
     _, stopped = ops.value_and_grad(lambda x: (ops.stop_gradient(x) * x).sum())(x)
     np.testing.assert_allclose(ops.to_numpy(stopped), [0.3, -1.2])
 

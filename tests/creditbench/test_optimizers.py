@@ -26,7 +26,8 @@ def gradients():
     """Gradients of a matrix as factors, and of a vector, one pair a step."""
     rng = np.random.default_rng(0)
     return [
-        (rng.standard_normal((2, 4)), rng.standard_normal((2, 3)), rng.standard_normal(4)) for _ in range(STEPS)
+        (rng.standard_normal((2, 4)), rng.standard_normal((2, 3)), rng.standard_normal(4))
+        for _ in range(STEPS)
     ]
 
 

@@ -72,14 +72,19 @@ def test_backends_learn_alike():
     """A rule without noise follows the same curve in both backends, in float64."""
     for learner in ("bptt", "readout_rls"):
         records = [
-            next(run_trials(trials(learner=learner, backend=b, dtype="float64", budget=500))) for b in ("jax", "torch")
+            next(run_trials(trials(learner=learner, backend=b, dtype="float64", budget=500)))
+            for b in ("jax", "torch")
         ]
         for a, b in zip(*(r.curve for r in records), strict=True):
             assert a.validation == pytest.approx(b.validation, rel=1e-8)
 
 
 def test_training_improves_on_the_start(backend):
-    record = next(run_trials(trials(learner="bptt", backend=backend, hidden=32, budget=4000, optimizer="adam", lrs=(3e-3,))))
+    record = next(
+        run_trials(
+            trials(learner="bptt", backend=backend, hidden=32, budget=4000, optimizer="adam", lrs=(3e-3,))
+        )
+    )
     assert record.status == "ok"
     assert record.curve[0].step == 0
     assert record.validation_best < 0.8 * record.curve[0].validation
@@ -88,7 +93,11 @@ def test_training_improves_on_the_start(backend):
 
 
 def test_divergence_is_recorded_with_its_step_and_stops(backend):
-    record = next(run_trials(trials(learner="bptt", backend=backend, segment=5, budget=500, optimizer="sgd", lrs=(1e9,))))
+    record = next(
+        run_trials(
+            trials(learner="bptt", backend=backend, segment=5, budget=500, optimizer="sgd", lrs=(1e9,))
+        )
+    )
     assert record.status == "diverged"
     step = int(record.status_detail.removeprefix("step "))
     assert 0 < step <= 500
