@@ -38,7 +38,7 @@ from creditbench.task import Sequences, Task
 from creditbench.trial import Trial
 
 #: Preset -> how often the validation split is looked at, evenly over the budget.
-EVALUATIONS = {"smoke": 2, "quick": 20, "full": 50}
+EVALUATIONS = {"smoke": 2, "quick": 10, "full": 50}
 DECORRELATION_RATE = 1e-3
 _SUFFIXES: tuple[tuple[str, Decorrelate], ...] = (("+DD", "both"), ("+D", "hidden"))
 #: What a table of the tuned file may hold beside hyper-parameters.

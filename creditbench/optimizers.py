@@ -1,7 +1,7 @@
 """Optimisers: pure functions over a dict of parameters, written once on `Ops`.
 
-A gradient may be an array or an `Outer`. What is linear in it is added by its factors; only Adam, which squares
-it, forms it. A parameter without a gradient is left alone. Parameters and state are given up by the caller.
+A gradient may be an array or an `Outer`. What is linear in it is added by its factors; Adam's squares are so only
+for a single outer product. A parameter without a gradient is left alone. Parameters and state are given up by the caller.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from creditbench.errors import require_positive, unknown
-from creditbench.ops.base import Ops, Tree
+from creditbench.ops.base import Array, Ops, Outer, Tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +65,29 @@ class Adam(SGD):
 
     def update(self, ops: Ops, params: Tree, state: Tree, grads: Tree) -> tuple[Tree, Tree]:
         step = state["step"] + 1.0
-        correction_m, correction_v = 1.0 - self.beta1**step, (1.0 - self.beta2**step) ** 0.5
+        correction_v = (1.0 - self.beta2**step) ** 0.5
+        rate = self.lr * correction_v / (1.0 - self.beta1**step)
+        epsilon = self.epsilon * correction_v
         m, v, params = dict(state["m"]), dict(state["v"]), dict(params)
         for k, g in grads.items():
-            g = ops.dense(g)
             m[k] = ops.accumulate(m[k], g, 1.0 - self.beta1, self.beta1)
-            v[k] = ops.accumulate(v[k], g * g, 1.0 - self.beta2, self.beta2)
-            root = ops.xp.sqrt(v[k]) / correction_v + self.epsilon
-            params[k] = ops.accumulate(params[k], m[k] / root, -self.lr / correction_m)
+            v[k] = ops.accumulate(v[k], _square(g), 1.0 - self.beta2, self.beta2)
+            # Augmented assignment works in place under PyTorch, on arrays that nobody else holds.
+            root = ops.xp.sqrt(v[k])
+            root += epsilon
+            change = m[k] / root
+            change *= rate
+            params[k] -= change
         return params, {"m": m, "v": v, "step": step}
+
+
+def _square(grad: Array | Outer) -> Array | Outer:
+    """g², elementwise; that of one outer product is the outer product of the squares."""
+    if isinstance(grad, Outer):
+        if grad.post.shape[0] == 1:
+            return Outer(grad.post * grad.post, grad.pre * grad.pre)
+        grad = grad.dense()
+    return grad * grad
 
 
 OPTIMIZERS = {cls.id: cls for cls in (SGD, Momentum, Adam)}

@@ -53,7 +53,7 @@ class CopyMemory(Task):
     metric_direction: ClassVar[Literal["min", "max"]] = "min"
     trivial: ClassVar[float] = 7 / 8
     solved: ClassVar[float] = 0.1
-    budgets: ClassVar[dict[str, int]] = {"smoke": 420, "quick": 42_000, "full": 420_000}
+    budgets: ClassVar[dict[str, int]] = {"smoke": 420, "quick": 21_000, "full": 420_000}
     batch: ClassVar[int] = 16
 
     def __post_init__(self) -> None:

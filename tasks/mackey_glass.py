@@ -69,7 +69,7 @@ class MackeyGlass(Task):
     metric_direction: ClassVar[Literal["min", "max"]] = "min"
     trivial: ClassVar[float] = 1.0
     solved: ClassVar[float] = 0.1
-    budgets: ClassVar[dict[str, int]] = {"smoke": 300, "quick": 20_000, "full": 200_000}
+    budgets: ClassVar[dict[str, int]] = {"smoke": 300, "quick": 10_000, "full": 200_000}
     batch: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

@@ -90,7 +90,7 @@ class Weather(Task):
     metric_direction: ClassVar[Literal["min", "max"]] = "min"
     trivial: ClassVar[float] = 4.5897
     solved: ClassVar[float] = 4.15
-    budgets: ClassVar[dict[str, int]] = {"smoke": 300, "quick": 20_000, "full": 200_000}
+    budgets: ClassVar[dict[str, int]] = {"smoke": 300, "quick": 10_000, "full": 200_000}
     batch: ClassVar[int] = 8
     reads_data: ClassVar[bool] = True
 

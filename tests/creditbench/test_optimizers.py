@@ -23,11 +23,11 @@ TORCH = {
 
 
 def gradients():
-    """Gradients of a matrix as factors, and of a vector, one pair a step."""
+    """Gradients of a matrix as one or two outer products, and of a vector, one pair a step."""
     rng = np.random.default_rng(0)
     return [
-        (rng.standard_normal((2, 4)), rng.standard_normal((2, 3)), rng.standard_normal(4))
-        for _ in range(STEPS)
+        (rng.standard_normal((1 + i % 2, 4)), rng.standard_normal((1 + i % 2, 3)), rng.standard_normal(4))
+        for i in range(STEPS)
     ]
 
 
