@@ -17,7 +17,7 @@ from creditbench.store import stale
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = ("rich", "markdown", "csv", "latex", "json")
+FORMATS = ("rich", "markdown", "scores", "csv", "latex", "json")
 #: Settings that have no column of their own; those in which a task's rows of a rule differ are shown beside it.
 _SETTINGS = (
     *("hidden", "alpha", "bias", "optimizer", "lr", "decorrelation_rate", "device", "dtype", "threads"),
@@ -186,6 +186,8 @@ def _variant(record: Record, group: Sequence[list[Record]]) -> list[str]:
 def render(records: Sequence[Record], form: str) -> str:
     """The table as text: `markdown` and `latex` with a row a rule, `csv` and `json` with a row a trial.
 
+    `scores` is one Markdown table of test scores for all tasks.
+
     Raises `UsageError` for a format that is not known. `rich` is printed by `print_rich`.
     """
     if form == "json":
@@ -194,6 +196,8 @@ def render(records: Sequence[Record], form: str) -> str:
         return frame(records).to_csv(index=False, lineterminator="\n")
     if form == "markdown":
         return "\n".join(_markdown(section) for section in summarise(records))
+    if form == "scores":
+        return _scores(summarise(records))
     if form == "latex":
         return "\n".join(_latex(section) for section in summarise(records))
     if form == "rich":
@@ -203,6 +207,22 @@ def render(records: Sequence[Record], form: str) -> str:
         print_rich(records, Console(file=text, width=160))
         return text.getvalue()
     raise unknown("format", form, FORMATS, "creditbench table --help")
+
+
+def _scores(sections: Sequence[Section]) -> str:
+    """Test scores, a row a rule and backend, a column a task; the trivial predictor first."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for section in sections:
+        for row in section.rows:
+            values = dict(zip(section.columns, row, strict=True))
+            if "missing" not in values["status"]:
+                shown = values["test score"] if values["status"].endswith("ok") else values["status"]
+                cells.setdefault((values["rule"], values["backend"]), {})[section.task] = shown
+    arrows = {"min": "↓", "max": "↑"}
+    heads = ["rule", "backend", *(f"{s.task}<br>{s.metric} {arrows[s.direction]}" for s in sections)]
+    lines = [heads, ["---"] * len(heads), ["*trivial*", "", *(s.trivial for s in sections)]]
+    lines += [[*key, *(cells[key].get(s.task, _MISSING) for s in sections)] for key in sorted(cells)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 #: Left out of a terminal's table, in this order, where that is too narrow.

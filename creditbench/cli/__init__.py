@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import creditbench
-from creditbench.cli import doctor, listing, run, table
+from creditbench.cli import doctor, figure, listing, run, table
 from creditbench.errors import UsageError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.add_typer(listing.app, name="list")
 app.command("run")(run.run)
 app.command("table")(table.table)
+app.command("figure")(figure.figure)
 app.command("doctor")(doctor.doctor)
 
 

@@ -12,7 +12,10 @@ def table(
     results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results/local"),
     form: Annotated[
         str,
-        typer.Option("--format", help="rich, markdown or latex: a row a rule; csv or json: a row a trial."),
+        typer.Option(
+            "--format",
+            help="rich, markdown, latex: a row a rule; scores: a column a task; csv, json: a row a trial.",
+        ),
     ] = "rich",
     output: Annotated[Path | None, typer.Option(help="File to write, in place of standard output.")] = None,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,

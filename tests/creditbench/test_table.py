@@ -128,3 +128,26 @@ def test_an_unknown_format_is_refused(records):
     assert all(render(records, form) for form in FORMATS)
     with pytest.raises(UsageError, match="did you mean 'latex'"):
         render(records, "latx")
+
+
+def test_scores_have_a_column_a_task_and_figures_are_drawn(tmp_path):
+    import matplotlib.image
+
+    from creditbench.grid import Options, make_grid
+    from creditbench.table import render
+    from creditbench.trainer import run_trials
+
+    options = Options(
+        tasks=("mackey_glass", "adding"), learners=("bptt",), hidden=4, preset="smoke", backends=("torch",)
+    )
+    records = [record for trial in make_grid(options).trials for record in run_trials([trial])]
+    lines = render(records, "scores").splitlines()
+    assert lines[0] == "| rule | backend | adding<br>mse ↓ | mackey_glass<br>nrmse ↓ |"
+    scores = [format(record.test_score, ".4g") for record in reversed(records)]
+    assert lines[3] == f"| bptt | torch | {' | '.join(scores)} |"
+    from creditbench.figures import curves
+
+    curves(records, tmp_path / "curves.png")
+    image = matplotlib.image.imread(tmp_path / "curves.png")
+    assert image.shape[1] > 500
+    assert len(set(map(tuple, image.reshape(-1, image.shape[2])))) > 20
