@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from creditbench.record import Record
 from creditbench.store import stale
 
-_LINES = {"jax": "-", "torch": ":"}
+_LINES: dict[str, Any] = {"jax": "-", "torch": ":"}
 
 
 def curves(records: Sequence[Record], output: Path) -> None:
@@ -24,6 +25,7 @@ def curves(records: Sequence[Record], output: Path) -> None:
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
 
     fresh = [record for record in records if not stale(record) and record.curve]
     tasks, rules = (sorted({getattr(r.trial, name) for r in fresh}) for name in ("task", "rule"))
@@ -32,7 +34,7 @@ def curves(records: Sequence[Record], output: Path) -> None:
     figure, axes = plt.subplots(
         lines, columns, figsize=(4.2 * columns, 2.7 * lines + 0.5), squeeze=False, layout="constrained"
     )
-    colours = dict(zip(rules, plt.get_cmap("tab10").colors, strict=False))
+    colours = dict(zip(rules, matplotlib.color_sequences["tab10"], strict=False))
     for ax, task in zip(axes.flat, tasks, strict=False):
         own = [record for record in fresh if record.trial.task == task]
         for rule in rules:
@@ -53,9 +55,9 @@ def curves(records: Sequence[Record], output: Path) -> None:
         ax.spines[["top", "right"]].set_visible(False)
     for ax in list(axes.flat)[len(tasks) :]:
         ax.set_visible(False)
-    marks = [plt.Line2D([], [], color=colours[rule], label=rule) for rule in rules]
-    marks += [plt.Line2D([], [], color="0.2", linestyle=s, label=b) for b, s in _LINES.items()]
-    marks.append(plt.Line2D([], [], color="0.4", linestyle="--", linewidth=0.8, label="trivial"))
+    marks = [Line2D([], [], color=colours[rule], label=rule) for rule in rules]
+    marks += [Line2D([], [], color="0.2", linestyle=s, label=b) for b, s in _LINES.items()]
+    marks.append(Line2D([], [], color="0.4", linestyle="--", linewidth=0.8, label="trivial"))
     figure.legend(
         handles=marks, loc="outside lower center", ncols=min(5, len(marks)), frameon=False, fontsize=8
     )
@@ -72,7 +74,8 @@ def _band(seeds: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
                 at.setdefault(point.step, []).append(point.validation)
     steps = np.array(sorted(at))
     values = [np.array(at[step]) for step in steps]
-    return steps, *(np.array([f(v) for v in values]) for f in (np.min, np.median, np.max))
+    low, middle, high = (np.array([f(v) for v in values]) for f in (np.min, np.median, np.max))
+    return steps, low, middle, high
 
 
 FIGURES = {"curves": curves}
