@@ -50,7 +50,8 @@ def curves(records: Sequence[Record], output: Path) -> None:
             ax.axhline(trivial, color="0.4", linestyle="--", linewidth=0.8)
             if own[0].metric_direction == "min":
                 # Untrained weights may start far above; what matters is the way down from trivial.
-                ax.set_ylim(top=min(ax.get_ylim()[1], 1.5 * trivial))
+                lowest = min(p.validation for r in own for p in r.curve if p.validation is not None)
+                ax.set_ylim(0.9 * lowest, min(ax.get_ylim()[1], 1.5 * trivial))
         ax.set(title=task, xlabel="training time steps", ylabel=own[0].metric)
         ax.spines[["top", "right"]].set_visible(False)
     for ax in list(axes.flat)[len(tasks) :]:
