@@ -1,12 +1,12 @@
 """Weight perturbation: noise on every weight, credited with the loss difference that it makes.
 
-A clean and a noisy pass run side by side, both carried over time; the noisy one has the weights θ + σ Ξ, with
-Ξ ~ N(0, 1) shared by the batch. With ΔL_t = L̃_t - L_t, summed over the batch,
+A clean and a noisy pass run side by side, both carried over time; the noisy one has the weights θ + Ξ, with
+Ξ ~ N(0, σ²) shared by the batch. With ΔL_t = L̃_t - L_t, summed over the batch,
 
-    resample = step, credit = step        ∂L/∂θ ≈ Σ_t ΔL_t Ξ_t / σ             expectation of TBPTT(1)
-    resample = step, credit = episode     ∂L/∂θ ≈ (Σ_t ΔL_t) (Σ_t Ξ_t) / σ     expectation of BPTT
-    resample = step, credit = trace       ∂L/∂θ ≈ Σ_t ΔL_t Σ_{s≤t} Ξ_s / σ     expectation of BPTT, less variance
-    resample = episode                    ∂L/∂θ ≈ (Σ_t ΔL_t) Ξ / σ             expectation of BPTT
+    resample = step, credit = step        ∂L/∂θ ≈ Σ_t ΔL_t Ξ_t / σ²             expectation of TBPTT(1)
+    resample = step, credit = episode     ∂L/∂θ ≈ (Σ_t ΔL_t) (Σ_t Ξ_t) / σ²     expectation of BPTT
+    resample = step, credit = trace       ∂L/∂θ ≈ Σ_t ΔL_t Σ_{s≤t} Ξ_s / σ²     expectation of BPTT, less variance
+    resample = episode                    ∂L/∂θ ≈ (Σ_t ΔL_t) Ξ / σ²             expectation of BPTT
 
 as σ → 0. With one noise a segment the three credits are the same. On a stream a segment is one step, unless the
 trial says otherwise. `trace` carries its sum from segment to segment.
@@ -14,8 +14,8 @@ trial says otherwise. `trace` carries its sum from segment to segment.
 With fresh noise at every step the rule's time is that of drawing T·p normals: at n = 500 the draws of a step
 take longer than everything else together (benchmarks/test_speed.py measures the share).
 
-The paper has fresh noise at every step and credits each step's own loss difference; it multiplies by ΔL Ξ with noise
-Ξ ~ N(0, σ²) over σ, so its learning rate is ours divided by σ.
+The paper has fresh noise at every step and credits each step's own loss difference; it multiplies by ΔL Ξ/σ where the
+theory has ΔL Ξ/σ²: its learning rate is ours divided by σ.
 
 Source: Jabri & Flower 1992, IEEE Trans. Neural Netw. 3(1):154; Garcia Fernandez, Keemink & van Gerven 2024,
 arXiv 2405.08967.
@@ -59,8 +59,8 @@ class WeightPerturbation(Learner):
     def segment(self, ops, cell, params, state, batch, key):
         if self.resample == "step":
             return self.fresh_noise(ops, cell, params, state, batch, key)
-        Xi = draw(ops, cell, key)
-        perturbed = perturb(params, self.sigma, Xi)
+        Xi = draw(ops, cell, key, self.sigma)
+        perturbed = perturb(params, Xi)
 
         def chunk(state, batch, _):
             x, target, weight = rows(batch)
@@ -69,7 +69,7 @@ class WeightPerturbation(Learner):
                 drive = cell.drive(ops, theta, x)
                 after, (_, _, out) = cell.unroll(ops, theta, state[name], drive, batch.weights.shape[0])
                 found[name] = after, weight @ cell.losses(ops, cell.readout(ops, theta, out), target), out
-            delta_loss = (found["noisy"][1] - found["clean"][1]) / self.sigma
+            delta_loss = (found["noisy"][1] - found["clean"][1]) / self.sigma**2
             grads = {k: delta_loss * Xi[k] for k in Xi}
             return Estimate(
                 found["clean"][1], grads, {k: found[k][0] for k in found}, hidden=found["clean"][2]
@@ -83,12 +83,12 @@ class WeightPerturbation(Learner):
         def step(carry, xs):
             passes, total, grads = carry
             (x, target, weight), key = xs
-            Xi = draw(ops, cell, key)
+            Xi = draw(ops, cell, key, self.sigma)
             after, losses = {}, {}
-            for name, theta in (("clean", params), ("noisy", perturb(params, self.sigma, Xi))):
+            for name, theta in (("clean", params), ("noisy", perturb(params, Xi))):
                 _, after[name] = cell.step(ops, theta, passes[name], cell.drive(ops, theta, x))
                 losses[name] = weight @ cell.losses(ops, cell.readout(ops, theta, after[name].out), target)
-            delta_loss = (losses["noisy"] - losses["clean"]) / self.sigma
+            delta_loss = (losses["noisy"] - losses["clean"]) / self.sigma**2
             if self.credit != "step":
                 total = {k: ops.accumulate(total[k], Xi[k]) for k in total}
             if self.credit != "episode":
@@ -114,16 +114,16 @@ class WeightPerturbation(Learner):
         )
 
 
-def perturb(params, sigma, Xi):
-    """θ + σ Ξ."""
-    return params | {name: params[name] + sigma * Xi[name] for name in Xi}
+def perturb(params, Xi):
+    """θ + Ξ."""
+    return params | {name: params[name] + Xi[name] for name in Xi}
 
 
-def draw(ops, cell, key):
-    """Standard normal noise for every trained parameter, from one draw."""
+def draw(ops, cell, key, sigma):
+    """Noise N(0, σ²) for every trained parameter, from one draw."""
     shapes = cell.shapes()
     ends = list(accumulate(prod(shape) for shape in shapes.values()))
-    flat = ops.normal(key, (ends[-1],))
+    flat = ops.normal(key, (ends[-1],), sigma)
     return {
         name: flat[start:end].reshape(shape)
         for (name, shape), start, end in zip(shapes.items(), [0, *ends], ends, strict=False)

@@ -122,7 +122,7 @@ class TorchOps(Ops):
         if decay != 1.0:
             total.mul_(decay)
         return (
-            total.add_(term, alpha=scale) if not isinstance(scale, torch.Tensor) else total.add_(scale * term)
+            total.addcmul_(term, scale) if isinstance(scale, torch.Tensor) else total.add_(term, alpha=scale)
         )
 
     def zeros(self, shape):
