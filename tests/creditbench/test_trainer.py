@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from creditbench import registry
+from creditbench.cell import Cell
 from creditbench.grid import Options, make_grid
 from creditbench.learner import Estimate
 from creditbench.trainer import InvalidEstimateError, Program, _Run, check_estimate, run_trials
@@ -165,3 +167,15 @@ def test_estimates_are_checked():
     ):
         with pytest.raises(InvalidEstimateError, match=message):
             check_estimate(bad, params)
+
+
+def test_the_noise_depends_on_the_seed(backend, monkeypatch):
+    """With the same weights and data, another seed still draws other noise."""
+    group = trials(backend=backend, seeds=(0, 1))
+    task = registry.find("tasks", "mackey_glass").cls
+    init, generate = Cell.init, task.generate
+    monkeypatch.setattr(Cell, "init", lambda self, seed: init(self, 0))
+    monkeypatch.setattr(task, "generate", lambda self, split, seed, batch: generate(self, split, 0, batch))
+    first, second = run_trials(group)
+    assert first.curve[0].validation == second.curve[0].validation
+    assert first.curve[-1].validation != second.curve[-1].validation
