@@ -342,6 +342,8 @@ def half_way(results: Path):
         stderr=subprocess.PIPE,
         text=True,
         env=environment(RULE_HANGS="1"),
+        # Tests that run in the background inherit an ignored SIGINT, as a shell without job control sets it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 60
