@@ -57,13 +57,10 @@ class ActivityNodePerturbation(Learner):
 
             def post(delta):
                 square = delta * delta
-                # ‖·‖² of each step, over units and batch.
-                norm = square.sum() if K == 1 else square.reshape((K, -1)).sum(1)[:, None, None]
-                return (
-                    (gain.reshape((K, B, 1)) / norm).reshape((-1, 1)) * delta
-                    if K > 1
-                    else gain / norm * delta
-                )
+                if K == 1:
+                    return gain / square.sum() * delta
+                norm = square.reshape((K, -1)).sum(1)[:, None, None]  # of each step, over units and batch
+                return (gain.reshape((K, B, 1)) / norm).reshape((-1, 1)) * delta
 
             grads = cell.gradient(ops, post(a_noisy - a), x, before, post(y_noisy - y), out)
             return Estimate(weight @ losses, grads, {"clean": clean, "noisy": noisy}, hidden=out)
