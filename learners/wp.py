@@ -78,39 +78,49 @@ class WeightPerturbation(Learner):
         return sum_over_chunks(ops, cell, chunk, state, batch, None, chunk_size(batch))
 
     def fresh_noise(self, ops, cell, params, state, batch, key):
-        """Noise drawn anew at every step."""
+        """Noise drawn anew at every step. The clean pass needs none, and is taken a chunk at a time."""
+        sigma, credit = self.sigma, self.credit
 
-        def step(carry, xs):
-            passes, total, grads = carry
-            (x, target, weight), key = xs
-            Xi = draw(ops, cell, key, self.sigma)
-            after, losses = {}, {}
-            for name, theta in (("clean", params), ("noisy", perturb(params, Xi))):
-                _, after[name] = cell.step(ops, theta, passes[name], cell.drive(ops, theta, x))
-                losses[name] = weight @ cell.losses(ops, cell.readout(ops, theta, after[name].out), target)
-            delta_loss = (losses["noisy"] - losses["clean"]) / self.sigma**2
-            if self.credit != "step":
-                total = {k: ops.accumulate(total[k], Xi[k]) for k in total}
-            if self.credit != "episode":
-                credited = total if self.credit == "trace" else Xi
-                grads = {k: ops.accumulate(grads[k], credited[k], delta_loss) for k in grads}
-            hidden = after["clean"].out if cell.decorrelate != "none" else None
-            return (after, total, grads), (losses["clean"], delta_loss, hidden)
+        def chunk(state, batch, keys):
+            K = batch.weights.shape[0]
+            x, target, weight = rows(batch)
+            drive = cell.drive(ops, params, x)
+            clean, (_, _, out) = cell.unroll(ops, params, state["clean"], drive, K)
+            losses = weight * cell.losses(ops, cell.readout(ops, params, out), target)
 
-        passes = {name: state[name] for name in ("clean", "noisy")}
-        total = {} if self.credit == "step" else zero_gradients(ops, cell)
-        if self.traced:
-            # What was carried here belongs to the caller; the scan adds to a copy.
-            total = {k: ops.accumulate(total[k], state["trace"][k]) for k in total}
-        grads = {} if self.credit == "episode" else zero_gradients(ops, cell)
-        keys = ops.split(key, batch.weights.shape[0])
-        (passes, total, grads), (losses, deltas, hidden) = ops.scan(
-            step, (passes, total, grads), (tuple(batch), keys)
-        )
-        if self.credit == "episode":
-            grads = {k: deltas.sum() * total[k] for k in total}
-        return Estimate(
-            losses.sum(), grads, passes | ({"trace": total} if self.traced else {}), hidden=hidden
+            def step(carry, xs):
+                noisy, total, grads = carry
+                (x, target, weight), drive, loss, key = xs
+                Xi = draw(ops, cell, key, sigma)
+                # All is linear in the weights: θ + Ξ, as large as the weights, is never formed.
+                noise = ops.linear(noisy.out, Xi["W_rec"], cell.drive(ops, Xi, x))
+                _, noisy = cell.step(ops, params, noisy, drive + noise)
+                y = cell.readout(ops, params, noisy.out, cell.readout(ops, Xi, noisy.out))
+                delta_loss = (weight @ cell.losses(ops, y, target) - loss) / sigma**2
+                if credit != "step":
+                    total = {k: ops.accumulate(total[k], Xi[k]) for k in total}
+                if credit != "episode":
+                    credited = total if credit == "trace" else Xi
+                    grads = {k: ops.accumulate(grads[k], credited[k], delta_loss) for k in grads}
+                return (noisy, total, grads), delta_loss
+
+            total = {} if credit == "step" else zero_gradients(ops, cell)
+            if self.traced:
+                # What was carried here belongs to the caller; the scan adds to a copy.
+                total = {k: ops.accumulate(total[k], state["trace"][k]) for k in total}
+            grads = {} if credit == "episode" else zero_gradients(ops, cell)
+            steps = drive.reshape((K, -1, cell.hidden)), losses.reshape((K, -1)).sum(1)
+            (noisy, total, grads), deltas = ops.scan(
+                step, (state["noisy"], total, grads), (tuple(batch), *steps, keys)
+            )
+            if credit == "episode":
+                grads = {k: deltas.sum() * total[k] for k in total}
+            state = {"clean": clean, "noisy": noisy} | ({"trace": total} if self.traced else {})
+            return Estimate(losses.sum(), grads, state, hidden=out)
+
+        keys, K = ops.split(key, batch.weights.shape[0]), batch.weights.shape[0]
+        return sum_over_chunks(
+            ops, cell, chunk, state, batch, keys, K if credit == "episode" else chunk_size(batch)
         )
 
 

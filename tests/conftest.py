@@ -36,23 +36,29 @@ def injected(backend):
     ops = make_ops(backend, dtype="float64")
     table = np.random.default_rng(99).standard_normal((997, 256))
 
-    class Injected(type(ops)):
-        def __init__(self):
-            super().__init__(dtype="float64")
-            self.table = self.from_numpy(table)
-
+    class InjectedJax(type(ops)):
         def key(self, seed):
-            return seed if backend == "torch" else self.xp.asarray(seed)
+            return self.xp.asarray(seed)
 
         def split(self, key, num=2):
-            keys = [(key * 31 + i) % 997 for i in range(1, num + 1)]
-            return keys if backend == "torch" else self.xp.stack(keys)
+            return self.xp.stack([(key * 31 + i) % 997 for i in range(1, num + 1)])
 
         def normal(self, key, shape, scale=1.0):
-            many = isinstance(key, list) or (backend == "jax" and key.ndim)
-            return scale * self.table[key, : int(np.prod(shape))].reshape((-1, *shape) if many else shape)
+            return scale * self.table[key, : int(np.prod(shape))].reshape((-1, *shape) if key.ndim else shape)
 
-    return Injected()
+    class InjectedTorch(type(ops)):
+        def key(self, seed):
+            return seed
+
+        def child(self, key, i):
+            return (key * 31 + i + 1) % 997
+
+        def fill_normal(self, out, key, scale):
+            out.copy_(scale * self.table[key, : out.numel()].reshape(out.shape))
+
+    found = (InjectedJax if backend == "jax" else InjectedTorch)(dtype="float64")
+    found.table = found.from_numpy(table)
+    return found
 
 
 def make_cell(alpha=1.0, bias=True, decorrelate="none", loss="mse", hidden=N):

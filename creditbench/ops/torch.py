@@ -1,10 +1,13 @@
-"""`Ops` over PyTorch, eager.
+"""`Ops` over PyTorch.
 
 A step is a handful of kernels of a few microseconds each, so what counts is how many there are: products
-are fused with their additions, and weights are updated in place from the factors of their gradient.
+are fused with their additions, weights are updated in place from the factors of their gradient, and a compiled
+function is its kernels alone, recorded once and replayed (`creditbench.ops.replay`).
 """
 
 from __future__ import annotations
+
+import warnings
 
 import array_api_compat.torch as xp
 import numpy as np
@@ -12,6 +15,7 @@ import torch
 
 from creditbench.errors import UsageError
 from creditbench.ops.base import DType, Ops, Outer
+from creditbench.ops.replay import Key, Recorder, ValueReadError
 
 
 class TorchOps(Ops):
@@ -23,10 +27,14 @@ class TorchOps(Ops):
         self._device = _find_device(device)
         self._float = getattr(torch, dtype)
         self._generator = torch.Generator(self._device)
+        self._recorder: Recorder | None = None
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
 
     def scan(self, f, carry, xs, *, reverse=False):
+        recorder, length = self._recorder, _length(xs)
+        if recorder is not None and recorder.loops_here and length > 1 and not reverse:
+            return recorder.scan(f, carry, xs, length, _map)
         steps = _unstack(xs)
         if reverse:
             steps.reverse()
@@ -47,7 +55,42 @@ class TorchOps(Ops):
 
     def compile(self, f, *args, donate=()):
         # Derivatives are taken by `torch.func`, which works inside `no_grad`; the tape stays off elsewhere.
-        return torch.no_grad()(f)
+        plain = torch.no_grad()(f)
+        recorder = Recorder(self.child)
+        tensors: list[torch.Tensor] = []
+        roots: list[list[int]] = []
+
+        def fixed(leaf):
+            if isinstance(leaf, torch.Tensor):
+                tensors.append(recorder.fixed(leaf.clone()))
+                return tensors[-1]
+            keys = [Key([key]) for key in _keys(leaf)]
+            roots.extend(key.root for key in keys)
+            return keys if isinstance(leaf, list) else keys[0]
+
+        inputs = _map(fixed, args)
+        self._recorder = recorder
+        try:
+            with recorder:
+                outputs = plain(*inputs)
+        except ValueReadError as error:
+            warnings.warn(f"{error}; it runs unrecorded, and slower", stacklevel=2)
+            return plain
+        finally:
+            self._recorder = None
+        program = recorder.program(outputs, _map)
+
+        @torch.no_grad()
+        def replay(*args):
+            leaves = _leaves(args)
+            keys = [key for leaf in leaves if not isinstance(leaf, torch.Tensor) for key in _keys(leaf)]
+            for buffer, leaf in zip(tensors, filter(torch.is_tensor, leaves), strict=True):
+                buffer.copy_(leaf)
+            for root, key in zip(roots, keys, strict=True):
+                root[0] = key
+            return program()
+
+        return replay
 
     def synchronize(self, tree):
         if self._device.type == "cuda":
@@ -83,21 +126,36 @@ class TorchOps(Ops):
     def key(self, seed):
         return _mix(seed & _MASK)
 
+    def child(self, key: int, i: int) -> int:
+        """The i-th of the keys that `key` splits into."""
+        return _mix(key + (i + 1) * _GAMMA & _MASK)
+
     def split(self, key, num=2):
-        return [_mix(key + i * _GAMMA & _MASK) for i in range(1, num + 1)]
+        return [key.child(i) if isinstance(key, Key) else self.child(key, i) for i in range(num)]
+
+    def fill_normal(self, out: torch.Tensor, key: int, scale: float) -> None:
+        """Fill `out` with draws from N(0, scale²)."""
+        out.normal_(0.0, scale, generator=self._generator.manual_seed(key))
+
+    def fill_signs(self, out: torch.Tensor, key: int) -> None:
+        """Fill `out` with random signs."""
+        out.random_(0, 2, generator=self._generator.manual_seed(key)).mul_(2.0).sub_(1.0)
 
     def normal(self, key, shape, scale=1.0):
-        if isinstance(key, list):
-            draws = [self.normal(k, shape, scale) for k in key]
-            return torch.stack(draws) if len(draws) > 1 else draws[0]
-        draws = torch.empty(shape, dtype=self._float, device=self._device)
-        return draws.normal_(0.0, scale, generator=self._generator.manual_seed(key))
+        return self._draw(lambda out, key: self.fill_normal(out, key, scale), key, shape)
 
     def rademacher(self, key, shape):
-        bits = torch.randint(
-            2, shape, generator=self._generator.manual_seed(key), dtype=self._float, device=self._device
-        )
-        return 2 * bits - 1
+        return self._draw(self.fill_signs, key, shape)
+
+    def _draw(self, fill, key, shape):
+        keys = key if isinstance(key, list) else [key]
+        draws = torch.empty((len(keys), *shape), dtype=self._float, device=self._device)
+        for out, k in zip(draws.unbind(0), keys, strict=True):
+            if self._recorder is not None:
+                self._recorder.draw(fill, k, out)
+            else:
+                fill(out, k)
+        return draws if isinstance(key, list) else draws[0]
 
     def from_numpy(self, tree):
         def convert(x):
@@ -153,10 +211,21 @@ def _map(f, tree, *rest):
     if tree is None:
         return None
     if isinstance(tree, dict):
-        return {k: _map(f, v, *(r[k] for r in rest)) for k, v in tree.items()}
+        return {k: _map(f, tree[k], *(r[k] for r in rest)) for k in sorted(tree)}
     if isinstance(tree, tuple):
         return _rebuild(tree, [_map(f, *row) for row in zip(tree, *rest, strict=True)])
     return f(tree, *rest)
+
+
+def _leaves(tree) -> list:
+    """What is neither None nor a branch, in the order in which `_map` meets it."""
+    found: list = []
+    _map(found.append, tree)
+    return found
+
+
+def _keys(leaf) -> list:
+    return leaf if isinstance(leaf, list) else [leaf]
 
 
 def _length(tree) -> int:

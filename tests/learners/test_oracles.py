@@ -165,6 +165,7 @@ def draws(ops, rule, cell, params, batch, count):
     if ops.name == "jax":
         draw_all = ops.vmap(draw)
         return ops.to_numpy(ops.compile(draw_all, keys)(keys))
+    draw = ops.compile(draw, keys[0])
     return np.stack([ops.to_numpy(draw(key)) for key in keys])
 
 

@@ -1,0 +1,183 @@
+"""A recorded PyTorch function gives, bit for bit, what the plain one gives."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from creditbench import registry
+from creditbench.cell import Cell
+from creditbench.learner import Batch, Decorrelated
+from creditbench.ops import make_ops
+from creditbench.ops.replay import Recorder
+from creditbench.optimizers import make_optimizer
+
+RULES = [
+    *registry.load("learners"),
+    pytest.param("np", id="np trace"),
+    pytest.param("wp", id="wp fresh"),
+]
+MORE = {"np trace": {"credit": "trace"}, "wp fresh": {"resample": "step", "credit": "trace"}}
+
+
+def plain(f):
+    return torch.no_grad()(f)
+
+
+def assert_same(found, expected):
+    ops = make_ops("torch")
+    ops.tree_map(
+        lambda a, b: np.testing.assert_array_equal(a, b), ops.to_numpy(found), ops.to_numpy(expected)
+    )
+
+
+@pytest.mark.parametrize("protocol", ["online", "segments", "episodes"])
+@pytest.mark.parametrize("id", RULES)
+def test_training_is_the_same_recorded(request, id, protocol):
+    """Blocks of updates, the second one from where the first one ended and on other data and keys."""
+    ops, cell = make_ops("torch"), Cell(2, 8, 2, alpha=0.5, bias=True, decorrelate="both")
+    learner = registry.find("learners", id).cls(**MORE.get(request.node.callspec.id.split("-")[0], {}))
+    rule = Decorrelated(learner=learner, rate=1e-3) if learner.decorrelates else learner
+    if not learner.decorrelates:
+        cell = Cell(2, 8, 2, alpha=0.5, bias=True)
+    optimizer, segments, rows = make_optimizer("adam", 1e-2), 4, 2
+    steps = {"online": 1, "segments": 3, "episodes": 70}[protocol]
+
+    def block(carry, xs):
+        def update(carry, xs):
+            params, moments, state = carry
+            batch, key = xs
+            if protocol == "episodes":
+                state = rule.reset(ops, cell, params, state, rows)
+            estimate = rule.segment(ops, cell, params, state, batch, key)
+            params, moments = optimizer.update(ops, params, moments, estimate.grads)
+            return (params | estimate.assigned, moments, estimate.state), estimate.loss
+
+        return ops.scan(update, carry, xs)
+
+    def start():
+        params = ops.from_numpy(cell.init(0))
+        moments = optimizer.init(ops, cell.trainable(params))
+        return params, moments, rule.init(ops, cell, params, rows)
+
+    def data(seed):
+        rng, shape = np.random.default_rng(seed), (segments, steps, rows)
+        arrays = rng.standard_normal((*shape, 2)), rng.standard_normal((*shape, 2)), rng.random(shape) / steps
+        return Batch(*ops.from_numpy(arrays)), ops.split(ops.key(seed), segments)
+
+    expected, losses = start(), []
+    for seed in (1, 2):
+        expected, loss = plain(block)(expected, data(seed))
+        losses.append(loss)
+    recorded = ops.compile(block, start(), data(0))
+    found = start()
+    for seed in (1, 2):
+        found, loss = recorded(found, data(seed))
+        assert_same(loss, losses[seed - 1])
+    assert_same(found, expected)
+    assert all(torch.isfinite(loss).all() for loss in losses)
+
+
+@pytest.fixture
+def ops():
+    return make_ops("torch", dtype="float64")
+
+
+def test_a_carry_may_change_places(ops):
+    def f(carry, xs):
+        return ops.scan(lambda carry, x: ((carry[1], carry[0] + x, carry[1]), (carry[0], x)), carry, xs)
+
+    args = ops.from_numpy((tuple(np.arange(3.0)), np.arange(7.0)))
+    assert_same(ops.compile(f, *args)(*args), f(*args))
+
+
+def test_constants_that_a_step_changes_start_anew(ops):
+    def f(xs):
+        def step(carry, x):
+            total = ops.accumulate(ops.from_numpy(np.ones(3)), x)
+            return carry + total.sum(), total
+
+        return ops.scan(step, ops.zeros(()), xs)
+
+    xs = ops.from_numpy(np.arange(12.0).reshape(4, 3))
+    recorded = ops.compile(f, xs)
+    for _ in range(2):
+        assert_same(recorded(xs), f(xs))
+
+
+def test_arguments_are_left_alone(ops):
+    def f(carry, xs):
+        return ops.scan(lambda carry, x: (ops.accumulate(carry, x), carry.sum()), carry, xs)
+
+    carry, xs = ops.from_numpy((np.ones(3), np.ones((4, 3))))
+    recorded = ops.compile(f, carry, xs)
+    first, _ = recorded(carry, xs)
+    recorded(2 * carry, xs)
+    np.testing.assert_array_equal(ops.to_numpy(carry), np.ones(3))
+    np.testing.assert_array_equal(ops.to_numpy(first), 5 * np.ones(3))  # not overwritten by the second call
+
+
+def test_noise_follows_the_key_of_each_call(ops):
+    def f(key, keys):
+        def step(carry, key):
+            a, b = ops.split(key)
+            return carry + ops.normal(a, (2,)), ops.rademacher(b, (5,))
+
+        return ops.scan(step, ops.normal(key, (2,)), keys), ops.normal(ops.split(key, 3), (4,))
+
+    def args(seed):
+        return ops.key(seed), ops.split(ops.key(seed + 100), 6)
+
+    recorded = ops.compile(f, *args(0))
+    for seed in (0, 1, 0):
+        assert_same(recorded(*args(seed)), f(*args(seed)))
+
+
+def test_derivatives_may_be_taken_inside(ops):
+    def f(w, xs):
+        def loss(w):
+            return ops.scan(lambda h, x: (ops.xp.tanh(h @ w + x), None), xs[0] * 0, xs)[0].sum()
+
+        value, grad = ops.value_and_grad(loss)(w)
+        return value, grad, ops.jvp(loss, (w,), (grad,))
+
+    args = ops.from_numpy((np.random.default_rng(0).standard_normal((3, 3)), np.ones((5, 2, 3))))
+    assert_same(ops.compile(f, *args)(*(2 * a for a in args)), plain(f)(*(2 * a for a in args)))
+
+
+def test_a_step_that_reads_a_value_runs_unrecorded_and_says_so(ops):
+    def f(x):
+        return x * 2 if float(x.sum()) > 0 else x * 3
+
+    x = ops.from_numpy(np.ones(2))
+    with pytest.warns(UserWarning, match="value of a tensor"):
+        recorded = ops.compile(f, x)
+    np.testing.assert_array_equal(ops.to_numpy(recorded(-x)), [-3.0, -3.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ops.compile(lambda x: x * 2, x)
+
+
+def test_results_that_are_not_needed_at_once_share_memory(ops):
+    def f(w, xs):
+        def update(carry, xs):
+            h, _ = ops.scan(lambda h, x: (ops.xp.tanh(h @ w + x), None), carry, xs)
+            return h, None
+
+        return ops.scan(update, xs[0, 0] * 0, xs)
+
+    def owned(steps):
+        args = ops.from_numpy((np.ones((50, 50)), np.ones((2, steps, 1, 50))))
+        recorder = Recorder(ops.child)
+        ops._recorder = recorder
+        try:
+            with recorder:
+                outputs = f(*(recorder.fixed(a) for a in args))
+        finally:
+            ops._recorder = None
+        program = recorder.program(outputs, ops.tree_map)
+        assert len(recorder.bytes) > 3 * steps  # what it would be without
+        return sum(s.nbytes() for s in {s._cdata: s for s in program._storages if s is not None}.values())
+
+    assert owned(200) == owned(20) < 10 * 50 * 8
