@@ -44,9 +44,6 @@ class Key:
     def __init__(self, root: list[int], path: tuple[int, ...] = ()) -> None:
         self.root, self.path = root, path
 
-    def child(self, i: int) -> Key:
-        return Key(self.root, (*self.path, i))
-
 
 @dataclass(frozen=True)
 class _Spec:
@@ -76,6 +73,13 @@ class _Draw(NamedTuple):
     out: _Spec | torch.Tensor
 
 
+class _Derive(NamedTuple):
+    """A key worked out and put where a symbol begins."""
+
+    root: list[int]
+    key: Key | int
+
+
 class _Loop(NamedTuple):
     """The calls from `begin` to `end`, once for each of `length` steps."""
 
@@ -86,6 +90,7 @@ class _Loop(NamedTuple):
     keys: list[tuple[list[int], list]]  #: (root of a step, all steps' keys)
     results: list[tuple[torch.Tensor, Any]]  #: (all steps' values, value of a step)
     carry: list[tuple[torch.Tensor, Any]]  #: (buffer, its next value)
+    carried_keys: list[_Derive]
 
 
 class Recorder(TorchDispatchMode):
@@ -94,7 +99,7 @@ class Recorder(TorchDispatchMode):
     def __init__(self, child: Callable[[int, int], int]) -> None:
         super().__init__()
         self.child = child  #: (key, i) -> its i-th child
-        self.calls: list[_Call | _Draw] = []
+        self.calls: list[_Call | _Draw | _Derive] = []
         self.loops: list[_Loop] = []
         self.prologue: list[_Call] = []  #: what puts constants that are changed back to what they were
         self.bytes: list[int] = []  #: of each storage that the recording owns
@@ -148,6 +153,17 @@ class Recorder(TorchDispatchMode):
         with _disable_current_modes():
             fill(out, self.value(key))
 
+    def children(self, key: Key, num: int) -> list[Key]:
+        """The keys that `key` splits into."""
+        if len(key.path) > 2:  # a chain of splits would else be walked anew from its beginning by every link
+            key = self._rooted(key)
+        return [Key(key.root, (*key.path, i)) for i in range(num)]
+
+    def _rooted(self, key: Key | int) -> Key:
+        root = [self.value(key)]
+        self.calls.append(_Derive(root, key))
+        return Key(root)
+
     def value(self, key: Key | int) -> int:
         """The key that a symbol stands for at present."""
         if isinstance(key, int):
@@ -156,7 +172,8 @@ class Recorder(TorchDispatchMode):
 
     def scan(self, f, carry, xs, length, tree_map):
         """Write down a loop by its first step. Its results hold what that step gave, and nothing yet of the rest."""
-        inputs, keys, results, buffers = [], [], [], []
+        inputs, keys, results = [], [], []
+        buffers: list[Any] = []
 
         def first(leaf):
             if isinstance(leaf, list):
@@ -168,8 +185,11 @@ class Recorder(TorchDispatchMode):
             return buffer
 
         def own(leaf):
-            buffers.append(self.fixed(torch.empty_like(leaf)))
-            self._copy(buffers[-1], leaf)
+            if not isinstance(leaf, torch.Tensor):
+                buffers.append(self._rooted(leaf))
+            else:
+                buffers.append(self.fixed(torch.empty_like(leaf)))
+                buffers[-1].copy_(leaf)
             return buffers[-1]
 
         carry = tree_map(own, carry)
@@ -178,21 +198,20 @@ class Recorder(TorchDispatchMode):
         self._begin = len(self.calls)
         try:
             after, y = f(carry, x)
-            new: list[torch.Tensor] = []
+            new: list[Any] = []
             tree_map(new.append, after)
             if len(new) != len(buffers):
                 raise TypeError("a step of a scan must return a carry of the form that it was given")
-            # Two steps where a new value lies in the memory of another's old one.
-            places = {_address(buffer) for buffer in buffers}
-            new = [
-                value.clone() if _address(value) in places and not _same(value, buffer) else value
-                for buffer, value in zip(buffers, new, strict=True)
-            ]
-            moved = [
-                (buffer, self._spec(value))
-                for buffer, value in zip(buffers, new, strict=True)
-                if not _same(value, buffer)
-            ]
+            moved: list[tuple[torch.Tensor, Any]] = []
+            derived = []
+            places = {_address(buffer) for buffer in buffers if isinstance(buffer, torch.Tensor)}
+            for buffer, value in zip(buffers, new, strict=True):
+                if isinstance(buffer, Key):
+                    derived.append(_Derive(buffer.root, value))
+                elif not _same(value, buffer):
+                    # Two steps where a new value lies in the memory of another's old one.
+                    value = value.clone() if _address(value) in places else value
+                    moved.append((buffer, self._spec(value)))
 
             def stacked(leaf):
                 with _disable_current_modes():
@@ -203,16 +222,13 @@ class Recorder(TorchDispatchMode):
             ys = tree_map(stacked, y)
         finally:
             begin, self._begin = self._begin, None
-        self.loops.append(_Loop(begin, len(self.calls), length, inputs, keys, results, moved))
+        self.loops.append(_Loop(begin, len(self.calls), length, inputs, keys, results, moved, derived))
         return carry, ys
 
     @property
     def loops_here(self) -> bool:
         """Whether a loop would be recorded as one: not inside another, and not under a transform of `torch.func`."""
         return self._begin is None and torch._C._functorch.peek_interpreter_stack() is None
-
-    def _copy(self, to: torch.Tensor, value: torch.Tensor) -> None:
-        to.copy_(value)
 
     def _own(self, tensor: torch.Tensor) -> _Spec:
         storage = tensor.untyped_storage()
@@ -295,9 +311,12 @@ class Program:
         calls = recorder.calls[loop.begin : loop.end]
         body = [self._call(call, recorder) for call in calls]
         # The results are read before the carry moves on: they may lie in its memory.
-        move = [functools.partial(buffer.copy_, self._tensor(value)) for buffer, value in loop.carry]
+        move: list[Callable[[], Any]] = [
+            functools.partial(buffer.copy_, self._tensor(value)) for buffer, value in loop.carry
+        ]
+        move += [self._call(derived, recorder) for derived in loop.carried_keys]
         if recorder.device.type == "cuda":
-            body, move = self._captured(calls, body, recorder), move
+            body = self._captured(calls, body, recorder)
 
         def run() -> None:
             for t in range(loop.length):
@@ -315,13 +334,13 @@ class Program:
         return run
 
     def _captured(
-        self, calls: list[_Call | _Draw], body: list[Callable[[], Any]], recorder: Recorder
+        self, calls: list[_Call | _Draw | _Derive], body: list[Callable[[], Any]], recorder: Recorder
     ) -> list[Callable[[], Any]]:
         """The step as its draws and one CUDA graph of all else."""
-        draws = [run for call, run in zip(calls, body, strict=True) if isinstance(call, _Draw)]
+        draws = [run for call, run in zip(calls, body, strict=True) if not isinstance(call, _Call)]
         if _drawn(calls) > _MOST_DRAWN:
             return body
-        rest = [run for call, run in zip(calls, body, strict=True) if not isinstance(call, _Draw)]
+        rest = [run for call, run in zip(calls, body, strict=True) if isinstance(call, _Call)]
         stream = torch.cuda.Stream(recorder.device)
         stream.wait_stream(torch.cuda.current_stream(recorder.device))
         with torch.cuda.stream(stream):
@@ -350,7 +369,10 @@ class Program:
             return type(tree)(self._tensors(value) for value in tree)
         return tree
 
-    def _call(self, call: _Call | _Draw, recorder: Recorder) -> Callable[[], Any]:
+    def _call(self, call: _Call | _Draw | _Derive, recorder: Recorder) -> Callable[[], Any]:
+        if isinstance(call, _Derive):
+            root, derived = call
+            return lambda: root.__setitem__(0, recorder.value(derived))
         if isinstance(call, _Draw):
             fill, out, key = call.fill, self._tensor(call.out), call.key
             return lambda: fill(out, recorder.value(key))
@@ -387,6 +409,8 @@ def _lay_out(recorder: Recorder, kept: list[_Spec]) -> list[torch.UntypedStorage
     last: dict[int, int] = {}
     graphed = recorder.device.type == "cuda" and _drawn(recorder.calls) <= _MOST_DRAWN
     for position, call in enumerate(recorder.calls):
+        if isinstance(call, _Derive):
+            continue
         used = (call.out,) if isinstance(call, _Draw) else (call.args, call.kwargs, call.outs)
         for spec in _specs(used):
             first.setdefault(spec.storage, position)
@@ -426,7 +450,7 @@ def _lay_out(recorder: Recorder, kept: list[_Spec]) -> list[torch.UntypedStorage
     return storages
 
 
-def _drawn(calls: list[_Call | _Draw]) -> int:
+def _drawn(calls: list[_Call | _Draw | _Derive]) -> int:
     """Elements that a step draws, times the four bytes of one."""
     shapes = [
         call.out.size if isinstance(call.out, _Spec) else call.out.shape

@@ -131,7 +131,9 @@ class TorchOps(Ops):
         return _mix(key + (i + 1) * _GAMMA & _MASK)
 
     def split(self, key, num=2):
-        return [key.child(i) if isinstance(key, Key) else self.child(key, i) for i in range(num)]
+        if self._recorder is not None and isinstance(key, Key):
+            return self._recorder.children(key, num)
+        return [self.child(key, i) for i in range(num)]
 
     def fill_normal(self, out: torch.Tensor, key: int, scale: float) -> None:
         """Fill `out` with draws from N(0, scale²)."""

@@ -134,6 +134,31 @@ def test_noise_follows_the_key_of_each_call(ops):
         assert_same(recorded(*args(seed)), f(*args(seed)))
 
 
+def test_a_key_may_be_carried_on(ops):
+    def f(key, xs):
+        def step(carry, x):
+            key, total = carry
+            key, own = ops.split(key)
+
+            def inner(key, _):  # a chain of splits inside the step, unrolled
+                key, own = ops.split(key)
+                return key, ops.normal(own, (2,))
+
+            _, draws = ops.scan(inner, own, ops.xp.stack([x] * 6))
+            return (key, total + x * draws.sum(0)), draws
+
+        return ops.scan(step, (key, ops.zeros((2,))), xs)
+
+    def without_key(tree):
+        (_, total), draws = tree
+        return total, draws
+
+    xs = ops.from_numpy(np.arange(10.0).reshape(5, 2))
+    recorded = ops.compile(lambda *args: without_key(f(*args)), ops.key(0), xs)
+    for seed in (0, 1):
+        assert_same(recorded(ops.key(seed), xs), without_key(f(ops.key(seed), xs)))
+
+
 def test_derivatives_may_be_taken_inside(ops):
     def f(w, xs):
         def loss(w):
