@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 #: Goes up whenever a change of the harness changes the numbers of a trial.
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 
 
 class Trial(BaseModel):

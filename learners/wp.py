@@ -81,9 +81,10 @@ class WeightPerturbation(Learner):
         """Noise drawn anew at every step."""
 
         def step(carry, xs):
-            passes, total, grads = carry
-            (x, target, weight), key = xs
-            Xi = draw(ops, cell, key, self.sigma)
+            passes, total, grads, loss, delta, key = carry
+            x, target, weight = xs
+            key, own = ops.split(key)
+            Xi = draw(ops, cell, own, self.sigma)
             after, losses = {}, {}
             for name, theta in (("clean", params), ("noisy", perturb(params, Xi))):
                 _, after[name] = cell.step(ops, theta, passes[name], cell.drive(ops, theta, x))
@@ -94,8 +95,10 @@ class WeightPerturbation(Learner):
             if self.credit != "episode":
                 credited = total if self.credit == "trace" else Xi
                 grads = {k: ops.accumulate(grads[k], credited[k], delta_loss) for k in grads}
+            if self.credit == "episode":
+                delta = delta + delta_loss
             hidden = after["clean"].out if cell.decorrelate != "none" else None
-            return (after, total, grads), (losses["clean"], delta_loss, hidden)
+            return (after, total, grads, loss + losses["clean"], delta, key), hidden
 
         passes = {name: state[name] for name in ("clean", "noisy")}
         total = {} if self.credit == "step" else zero_gradients(ops, cell)
@@ -103,15 +106,11 @@ class WeightPerturbation(Learner):
             # What was carried here belongs to the caller; the scan adds to a copy.
             total = {k: ops.accumulate(total[k], state["trace"][k]) for k in total}
         grads = {} if self.credit == "episode" else zero_gradients(ops, cell)
-        keys = ops.split(key, batch.weights.shape[0])
-        (passes, total, grads), (losses, deltas, hidden) = ops.scan(
-            step, (passes, total, grads), (tuple(batch), keys)
-        )
+        carry = passes, total, grads, ops.zeros(()), ops.zeros(()), key
+        (passes, total, grads, loss, delta, _), hidden = ops.scan(step, carry, tuple(batch))
         if self.credit == "episode":
-            grads = {k: deltas.sum() * total[k] for k in total}
-        return Estimate(
-            losses.sum(), grads, passes | ({"trace": total} if self.traced else {}), hidden=hidden
-        )
+            grads = {k: delta * total[k] for k in total}
+        return Estimate(loss, grads, passes | ({"trace": total} if self.traced else {}), hidden=hidden)
 
 
 def perturb(params, Xi):
