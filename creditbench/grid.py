@@ -72,6 +72,7 @@ class Options:
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: task -> a user's file
     tuned: str | None = None  #: path of a TOML file
     threads: int = 1
+    measure: bool = False  #: take the cost of an update beside the training
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -305,6 +306,7 @@ def _trial_values(
         "decorrelation_rate": rate if decorrelate != "none" else 0.0,
         "device": options.device,
         "threads": options.threads,
+        "measure": options.measure,
         "hidden": cell.hidden,
         "batch": batch,
         "segment": segment,

@@ -110,8 +110,9 @@ def sum_over_chunks(
         part = Batch(*part)
         found = estimate(state, part, split(own, part))
         grads = {name: ops.accumulate(grads[name], found.grads[name]) for name in grads}
-        return (found.state, loss + found.loss, grads, key), found.hidden
+        return (found.state, loss + found.loss, grads, key), found.hidden if keeps_hidden else None
 
+    keeps_hidden = cell.decorrelate != "none"
     carry = state, ops.zeros(()), zero_gradients(ops, cell), key
     (state, loss, grads, _), hidden = ops.scan_chunks(chunk, carry, tuple(batch), size)
     return Estimate(loss, grads, state, hidden=hidden)
