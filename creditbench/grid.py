@@ -175,6 +175,17 @@ def _rules(options: Options) -> Iterable[tuple[Plugin, Decorrelate, bool]]:
                 yield plugin, typing.cast(Decorrelate, name), False
 
 
+def resolve_learner(item: str, settings: Mapping[str, Any]) -> tuple[Plugin, dict[str, Any]]:
+    """The learner of an id or of a path, and its hyper-parameters with `settings` ("anp.sigma" -> value) put in."""
+    plugin = _resolve("learners", item)
+    own = {
+        name.partition(".")[2]: value
+        for name, value in settings.items()
+        if name.partition(".")[0] == plugin.id
+    }
+    return plugin, _fields(plugin, _make(plugin, own))
+
+
 def _resolve(kind: registry.Kind, item: str) -> Plugin:
     """The plug-in of an id or of a path; a path ends in .py or has a separator in it."""
     if not (item.endswith(".py") or os.sep in item):

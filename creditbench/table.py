@@ -99,7 +99,9 @@ def summarise(records: Sequence[Record]) -> list[Section]:
                 table.append(_row(label, family, fresh_seeds))
             if not group:
                 table.append({"rule": rule, "backend": backend, "status": "missing"})
-        columns = tuple(dict.fromkeys(column for row in table for column in row))
+        present = dict.fromkeys(column for row in table for column in row)
+        empty = {c for c in _COST if all(row.get(c, _MISSING) == _MISSING for row in table)}
+        columns = tuple(column for column in present if column not in empty)
         trivials = [r.trivial for r in own if r.trivial is not None]
         sections.append(
             Section(
@@ -118,6 +120,8 @@ def summarise(records: Sequence[Record]) -> list[Section]:
     return sections
 
 
+#: Columns that are left out where no trial was measured.
+_COST = ("× forward", "× bptt", "MFLOP/step", "algorithm kB")
 _ORDER = (
     *("rule", "backend", "seeds", "test score", "normalised", "steps/s", "× forward", "× bptt", "train s"),
     *("compile s", "MFLOP/step", "algorithm kB", "segment", "batch", "status"),
@@ -195,7 +199,8 @@ def _variant(record: Record, group: Sequence[list[Record]]) -> list[str]:
 def render(records: Sequence[Record], form: str) -> str:
     """The table as text: `markdown` and `latex` with a row a rule, `csv` and `json` with a row a trial.
 
-    `environments` has each environment once, by the id that a row's column `environment` names. `scores` is one Markdown table of test scores for all tasks.
+    `scores` is one Markdown table of test scores for all tasks; `environments` has, as JSON, each environment once by
+    the id that the column `environment` of a row names.
 
     Raises `UsageError` for a format that is not known. `rich` is printed by `print_rich`.
     """

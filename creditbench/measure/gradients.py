@@ -5,7 +5,8 @@ With g_1 … g_N independent draws of a rule's estimate, μ = E[g], and g* the g
     cosine              E[g·g* / ‖g‖‖g*‖], of a single draw
     bias                ‖μ - g*‖ / ‖g*‖
     variance            E‖g - μ‖² / ‖g*‖²
-    draws to cosine c   the least N for which the mean of N draws reaches it: μ·g* / ‖g*‖ = c √(‖μ‖² + V/N), V = E‖g - μ‖²
+    draws to cosine c   the least N for which the mean of N draws reaches it:
+                        μ·g* / ‖g*‖ = c √(‖μ‖² + V/N), with V = E‖g - μ‖²
 
 ‖ḡ - g*‖² over N draws is ‖μ - g*‖² + V/N in expectation: it is not the bias. What is used instead is the mean over
 pairs of different draws, (g_i - g*)·(g_j - g*), which has the expectation ‖μ - g*‖², and likewise g_i·g_j for ‖μ‖².

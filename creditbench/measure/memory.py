@@ -72,12 +72,10 @@ def _torch_bytes(f: Any, arguments: tuple[Any, ...]) -> int:
             # What goes in and has not been seen was there before: it counts nothing, nor do views of it.
             before = {storage._cdata for storage in storages((args, kwargs))}
             for storage in storages(found):
-                key = storage._cdata
+                key, size = storage._cdata, storage.nbytes()
                 if key not in before and key not in self.alive:
-                    self.alive[key] = weakref.ref(
-                        storage, lambda _, k=key, n=storage.nbytes(): self.free(k, n)
-                    )
-                    self.now += storage.nbytes()
+                    self.alive[key] = weakref.ref(storage, lambda _, key=key, size=size: self.free(key, size))
+                    self.now += size
             self.peak = max(self.peak, self.now)
             return found
 

@@ -34,7 +34,7 @@ SIZES = {
     "B": (1, 2, 4, 8, 16, 32, 64),
 }
 _INPUTS = _OUTPUTS = 2
-#: By how much an exponent may exceed the one claimed: of exact figures claimed constant, of other exact figures, of times.
+#: By how much an exponent may exceed the one claimed: of exact figures claimed constant, of others, of times.
 _CONSTANT, _EXACT, _TIME = 0.05, 0.1, 0.25
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,9 @@ class Update:
     cell: Cell
     steps: int  #: K
     batch: int = 1  #: B
-    optimizer: SGD = SGD(lr=1e-9)  #: the rate is that small so that the weights stay what they are
+    optimizer: SGD = field(
+        default_factory=lambda: SGD(lr=1e-9)
+    )  #: so slow that the weights stay what they are
     episodes: bool = True  #: the state is reset before each segment
     decorrelation_rate: float = 1e-6
 

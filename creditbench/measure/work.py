@@ -59,26 +59,30 @@ def count(ops: Ops, f: Callable[..., Tree], *arguments: Tree) -> Work:
     return _of_torch(f, arguments)
 
 
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 def _product(flops: int, moved: int) -> Work:
     return Work(flops, flops, moved, moved, 1)
 
 
 # -- JAX -------------------------------------------------------------------------------------------------
 
-_MOVES = frozenset(
-    "broadcast_in_dim concatenate convert_element_type copy copy_p dynamic_slice dynamic_update_slice gather iota pad "
-    "random_fold_in random_split rev scatter select_and_gather_add slice split transpose".split()
+_MOVES = _words(
+    "broadcast_in_dim concatenate convert_element_type copy copy_p dynamic_slice dynamic_update_slice "
+    "gather iota pad random_fold_in random_split rev scatter select_and_gather_add slice split transpose"
 )
-_RENAMES = frozenset(
-    "bitcast_convert_type expand_dims layout_constraint optimization_barrier random_unwrap random_wrap reshape "
-    "sharding_constraint squeeze stop_gradient".split()
+_RENAMES = _words(
+    "bitcast_convert_type expand_dims layout_constraint optimization_barrier random_unwrap random_wrap "
+    "reshape sharding_constraint squeeze stop_gradient"
 )
-_REDUCES = frozenset(
-    "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor".split()
+_REDUCES = _words(
+    "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor"
 )
-_UNKNOWN = frozenset(
-    "conv_general_dilated custom_call eig eigh fft ffi_call householder_product pallas_call pure_callback qr schur "
-    "sort svd tridiagonal_solve while".split()
+_UNKNOWN = _words(
+    "conv_general_dilated custom_call eig eigh fft ffi_call householder_product pallas_call pure_callback "
+    "qr schur sort svd tridiagonal_solve while"
 )
 
 
@@ -102,7 +106,7 @@ def _of_equation(equation: Any) -> Work:
         return _of_jaxpr(parameters["jaxprs"].solve.jaxpr)
     if name in _UNKNOWN:
         raise UncountableError(
-            f"the work of the JAX operation {name!r} is not known from the program: write the rule with scan and products"
+            f"the work of the JAX operation {name!r} is not known: write the rule with scan and products"
         )
     inner = [value for value in parameters.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
     if inner:  # jit, remat, custom_jvp_call, ...: the program that is called
@@ -139,16 +143,18 @@ def _bytes(aval: Any) -> int:
 # -- PyTorch ---------------------------------------------------------------------------------------------
 
 #: Operations that move or make data and work nothing out; views come beside them.
-_TORCH_MOVES = frozenset(
-    "_to_copy cat clone constant_pad_nd copy copy_ embedding empty empty_like empty_strided eye fill fill_ flip full "
-    "full_like gather index index_select lift_fresh new_empty new_empty_strided new_full new_ones new_zeros ones "
-    "ones_like repeat scalar_tensor scatter slice_scatter stack zero_ zeros zeros_like arange roll tril triu".split()
+_TORCH_MOVES = _words(
+    "_to_copy cat clone constant_pad_nd copy copy_ embedding empty empty_like empty_strided eye fill "
+    "fill_ flip full full_like gather index index_select lift_fresh new_empty new_empty_strided new_full "
+    "new_ones new_zeros ones ones_like repeat scalar_tensor scatter slice_scatter stack zero_ zeros "
+    "zeros_like arange roll tril triu"
 )
-_TORCH_REDUCES = frozenset(
-    "all amax amin any argmax argmin cumprod cumsum linalg_vector_norm logsumexp max mean min norm prod std sum var".split()
+_TORCH_REDUCES = _words(
+    "all amax amin any argmax argmin cumprod cumsum linalg_vector_norm logsumexp max mean min norm prod "
+    "std sum var"
 )
-_TORCH_UNKNOWN = frozenset(
-    "_linalg_eigh _linalg_svd linalg_eig linalg_qr sort topk _fft_c2c _fft_r2c _fft_c2r bernoulli".split()
+_TORCH_UNKNOWN = _words(
+    "_linalg_eigh _linalg_svd linalg_eig linalg_qr sort topk _fft_c2c _fft_r2c _fft_c2r bernoulli"
 )
 
 
@@ -192,7 +198,7 @@ def _of_torch(f: Callable[..., Any], arguments: tuple[Any, ...]) -> Work:
             return _product(inputs[0].numel() // n**2 * factor + solves * n * columns * n, moved)
         if name in _TORCH_UNKNOWN:
             raise UncountableError(
-                f"the work of the PyTorch operation {name!r} is not known from the program: write the rule with products"
+                f"the work of the PyTorch operation {name!r} is not known: write the rule with products"
             )
         if name in _TORCH_MOVES:
             return Work(bytes=2 * size(outputs), operations=1)
