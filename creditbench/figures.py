@@ -95,6 +95,7 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import NullLocator
 
     learners, quantities = (list(dict.fromkeys(p[k] for p in points)) for k in ("learner", "quantity"))
     axis = points[0]["axis"]
@@ -113,6 +114,7 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
             ax.set(xscale="log", yscale="log")
             line = 0
             for backend, (colour, marker) in _BACKENDS.items():
+                size, face = (3, None) if backend == "jax" else (5, "none")
                 own = sorted(
                     (
                         p
@@ -131,7 +133,8 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
                     yerr=(middle - low, high - middle),
                     color=colour,
                     marker=marker,
-                    markersize=3,
+                    markersize=size,
+                    markerfacecolor=face or colour,
                     linewidth=1,
                     elinewidth=0.7,
                 )
@@ -152,7 +155,11 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
                 line += 1
             ax.spines[["top", "right"]].set_visible(False)
             ax.tick_params(labelsize=7)
-            ax.margins(y=0.25)
+            ax.margins(x=0.08, y=0.25)
+            shown = sorted({p["size"] for p in points})
+            ax.set_xticks(shown[:: max(1, -(-len(shown) // 3))], minor=False)
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_locator(NullLocator())
         row[0].set_ylabel(_UNITS[quantity], fontsize=8)
     for ax, learner in zip(axes[0], learners, strict=True):
         ax.set_title(learner, fontsize=9)

@@ -152,11 +152,9 @@ def make_update(
     T: int,
     n: int,
     B: int,
-    alpha: float = 1.0,
-    bias: bool = False,
 ) -> Update:
     """One update of a rule, or the forward pass where `name` is `FORWARD`, on an episode of T steps of B sequences."""
-    cell = Cell(_INPUTS, n, _OUTPUTS, alpha=alpha, bias=bias)
+    cell = Cell(_INPUTS, n, _OUTPUTS)
     learner = None if name == FORWARD else _learner(name, path, hyperparameters or {})
     return Update(learner=learner, cell=cell, steps=T, batch=B)
 
@@ -169,14 +167,12 @@ def measure(
     sizes: Sequence[int],
     fixed: Mapping[str, int],
     quantities: Sequence[str],
-    alpha: float = 1.0,
-    bias: bool = False,
     seconds: float = clock.SECONDS,
 ) -> Iterator[dict[str, Any]]:
     """The costs at each size: dicts of learner, axis, size, quantity and values, as each is ready."""
     for name, path, hyperparameters in learners:
         for size in sizes:
-            update = make_update(name, path, hyperparameters, **{**fixed, axis: size}, alpha=alpha, bias=bias)
+            update = make_update(name, path, hyperparameters, **{**fixed, axis: size})
             for quantity in quantities:
                 if quantity == "time":
                     block = prepare(ops, update, update.steps)
@@ -231,8 +227,8 @@ def summarise(points: Sequence[Mapping[str, Any]], claims: Mapping[str, Claims])
                 "backend": backend,
                 "axis": axis,
                 "quantity": quantity,
-                "exponent": round(found.exponent, 4),
-                "interval": [round(found.low, 4), round(found.high, 4)],
+                "exponent": round(found.exponent, 4) + 0.0,
+                "interval": [round(found.low, 4) + 0.0, round(found.high, 4) + 0.0],
                 "claimed": claim,
                 "held": held(found, claim, axis, quantity),
             }
