@@ -193,7 +193,7 @@ def shares(
     fixed: Mapping[str, int],
 ) -> Iterator[dict[str, Any]]:
     """Each rule's share of the roofline that its FLOPs and bytes allow."""
-    from creditbench.measure.roofline import peaks, share
+    from creditbench.measure.roofline import last_cache_bytes, least_bytes, peaks, share
 
     found = peaks(ops)
     for name, path, hyperparameters in learners:
@@ -207,7 +207,9 @@ def shares(
             "bytes": does.bytes,
             "product_bytes": does.product_bytes,
             "seconds": seconds,
-            "roofline_share": share(found, does.flops, does.product_bytes, seconds),
+            "roofline_share": share(
+                found, does.flops, least_bytes(update, does.product_bytes, last_cache_bytes()), seconds
+            ),
         }
 
 
