@@ -1,8 +1,8 @@
-"""Figures for print, made from records."""
+"""Figures for print, made from records and from measurements."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,199 @@ def _band(seeds: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     values = [np.array(at[step]) for step in steps]
     low, middle, high = (np.array([f(v) for v in values]) for f in (np.min, np.median, np.max))
     return steps, low, middle, high
+
+
+_UNITS = {"time": "seconds an update", "algorithm_bytes": "algorithm bytes", "flops": "FLOPs an update"}
+_SIZES = {"T": "steps T", "n": "hidden units n", "B": "sequences B"}
+_BACKENDS = {"jax": ("tab:blue", "o"), "torch": ("tab:orange", "s")}
+
+
+def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]], output: Path) -> None:
+    """Draw cost against one size: a column of panels a learner, a row a quantity, a colour a backend.
+
+    Points are medians of blocks, their bars quartiles; the number beside a backend's mark is its fitted exponent. A
+    dashed line through the last point has the slope that the rule claims.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import NullLocator
+
+    learners, quantities = (list(dict.fromkeys(p[k] for p in points)) for k in ("learner", "quantity"))
+    axis = points[0]["axis"]
+    figure, axes = plt.subplots(
+        len(quantities),
+        len(learners),
+        figsize=(1.2 + 1.75 * len(learners), 0.7 + 1.75 * len(quantities)),
+        squeeze=False,
+        sharex=True,
+        sharey="row",
+        layout="constrained",
+    )
+    fitted = {(f["learner"], f["quantity"], f["backend"]): f for f in fits if f["axis"] == axis}
+    for row, quantity in zip(axes, quantities, strict=True):
+        for ax, learner in zip(row, learners, strict=True):
+            ax.set(xscale="log", yscale="log")
+            line = 0
+            for backend, (colour, marker) in _BACKENDS.items():
+                size, face = (3, None) if backend == "jax" else (5, "none")
+                own = sorted(
+                    (
+                        p
+                        for p in points
+                        if (p["learner"], p["quantity"], p["backend"]) == (learner, quantity, backend)
+                    ),
+                    key=lambda p: p["size"],
+                )
+                if not own:
+                    continue
+                sizes = np.array([p["size"] for p in own])
+                low, middle, high = np.array([np.quantile(p["values"], (0.25, 0.5, 0.75)) for p in own]).T
+                ax.errorbar(
+                    sizes,
+                    middle,
+                    yerr=(middle - low, high - middle),
+                    color=colour,
+                    marker=marker,
+                    markersize=size,
+                    markerfacecolor=face or colour,
+                    linewidth=1,
+                    elinewidth=0.7,
+                )
+                found = fitted[learner, quantity, backend]
+                if found["claimed"] is not None:
+                    upper = sizes[sizes >= np.sqrt(sizes[0] * sizes[-1])]
+                    guide = middle[-1] * (upper / sizes[-1]) ** found["claimed"]
+                    ax.plot(upper, guide, "--", color="0.35", linewidth=0.8, zorder=3)
+                ax.text(
+                    0.05,
+                    0.95 - 0.13 * line,
+                    f"{found['exponent']:.2f}",
+                    color=colour,
+                    transform=ax.transAxes,
+                    va="top",
+                    fontsize=8,
+                )
+                line += 1
+            ax.spines[["top", "right"]].set_visible(False)
+            ax.tick_params(labelsize=7)
+            ax.margins(x=0.08, y=0.25)
+            shown = sorted({p["size"] for p in points})
+            ax.set_xticks(shown[:: max(1, -(-len(shown) // 3))], minor=False)
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_locator(NullLocator())
+        row[0].set_ylabel(_UNITS[quantity], fontsize=8)
+    for ax, learner in zip(axes[0], learners, strict=True):
+        ax.set_title(learner, fontsize=9)
+    figure.supxlabel(_SIZES[axis], fontsize=8)
+    used = {p["backend"] for p in points}
+    marks = [
+        Line2D([], [], color=c, marker=m, markersize=3, linewidth=1, label=f"{b}, fitted exponent")
+        for b, (c, m) in _BACKENDS.items()
+        if b in used
+    ]
+    marks.append(Line2D([], [], color="0.35", linestyle="--", linewidth=0.8, label="claimed"))
+    figure.legend(handles=marks, loc="outside upper right", ncols=len(marks), frameon=False, fontsize=8)
+    figure.savefig(output, dpi=150)
+    plt.close(figure)
+
+
+def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
+    """Draw the quality of gradients: a column of panels a task, a row a figure, a place a rule, a shade a point.
+
+    Bars are 95 % intervals. A rule whose mean never reaches the cosine stands at the top of its panel, hollow; a bias
+    or variance that is 0 is not drawn on the logarithmic axis.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+
+    figures = {
+        "cosine": "cosine of one draw",
+        "bias": "relative bias",
+        "variance": "relative variance",
+        "draws_to_cosine": "draws to cosine 0.9",
+    }
+    tasks, learners, points = (list(dict.fromkeys(r[k] for r in rows)) for k in ("task", "learner", "point"))
+    backends = [b for b in _BACKENDS if any(r["backend"] == b for r in rows)]
+    shades = dict(zip(points, plt.get_cmap("viridis")(np.linspace(0.0, 0.85, len(points))), strict=True))
+    figure, axes = plt.subplots(
+        len(figures),
+        len(tasks),
+        figsize=(1.4 + max(2.2, 0.6 * len(learners)) * len(tasks), 1.0 + 1.5 * len(figures)),
+        squeeze=False,
+        sharex=True,
+        sharey="row",
+        layout="constrained",
+    )
+    places = len(points) * len(backends)
+    for line, (name, label) in zip(axes, figures.items(), strict=True):
+        known = [v for r in rows for v in (r[name], *r[f"{name}_interval"]) if v is not None and v > 0]
+        top = 3 * max(known, default=1.0)
+        for ax, task in zip(line, tasks, strict=True):
+            if name != "cosine":
+                ax.set_yscale("log")
+            for row in (r for r in rows if r["task"] == task):
+                place = points.index(row["point"]) * len(backends) + backends.index(row["backend"])
+                x = learners.index(row["learner"]) + 0.7 * ((place + 0.5) / places - 0.5)
+                marker = _BACKENDS[row["backend"]][1]
+                colour, value = shades[row["point"]], row[name]
+                if value is None:
+                    ax.plot(x, top, marker, markersize=4, markerfacecolor="none", color=colour)
+                    continue
+                if name != "cosine" and not value > 0:
+                    continue
+                low, high = row[f"{name}_interval"]
+                low = value if low is None or (name != "cosine" and low <= 0) else low
+                high = top if high is None else high
+                ax.errorbar(
+                    x,
+                    value,
+                    [[value - min(low, value)], [max(high, value) - value]],
+                    fmt=marker,
+                    markersize=3.5,
+                    color=colour,
+                    elinewidth=0.8,
+                )
+            ax.set_xticks(range(len(learners)), learners, rotation=45, ha="right", fontsize=8)
+            ax.set_xlim(-0.6, len(learners) - 0.4)
+            ax.tick_params(axis="y", labelsize=7)
+            ax.spines[["top", "right"]].set_visible(False)
+            ax.grid(axis="y", linewidth=0.3, color="0.85")
+        line[0].set_ylabel(label, fontsize=8)
+    for ax, task in zip(axes[0], tasks, strict=True):
+        ax.set_title(task, fontsize=9)
+    marks = [
+        Line2D(
+            [],
+            [],
+            color=shade,
+            marker="o",
+            markersize=4,
+            linestyle="",
+            label=f"after {point:g} of a bptt run",
+        )
+        for point, shade in shades.items()
+    ]
+    if len(backends) > 1:
+        marks += [
+            Line2D([], [], color="0.3", marker=_BACKENDS[b][1], markersize=4, linestyle="", label=b)
+            for b in backends
+        ]
+    marks.append(
+        Line2D(
+            [], [], color="0.3", marker="o", markerfacecolor="none", markersize=4, linestyle="", label="never"
+        )
+    )
+    figure.legend(
+        handles=marks, loc="outside lower center", ncols=min(2, len(tasks)) + 1, frameon=False, fontsize=8
+    )
+    figure.savefig(output, dpi=150)
+    plt.close(figure)
 
 
 FIGURES = {"curves": curves}

@@ -72,6 +72,7 @@ class Options:
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: task -> a user's file
     tuned: str | None = None  #: path of a TOML file
     threads: int = 1
+    measure: bool = False  #: take the cost of an update beside the training
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -172,6 +173,17 @@ def _rules(options: Options) -> Iterable[tuple[Plugin, Decorrelate, bool]]:
         else:
             for name in options.decorrelate:
                 yield plugin, typing.cast(Decorrelate, name), False
+
+
+def resolve_learner(item: str, settings: Mapping[str, Any]) -> tuple[Plugin, dict[str, Any]]:
+    """The learner of an id or of a path, and its hyper-parameters with `settings` ("anp.sigma" -> value) put in."""
+    plugin = _resolve("learners", item)
+    own = {
+        name.partition(".")[2]: value
+        for name, value in settings.items()
+        if name.partition(".")[0] == plugin.id
+    }
+    return plugin, _fields(plugin, _make(plugin, own))
 
 
 def _resolve(kind: registry.Kind, item: str) -> Plugin:
@@ -305,6 +317,7 @@ def _trial_values(
         "decorrelation_rate": rate if decorrelate != "none" else 0.0,
         "device": options.device,
         "threads": options.threads,
+        "measure": options.measure,
         "hidden": cell.hidden,
         "batch": batch,
         "segment": segment,

@@ -88,25 +88,33 @@ def sum_over_chunks(
     estimate: Callable[[Tree, Batch, Any], Estimate],
     state: Tree,
     batch: Batch,
-    keys: Any,
+    key: Key | None,
     size: int,
 ) -> Estimate:
     """Run `estimate(state, batch, keys)` on chunks of `size` steps, the state carried on; losses and gradients add up.
 
-    What a chunk keeps over time is given up with it, except the hidden activity when the cell is decorrelated.
+    What a chunk keeps over time is given up with it, except the hidden activity when the cell is decorrelated. The
+    keys of its steps, one each, are split from `key` as it comes: all of them at once would grow with the segment.
+    A rule without noise has no `key`.
     """
+
+    def split(key: Key, batch: Batch) -> Any:
+        return None if key is None else ops.split(key, batch.weights.shape[0])
+
     if batch.weights.shape[0] <= size:
-        return estimate(state, batch, keys)
+        return estimate(state, batch, split(key, batch))
 
-    def chunk(carry, xs):
-        state, loss, grads = carry
-        part, keys = xs
-        found = estimate(state, Batch(*part), keys)
+    def chunk(carry, part):
+        state, loss, grads, key = carry
+        key, own = (None, None) if key is None else ops.split(key)
+        part = Batch(*part)
+        found = estimate(state, part, split(own, part))
         grads = {name: ops.accumulate(grads[name], found.grads[name]) for name in grads}
-        return (found.state, loss + found.loss, grads), found.hidden
+        return (found.state, loss + found.loss, grads, key), found.hidden if keeps_hidden else None
 
-    carry = state, ops.zeros(()), zero_gradients(ops, cell)
-    (state, loss, grads), hidden = ops.scan_chunks(chunk, carry, (tuple(batch), keys), size)
+    keeps_hidden = cell.decorrelate != "none"
+    carry = state, ops.zeros(()), zero_gradients(ops, cell), key
+    (state, loss, grads, _), hidden = ops.scan_chunks(chunk, carry, tuple(batch), size)
     return Estimate(loss, grads, state, hidden=hidden)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from creditbench.trial import Trial
 
-SCHEMA_VERSION = 1
+#: 2: cost beside training (ratios, FLOPs, algorithm bytes, device peak, load), and whose peak `process_peak_bytes` is.
+SCHEMA_VERSION = 2
 
 Status = Literal["ok", "diverged", "timeout", "oom", "crashed", "invalid"]
 
@@ -46,19 +49,45 @@ class Record(BaseModel):
     train_seconds: float | None = None
     compile_seconds: float | None = None
     steps_per_second: float | None = None  #: steady state, all sequences of the batch counted as one
+    ratio_forward: float | None = None  #: time of a step, × the same cell's forward pass; paired blocks
+    ratio_bptt: float | None = None  #: × `bptt` under the same optimiser
+    flops_per_step: float | None = (
+        None  #: FLOPs of an update, optimiser included, over its steps; the whole batch's
+    )
+    algorithm_bytes: int | None = (
+        None  #: what an update needs beyond weights and data: `creditbench.measure.memory`
+    )
     process_peak_bytes: int | None = None  #: growth of the process's peak resident memory over the trial
+    process_peak_source: Literal["VmHWM", "ru_maxrss"] | None = (
+        None  #: VmHWM is the trial's own, see `ProcessPeak`
+    )
+    device_peak_bytes: int | None = None  #: on an accelerator
     trained_together: int = 1  #: seeds trained in one program
     curve: tuple[Point, ...] = ()
     environment: dict[str, Any] = {}
     started_at: str = ""  #: UTC, ISO 8601
     duration_seconds: float | None = None
+    load: float | None = None  #: the host's load of the last minute when the trial started
+
+    @model_validator(mode="before")
+    @classmethod
+    def _migrate(cls, values: Any) -> Any:
+        """A record of an older schema as one of this: what was not taken then is None."""
+        if isinstance(values, dict) and values.get("schema_version") == 1:
+            values = dict(values) | {"schema_version": SCHEMA_VERSION}
+            if values.get("process_peak_bytes") is not None:
+                values["process_peak_source"] = "ru_maxrss"
+        return values
+
+    @property
+    def environment_id(self) -> str:
+        """Eight hexadecimal digits of the sha256 of `environment`: the same for records made on the same."""
+        return hashlib.sha256(json.dumps(self.environment, sort_keys=True).encode()).hexdigest()[:8]
 
     def row(self) -> dict[str, Any]:
         """The record as one flat row of a table; nested values as JSON."""
-        import json
-
         values = self.model_dump(exclude={"trial", "curve", "environment"})
-        trial = self.trial.model_dump(exclude={"task_path", "learner_path"})
+        trial = self.trial.model_dump(exclude={"task_path", "learner_path", "measure"})
         for name in ("hyperparameters", "task_parameters"):
             trial[name] = json.dumps(trial[name], sort_keys=True)
-        return {"trial": self.trial.id, **trial, **values}
+        return {"trial": self.trial.id, **trial, **values, "environment": self.environment_id}

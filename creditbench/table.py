@@ -17,7 +17,7 @@ from creditbench.store import stale
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = ("rich", "markdown", "scores", "csv", "latex", "json")
+FORMATS = ("rich", "markdown", "scores", "csv", "latex", "json", "environments")
 #: Settings that have no column of their own; those in which a task's rows of a rule differ are shown beside it.
 _SETTINGS = (
     *("hidden", "alpha", "bias", "optimizer", "lr", "decorrelation_rate", "device", "dtype", "threads"),
@@ -42,6 +42,11 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
         if kinds == {int}:
             data[column] = data[column].astype("Int64")  # a missing one would turn the others into floats
     return data
+
+
+def environments(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
+    """What the records were made on, each environment once, by its id."""
+    return {record.environment_id: record.environment for record in records}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +99,9 @@ def summarise(records: Sequence[Record]) -> list[Section]:
                 table.append(_row(label, family, fresh_seeds))
             if not group:
                 table.append({"rule": rule, "backend": backend, "status": "missing"})
-        columns = tuple(dict.fromkeys(column for row in table for column in row))
+        present = dict.fromkeys(column for row in table for column in row)
+        empty = {c for c in _COST if all(row.get(c, _MISSING) == _MISSING for row in table)}
+        columns = tuple(column for column in present if column not in empty)
         trivials = [r.trivial for r in own if r.trivial is not None]
         sections.append(
             Section(
@@ -113,9 +120,11 @@ def summarise(records: Sequence[Record]) -> list[Section]:
     return sections
 
 
+#: Columns that are left out where no trial was measured.
+_COST = ("× forward", "× bptt", "MFLOP/step", "algorithm kB")
 _ORDER = (
-    *("rule", "backend", "seeds", "test score", "normalised", "steps/s", "train s", "compile s"),
-    *("segment", "batch", "status"),
+    *("rule", "backend", "seeds", "test score", "normalised", "steps/s", "× forward", "× bptt", "train s"),
+    *("compile s", "MFLOP/step", "algorithm kB", "segment", "batch", "status"),
 )
 
 
@@ -130,8 +139,8 @@ def _row(label: str, family: Sequence[Record], seeds: set[int]) -> dict[str, str
     def values(name: str) -> list[float]:
         return [value for record in family if (value := getattr(record, name)) is not None]
 
-    def median(name: str, form: str) -> str:
-        return format(statistics.median(values(name)), form) if values(name) else _MISSING
+    def median(name: str, form: str, scale: float = 1.0) -> str:
+        return format(statistics.median(values(name)) * scale, form) if values(name) else _MISSING
 
     return {
         "rule": label,
@@ -140,8 +149,12 @@ def _row(label: str, family: Sequence[Record], seeds: set[int]) -> dict[str, str
         "test score": _spread(values("test_score"), ".4g"),
         "normalised": _spread(values("normalised_score"), ".3f"),
         "steps/s": median("steps_per_second", ",.0f"),
+        "× forward": median("ratio_forward", ".3g"),
+        "× bptt": median("ratio_bptt", ".3g"),
         "train s": median("train_seconds", ".2f"),
         "compile s": median("compile_seconds", ".2f"),
+        "MFLOP/step": median("flops_per_step", ".3g", 1e-6),
+        "algorithm kB": median("algorithm_bytes", ",.4g", 1e-3),
         "segment": str(trial.segment),
         "batch": str(trial.batch),
         "status": f"stale ({reason}): {status}" if reason else status,
@@ -186,10 +199,13 @@ def _variant(record: Record, group: Sequence[list[Record]]) -> list[str]:
 def render(records: Sequence[Record], form: str) -> str:
     """The table as text: `markdown` and `latex` with a row a rule, `csv` and `json` with a row a trial.
 
-    `scores` is one Markdown table of test scores for all tasks.
+    `scores` is one Markdown table of test scores for all tasks; `environments` has, as JSON, each environment once by
+    the id that the column `environment` of a row names.
 
     Raises `UsageError` for a format that is not known. `rich` is printed by `print_rich`.
     """
+    if form == "environments":
+        return json.dumps(environments(records), indent=1, sort_keys=True) + "\n"
     if form == "json":
         return json.dumps(rows(records), indent=1) + "\n"
     if form == "csv":
@@ -226,7 +242,16 @@ def _scores(sections: Sequence[Section]) -> str:
 
 
 #: Left out of a terminal's table, in this order, where that is too narrow.
-_DISPENSABLE = ("compile s", "batch", "segment", "train s")
+_DISPENSABLE = (
+    "compile s",
+    "batch",
+    "segment",
+    "MFLOP/step",
+    "algorithm kB",
+    "train s",
+    "× bptt",
+    "× forward",
+)
 
 
 def print_rich(records: Sequence[Record], console: Any) -> None:

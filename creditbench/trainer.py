@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import os
 import sys
 import time
 import traceback
@@ -19,7 +19,10 @@ from creditbench.cell import Cell
 from creditbench.environment import fingerprint
 from creditbench.errors import UsageError
 from creditbench.learner import Batch, Decorrelated, Estimate
-from creditbench.ops import Outer, make_ops
+from creditbench.measure.cost import figures
+from creditbench.measure.memory import DevicePeak, ProcessPeak
+from creditbench.measure.update import Update
+from creditbench.ops import Ops, Outer, make_ops
 from creditbench.optimizers import make_optimizer
 from creditbench.record import Point, Record
 from creditbench.task import Sequences, Task
@@ -27,6 +30,8 @@ from creditbench.trial import Trial
 
 #: Part of the way from trivial to solved at which a trial counts as having reached its target.
 TARGET = 0.9
+#: Seconds of blocks from which a trial's ratios are taken, once for trials whose cost is the same.
+MEASURE_SECONDS = 1.0
 
 Progress = Callable[[Trial, float], None]  #: trial, part of its budget that is done
 
@@ -47,7 +52,7 @@ def run_trials(
         raise ValueError("trials that run together may differ in nothing but their seed")
     program = Program(trials[0])
     for group in [list(trials)] if together and program.ops.name == "jax" else [[trial] for trial in trials]:
-        started, clock = datetime.now(UTC), time.perf_counter()
+        started, clock, load = datetime.now(UTC), time.perf_counter(), os.getloadavg()[0]
         try:
             outcomes = program.train(group, progress or (lambda *_: None))
         except UsageError:
@@ -57,20 +62,22 @@ def run_trials(
             outcomes = [{"status": _status_of(error), "status_detail": _one_line(error)}] * len(group)
         duration = time.perf_counter() - clock
         for trial, outcome in zip(group, outcomes, strict=True):
-            yield program.record(trial, started=started, duration=duration, together=len(group), **outcome)
+            yield program.record(
+                trial, started=started, duration=duration, load=load, together=len(group), **outcome
+            )
 
 
 class Program:
     """What trials that differ only in their seed have in common: task, cell, rule, and the compiled programs."""
 
-    def __init__(self, trial: Trial) -> None:
+    def __init__(self, trial: Trial, ops: Ops | None = None) -> None:
         self.trial = trial
         self.task_plugin = registry.find("tasks", trial.task, [trial.task_path] if trial.task_path else [])
         self.plugin = registry.find(
             "learners", trial.learner, [trial.learner_path] if trial.learner_path else []
         )
         self.task: Task = self.task_plugin.cls(**trial.task_parameters)
-        self.ops = make_ops(trial.backend, trial.device, trial.dtype)
+        self.ops = ops or make_ops(trial.backend, trial.device, trial.dtype)
         learner = self.plugin.cls(**trial.hyperparameters)
         decorrelates = trial.decorrelate != "none"
         self.learner = (
@@ -179,10 +186,41 @@ class Program:
                     progress(trials[i], (number + 1) / trial.evaluations)
             if all(run.diverged_at is not None for run in runs):
                 break
-        return [run.outcome(seconds) for run in runs]
+        outcomes = [run.outcome(seconds) for run in runs]
+        if trial.measure:
+            # Last, so that it has no part in the peaks of the training.
+            rate = max((rate for run in runs for rate in run.rates), default=None)
+            outcomes = [outcome | self.cost(rate) for outcome in outcomes]
+        return outcomes
+
+    def cost(self, rate: float | None) -> dict[str, Any]:
+        """The fields of the record that say what an update costs, beside a training that did `rate` steps a second.
+
+        What goes wrong here takes nothing from the training's outcome: it is printed, and the fields are missing.
+        """
+        trial = self.trial
+        update = Update(
+            learner=self.learner.learner if isinstance(self.learner, Decorrelated) else self.learner,
+            cell=self.cell,
+            steps=trial.segment,
+            batch=trial.batch,
+            optimizer=make_optimizer(trial.optimizer, 1e-9),
+            episodes=trial.protocol == "episodes",
+        )
+        try:
+            exact, ratios = figures(self.ops, update, rate or trial.segment, MEASURE_SECONDS)
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            return {}
+        return {
+            "ratio_forward": ratios.forward.median,
+            "ratio_bptt": ratios.bptt.median,
+            "flops_per_step": exact.flops / trial.segment,
+            "algorithm_bytes": exact.algorithm_bytes,
+        }
 
     def record(
-        self, trial: Trial, *, started: datetime, duration: float, together: int, **outcome: Any
+        self, trial: Trial, *, started: datetime, duration: float, load: float, together: int, **outcome: Any
     ) -> Record:
         """The record of one trial."""
         return Record(
@@ -196,6 +234,7 @@ class Program:
             environment=fingerprint(trial.backend),
             started_at=started.isoformat(timespec="seconds"),
             duration_seconds=duration,
+            load=load,
             **outcome,
         )
 
@@ -220,7 +259,7 @@ class _Run:
         self.rates: list[float] = []
         self.best: tuple[float, dict[str, np.ndarray]] | None = None
         self.diverged_at: int | None = None
-        self.peak = _peak_bytes()
+        self.peak, self.device_peak = ProcessPeak(), DevicePeak(program.ops)
 
     def batches(self, first: int) -> Batch:
         """Segments `first` to `first + self.segments`: arrays [S, K, B, ·], weights summing to 1 in each segment."""
@@ -240,6 +279,20 @@ class _Run:
         inputs, targets, weights = arrays
         total = weights.sum(axis=(1, 2), keepdims=True)
         return Batch(inputs, targets, np.divide(weights, total, out=np.zeros_like(weights), where=total > 0))
+
+    def window(self, evaluation: int, steps: int | None) -> Batch:
+        """The segment that comes after that evaluation; on a stream `steps` steps, or a segment's: [K, B, ·]."""
+        if self.trial.protocol == "episodes" or steps is None:
+            first = evaluation * self.segments
+            if self.trial.protocol == "episodes":
+                first = min(first, len(self.order) - self.segments)
+            return Batch(*(x[0] for x in self.batches(first)))
+        length = len(self.train.inputs)
+        if not 0 < steps <= length:
+            raise UsageError(f"steps is {steps}: give 1 to {length}, which a stream of {self.task.id} has")
+        start = evaluation * self.segments * self.trial.segment % (length - steps + 1)
+        inputs, targets, weights = (x[start : start + steps] for x in self.train)
+        return Batch(inputs, targets, weights / max(weights.sum(), 1e-30))
 
     def evaluate(self, params: Any, step: int, seconds: float, loss: float | None) -> None:
         """Add a point to the curve, and keep the weights if they are the best so far."""
@@ -268,7 +321,9 @@ class _Run:
             "trivial": trivial,
             "train_seconds": seconds,
             "steps_per_second": float(np.median(self.rates)) if self.rates else None,
-            "process_peak_bytes": _peak_bytes() - self.peak,
+            "process_peak_bytes": self.peak.bytes(),
+            "process_peak_source": self.peak.source,
+            "device_peak_bytes": self.device_peak.bytes(),
             "curve": tuple(self.curve),
         }
         if self.diverged_at is not None:
@@ -303,6 +358,32 @@ class _Run:
 
     def _better(self, a: float, b: float) -> bool:
         return a < b if self.task.metric_direction == "min" else a > b
+
+
+def train_to(
+    program: Program, points: Sequence[float], steps: int | None
+) -> Iterator[tuple[float, Any, Batch]]:
+    """Train, and stop at each of `points`, parts of the budget: (point, parameters, the batch that comes next).
+
+    A point is moved to the nearest of the trial's evaluations. `steps`: how long the batch of a stream is; None for a
+    segment. The parameters serve until the next point is asked for.
+    """
+    ops, trial = program.ops, program.trial
+    run = _Run(program, trial)
+    keys = ops.split(ops.key(trial.seed), trial.evaluations * run.segments)
+    carry = program.start(trial.seed)
+    done = 0
+    for point in sorted({round(point * trial.evaluations) for point in points}):
+        for number in range(done, point):
+            first, last = number * run.segments, (number + 1) * run.segments
+            xs = ops.from_numpy(run.batches(first)), keys[first:last]
+            carry, losses = program.compiled("block", program.block, carry, xs, donate=(0,))(carry, xs)
+            if not np.isfinite(ops.to_numpy(losses)).all():
+                raise UsageError(
+                    f"training diverged before {point / trial.evaluations:g} of its budget: lower --lr"
+                )
+        done = point
+        yield point / trial.evaluations, carry[0], Batch(*ops.from_numpy(tuple(run.window(done, steps))))
 
 
 def check_estimate(estimate: Any, params: Any) -> None:
@@ -340,9 +421,3 @@ def _status_of(error: Exception) -> str:
 def _one_line(error: Exception) -> str:
     message = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {message}"[:300]
-
-
-def _peak_bytes() -> int:
-    """Peak resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 #: Goes up whenever a change of the harness changes the numbers of a trial.
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 
 
 class Trial(BaseModel):
@@ -48,6 +48,8 @@ class Trial(BaseModel):
     # Where a plug-in outside the shipped folders lies. A place, not a number: no part of the hash.
     task_path: str | None = None
     learner_path: str | None = None
+    #: Whether its cost is measured beside the training. It changes none of the numbers, and is no part of the hash.
+    measure: bool = False
 
     @property
     def id(self) -> str:
@@ -65,7 +67,7 @@ class Trial(BaseModel):
         return self.learner + {"none": "", "hidden": "+D", "both": "+DD"}[self.decorrelate]
 
     def _digest(self, *left_out: str) -> str:
-        values = self.model_dump(exclude={"task_path", "learner_path", *left_out})
+        values = self.model_dump(exclude={"task_path", "learner_path", "measure", *left_out})
         if self.data_sha256 is not None:
             # The same file in another place is the same data.
             values["task_parameters"].pop("data", None)

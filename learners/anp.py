@@ -65,5 +65,4 @@ class ActivityNodePerturbation(Learner):
             grads = cell.gradient(ops, post(a_noisy - a), x, before, post(y_noisy - y), out)
             return Estimate(weight @ losses, grads, {"clean": clean, "noisy": noisy}, hidden=out)
 
-        keys = ops.split(key, batch.weights.shape[0])
-        return sum_over_chunks(ops, cell, chunk, state, batch, keys, chunk_size(batch))
+        return sum_over_chunks(ops, cell, chunk, state, batch, key, chunk_size(batch))

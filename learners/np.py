@@ -85,10 +85,8 @@ class NodePerturbation(Learner):
                     state["trace"] = {k: state["trace"][k] + sums[k] for k in sums}
             return Estimate(weight @ losses, grads, state, hidden=out)
 
-        keys, K = ops.split(key, batch.weights.shape[0]), batch.weights.shape[0]
-        return sum_over_chunks(
-            ops, cell, chunk, state, batch, keys, K if self.credit == "episode" else chunk_size(batch)
-        )
+        size = batch.weights.shape[0] if self.credit == "episode" else chunk_size(batch)
+        return sum_over_chunks(ops, cell, chunk, state, batch, key, size)
 
 
 def per_sequence(xp, cell, shape, xi, x, before, out):

@@ -47,7 +47,7 @@ class ReadoutRLS(Learner):
         identity = ops.from_numpy(np.eye(B))
 
         def step(carry, xs):
-            before, P, W_out, c = carry
+            before, P, W_out, c, loss = carry
             x, target, weight = xs
             _, after = cell.step(ops, params, before, cell.drive(ops, params, x))
             y = ops.linear(after.out, W_out, c)
@@ -63,8 +63,8 @@ class ReadoutRLS(Learner):
             W_out = ops.accumulate(W_out, Outer(e_S, V[:, : cell.hidden]), -1.0)
             if cell.bias:
                 c = c - (e_S.T @ V[:, cell.hidden :])[:, 0]
-            loss = xp.sum(weight * cell.losses(ops, y, target))
-            return (after, P, W_out, c), (loss, after.out if cell.decorrelate != "none" else None)
+            loss = loss + weight @ cell.losses(ops, y, target)
+            return (after, P, W_out, c, loss), after.out if cell.decorrelate != "none" else None
 
         # The weights in hand belong to the caller; the scan updates a copy.
         carry = (
@@ -72,7 +72,8 @@ class ReadoutRLS(Learner):
             xp.asarray(state["P"], copy=True),
             xp.asarray(params["W_out"], copy=True),
             params.get("c"),
+            ops.zeros(()),
         )
-        (end, P, W_out, c), (losses, hidden) = ops.scan(step, carry, batch)
+        (end, P, W_out, c, loss), hidden = ops.scan(step, carry, tuple(batch))
         assigned = {"W_out": W_out, "c": c} if cell.bias else {"W_out": W_out}
-        return Estimate(xp.sum(losses), {}, {"cell": end, "P": P}, assigned=assigned, hidden=hidden)
+        return Estimate(loss, {}, {"cell": end, "P": P}, assigned=assigned, hidden=hidden)

@@ -118,10 +118,8 @@ class WeightPerturbation(Learner):
             state = {"clean": clean, "noisy": noisy} | ({"trace": total} if self.traced else {})
             return Estimate(losses.sum(), grads, state, hidden=out)
 
-        keys, K = ops.split(key, batch.weights.shape[0]), batch.weights.shape[0]
-        return sum_over_chunks(
-            ops, cell, chunk, state, batch, keys, K if credit == "episode" else chunk_size(batch)
-        )
+        size = batch.weights.shape[0] if credit == "episode" else chunk_size(batch)
+        return sum_over_chunks(ops, cell, chunk, state, batch, key, size)
 
 
 def perturb(params, Xi):

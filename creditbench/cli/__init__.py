@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import creditbench
-from creditbench.cli import doctor, figure, listing, run, table
+from creditbench.cli import doctor, figure, gradients, listing, run, scale, table
 from creditbench.errors import UsageError
 
 app = typer.Typer(
@@ -33,6 +33,8 @@ app.add_typer(listing.app, name="list")
 app.command("run")(run.run)
 app.command("table")(table.table)
 app.command("figure")(figure.figure)
+app.command("scale")(scale.scale)
+app.command("gradients")(gradients.gradients)
 app.command("doctor")(doctor.doctor)
 
 

@@ -127,6 +127,13 @@ def run(
         float | None, typer.Option(help="Seconds that a trial may take.  [default: 3600]")
     ] = None,
     together: Annotated[bool, typer.Option("--together", help="Train seeds as one program (JAX).")] = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Beside training: × forward, × bptt, FLOPs and algorithm bytes, in some seconds a rule.",
+        ),
+    ] = True,
     force: Annotated[bool, typer.Option("--force", help="Run trials again that have a record.")] = False,
     retry: Annotated[
         bool,
@@ -185,6 +192,7 @@ def run(
         data=_pairs("--data", data, "weather=WTH.csv"),
         tuned=tuned,
         threads=threads,
+        measure=measure,
     )
     store = Store(results)
     where = make_executor(executor, threads=threads, slots=jobs, timeout=timeout, logs=results / "logs")

@@ -14,7 +14,8 @@ def table(
         str,
         typer.Option(
             "--format",
-            help="rich, markdown, latex: a row a rule; scores: a column a task; csv, json: a row a trial.",
+            help="rich, markdown, latex: a row a rule; scores: a column a task; csv, json: a row a trial; "
+            "environments: what they were made on (JSON), each once.",
         ),
     ] = "rich",
     output: Annotated[Path | None, typer.Option(help="File to write, in place of standard output.")] = None,

@@ -35,18 +35,31 @@ class JaxOps(Ops):
         if jax.tree.leaves(xs)[0].shape[0] == 1:
             carry, y = f(carry, jax.tree.map(lambda x: x[0], xs))
             return carry, jax.tree.map(lambda y: y[None], y)
-        return jax.lax.scan(f, carry, xs, reverse=reverse)
+        squeezed = jax.tree.map(_squeeze, xs)
+
+        def step(carry, x):
+            return f(carry, jax.tree.map(lambda x, whole: x.reshape(whole.shape[1:]), x, xs))
+
+        return jax.lax.scan(step, carry, squeezed, reverse=reverse)
 
     def scan_chunks(self, f, carry, xs, size):
         length = jax.tree.leaves(xs)[0].shape[0]
-        whole = length // size * size
+        whole = length // size
+        squeezed = jax.tree.map(_squeeze, xs)
+
+        def chunk(carry, start):
+            # Cut out of `xs` where it lies: to scan over `xs` by chunks may copy all of it.
+            def cut(x, whole):
+                return jax.lax.dynamic_slice_in_dim(x, start, size).reshape(size, *whole.shape[1:])
+
+            return f(carry, jax.tree.map(cut, squeezed, xs))
+
         parts = []
         if whole:
-            chunks = jax.tree.map(lambda x: x[:whole].reshape(whole // size, size, *x.shape[1:]), xs)
-            carry, ys = jax.lax.scan(f, carry, chunks)
+            carry, ys = jax.lax.scan(chunk, carry, size * jnp.arange(whole))
             parts.append(jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), ys))
-        if whole < length:
-            carry, ys = f(carry, jax.tree.map(lambda x: x[whole:], xs))
+        if whole * size < length:
+            carry, ys = f(carry, jax.tree.map(lambda x: x[whole * size :], xs))
             parts.append(ys)
         return carry, jax.tree.map(lambda *ys: jnp.concatenate(ys), *parts)
 
@@ -122,6 +135,14 @@ class JaxOps(Ops):
 
     def zeros(self, shape):
         return jnp.zeros(shape, self._float)
+
+
+def _squeeze(x: jax.Array) -> jax.Array:
+    """`x` without its axes of length 1, the leading one kept.
+
+    Such an axis leaves the memory layout open, and XLA may then carry a copy of the whole of `x` through a loop.
+    """
+    return x.reshape(x.shape[0], *(size for size in x.shape[1:] if size != 1))
 
 
 def _find_device(device: str) -> jax.Device:

@@ -1,0 +1,126 @@
+"""What the verbs that measure share: options, progress, tables, files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from creditbench.errors import UsageError
+
+
+def names(option: str, text: str) -> list[str]:
+    """Names with commas between. Raises `UsageError` where there is none."""
+    found = list(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+    if not found:
+        raise UsageError(f"--{option} is left out: name one or more, with commas between")
+    return found
+
+
+def numbers(option: str, text: str) -> list[int]:
+    """Whole numbers from 1, with commas between, sorted. Raises `UsageError` for others."""
+    try:
+        found = sorted(set(map(int, names(option, text))))
+    except ValueError:
+        found = [0]
+    if found[0] < 1:
+        raise UsageError(
+            f"--{option} is {text!r}: give whole numbers from 1 with commas between, as in 64,128,256"
+        )
+    return found
+
+
+class Rule(NamedTuple):
+    """A learner as a measuring process is told of it."""
+
+    order: tuple[str, str | None, dict[str, Any]]  #: id, path of a user's file, hyper-parameters
+    backends: frozenset[str]
+
+
+def resolve_learners(text: str, settings: Sequence[str] | None, extra: Sequence[str] = ()) -> list[Rule]:
+    """The learners that a user names, with the fields that were set; `extra` are names of none."""
+    from creditbench.cli.run import _pairs
+    from creditbench.grid import resolve_learner
+
+    pairs = _pairs("--set", settings, "anp.sigma=1e-3")
+    rules, used = [], set()
+    for item in names("learner", text):
+        if item in extra:
+            rules.append(Rule((item, None, {}), frozenset()))
+            continue
+        plugin, fields = resolve_learner(item, pairs)
+        used |= {name for name in pairs if name.partition(".")[0] == plugin.id}
+        path = str(plugin.path) if plugin.source == str(plugin.path) else None
+        rules.append(Rule((plugin.id, path, fields), plugin.cls.backends))
+    for name in pairs.keys() - used:
+        raise UsageError(f"--set {name}: no learner of that id is named; write it as in --set anp.sigma=1e-3")
+    return rules
+
+
+@contextlib.contextmanager
+def bars(what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A function to call as each of `total` is done: a bar on a terminal's standard error, else a line each."""
+    if not sys.stderr.isatty():
+        count = 0
+
+        def line(text: str) -> None:
+            nonlocal count
+            count += 1
+            print(f"[{count}/{total}] {text}", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda text: progress.update(task, description=text, advance=1)
+
+
+def show(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows as a table on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for column in rows[0] if rows else ():
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*map(_text, row.values()))
+    Console(width=None if sys.stdout.isatty() else 160).print(table, markup=False)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    if isinstance(value, list | tuple):
+        return " … ".join(map(_text, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def write(folder: Path, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Write each table into a file of that name, which ends in .json or .csv. Raises `UsageError`."""
+    import pandas as pd
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, rows in tables.items():
+            if name.endswith(".json"):
+                text = json.dumps(rows, indent=1) + "\n"
+            else:
+                flat = [
+                    {k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows
+                ]
+                text = pd.DataFrame(flat).to_csv(index=False, lineterminator="\n")
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"output '{folder}' cannot be written ({error.strerror}): name another folder"
+        ) from None

@@ -1,0 +1,128 @@
+"""`creditbench scale`: how cost grows with T, n and B."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def scale(
+    learner: Annotated[
+        str,
+        typer.Option(
+            help="Learners: ids, or paths of Python files, with commas between; forward: a forward pass."
+        ),
+    ] = "",
+    backend: Annotated[str, typer.Option(help="jax, torch, or both with a comma between.")] = "jax,torch",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, gpu, tpu.")] = "cpu",
+    axis: Annotated[str, typer.Option(help="T, n, B, with commas between: what is swept.")] = "T",
+    quantity: Annotated[
+        str, typer.Option(help="time, algorithm_bytes, flops, with commas between.")
+    ] = "time,algorithm_bytes,flops",
+    points: Annotated[
+        str, typer.Option(help="Sizes on the axis, with commas between.  [default: powers of 2]")
+    ] = "",
+    steps: Annotated[int, typer.Option(help="T where it is not swept.")] = 128,
+    hidden: Annotated[int, typer.Option(help="n where it is not swept.")] = 128,
+    batch: Annotated[int, typer.Option(help="B where it is not swept.")] = 1,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A field of a learner, as in tbptt.K=20. Repeatable.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Least time that the blocks of one figure take.")] = 0.3,
+    threads: Annotated[int, typer.Option(help="Threads of the measuring process.")] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for scaling.json, scaling.csv, points.csv and a figure an axis."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The exponents as one JSON array.")] = False,
+) -> None:
+    """Sweep the steps T, the hidden units n or the sequences B; fit exponents of cost; hold them against the claims.
+
+    Exits 1 where a cost grows faster than its rule claims.
+
+    \b
+    Examples:
+      creditbench scale --learner bptt,anp,wp,np,forward --axis T --json
+      creditbench scale --learner bptt,anp --axis T,n --output scaling
+      creditbench scale --learner ./my_rule.py --axis n --quantity flops --points 64,128,256
+    """
+    import sys
+    from json import dumps
+
+    from creditbench.cli.measuring import bars, names, numbers, resolve_learners, show, write
+    from creditbench.doctor import require_device
+    from creditbench.errors import UsageError, unknown
+    from creditbench.figures import scaling as draw
+    from creditbench.measure.process import results
+    from creditbench.measure.scaling import AXES, FORWARD, QUANTITIES, SIZES, claims_of, summarise
+    from creditbench.ops import BACKENDS
+
+    for option, given, known in (
+        ("axis", axis, AXES),
+        ("quantity", quantity, QUANTITIES),
+        ("backend", backend, BACKENDS),
+    ):
+        for name in names(option, given):
+            if name not in known:
+                raise unknown(option, name, known, "creditbench scale --help")
+    if axis.count(",") and points:
+        raise UsageError(f"--points is {points} and --axis is {axis}: name one axis, or leave out --points")
+    fixed = {"T": steps, "n": hidden, "B": batch}
+    for option, value in {"steps": steps, "hidden": hidden, "batch": batch, "threads": threads}.items():
+        if value < 1:
+            raise UsageError(f"--{option} is {value}: give a whole number from 1")
+    if not seconds > 0:
+        raise UsageError(f"--seconds is {seconds}: give a number above 0")
+    rules = resolve_learners(learner, set_, extra=(FORWARD,))
+    quantities, backends = names("quantity", quantity), names("backend", backend)
+    sizes = {name: numbers("points", points) if points else SIZES[name] for name in names("axis", axis)}
+    for values in sizes.values():
+        if len(set(values)) < 2:
+            raise UsageError(f"--points is {points}: an exponent takes two different sizes or more")
+    for name in backends:
+        require_device(name, device)
+
+    found = []
+    total = len(rules) * len(quantities) * len(backends) * sum(map(len, sizes.values()))
+    with bars("figures", total) as advance:
+        for name in backends:
+            able = [rule.order for rule in rules if rule.order[0] == FORWARD or name in rule.backends]
+            for swept, values in sizes.items():
+                order = {"learners": able, "axis": swept, "sizes": values, "fixed": fixed}
+                for point in results(
+                    "scale",
+                    backend=name,
+                    device=device,
+                    threads=threads,
+                    quantities=quantities,
+                    seconds=seconds,
+                    **order,
+                ):
+                    found.append(point | {"backend": name})
+                    advance(f"{point['learner']} {name} {swept}={point['size']} {point['quantity']}")
+    rows = summarise(found, {rule.order[0]: claims_of(*rule.order) for rule in rules})
+    if output is not None:
+        flat = [
+            {k: point[k] for k in ("learner", "backend", "axis", "size", "quantity")}
+            | {"value": sorted(point["values"])[len(point["values"]) // 2], "blocks": len(point["values"])}
+            for point in found
+        ]
+        write(output, {"scaling.json": rows, "scaling.csv": rows, "points.csv": flat})
+        for swept in sizes:
+            for suffix in ("pdf", "png"):
+                draw([p for p in found if p["axis"] == swept], rows, output / f"scaling_{swept}.{suffix}")
+    if json:
+        print(dumps(rows, indent=1))
+    else:
+        show(rows)
+    broken = [row for row in rows if row["held"] is False]
+    for row in broken:
+        print(
+            f"{row['learner']} {row['backend']}: {row['quantity']} grows as {row['axis']}^{row['exponent']:.2f}, "
+            f"claimed {row['claimed']:g}",
+            file=sys.stderr,
+        )
+    if broken:
+        raise typer.Exit(1)

@@ -1,0 +1,129 @@
+"""What one update of a rule costs, in all figures at once, and the verdict on two such costs."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from creditbench.measure import clock, memory, work
+from creditbench.measure.clock import Quartiles
+from creditbench.measure.update import Update, prepare
+from creditbench.ops.base import Ops
+
+#: By how much an exact figure, and the lower quartile of a ratio of times, may grow before the verdict is a loss.
+EXACT_TOLERANCE, TIME_TOLERANCE = 0.01, 0.1
+
+
+class Cost(NamedTuple):
+    """What can be said of an update without a clock; the same on every machine."""
+
+    flops: int  #: of one update, optimiser included
+    bytes: int  #: moved by it; an upper bound, see `work`
+    product_bytes: int  #: moved by its matrix products
+    operations: int  #: equations traced (JAX), operations run (PyTorch)
+    algorithm_bytes: int  #: of one segment's estimate
+
+
+class Verdict(NamedTuple):
+    """Whether a figure of a later version holds against that of an earlier one."""
+
+    figure: str
+    before: float
+    after: float
+    held: bool
+
+
+def cost(ops: Ops, update: Update) -> Cost:
+    """The exact figures of one update."""
+    found = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1))
+    return Cost(
+        found.flops,
+        found.bytes,
+        found.product_bytes,
+        found.operations,
+        memory.algorithm_bytes(ops, update),
+    )
+
+
+class Ratios(NamedTuple):
+    """Paired ratios of the time that a step takes."""
+
+    forward: Quartiles  #: × the same cell's plain forward pass
+    bptt: Quartiles  #: × reverse mode
+
+
+def ratios(
+    ops: Ops, update: Update, steps: int, least: int = clock.BLOCKS, budget: float = clock.SECONDS
+) -> Ratios:
+    """`× forward` and `× bptt` from interleaved blocks of about `steps` steps each, in this process."""
+    runs = {
+        name: prepare(ops, subject, steps)
+        for name, subject in (("rule", update), ("forward", update.forward), ("bptt", update.bptt))
+    }
+    found = clock.interleaved(runs, least, budget)
+    return Ratios(
+        *(
+            clock.ratio(found["rule"], found[name], runs[name].steps / runs["rule"].steps)
+            for name in ("forward", "bptt")
+        )
+    )
+
+
+def compare(
+    ops: Ops,
+    before: Update,
+    after: Update,
+    steps: int,
+    least: int = clock.BLOCKS,
+    budget: float = clock.SECONDS,
+) -> list[Verdict]:
+    """Verdicts on two versions of a rule: the exact figures of each, and the paired ratio of their times.
+
+    Times are compared as a ratio of interleaved blocks; before it counts as a loss its lower quartile must exceed
+    1 + `TIME_TOLERANCE`.
+    """
+    old, new = cost(ops, before), cost(ops, after)
+    verdicts = [
+        Verdict(name, a, b, b <= (1 + EXACT_TOLERANCE) * a)
+        for name, a, b in zip(Cost._fields, old, new, strict=True)
+    ]
+    runs = {"before": prepare(ops, before, steps), "after": prepare(ops, after, steps)}
+    found = clock.interleaved(runs, least, budget)
+    ratio = clock.ratio(found["after"], found["before"], runs["before"].steps / runs["after"].steps)
+    return [*verdicts, Verdict("time ratio", 1.0, ratio.median, ratio.low <= 1 + TIME_TOLERANCE)]
+
+
+def compilations(ops: Ops, update: Update, steps: int) -> int | None:
+    """Programs that XLA compiles for a block called three times: one, unless something is compiled over and over.
+
+    None where nothing says (PyTorch).
+    """
+    if ops.name != "jax":
+        return None
+    import jax
+
+    # What makes the arguments compiles too, and is cached from here on.
+    update.start(ops), update.data(ops, max(1, round(steps / update.steps)))
+    events = 0
+
+    def listen(name: str, *_: object, **__: object) -> None:
+        nonlocal events
+        events += name == "/jax/core/compile/backend_compile_duration"
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        prepare(ops, update, steps)()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return events
+
+
+@cache
+def _remembered(ops: Ops, update: Update, steps: int, budget: float) -> tuple[Cost, Ratios]:
+    return cost(ops, update), ratios(ops, update, steps, least=5, budget=budget)
+
+
+def figures(ops: Ops, update: Update, rate: float, budget: float) -> tuple[Cost, Ratios]:
+    """Exact figures and ratios of a rule of which `rate` steps a second are known, in about `budget` seconds."""
+    # Three programs and some ten rounds share the budget.
+    return _remembered(ops, update, max(update.steps, round(rate * budget / 30)), budget)

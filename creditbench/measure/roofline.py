@@ -1,0 +1,86 @@
+"""How fast a machine can be with a library, and what share of that a rule reaches (Williams et al. 2009).
+
+    least time of an update = max(FLOPs / peak, bytes / bandwidth)         share = least time / time
+
+Peak: float32 products of 1024 x 1024. Bandwidth: a + s b over 16 MB arrays. Bytes are the least that must come from
+memory: where the weights fit into the last cache, weights, data and gradient, once an update; where they do not, or no
+cache is known, the operands and results of all matrix products.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from creditbench.measure import clock
+from creditbench.measure.update import Update
+from creditbench.ops.base import Ops
+
+_GEMM_SIZE = 1024
+_TRIAD_SIZE = 1 << 22
+_REPEATS = 7
+
+
+class Peaks(NamedTuple):
+    """The best of several calls, on this device with these threads."""
+
+    gemm_gflops: float
+    triad_gbytes: float  #: GB/s, three arrays a call
+
+
+def peaks(ops: Ops) -> Peaks:
+    """The peaks of the device of `ops`, in about a second on one thread."""
+    rng = np.random.default_rng(0)
+    square = ops.from_numpy(rng.standard_normal((_GEMM_SIZE, _GEMM_SIZE)) / _GEMM_SIZE)
+    a, b = ops.from_numpy(tuple(rng.standard_normal((2, _TRIAD_SIZE))))
+    product = ops.compile(lambda x: x @ x, square)
+    if ops.name == "jax":
+        add = ops.compile(lambda a, b: ops.accumulate(a, b, 1e-3), a, b, donate=(0,))
+    else:
+
+        def add(a, b):  # one operation, in place
+            return ops.accumulate(a, b, 1e-3)
+
+    total = [a]
+
+    def gemm() -> None:
+        ops.synchronize(product(square))
+
+    def triad() -> None:
+        total[0] = add(total[0], b)
+        ops.synchronize(total[0])
+
+    best = []
+    for run in (gemm, triad):
+        run()
+        best.append(min(clock.seconds(run) for _ in range(_REPEATS)))
+    itemsize = np.dtype(ops.dtype).itemsize
+    return Peaks(2 * _GEMM_SIZE**3 / best[0] / 1e9, 3 * _TRIAD_SIZE * itemsize / best[1] / 1e9)
+
+
+def last_cache_bytes() -> int | None:
+    """The size of the first core's last cache (Linux); None where the system does not say."""
+    sizes = []
+    for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = file.read_text().strip()
+        sizes.append(int(text.rstrip("KMG")) * {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1], 1))
+    return max(sizes, default=None)
+
+
+def least_bytes(update: Update, product_bytes: int, cache: int | None, itemsize: int = 4) -> int:
+    """Bytes that must come from memory in one update, with a last cache of `cache` bytes."""
+    cell = update.cell
+    weights = itemsize * sum(math.prod(shape) for shape in cell.shapes().values())
+    if cache is None or weights > cache:
+        return product_bytes
+    data = itemsize * update.steps * update.batch * (cell.inputs + cell.outputs + 1)
+    return 2 * weights + data
+
+
+def share(peaks: Peaks, flops: float, bytes: float, seconds: float) -> float:
+    """The share of the roofline that `flops` and `bytes` in `seconds` reach."""
+    least = max(flops / (peaks.gemm_gflops * 1e9), bytes / (peaks.triad_gbytes * 1e9))
+    return least / seconds

@@ -1,0 +1,238 @@
+"""How cost grows: one size of the problem is swept, and the exponent of the cost in it is fitted.
+
+    log cost = exponent · log size + constant          least squares over the upper half of the sizes, on a log scale
+
+with a bootstrap interval: sizes are drawn anew, and for times the blocks at each size too. Beside the exponent stands
+the one that the rule claims.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from creditbench import registry
+from creditbench.cell import Cell
+from creditbench.errors import UsageError
+from creditbench.learner import Claims
+from creditbench.measure import clock, memory, work
+from creditbench.measure.update import FORWARD_CLAIMS, Update, prepare
+from creditbench.ops.base import Ops
+
+AXES = ("T", "n", "B")
+QUANTITIES = ("time", "algorithm_bytes", "flops")
+#: The pseudo-learner that is a plain forward pass.
+FORWARD = "forward"
+SIZES = {
+    "T": (64, 128, 256, 512, 1024, 2048, 4096),
+    "n": (16, 32, 64, 128, 256, 512),
+    "B": (1, 2, 4, 8, 16, 32, 64),
+}
+_INPUTS = _OUTPUTS = 2
+#: By how much an exponent may exceed the one claimed: of exact figures claimed constant, of others, of times.
+_CONSTANT, _EXACT, _TIME = 0.05, 0.1, 0.25
+
+
+class Fit(NamedTuple):
+    """An exponent and its 95 % interval."""
+
+    exponent: float
+    low: float
+    high: float
+
+
+def fit(sizes: Sequence[float], values: Sequence[Sequence[float]], draws: int = 2000) -> Fit:
+    """The exponent of `values` in `sizes`; `values` has the measurements at each size, whose median is fitted.
+
+    The upper half of the range counts: the sizes from the geometric middle of the least and the greatest on, but two
+    at least. Raises `UsageError` for fewer than two sizes, and for values that are not positive.
+    """
+    if len(set(sizes)) < 2:
+        raise UsageError(
+            f"points are {', '.join(map(str, sizes))}: an exponent takes two different sizes or more"
+        )
+    if not all(value > 0 for at_size in values for value in at_size):
+        raise UsageError("a cost of 0 has no exponent: measure at greater sizes")
+    order = np.argsort(sizes)
+    middle = math.sqrt(min(sizes) * max(sizes)) * (1 - 1e-9)
+    upper = [i for i in order if sizes[i] >= middle]
+    upper = upper if len(upper) > 1 else list(order[-2:])
+    x = np.log([sizes[i] for i in upper])
+    samples = [np.log(np.asarray(values[i], float)) for i in upper]
+    exponent = _slope(x, np.array([np.median(s) for s in samples]))
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(draws):
+        take = rng.integers(len(upper), size=len(upper))
+        if len(set(take)) > 1:
+            y = [np.median(samples[i][rng.integers(len(samples[i]), size=len(samples[i]))]) for i in take]
+            drawn.append(_slope(x[take], np.array(y)))
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return Fit(exponent, float(low), float(high))
+
+
+def _slope(x: NDArray[Any], y: NDArray[Any]) -> float:
+    centred = x - x.mean()
+    return float(centred @ y / (centred @ centred))
+
+
+# -- claims ----------------------------------------------------------------------------------------------
+
+_SUPERSCRIPTS = {"²": 2.0, "³": 3.0, "⁴": 4.0, "": 1.0}
+#: p = n (n + inputs + 1) parameters; m = n + inputs + 1.
+_POWERS = {"n": {"n": 1.0, "m": 1.0, "p": 2.0}, "T": {"T": 1.0}, "B": {"B": 1.0}}
+
+
+def claimed(claims: Claims, axis: str, quantity: str) -> float | None:
+    """The exponent that a rule claims, of one update on T steps of B sequences; None where it claims none."""
+    if quantity == "algorithm_bytes":
+        return exponent_of(claims.memory_in_T if axis == "T" else claims.memory, axis)
+    # `time` is of one step of one sequence.
+    exponent = exponent_of(claims.time, axis)
+    return None if exponent is None else exponent + (axis != "n")
+
+
+def exponent_of(text: str, axis: str) -> float | None:
+    """The exponent of `axis` in text such as `O(n²p)`, `O(√T n B)`, `O(1)`; None in other text. A sum has its greatest.
+
+    >>> exponent_of("O(n²p)", "n"), exponent_of("O(√T n B)", "T"), exponent_of("O(1)", "B")
+    (4.0, 0.5, 0.0)
+    """
+    inside = re.fullmatch(r"O\((.+)\)", text.strip())
+    if not inside or "log" in text:
+        return None
+    exponents = []
+    for term in inside[1].split("+"):
+        total = 0.0
+        for root, name, power in re.findall(r"(√?)([A-Za-z_]+)([²³⁴]?)", term):
+            known = _POWERS[axis]
+            # Several letters are one name, as `population`, unless each is a symbol, as in `TnB`.
+            letters = [name] if name in known or not set(name) <= set("TnBpmK") else list(name)
+            for i, letter in enumerate(letters):
+                own = _SUPERSCRIPTS[power if i == len(letters) - 1 else ""]
+                total += known.get(letter, 0.0) * own / (2 if root and i == 0 else 1)
+        exponents.append(total)
+    return max(exponents)
+
+
+def held(found: Fit, claim: float | None, axis: str, quantity: str) -> bool | None:
+    """Whether a cost grows no faster than claimed; None where nothing is claimed."""
+    if claim is None:
+        return None
+    if quantity == "time":
+        return found.low <= claim + _TIME
+    if quantity == "algorithm_bytes" and axis == "n":
+        # The gradient has the size of the weights, and no claim counts it.
+        claim = max(claim, 2.0)
+    return found.exponent < claim + (_CONSTANT if claim == 0 else _EXACT)
+
+
+# -- measuring -------------------------------------------------------------------------------------------
+
+
+def claims_of(name: str, path: str | None, hyperparameters: Mapping[str, Any]) -> Claims:
+    """What that rule, so set, claims."""
+    return FORWARD_CLAIMS if name == FORWARD else _learner(name, path, hyperparameters).claims
+
+
+def _learner(name: str, path: str | None, hyperparameters: Mapping[str, Any]) -> Any:
+    return registry.find("learners", name, [path] if path else []).cls(**hyperparameters)
+
+
+def make_update(
+    name: str,
+    path: str | None = None,
+    hyperparameters: Mapping[str, Any] | None = None,
+    *,
+    T: int,
+    n: int,
+    B: int,
+) -> Update:
+    """One update of a rule, or the forward pass where `name` is `FORWARD`, on an episode of T steps of B sequences."""
+    cell = Cell(_INPUTS, n, _OUTPUTS)
+    learner = None if name == FORWARD else _learner(name, path, hyperparameters or {})
+    return Update(learner=learner, cell=cell, steps=T, batch=B)
+
+
+def measure(
+    ops: Ops,
+    *,
+    learners: Sequence[tuple[str, str | None, Mapping[str, Any]]],
+    axis: str,
+    sizes: Sequence[int],
+    fixed: Mapping[str, int],
+    quantities: Sequence[str],
+    seconds: float = clock.SECONDS,
+) -> Iterator[dict[str, Any]]:
+    """The costs at each size: dicts of learner, axis, size, quantity and values, as each is ready."""
+    for name, path, hyperparameters in learners:
+        for size in sizes:
+            update = make_update(name, path, hyperparameters, **{**fixed, axis: size})
+            for quantity in quantities:
+                if quantity == "time":
+                    block = prepare(ops, update, update.steps)
+                    values = clock.blocks(block, budget=seconds)
+                elif quantity == "flops":
+                    values = [
+                        work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1)).flops
+                    ]
+                else:
+                    values = [memory.algorithm_bytes(ops, update)]
+                yield {"learner": name, "axis": axis, "size": size, "quantity": quantity, "values": values}
+
+
+def shares(
+    ops: Ops,
+    *,
+    learners: Sequence[tuple[str, str | None, Mapping[str, Any]]],
+    fixed: Mapping[str, int],
+) -> Iterator[dict[str, Any]]:
+    """Each rule's share of the roofline that its FLOPs and bytes allow."""
+    from creditbench.measure.roofline import last_cache_bytes, least_bytes, peaks, share
+
+    found = peaks(ops)
+    for name, path, hyperparameters in learners:
+        update = make_update(name, path, hyperparameters, **fixed)
+        does = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1))
+        seconds = clock.quartiles(clock.blocks(prepare(ops, update, update.steps))).median
+        yield {
+            "learner": name,
+            "gflops": does.flops / seconds / 1e9,
+            "flops": does.flops,
+            "bytes": does.bytes,
+            "product_bytes": does.product_bytes,
+            "seconds": seconds,
+            "roofline_share": share(
+                found, does.flops, least_bytes(update, does.product_bytes, last_cache_bytes()), seconds
+            ),
+        }
+
+
+def summarise(points: Sequence[Mapping[str, Any]], claims: Mapping[str, Claims]) -> list[dict[str, Any]]:
+    """A row for each learner, backend, axis and quantity of `points`: its exponent beside the claimed one."""
+    groups: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = {}
+    for point in points:
+        key = (point["learner"], point["backend"], point["axis"], point["quantity"])
+        groups.setdefault(key, []).append(point)
+    rows = []
+    for (learner, backend, axis, quantity), group in groups.items():
+        found = fit([p["size"] for p in group], [p["values"] for p in group])
+        claim = claimed(claims[learner], axis, quantity)
+        rows.append(
+            {
+                "learner": learner,
+                "backend": backend,
+                "axis": axis,
+                "quantity": quantity,
+                "exponent": round(found.exponent, 4) + 0.0,
+                "interval": [round(found.low, 4) + 0.0, round(found.high, 4) + 0.0],
+                "claimed": claim,
+                "held": held(found, claim, axis, quantity),
+            }
+        )
+    return rows

@@ -1,0 +1,164 @@
+"""What is measured: updates of one program, as training runs them, on data that cost nothing to make.
+
+A *block* is S segments of K steps of B sequences, one update after each, compiled as one program. The reference
+blocks are the same cell's plain forward pass over as many steps, and reverse mode (`bptt`) under the same optimiser.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from creditbench.cell import Cell
+from creditbench.learner import Batch, Claims, Decorrelated, Estimate, Learner, backpropagate
+from creditbench.ops.base import Ops, Tree
+from creditbench.optimizers import SGD
+
+#: Steps between updates of the reference `bptt` on a stream.
+STREAM_STEPS = 50
+#: What the plain forward pass is: its outputs [T, B, O] are all that it keeps.
+FORWARD_CLAIMS = Claims(forward_only=True, memory_in_T="O(T)", time="O(n²)", memory="O(T B)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReverseMode(Learner):
+    """The reference: backpropagation through time, as `creditbench.learner.backpropagate` has it."""
+
+    id = "bptt"
+    name = "Backpropagation through time"
+    paper = "Werbos 1990, doi:10.1109/5.58337"
+    family = "reverse mode"
+    claims = Claims(unbiased=True, memory_in_T="O(T)", time="O(n²)", memory="O(T n B)")
+
+    def segment(self, ops, cell, params, state, batch, key):
+        estimate = backpropagate(ops, cell, params, state["cell"], batch)
+        return estimate._replace(state={"cell": estimate.state})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """One update of a rule on a segment, or, where `learner` is None, a forward pass over it."""
+
+    learner: Learner | None
+    cell: Cell
+    steps: int  #: K
+    batch: int = 1  #: B
+    optimizer: SGD = field(
+        default_factory=lambda: SGD(lr=1e-9)
+    )  #: so slow that the weights stay what they are
+    episodes: bool = True  #: the state is reset before each segment
+    decorrelation_rate: float = 1e-6
+
+    @property
+    def rule(self) -> Any:
+        """The learner, decorrelated where the cell is."""
+        if self.learner is None or self.cell.decorrelate == "none":
+            return self.learner
+        return Decorrelated(learner=self.learner, rate=self.decorrelation_rate)
+
+    @property
+    def forward(self) -> Update:
+        """The plain forward pass of the same cell over the same segment."""
+        return replace(self, learner=None)
+
+    @property
+    def bptt(self) -> Update:
+        """Reverse mode on the same segment; on a stream, on segments of `STREAM_STEPS`."""
+        steps = self.steps if self.episodes else STREAM_STEPS
+        return replace(self, learner=ReverseMode(), steps=steps)
+
+    # -- programs and their arguments ------------------------------------------------------------
+
+    def data(self, ops: Ops, segments: int, seed: int = 0) -> tuple[Batch, Any]:
+        """Random segments: (batch [S, K, B, ·], keys [S]). Targets are one-hot where the loss is the cross-entropy."""
+        rng = np.random.default_rng([seed, 0xDA7A])
+        shape = (segments, self.steps, self.batch)
+        targets = rng.standard_normal((*shape, self.cell.outputs))
+        if self.cell.loss == "cross_entropy":
+            targets = np.eye(self.cell.outputs)[rng.integers(self.cell.outputs, size=shape)]
+        arrays = (
+            rng.standard_normal((*shape, self.cell.inputs)),
+            targets,
+            np.full(shape, 1 / (self.steps * self.batch)),
+        )
+        return Batch(*ops.from_numpy(arrays)), ops.split(ops.key(seed), segments)
+
+    def start(self, ops: Ops) -> Tree:
+        """(parameters, optimiser's state, learner's state); for a forward pass the parameters alone."""
+        params = ops.from_numpy(self.cell.init(0))
+        if self.learner is None:
+            return params
+        state = self.rule.init(ops, self.cell, params, self.batch)
+        return params, self.optimizer.init(ops, self.cell.trainable(params)), state
+
+    def block(self, ops: Ops) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
+        """The program `(carry, (batch, keys)) -> (carry, losses [S])`; a forward pass has its outputs for losses."""
+        cell, rule, optimizer = self.cell, self.rule, self.optimizer
+
+        def forward(params, xs):
+            inputs = xs[0].inputs
+            return params, cell.run(ops, params, inputs.reshape((-1, *inputs.shape[2:])))
+
+        def update(carry, xs):
+            params, optimizer_state, state = carry
+            batch, key = xs
+            if self.episodes:
+                state = rule.reset(ops, cell, params, state, self.batch)
+            estimate = rule.segment(ops, cell, params, state, batch, key)
+            params, optimizer_state = optimizer.update(ops, params, optimizer_state, estimate.grads)
+            return (params | estimate.assigned, optimizer_state, estimate.state), estimate.loss
+
+        return forward if rule is None else lambda carry, xs: ops.scan(update, carry, xs)
+
+    def estimate(self, ops: Ops) -> tuple[Callable[..., Tree], tuple[Any, ...]]:
+        """The estimate of one segment alone, and arguments for it: (f, (params, state, batch, key)).
+
+        What `f` returns is what an update takes of it: loss, gradients as the rule gives them, state, assigned values;
+        for a forward pass, the outputs.
+        """
+        cell, rule = self.cell, self.rule
+        batch, keys = self.data(ops, 1)
+        batch, key = Batch(*ops.tree_map(lambda x: x[0], tuple(batch))), keys[0]
+        params = ops.from_numpy(cell.init(0))
+        if rule is None:
+            return lambda params, state, batch, key: cell.run(ops, params, batch.inputs), (
+                params,
+                (),
+                batch,
+                key,
+            )
+
+        def f(params, state, batch, key):
+            found: Estimate = rule.segment(ops, cell, params, state, batch, key)
+            return found.loss, found.grads, found.state, found.assigned
+
+        return f, (params, rule.init(ops, cell, params, self.batch), batch, key)
+
+
+class Prepared:
+    """A block, compiled and warm: calling it runs it and waits for it."""
+
+    def __init__(self, ops: Ops, update: Update, segments: int) -> None:
+        self.update, self.ops = update, ops
+        self.segments = segments
+        self.steps = segments * update.steps  #: time steps of one call
+        self._xs, self._carry = update.data(ops, segments), update.start(ops)
+        donate = () if update.learner is None else (0,)
+        clock = time.perf_counter()
+        self._run = ops.compile(update.block(ops), self._carry, self._xs, donate=donate)
+        self()  # what is compiled or recorded at the first call is no part of the steady state
+        self.compile_seconds = time.perf_counter() - clock
+        self()
+
+    def __call__(self) -> None:
+        self._carry, losses = self._run(self._carry, self._xs)
+        self.ops.synchronize((self._carry, losses))
+
+
+def prepare(ops: Ops, update: Update, steps: int) -> Prepared:
+    """A block of about `steps` time steps: at least one segment."""
+    return Prepared(ops, update, max(1, round(steps / update.steps)))
