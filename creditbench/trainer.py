@@ -17,7 +17,7 @@ import creditbench
 from creditbench import registry
 from creditbench.cell import Cell
 from creditbench.environment import fingerprint
-from creditbench.errors import UsageError
+from creditbench.errors import InvalidEstimateError, UsageError, one_line, status_of
 from creditbench.learner import Batch, Decorrelated, Estimate
 from creditbench.ops import Outer, make_ops
 from creditbench.optimizers import make_optimizer
@@ -29,10 +29,6 @@ from creditbench.trial import Trial
 TARGET = 0.9
 
 Progress = Callable[[Trial, float], None]  #: trial, part of its budget that is done
-
-
-class InvalidEstimateError(Exception):
-    """A learner broke the contract of `Learner.segment`."""
 
 
 def run_trials(
@@ -54,7 +50,7 @@ def run_trials(
             raise
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
-            outcomes = [{"status": _status_of(error), "status_detail": _one_line(error)}] * len(group)
+            outcomes = [{"status": status_of(error), "status_detail": one_line(error)}] * len(group)
         duration = time.perf_counter() - clock
         for trial, outcome in zip(group, outcomes, strict=True):
             yield program.record(trial, started=started, duration=duration, together=len(group), **outcome)
@@ -324,22 +320,6 @@ def check_estimate(estimate: Any, params: Any) -> None:
                 raise InvalidEstimateError(
                     f"{kind}[{name!r}] has shape {tuple(shape)}, not {tuple(params[name].shape)}"
                 )
-
-
-def _status_of(error: Exception) -> str:
-    if isinstance(error, InvalidEstimateError):
-        return "invalid"
-    out_of_memory = (
-        isinstance(error, MemoryError)
-        or "out of memory" in str(error).lower()
-        or "RESOURCE_EXHAUSTED" in str(error)
-    )
-    return "oom" if out_of_memory else "crashed"
-
-
-def _one_line(error: Exception) -> str:
-    message = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {message}"[:300]
 
 
 def _peak_bytes() -> int:
