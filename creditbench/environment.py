@@ -24,7 +24,10 @@ _VARYING = "host"  #: the key of what changes from trial to trial
 _COMMON = ("array-api-compat", "numpy", "scipy", "pandas", "scikit-learn", "datasets", "pydantic", "psutil")
 _OWN = {"jax": ("jax", "jaxlib", "ml-dtypes", "opt-einsum"), "torch": ("torch", "triton")}
 #: A framework's device code comes in packages of its own.
-_DEVICE_PREFIXES = {"jax": ("jax-cuda", "jax-rocm", "nvidia-", "libtpu"), "torch": ("nvidia-", "pytorch-triton")}
+_DEVICE_PREFIXES = {
+    "jax": ("jax-cuda", "jax-rocm", "nvidia-", "libtpu"),
+    "torch": ("nvidia-", "pytorch-triton"),
+}
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "XLA_FLAGS")
 _SECONDS = 10.0  # that a command may take
 
@@ -110,7 +113,10 @@ def _precision(backend: str) -> dict[str, Any] | None:
     if framework is None:
         return None
     if backend == "jax":
-        return {"matmul": framework.config.jax_default_matmul_precision, "x64": framework.config.jax_enable_x64}
+        return {
+            "matmul": framework.config.jax_default_matmul_precision,
+            "x64": framework.config.jax_enable_x64,
+        }
     return {
         "matmul": framework.get_float32_matmul_precision(),
         "tf32_matmul": framework.backends.cuda.matmul.allow_tf32,

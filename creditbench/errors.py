@@ -7,7 +7,14 @@ from collections.abc import Iterable
 from typing import Literal
 
 #: What libraries say when memory is refused, in lower case. Not all of them raise MemoryError.
-_NO_MEMORY = ("out of memory", "resource_exhausted", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+_NO_MEMORY = (
+    "memoryerror",
+    "out of memory",
+    "resource_exhausted",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+)
 
 
 class UsageError(Exception):

@@ -44,6 +44,7 @@ def run_trials(
     program = Program(trials[0])
     for group in [list(trials)] if together and program.ops.name == "jax" else [[trial] for trial in trials]:
         started, clock = datetime.now(UTC), time.perf_counter()
+        environment = fingerprint(trials[0].backend, trials[0].device)
         try:
             outcomes = program.train(group, progress or (lambda *_: None))
         except UsageError:
@@ -53,6 +54,7 @@ def run_trials(
             outcomes = [{"status": status_of(error), "status_detail": one_line(error)}] * len(group)
         duration = time.perf_counter() - clock
         for trial, outcome in zip(group, outcomes, strict=True):
+            outcome = outcome | {"environment": environment}
             yield program.record(trial, started=started, duration=duration, together=len(group), **outcome)
 
 
@@ -189,7 +191,6 @@ class Program:
             metric_direction=self.task.metric_direction,
             trained_together=together,
             compile_seconds=self.compile_seconds,
-            environment=fingerprint(trial.backend),
             started_at=started.isoformat(timespec="seconds"),
             duration_seconds=duration,
             **outcome,

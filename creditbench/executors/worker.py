@@ -1,8 +1,8 @@
 """A process that runs jobs, one after another: `python -m creditbench.executors.worker FD LIFE`.
 
 It is two processes. The *guard*, which the parent has started, forks the *worker* before anything heavy is imported,
-adopts whatever the worker leaves behind, and waits. When the worker has ended, or when LIFE, a pipe that nobody writes
-to, is closed because the parent ended (however it ended), the guard kills everything below it and ends as the worker did.
+adopts whatever the worker's children leave behind, and waits. When the worker has ended, or when the parent has (which
+closes LIFE, a pipe that nobody writes to), the guard kills everything below it, and ends as the worker did.
 
 Standard input: one line of JSON with settings, then one a job. Messages leave by the file descriptor FD, a line of
 JSON each: `ready` once the framework is imported, then for each job `started`, `progress`, `record` or `failed`, and
@@ -118,10 +118,9 @@ def _work(jobs: IO[str], pipe: IO[str]) -> None:
     if settings["cores"]:
         # Before any library counts the cores that it may use.
         os.sched_setaffinity(0, settings["cores"])
-    with contextlib.suppress(OSError):
-        # When the system runs out of memory, it ends this process and not the parent.
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("500")
+    # When the system runs out of memory, it is to end this process and not the parent.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
     from creditbench import registry
