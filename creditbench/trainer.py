@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 import traceback
@@ -19,6 +18,7 @@ from creditbench.cell import Cell
 from creditbench.environment import fingerprint
 from creditbench.errors import InvalidEstimateError, UsageError, one_line, status_of
 from creditbench.learner import Batch, Decorrelated, Estimate
+from creditbench.memory import peak_bytes, settle
 from creditbench.ops import Outer, make_ops
 from creditbench.optimizers import make_optimizer
 from creditbench.record import Point, Record
@@ -217,7 +217,7 @@ class _Run:
         self.rates: list[float] = []
         self.best: tuple[float, dict[str, np.ndarray]] | None = None
         self.diverged_at: int | None = None
-        self.peak = _peak_bytes()
+        self.memory = settle()
 
     def batches(self, first: int) -> Batch:
         """Segments `first` to `first + self.segments`: arrays [S, K, B, ·], weights summing to 1 in each segment."""
@@ -265,7 +265,7 @@ class _Run:
             "trivial": trivial,
             "train_seconds": seconds,
             "steps_per_second": float(np.median(self.rates)) if self.rates else None,
-            "process_peak_bytes": _peak_bytes() - self.peak,
+            "process_peak_bytes": peak_bytes() - self.memory,
             "curve": tuple(self.curve),
         }
         if self.diverged_at is not None:
@@ -321,9 +321,3 @@ def check_estimate(estimate: Any, params: Any) -> None:
                 raise InvalidEstimateError(
                     f"{kind}[{name!r}] has shape {tuple(shape)}, not {tuple(params[name].shape)}"
                 )
-
-
-def _peak_bytes() -> int:
-    """Peak resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

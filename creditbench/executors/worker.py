@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import json
 import os
 import select
@@ -24,7 +23,7 @@ import traceback
 from typing import IO, Any, NoReturn
 
 _PROGRESS_SECONDS = 0.2  # between two reports
-_KEPT_BYTES = 256 << 20  # growth since the start at which compiled functions are forgotten
+_KEPT_BYTES = 128 << 20  # growth since the start at which compiled functions are forgotten
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -125,19 +124,20 @@ def _work(jobs: IO[str], pipe: IO[str]) -> None:
 
     from creditbench import registry
     from creditbench.environment import fingerprint
-    from creditbench.ops import make_ops
+    from creditbench.memory import reset_peak, resident_bytes, settle
     from creditbench.trainer import run_trials  # noqa: F401 - imported once, before the first job
 
     backend = settings["backend"]
-    make_ops(backend)
-    registry.load("tasks"), registry.load("learners")
-    base = _resident_bytes()
-    _send(pipe, ready=os.getpid(), resets=_reset_peak(), environment=fingerprint(backend, settings["device"]))
+    registry.load("tasks")
+    registry.load("learners")
+    _warm_up(backend)
+    base = settle()
+    _send(pipe, ready=os.getpid(), resets=reset_peak(), environment=fingerprint(backend, settings["device"]))
     for line in jobs:
         job = json.loads(line)
         _run(job, pipe)
         _tidy(backend, base)
-        _send(pipe, done=[trial["seed"] for trial in job["trials"]], grown=_resident_bytes() - base)
+        _send(pipe, done=[trial["seed"] for trial in job["trials"]], grown=resident_bytes() - base)
 
 
 def _run(job: dict[str, Any], pipe: IO[str]) -> None:
@@ -155,12 +155,9 @@ def _run(job: dict[str, Any], pipe: IO[str]) -> None:
 
     trials = [Trial.model_validate(values) for values in job["trials"]]
     _send(pipe, started=trials[0].id)
-    _reset_peak()
     try:
         for record in run_trials(trials, progress, job["together"]):
             _write(pipe, f'{{"record": {record.model_dump_json()}}}')
-            _trim()
-            _reset_peak()
     except Exception as error:
         # What goes wrong outside the training of one seed concerns all of them alike.
         traceback.print_exc(file=sys.stderr)
@@ -169,36 +166,34 @@ def _run(job: dict[str, Any], pipe: IO[str]) -> None:
 
 def _tidy(backend: str, base: int) -> None:
     """Give back what the job has left, so that the next one starts as the first one did."""
-    gc.collect()
-    _trim()
-    if backend == "jax" and _resident_bytes() - base > _KEPT_BYTES:
+    from creditbench.memory import resident_bytes, settle
+
+    settle()
+    if backend == "jax" and resident_bytes() - base > _KEPT_BYTES:
         import jax
 
         jax.clear_caches()
-        gc.collect()
-        _trim()
+        settle()
 
 
-def _trim() -> None:
-    """Return free memory to the system, so that the next trial's growth is its own (glibc)."""
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+def _warm_up(backend: str) -> None:
+    """Have the framework load what it loads when first used, so that no trial's figures hold it."""
+    import numpy as np
 
+    from creditbench.cell import Cell
+    from creditbench.learner import Batch, backpropagate
+    from creditbench.ops import make_ops
 
-def _reset_peak() -> bool:
-    """Set this process's peak of resident memory to what is resident now; whether that can be done (Linux)."""
-    try:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-    except OSError:
-        return False
-    return True
+    ops, cell = make_ops(backend), Cell(2, 16, 2)
+    params, ones = ops.from_numpy(cell.init(0)), np.ones((3, 4, 2))
+    batch = Batch(*ops.from_numpy((ones, ones, ones[..., 0])))
 
+    def gradients(params, batch):
+        estimate = backpropagate(ops, cell, params, cell.start(ops, 4), batch)
+        loss = ops.value_and_grad(lambda params: ops.xp.sum(cell.run(ops, params, batch.inputs) ** 2))
+        return estimate.loss, loss(params)
 
-def _resident_bytes() -> int:
-    import psutil
-
-    return psutil.Process().memory_info().rss
+    ops.synchronize(ops.compile(gradients, params, batch)(params, batch))
 
 
 def _send(pipe: IO[str], **message: Any) -> None:

