@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import select
@@ -131,7 +132,9 @@ def _work(jobs: IO[str], pipe: IO[str]) -> None:
     registry.load("tasks")
     registry.load("learners")
     _warm_up(backend)
-    base = settle()
+    settle()
+    gc.freeze()  # a framework is some 10⁵ objects, which no later collection has to look at
+    base = resident_bytes()
     _send(pipe, ready=os.getpid(), resets=reset_peak(), environment=fingerprint(backend, settings["device"]))
     for line in jobs:
         job = json.loads(line)
