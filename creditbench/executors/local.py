@@ -345,9 +345,8 @@ class _Worker:
         """Whether it may take another job."""
         return (
             self.kind.builtin
-            and self.done
+            and self.done  # which a trial that fails prevents
             and self.verdict is None
-            and not self.failed
             and not self.buffer
             and self.resets  # else the memory figure of a trial would be that of all before it
             and self.jobs < _JOBS

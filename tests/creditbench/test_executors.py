@@ -230,8 +230,8 @@ def test_what_does_harm_costs_one_trial_and_leaves_no_process(marked, tmp_path):
         "says+exits": ("crashed", "exit code 3: two | three | four"),
         "killed": ("crashed", "killed by SIGKILL"),
         "segfault": ("crashed", "killed by SIGSEGV"),
-        "kills_group": ("crashed", "killed by SIGKILL"),
-        "kills_guard+sleeps": ("crashed", "killed by SIGKILL"),
+        "daemon+kills_group": ("crashed", "killed by SIGKILL"),
+        "forks+kills_guard+sleeps": ("crashed", "killed by SIGKILL"),
         "forks": ("ok", ""),
         "forks+daemon+exits": ("crashed", "exit code 3"),
     }
@@ -354,10 +354,12 @@ def test_a_users_rule_and_what_follows_a_failure_have_workers_of_their_own(monke
     _, seen = run_and_watch([Job((trial,)) for trial in (good[0], own[0], own[1], good[1])])
     first, second, third, last = seen
     assert first < second and first < third and first == last and not (second & third) - first
-    broken = good[1].model_copy(update={"optimizer": "no_such"})
-    records, seen = run_and_watch([Job((trial,)) for trial in (good[0], broken, good[2])])
-    assert [record.status for record in records] == ["ok", "crashed", "ok"]
-    assert not seen[0] & seen[2]
+    no_such = good[1].model_copy(update={"optimizer": "no_such"})
+    too_large = good[1].model_copy(update={"hidden": 10**7})
+    records, seen = run_and_watch([Job((trial,)) for trial in (good[0], no_such, too_large, good[2])])
+    assert [record.status for record in records] == ["ok", "crashed", "oom", "ok"]
+    assert "Unable to allocate" in records[2].status_detail
+    assert not seen[0] & seen[2] and not seen[2] & seen[3]
 
 
 @pytest.mark.parametrize(("bound", "value"), [("_JOBS", 1), ("_GROWTH", 0)])
