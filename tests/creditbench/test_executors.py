@@ -221,12 +221,11 @@ def harm(*ways: str, **options) -> list[Trial]:
 
 
 def test_what_does_harm_costs_one_trial_and_leaves_no_process(marked, tmp_path):
-    """One slot, so that a good trial follows each bad one; the good ones share a worker."""
+    """One slot, so that a good trial follows each bad one. A rule that hangs is among those of the test before."""
     expected = {
         "allocates": ("oom", "of memory taken, over the limit of 1 GB"),
         "fork_allocates": ("oom", "of memory taken, over the limit of 1 GB"),
         "no_memory": ("oom", "Unable to allocate"),
-        "says+sleeps": ("timeout", "no result within 8 s"),
         "says+exits": ("crashed", "exit code 3: two | three | four"),
         "killed": ("crashed", "killed by SIGKILL"),
         "segfault": ("crashed", "killed by SIGSEGV"),
@@ -237,7 +236,7 @@ def test_what_does_harm_costs_one_trial_and_leaves_no_process(marked, tmp_path):
     }
     bad, good = harm(*expected), trials("bptt", seeds=tuple(range(len(expected))))
     jobs = [Job((trial,)) for pair in zip(bad, good, strict=True) for trial in pair]
-    executor = make_executor("local", slots=1, timeout=8.0, memory_limit=1e9, logs=tmp_path)
+    executor = make_executor("local", slots=1, timeout=120.0, memory_limit=1e9, logs=tmp_path)
     before = psutil.Process().children(recursive=True)
     records = list(executor.run(jobs))
     assert [record.trial for record in records] == [job.trials[0] for job in jobs]
