@@ -1,9 +1,20 @@
-"""Errors that are the user's to mend."""
+"""Errors that are the user's to mend, and what an error makes of a trial."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal
+
+#: What libraries say when memory is refused, in lower case. Not all of them raise MemoryError.
+_NO_MEMORY = (
+    "memoryerror",
+    "out of memory",
+    "resource_exhausted",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+)
 
 
 class UsageError(Exception):
@@ -11,6 +22,32 @@ class UsageError(Exception):
 
     The command line prints the message and exits with status 2.
     """
+
+
+class InvalidEstimateError(Exception):
+    """A learner broke the contract of `Learner.segment`."""
+
+
+def status_of(error: BaseException) -> Literal["invalid", "oom", "crashed"]:
+    """The status of a trial that `error` ended."""
+    if isinstance(error, InvalidEstimateError):
+        return "invalid"
+    return "oom" if isinstance(error, MemoryError) or tells_of_no_memory(str(error)) else "crashed"
+
+
+def tells_of_no_memory(text: str) -> bool:
+    """Whether a library's message says that memory was refused.
+
+    >>> tells_of_no_memory("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+    True
+    """
+    return any(words in text.lower() for words in _NO_MEMORY)
+
+
+def one_line(error: BaseException) -> str:
+    """The error's class and the first line of its message, for `Record.status_detail`."""
+    message = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {message}"[:300]
 
 
 def unknown(kind: str, value: str, known: Iterable[str], see: str) -> UsageError:

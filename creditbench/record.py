@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from creditbench.environment import environment_id
 from creditbench.trial import Trial
 
-#: 2: cost beside training (ratios, FLOPs, algorithm bytes, device peak, load), and whose peak `process_peak_bytes` is.
+#: 2: cost beside training (ratios, FLOPs, algorithm bytes, device peak), and whose peak `process_peak_bytes` is.
 SCHEMA_VERSION = 2
 
 Status = Literal["ok", "diverged", "timeout", "oom", "crashed", "invalid"]
@@ -67,7 +67,6 @@ class Record(BaseModel):
     environment: dict[str, Any] = {}
     started_at: str = ""  #: UTC, ISO 8601
     duration_seconds: float | None = None
-    load: float | None = None  #: the host's load of the last minute when the trial started
 
     @model_validator(mode="before")
     @classmethod
@@ -81,8 +80,8 @@ class Record(BaseModel):
 
     @property
     def environment_id(self) -> str:
-        """Eight hexadecimal digits of the sha256 of `environment`: the same for records made on the same."""
-        return hashlib.sha256(json.dumps(self.environment, sort_keys=True).encode()).hexdigest()[:8]
+        """The same for records that were made on the same machine, versions and settings."""
+        return environment_id(self.environment)
 
     def row(self) -> dict[str, Any]:
         """The record as one flat row of a table; nested values as JSON."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from creditbench.errors import unknown
 from creditbench.record import Record
+from creditbench.environment import constant
 from creditbench.store import stale
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
 
 def environments(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
     """What the records were made on, each environment once, by its id."""
-    return {record.environment_id: record.environment for record in records}
+    return {record.environment_id: constant(record.environment) for record in records}
 
 
 @dataclasses.dataclass(frozen=True)

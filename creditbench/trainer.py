@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import traceback
@@ -17,7 +16,7 @@ import creditbench
 from creditbench import registry
 from creditbench.cell import Cell
 from creditbench.environment import fingerprint
-from creditbench.errors import UsageError
+from creditbench.errors import InvalidEstimateError, UsageError, one_line, status_of
 from creditbench.learner import Batch, Decorrelated, Estimate
 from creditbench.measure.cost import figures
 from creditbench.measure.memory import DevicePeak, ProcessPeak
@@ -36,10 +35,6 @@ MEASURE_SECONDS = 1.0
 Progress = Callable[[Trial, float], None]  #: trial, part of its budget that is done
 
 
-class InvalidEstimateError(Exception):
-    """A learner broke the contract of `Learner.segment`."""
-
-
 def run_trials(
     trials: Sequence[Trial], progress: Progress | None = None, together: bool = False
 ) -> Iterator[Record]:
@@ -52,19 +47,19 @@ def run_trials(
         raise ValueError("trials that run together may differ in nothing but their seed")
     program = Program(trials[0])
     for group in [list(trials)] if together and program.ops.name == "jax" else [[trial] for trial in trials]:
-        started, clock, load = datetime.now(UTC), time.perf_counter(), os.getloadavg()[0]
+        started, clock = datetime.now(UTC), time.perf_counter()
+        environment = fingerprint(trials[0].backend, trials[0].device)
         try:
             outcomes = program.train(group, progress or (lambda *_: None))
         except UsageError:
             raise
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
-            outcomes = [{"status": _status_of(error), "status_detail": _one_line(error)}] * len(group)
+            outcomes = [{"status": status_of(error), "status_detail": one_line(error)}] * len(group)
         duration = time.perf_counter() - clock
         for trial, outcome in zip(group, outcomes, strict=True):
-            yield program.record(
-                trial, started=started, duration=duration, load=load, together=len(group), **outcome
-            )
+            outcome = outcome | {"environment": environment}
+            yield program.record(trial, started=started, duration=duration, together=len(group), **outcome)
 
 
 class Program:
@@ -220,7 +215,7 @@ class Program:
         }
 
     def record(
-        self, trial: Trial, *, started: datetime, duration: float, load: float, together: int, **outcome: Any
+        self, trial: Trial, *, started: datetime, duration: float, together: int, **outcome: Any
     ) -> Record:
         """The record of one trial."""
         return Record(
@@ -231,10 +226,8 @@ class Program:
             metric_direction=self.task.metric_direction,
             trained_together=together,
             compile_seconds=self.compile_seconds,
-            environment=fingerprint(trial.backend),
             started_at=started.isoformat(timespec="seconds"),
             duration_seconds=duration,
-            load=load,
             **outcome,
         )
 
@@ -405,19 +398,3 @@ def check_estimate(estimate: Any, params: Any) -> None:
                 raise InvalidEstimateError(
                     f"{kind}[{name!r}] has shape {tuple(shape)}, not {tuple(params[name].shape)}"
                 )
-
-
-def _status_of(error: Exception) -> str:
-    if isinstance(error, InvalidEstimateError):
-        return "invalid"
-    out_of_memory = (
-        isinstance(error, MemoryError)
-        or "out of memory" in str(error).lower()
-        or "RESOURCE_EXHAUSTED" in str(error)
-    )
-    return "oom" if out_of_memory else "crashed"
-
-
-def _one_line(error: Exception) -> str:
-    message = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {message}"[:300]

@@ -118,13 +118,19 @@ def run(
     executor: Annotated[
         str,
         typer.Option(
-            help="local: a fresh process for each trial, or for the seeds of a rule (JAX); inline: this process."
+            help="local: processes of their own, which take one trial after another; inline: this process."
         ),
     ] = "local",
     jobs: Annotated[int | None, typer.Option(help="Processes at a time.  [default: cores / threads]")] = None,
     threads: Annotated[int, typer.Option(help="Threads of a process.")] = 1,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds that a trial may take.  [default: 3600]")
+    ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory that a trial may take, as in 4GB.  [default: nine tenths of all, shared by the processes]"
+        ),
     ] = None,
     together: Annotated[bool, typer.Option("--together", help="Train seeds as one program (JAX).")] = False,
     measure: Annotated[
@@ -163,10 +169,11 @@ def run(
       creditbench run --task mackey_glass --learner bptt,anp,anp+D --preset smoke
       creditbench run --task mackey_glass --learner anp --set anp.sigma=1e-2 --lr 0.01,0.1
       creditbench run --task weather --data weather=WTH.csv --learner ./my_rule.py --backend jax,torch
+      creditbench run --learner ./my_rule.py --jobs 2 --timeout 600 --memory-limit 4GB
       creditbench run --config grid.toml --seed 3,9071
     """
     from creditbench.doctor import require_device
-    from creditbench.executors import make_executor, make_jobs
+    from creditbench.executors import make_executor, make_jobs, read_bytes
     from creditbench.grid import Options, make_grid
     from creditbench.store import Store
 
@@ -195,7 +202,14 @@ def run(
         measure=measure,
     )
     store = Store(results)
-    where = make_executor(executor, threads=threads, slots=jobs, timeout=timeout, logs=results / "logs")
+    where = make_executor(
+        executor,
+        threads=threads,
+        slots=jobs,
+        timeout=timeout,
+        memory_limit=None if memory_limit is None else read_bytes(memory_limit),
+        logs=results / "logs",
+    )
     for name in options.backends:
         require_device(name, device)
     grid = make_grid(options)

@@ -1,15 +1,24 @@
-"""Where trials run: in this process (`inline`), or in fresh processes, several at a time (`local`)."""
+"""Where trials run: in this process (`inline`), or in processes of their own, several at a time (`local`)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from creditbench.errors import UsageError, unknown
-from creditbench.executors.base import Executor, Job, Progress, make_jobs, usable_cores
+from creditbench.executors.base import Executor, Job, Progress, make_jobs, read_bytes, usable_cores
 
 EXECUTORS = ("inline", "local")
 
-__all__ = ["EXECUTORS", "Executor", "Job", "Progress", "make_executor", "make_jobs", "usable_cores"]
+__all__ = [
+    "EXECUTORS",
+    "Executor",
+    "Job",
+    "Progress",
+    "make_executor",
+    "make_jobs",
+    "read_bytes",
+    "usable_cores",
+]
 
 
 def make_executor(
@@ -18,35 +27,42 @@ def make_executor(
     threads: int = 1,
     slots: int | None = None,
     timeout: float | None = None,
+    memory_limit: float | None = None,
     logs: str | Path | None = None,
 ) -> Executor:
     """The executor of that name.
 
     `slots`: processes at a time; None for as many as the usable cores have room for. `timeout`: seconds that a
-    trial may take, None for an hour. `logs`: a folder for what failed trials printed. Raises `UsageError` for a
+    trial may take, None for an hour. `memory_limit`: bytes that it may take, None for nine tenths of the memory that
+    this process may use, over the slots. `logs`: a folder for what failed trials printed. Raises `UsageError` for a
     name that is not known and for numbers that make no sense.
     """
     cores = len(usable_cores())
-    for what, value in (("threads", threads), ("jobs", slots), ("timeout", timeout)):
+    numbers = {"threads": threads, "jobs": slots, "timeout": timeout, "memory limit": memory_limit}
+    for what, value in numbers.items():
         if value is not None and not value > 0:
             raise UsageError(f"{what} is {value}: give a number above 0")
     if threads > cores:
         raise UsageError(f"threads is {threads}: this process may use {cores} cores; give {cores} or fewer")
     if name == "local":
+        from creditbench.environment import usable_memory
         from creditbench.executors.local import LocalExecutor
 
+        slots = slots or max(1, cores // threads)
         return LocalExecutor(
             threads=threads,
-            slots=slots or max(1, cores // threads),
+            slots=slots,
             timeout=3600.0 if timeout is None else timeout,
+            memory_limit=int(memory_limit or 0.9 * usable_memory() / slots),
             logs=Path(logs) if logs is not None else None,
         )
     if name == "inline":
         from creditbench.executors.inline import InlineExecutor
 
-        if timeout is not None or slots not in (None, 1):
+        if timeout is not None or memory_limit is not None or slots not in (None, 1):
             raise UsageError(
-                "the executor 'inline' runs one trial after another to its end: leave out --timeout and --jobs"
+                "the executor 'inline' runs one trial after another to its end: leave out --timeout, --memory-limit "
+                "and --jobs"
             )
         return InlineExecutor(threads=threads)
     raise unknown("executor", name, EXECUTORS, "creditbench run --help")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
+import math
 import os
+import re
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +14,7 @@ from functools import cache
 import creditbench
 from creditbench import registry
 from creditbench.environment import fingerprint
+from creditbench.errors import UsageError
 from creditbench.record import Record, Status
 from creditbench.trial import Trial
 
@@ -39,9 +42,9 @@ class Executor(abc.ABC):
 def make_jobs(trials: Sequence[Trial], *, together: bool = False, slots: int = 1) -> list[Job]:
     """Trials as jobs.
 
-    Under JAX the seeds of a family share one process and so one compilation; where that would leave slots empty, a
-    family is split. PyTorch compiles nothing, so each trial has a process of its own. `together` trains a family as
-    one program (JAX).
+    Under JAX the seeds of a family are one job and share one compilation; where that would leave slots empty, a
+    family is split. PyTorch compiles nothing, so each trial is a job of its own. `together` trains a family as one
+    program (JAX).
     """
     families: dict[str, list[Trial]] = {}
     for trial in trials:
@@ -71,6 +74,40 @@ def thread_environment(threads: int) -> dict[str, str]:
     }
 
 
+def is_builtin(trial: Trial) -> bool:
+    """Whether task and learner are both shipped with the harness."""
+    if trial.task_path or trial.learner_path:
+        return False
+    return all(
+        _plugin(kind, name, None).source == "builtin"
+        for kind, name in (("tasks", trial.task), ("learners", trial.learner))
+    )
+
+
+def read_bytes(text: str) -> int:
+    """`4GB`, `512 MiB` or a plain number as bytes. Raises `UsageError` for anything else.
+
+    >>> read_bytes("4GB"), read_bytes("1.5 KiB")
+    (4000000000, 1536)
+    """
+    parts = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*(?:([kmgt])(i?)b?|b)?", text.strip().lower())
+    if parts is None:
+        raise UsageError(f"memory limit is {text!r}: give bytes with a unit, as in 4GB or 512MiB")
+    number, letter, binary = parts.groups()
+    base = 1024 if binary else 1000
+    return int(float(number) * base ** (" kmgt".index(letter) if letter else 0))
+
+
+def show_bytes(count: float) -> str:
+    """Bytes for a reader.
+
+    >>> show_bytes(4.2e9)
+    '4.2 GB'
+    """
+    power = min(4, max(0, int(math.log10(count) // 3))) if count >= 1 else 0
+    return f"{count / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
 def failure(trial: Trial, status: Status, detail: str, started: datetime, seconds: float) -> Record:
     """The record of a trial that left none itself."""
     task = _plugin("tasks", trial.task, trial.task_path)
@@ -82,7 +119,7 @@ def failure(trial: Trial, status: Status, detail: str, started: datetime, second
         status_detail=detail,
         metric=task.cls.metric,
         metric_direction=task.cls.metric_direction,
-        environment=fingerprint(trial.backend) | {"threads": thread_environment(trial.threads)},
+        environment=fingerprint(trial.backend, trial.device) | {"threads": thread_environment(trial.threads)},
         started_at=started.isoformat(timespec="seconds"),
         duration_seconds=seconds,
     )

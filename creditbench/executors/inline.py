@@ -9,12 +9,13 @@ import traceback
 from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 
+from creditbench.errors import one_line, status_of
 from creditbench.executors.base import Executor, Job, Progress, failure, thread_environment
 from creditbench.record import Record
 
 
 class InlineExecutor(Executor):
-    """No isolation and no time limit: a rule that ends the process ends the run."""
+    """No isolation, no limit of time or memory: a rule that ends the process ends the run."""
 
     def __init__(self, *, threads: int = 1) -> None:
         self.threads = threads
@@ -34,6 +35,6 @@ class InlineExecutor(Executor):
             except Exception as error:
                 # What goes wrong before the first step concerns every seed alike.
                 traceback.print_exc(file=sys.stderr)
-                detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+                seconds = time.perf_counter() - clock
                 for trial in waiting:
-                    yield failure(trial, "crashed", detail, started, time.perf_counter() - clock)
+                    yield failure(trial, status_of(error), one_line(error), started, seconds)

@@ -1,16 +1,16 @@
-"""Isolated processes on this machine, several at a time, each on cores of its own.
+"""Processes on this machine, several at a time, each on cores of its own and warm: it takes one job after another.
 
-Every job gets a fresh Python (`creditbench.executors.worker`) in a session of its own. A rule that crashes, hangs or
-ends its process costs one trial: its record says what happened, and the seeds that were waiting behind it in the
-same process run again, each alone.
-
-The parent is one thread around one selector: a worker is killed by the kernel when the thread that started it ends,
-so that thread must be the one that outlives it.
+A worker (`creditbench.executors.worker`) serves one backend, so that it imports one framework, once. What a trial may
+leave behind reaches no other: a user's plug-in always has a worker of its own for each job, a worker whose trial has
+failed is ended, and so is one that has grown or is old. A rule that crashes, hangs, eats memory or ends its process
+costs one trial: its record says what happened, and the seeds that were waiting behind it run again, each alone.
+A worker that fails before its trial has started is no failure of the rule: the job is given to another one, once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import selectors
@@ -21,106 +21,220 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
 
+import psutil
 from pydantic import ValidationError
 
-from creditbench.executors.base import Executor, Job, Progress, failure, thread_environment, usable_cores
+from creditbench.environment import host
+from creditbench.errors import tells_of_no_memory
+from creditbench.executors.base import (
+    Executor,
+    Job,
+    Progress,
+    failure,
+    is_builtin,
+    show_bytes,
+    thread_environment,
+    usable_cores,
+)
 from creditbench.record import Record, Status
 from creditbench.trial import Trial
 
-_TICK = 0.5  # seconds between two looks at processes that say nothing
+_TICK = 0.1  # seconds between two looks at processes that say nothing
+_TREE_SECONDS = 1.0  # between two looks for processes that a worker has started
+_START_SECONDS = 300.0  # that a worker may take to import its framework
+_END_SECONDS = 15.0  # that a worker may take to end
+_JOBS = 100  # of one worker; then a new one takes its place
+_GROWTH = 256 << 20  # bytes that a worker may have gained over its jobs
+_IDLE = 2  # warm workers that a slot keeps, for as many kinds
 _LONGEST_LINE = 64 << 20
+_LAST_LINES, _LONGEST_DETAIL = 3, 300
 _FAILED = ("crashed", "invalid", "oom", "timeout")
 
 
 class LocalExecutor(Executor):
-    """`slots` processes at a time, each with `threads` threads; `timeout` seconds for a trial.
+    """`slots` processes at a time, each with `threads` threads; `timeout` seconds and `memory_limit` bytes for a trial.
 
-    What a failed trial printed is kept in `logs`, one file a trial, if a folder is named.
+    The bytes are those resident in the worker, its framework and whatever it has started included. What a failed
+    trial printed is kept in `logs`, one file a trial, if a folder is named.
     """
 
-    def __init__(self, *, threads: int, slots: int, timeout: float, logs: Path | None = None) -> None:
-        self.threads, self.slots, self.timeout, self.logs = threads, slots, timeout, logs
+    def __init__(
+        self, *, threads: int, slots: int, timeout: float, memory_limit: int, logs: Path | None = None
+    ) -> None:
+        self.threads, self.slots = threads, slots
+        self.timeout, self.memory_limit, self.logs = timeout, memory_limit, logs
 
     def run(self, jobs: Sequence[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
         """The records as they come in. However the iterator ends, no process is left behind."""
-        waiting, free = deque(jobs), set(range(self.slots))
-        running: set[_Worker] = set()
+        waiting = deque(_Turn(job) for job in jobs)
+        slots = [_Slot(number, self) for number in range(self.slots)]
         with selectors.DefaultSelector() as selector:
             try:
-                while waiting or running:
-                    while waiting and free:
-                        worker = _Worker(waiting.popleft(), min(free), self)
-                        free.remove(worker.slot)
-                        running.add(worker)
-                        selector.register(worker.pipe, selectors.EVENT_READ, worker)
-                    pause = min([_TICK, *(worker.deadline - time.monotonic() for worker in running)])
-                    ready = {key.data for key, _ in selector.select(max(0.0, pause))}
-                    for worker in list(running):
-                        # A grandchild may hold the pipe open, so that the process's end must be looked for too.
-                        ended = worker.process.poll() is not None
-                        if worker in ready or ended:
-                            yield from worker.read(progress)
-                        if ended or worker.over or time.monotonic() > worker.deadline:
-                            selector.unregister(worker.pipe)
-                            failures = worker.finish()
-                            running.remove(worker)
-                            free.add(worker.slot)
-                            waiting.extendleft(Job((trial,)) for trial in reversed(worker.left))
+                while waiting or any(slot.worker for slot in slots):
+                    for turn in _hand_out(waiting, slots):
+                        selector.register(turn.pipe, selectors.EVENT_READ)
+                    busy = [slot.worker for slot in slots if slot.worker]
+                    pause = min([_TICK, *(worker.deadline - time.monotonic() for worker in busy)])
+                    selector.select(max(0.0, pause))
+                    for slot in slots:
+                        if slot.worker is None:
+                            continue
+                        yield from slot.worker.read(progress)
+                        slot.worker.look()
+                        if slot.worker.over:
+                            selector.unregister(slot.worker.pipe)
+                            failures, again = slot.release()
+                            waiting.extendleft(reversed(again))
                             yield from failures
             finally:
-                for worker in running:
-                    worker.kill()
+                _end([worker for slot in slots for worker in slot.workers()])
+
+
+def _hand_out(waiting: deque[_Turn], slots: Sequence[_Slot]) -> Iterator[_Worker]:
+    """Give the jobs, in their order, to slots that are free; rather to one that has a warm worker for it."""
+    while waiting and (free := [slot for slot in slots if slot.worker is None]):
+        kind = _Kind.of(waiting[0].job)
+        slot = min(free, key=lambda slot: (kind not in slot.warm, slot.number))
+        yield slot.take(waiting.popleft())
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A job that waits."""
+
+    job: Job
+    repeated: bool = False  #: the first worker failed before its trial had started
+
+
+class _Kind(NamedTuple):
+    """What a worker is set up for."""
+
+    backend: str
+    device: str
+    dtype: str  #: JAX has one setting of float64 for a whole process
+    builtin: bool  #: else it serves one job
+
+    @classmethod
+    def of(cls, job: Job) -> _Kind:
+        trial = job.trials[0]
+        return cls(trial.backend, trial.device, trial.dtype, is_builtin(trial))
+
+
+class _Slot:
+    """A share of the cores: the worker that is busy on it, and those that are warm."""
+
+    def __init__(self, number: int, executor: LocalExecutor) -> None:
+        self.number, self.executor = number, executor
+        self.worker: _Worker | None = None
+        self.warm: dict[_Kind, _Worker] = {}  #: the one that was busy last comes last
+
+    def workers(self) -> list[_Worker]:
+        return [*self.warm.values(), *([self.worker] if self.worker else [])]
+
+    def take(self, turn: _Turn) -> _Worker:
+        """Have a worker do the job, a warm one if there is one."""
+        kind = _Kind.of(turn.job)
+        worker = self.warm.pop(kind, None)
+        if worker and worker.process.poll() is not None:
+            _end([worker])
+            worker = None
+        self.worker = worker or _Worker(kind, self.number, self.executor)
+        self.worker.give(turn)
+        return self.worker
+
+    def release(self) -> tuple[list[Record], list[_Turn]]:
+        """Free the slot: the records of trials that left none themselves, and what has to run again."""
+        assert self.worker is not None
+        worker, self.worker = self.worker, None
+        failures, again = worker.conclude()
+        if worker.fit:
+            self.warm[worker.kind] = worker
+            spare = [self.warm.pop(kind) for kind in list(self.warm)[:-_IDLE]]
+        else:
+            spare = [worker]
+        _end(spare)
+        return failures, again
 
 
 class _Worker:
-    """One process and its job."""
+    """One process, and the job that it is at."""
 
-    def __init__(self, job: Job, slot: int, executor: LocalExecutor) -> None:
-        self.job, self.slot, self.executor = job, slot, executor
-        self.left = list(job.trials)  #: without a record yet; the first one is under way
-        self.over = False  #: nothing more is to be expected
-        self.broken = ""  #: what was wrong with a message
-        self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `kill`
-        self.pipe, write = os.pipe()
+    def __init__(self, kind: _Kind, slot: int, executor: LocalExecutor) -> None:
+        self.kind, self.executor = kind, executor
+        self.jobs, self.grown, self.resets, self.number = 0, 0, False, 0
+        self.environment: dict[str, Any] | None = None  #: as the process itself sees it, once it is ready
+        self.log: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `_end`
+        fcntl.fcntl(self.log, fcntl.F_SETFL, os.O_APPEND)  # so that it can be emptied between jobs
+        self.pipe, reports = os.pipe()
+        life, self.life = os.pipe()  # closed when this process ends, however it ends
         os.set_blocking(self.pipe, False)
-        self.buffer = b""
-        command = [sys.executable, "-m", "creditbench.executors.worker", str(write)]
         environment = os.environ | thread_environment(executor.threads)
-        if job.trials[0].device == "cpu":
+        if kind.device == "cpu":
             # JAX would else start every platform that it finds, and take memory on it.
             environment.setdefault("JAX_PLATFORMS", "cpu")
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=self.log,
-            stderr=self.log,
-            env=environment,
-            pass_fds=(write,),
-            start_new_session=True,
-        )
-        os.close(write)
-        self._restart_clock()
-        order = {
-            "trials": [trial.model_dump(mode="json") for trial in job.trials],
-            "together": job.together,
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "creditbench.executors.worker", str(reports), str(life)],
+                stdin=subprocess.PIPE,
+                stdout=self.log,
+                stderr=self.log,
+                env=environment,
+                pass_fds=(reports, life),
+                start_new_session=True,
+            )
+        finally:
+            os.close(reports)
+            os.close(life)
+        assert self.process.stdin is not None
+        self.stdin = self.process.stdin.fileno()
+        os.set_blocking(self.stdin, False)
+        settings = {
+            "backend": kind.backend,
+            "device": kind.device,
             "cores": _cores(slot, executor.threads),
-            "parent": os.getpid(),
         }
-        with contextlib.suppress(BrokenPipeError):  # it has ended already, which will be seen
-            assert self.process.stdin is not None
-            self.process.stdin.write(json.dumps(order).encode())
-            self.process.stdin.close()
+        self.buffer, self.unsent = b"", json.dumps(settings).encode() + b"\n"
+        self.family = _Family(self.process.pid)
 
-    def _restart_clock(self) -> None:
-        self.started, self.clock = datetime.now(UTC), time.monotonic()
-        self.deadline = self.clock + self.executor.timeout * (len(self.left) if self.job.together else 1)
+    def give(self, turn: _Turn) -> None:
+        """Start a job."""
+        self.turn, self.job, self.left = turn, turn.job, list(turn.job.trials)
+        self.begun = self.done = self.failed = False  #: failed: one of its trials has
+        self.verdict: tuple[Status, str] | None = None  #: on what is left
+        self.over = False  #: nothing more is to be expected
+        self.log.truncate(0)
+        order = {
+            "trials": [trial.model_dump(mode="json") for trial in self.left],
+            "together": self.job.together,
+        }
+        self.unsent += json.dumps(order).encode() + b"\n"
+        self._push()
+        self._restart_clock(_START_SECONDS)
+
+    def _push(self) -> None:
+        """Send as much of what is unsent as the pipe takes."""
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # its end will be seen
+            while self.unsent:
+                self.unsent = self.unsent[os.write(self.stdin, self.unsent) :]
+
+    def _restart_clock(self, seconds: float) -> None:
+        self.started, self.clock, self.host = datetime.now(UTC), time.monotonic(), host()
+        self.deadline = self.clock + seconds
+        self.log_start = os.fstat(self.log.fileno()).st_size
+
+    def _restart_trial(self) -> None:
+        self._restart_clock(self.executor.timeout * (len(self.left) if self.job.together else 1))
+
+    # -- what it says ----------------------------------------------------------------------------
 
     def read(self, progress: Progress | None) -> Iterator[Record]:
         """Take in what the process has sent: reports go to `progress`, records come out."""
+        self._push()
         while not self.over:
             try:
                 chunk = os.read(self.pipe, 1 << 16)
@@ -128,50 +242,88 @@ class _Worker:
                 return
             self.buffer += chunk
             *lines, self.buffer = self.buffer.split(b"\n")
-            self.over = not chunk or len(self.buffer) > _LONGEST_LINE
             for line in lines:
                 try:
-                    message = json.loads(line)
-                    if "record" not in message:
-                        trial = next(trial for trial in self.left if trial.id == message["trial"])
-                        if progress:
-                            progress(trial, float(message["progress"]))
-                        continue
-                    record = Record.model_validate(message["record"])
-                    if not self.left or record.trial != self.left[0]:
-                        raise ValueError("its record is of another trial")
-                except (ValueError, KeyError, TypeError, StopIteration, ValidationError) as error:
-                    self.broken = " ".join(str(error).split())[:200] or type(error).__name__
-                    self.over = True
-                    break
-                self.left.pop(0)
-                if record.status in _FAILED:
-                    self._keep_log(record.trial)
-                yield record
-                self._restart_clock()
-                self.over = self.over or not self.left
+                    record = self._take(json.loads(line), progress)
+                except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+                    said = " ".join(str(error).split())[:200] or type(error).__name__
+                    self._fail(
+                        "invalid", f"the process sent something that is not a record of its trial: {said}"
+                    )
+                    return
+                if record is not None:
+                    yield record
+                if self.over:
+                    return
+            if not chunk:
+                self.over = True
+            elif len(self.buffer) > _LONGEST_LINE:
+                self._fail("invalid", "the process sent a line without end")
 
-    def finish(self) -> list[Record]:
-        """End the process; the records of what it was at, if it left none. `left` is what has to run again."""
-        if self.left and self.over and not self.broken:
-            # The pipe is closed: the exit status follows.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(5.0)
-        records = []
-        if self.left:
-            status, detail = self._verdict(self.process.poll(), self._last_line())
-            under_way, self.left = (self.left, []) if self.job.together else (self.left[:1], self.left[1:])
-            for trial in under_way:
-                self._keep_log(trial)
-                records.append(failure(trial, status, detail, self.started, time.monotonic() - self.clock))
-        self.kill()
-        return records
+    def _take(self, message: dict[str, Any], progress: Progress | None) -> Record | None:
+        """Take in one message; the record, if it is one. Raises where it is none that can come now."""
+        if "ready" in message:
+            self.number, self.resets = int(message["ready"]), bool(message["resets"])
+            self.environment = dict(message["environment"])
+        elif "done" in message:
+            if self.left:
+                raise ValueError("it is said to be done and is not")
+            self.grown, self.done, self.over = int(message["grown"]), True, True
+        elif not self.left:
+            raise ValueError("all its trials have a record")
+        elif "started" in message:
+            self._require(message["started"] == self.left[0].id)
+            self.begun = True
+            self._restart_trial()
+        elif "progress" in message:
+            trial = next((trial for trial in self.left if trial.id == message["trial"]), None)
+            self._require(trial is not None)
+            if progress and trial:
+                progress(trial, float(message["progress"]))
+        elif "failed" in message:
+            self._require(message["failed"] in _FAILED)
+            self._fail(message["failed"], str(message["detail"]))
+            self.done = True  # what waits behind would fail alike
+        else:
+            record = Record.model_validate(message["record"])
+            self._require(record.trial == self.left[0])
+            self.left.pop(0)
+            if record.status in _FAILED:
+                self._keep_log(record.trial)
+                # Who knows what it left: the seeds behind it go to another worker.
+                self.failed, self.over = True, not self.job.together or not self.left
+            self._restart_trial()
+            return record
+        return None
 
-    def _verdict(self, code: int | None, log: str) -> tuple[Status, str]:
-        if self.broken:
-            return "invalid", f"the process sent something that is not a record of its trial: {self.broken}"
-        if code is None and not self.over:
-            return "timeout", f"no result within {self.executor.timeout:g} s"
+    @staticmethod
+    def _require(right: bool) -> None:
+        if not right:
+            raise ValueError("it is of another trial")
+
+    # -- what it does not say --------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Notice the process's end, the end of its time, and the end of the memory that it may have."""
+        if self.over:
+            return
+        if self.process.poll() is not None:
+            self.over = True
+        elif time.monotonic() > self.deadline:
+            seconds = self.executor.timeout if self.begun else _START_SECONDS
+            self._fail("timeout", f"no result within {seconds:g} s")
+        elif self.begun and (taken := self.family.resident(self.executor.memory_limit)):
+            limit = show_bytes(self.executor.memory_limit)
+            self._fail("oom", f"{show_bytes(taken)} of memory taken, over the limit of {limit}")
+
+    def _fail(self, status: Status, detail: str) -> None:
+        self.verdict, self.over = (status, detail), True
+
+    def _ended(self) -> tuple[Status, str]:
+        """The verdict on a process that has closed its pipe."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_END_SECONDS)
+        code, said = self.process.poll(), self._last_lines()
         if code is None:
             detail = "closed its pipe without a record"
         elif code < 0:
@@ -183,30 +335,110 @@ class _Worker:
             detail = f"exit code {code}"
         else:
             detail = "ended without a record"
-        return "crashed", f"{detail}: {log}" if log else detail
+        status: Status = "oom" if code and tells_of_no_memory(said) else "crashed"
+        return status, f"{detail}: {said}" if said else detail
 
-    def kill(self) -> None:
-        """End the process and everything that it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        with contextlib.suppress(OSError):
-            os.close(self.pipe)
-        self.log.close()
+    # -- the end ---------------------------------------------------------------------------------
 
-    def _last_line(self) -> str:
-        size = self.log.seek(0, os.SEEK_END)
-        self.log.seek(max(0, size - 8192))
-        lines = [line.strip() for line in self.log.read().decode(errors="replace").splitlines()]
-        last = next((line for line in reversed(lines) if line), "")
-        return "".join(c for c in last if c.isprintable())[:300]
+    @property
+    def fit(self) -> bool:
+        """Whether it may take another job."""
+        return (
+            self.kind.builtin
+            and self.done  # which a trial that fails prevents
+            and self.verdict is None
+            and not self.buffer
+            and self.resets  # else the memory figure of a trial would be that of all before it
+            and self.jobs < _JOBS
+            and self.grown < _GROWTH
+        )
+
+    def conclude(self) -> tuple[list[Record], list[_Turn]]:
+        """End the job: the records of what it was at, if that left none, and what has to run again."""
+        self.jobs += 1
+        if not self.left:
+            return [], []
+        if self.failed and self.verdict is None:
+            return [], [_Turn(Job((trial,))) for trial in self.left]
+        status, detail = self.verdict or self._ended()
+        if not self.begun:
+            if not self.turn.repeated:
+                return [], [replace(self.turn, repeated=True)]
+            status, detail = "crashed", f"no worker came as far as the trial, twice: {detail}"
+        alike = self.job.together or self.done or not self.begun
+        under_way, behind = (self.left, []) if alike else (self.left[:1], self.left[1:])
+        seconds, records = time.monotonic() - self.clock, []
+        for trial in under_way:
+            self._keep_log(trial)
+            record = failure(trial, status, detail, self.started, seconds)
+            here = (self.environment or record.environment) | {"host": self.host}
+            records.append(record.model_copy(update={"environment": here}))
+        return records, [_Turn(Job((trial,))) for trial in behind]
+
+    def _printed(self) -> bytes:
+        """What has been printed since the trial began."""
+        size = os.fstat(self.log.fileno()).st_size
+        return os.pread(self.log.fileno(), size - self.log_start, self.log_start)
+
+    def _last_lines(self) -> str:
+        text = self._printed()[-8192:].decode(errors="replace")
+        lines = ["".join(c for c in line if c.isprintable()).strip() for line in text.splitlines()]
+        last = " | ".join([line for line in lines if line][-_LAST_LINES:])
+        return last if len(last) <= _LONGEST_DETAIL else "…" + last[-_LONGEST_DETAIL:]
 
     def _keep_log(self, trial: Trial) -> None:
         if self.executor.logs is None:
             return
         self.executor.logs.mkdir(parents=True, exist_ok=True)
-        self.log.seek(0)
-        (self.executor.logs / f"{trial.id}.log").write_bytes(self.log.read())
+        (self.executor.logs / f"{trial.id}.log").write_bytes(self._printed())
+
+
+class _Family:
+    """A process and all that it has started."""
+
+    def __init__(self, number: int) -> None:
+        self.root = psutil.Process(number)
+        self.members: list[psutil.Process] = []
+        self.looked = -_TREE_SECONDS
+
+    def resident(self, limit: int) -> int:
+        """Bytes resident in all of them if that is more than `limit`, else 0. Pages that they share count once."""
+        if time.monotonic() - self.looked >= _TREE_SECONDS:
+            self.looked = time.monotonic()
+            with contextlib.suppress(psutil.Error):
+                self.members = [self.root, *self.root.children(recursive=True)]
+        taken = self._sum(lambda process: process.memory_info().rss)
+        if taken > limit and len(self.members) > 1 and hasattr(psutil, "LINUX") and psutil.LINUX:
+            taken = self._sum(lambda process: process.memory_full_info().pss)
+        return taken if taken > limit else 0
+
+    def _sum(self, figure: Any) -> int:
+        total = 0
+        for process in self.members:
+            with contextlib.suppress(psutil.Error):  # it has ended
+                total += figure(process)
+        return total
+
+
+def _end(workers: Sequence[_Worker]) -> None:
+    """End the processes and everything that they started. Their guards do it, all at the same time."""
+    for worker in workers:
+        os.close(worker.life)
+    for worker in workers:
+        try:
+            worker.process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+        if worker.number:
+            # For the case that the guard was killed before its worker.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(worker.number, signal.SIGKILL)
+        assert worker.process.stdin is not None
+        with contextlib.suppress(OSError):
+            worker.process.stdin.close()
+        os.close(worker.pipe)
+        worker.log.close()
 
 
 def _cores(slot: int, threads: int) -> list[int]:

@@ -1,36 +1,150 @@
-"""The process that runs one job: `python -m creditbench.executors.worker FD`.
+"""A process that runs jobs, one after another: `python -m creditbench.executors.worker FD LIFE`.
 
-The job comes on standard input as JSON; messages leave by the file descriptor FD, a line of JSON each:
-`{"trial": id, "progress": part}` or `{"record": ...}`. What a learner prints goes elsewhere and cannot be taken for
-either.
+It is two processes. The *guard*, which the parent has started, forks the *worker* before anything heavy is imported,
+adopts whatever the worker's children leave behind, and waits. When the worker has ended, or when the parent has (which
+closes LIFE, a pipe that nobody writes to), the guard kills everything below it, and ends as the worker did.
+
+Standard input: one line of JSON with settings, then one a job. Messages leave by the file descriptor FD, a line of
+JSON each: `ready` once the framework is imported, then for each job `started`, `progress`, `record` or `failed`, and
+`done`. What a learner prints goes elsewhere and cannot be taken for any of them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import json
 import os
+import select
 import signal
 import sys
 import time
-from typing import IO
+import traceback
+from typing import IO, Any, NoReturn
 
 _PROGRESS_SECONDS = 0.2  # between two reports
+_KEPT_BYTES = 128 << 20  # growth since the start at which compiled functions are forgotten
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main() -> None:
-    """Run the job that comes on standard input."""
-    job = json.load(sys.stdin)
-    _end_with(job["parent"])
-    if job["cores"]:
+    """Become the guard, and in a fork the worker."""
+    reports, life = map(int, sys.argv[1:3])
+    wake, wakes = os.pipe()
+    os.set_blocking(wakes, False)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(wakes)
+    guard, worker = os.getpid(), os.fork()
+    if worker:
+        os.close(reports)
+        os.close(0)
+        _guard(worker, life, wake)
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    for descriptor in (wake, wakes, life):
+        os.close(descriptor)
+    os.setsid()  # what a learner does to its process group does not reach the guard
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guard:  # it ended before that was set
+        os._exit(1)
+    os.set_inheritable(reports, False)
+    jobs = os.fdopen(os.dup(0), encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    with os.fdopen(reports, "w", encoding="utf-8") as pipe:
+        _work(jobs, pipe)
+
+
+# -- the guard -------------------------------------------------------------------------------------------
+
+
+def _guard(worker: int, life: int, wake: int) -> NoReturn:
+    """Wait for the end of the worker or of the parent; leave no process behind; end as the worker did."""
+    status: int | None = None
+    while status is None:
+        ready, _, _ = select.select([life, wake], [], [])
+        if life in ready or (wake in ready and signal.SIGTERM in os.read(wake, 4096)):
+            break
+        status = _reap(worker)
+    _end_all(worker)
+    if status is None:
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with contextlib.suppress(OSError):  # SIGKILL's action cannot be set
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def _reap(worker: int) -> int | None:
+    """Take in the children that have ended; the status of the worker, if it is among them."""
+    found = None
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == worker:
+                found = ended[1]
+    return found
+
+
+def _end_all(worker: int) -> None:
+    """Kill every process below this one, what has left the worker's session included (Linux)."""
+    import psutil
+
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(worker, signal.SIGKILL)
+    this, deadline = psutil.Process(), time.monotonic() + 10
+    while (children := this.children(recursive=True)) and time.monotonic() < deadline:
+        for child in children:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+        _reap(worker)
+        time.sleep(0.002)
+
+
+# -- the worker ------------------------------------------------------------------------------------------
+
+
+def _work(jobs: IO[str], pipe: IO[str]) -> None:
+    settings = json.loads(jobs.readline() or "null")
+    if settings is None:  # the parent has gone already
+        return
+    if settings["cores"]:
         # Before any library counts the cores that it may use.
-        os.sched_setaffinity(0, job["cores"])
-    descriptor = int(sys.argv[1])
-    os.set_inheritable(descriptor, False)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as pipe:
+        os.sched_setaffinity(0, settings["cores"])
+    # When the system runs out of memory, it is to end this process and not the parent.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+    from creditbench import registry
+    from creditbench.environment import fingerprint
+    from creditbench.memory import reset_peak, resident_bytes, settle
+    from creditbench.trainer import run_trials  # noqa: F401 - imported once, before the first job
+
+    backend = settings["backend"]
+    registry.load("tasks")
+    registry.load("learners")
+    _warm_up(backend)
+    settle()
+    gc.freeze()  # a framework is some 10⁵ objects, which no later collection has to look at
+    base = resident_bytes()
+    _send(pipe, ready=os.getpid(), resets=reset_peak(), environment=fingerprint(backend, settings["device"]))
+    for line in jobs:
+        job = json.loads(line)
         _run(job, pipe)
+        _tidy(backend, base)
+        _send(pipe, done=[trial["seed"] for trial in job["trials"]], grown=resident_bytes() - base)
 
 
-def _run(job: dict, pipe: IO[str]) -> None:
+def _run(job: dict[str, Any], pipe: IO[str]) -> None:
+    from creditbench.errors import one_line, status_of
     from creditbench.trainer import run_trials
     from creditbench.trial import Trial
 
@@ -40,27 +154,63 @@ def _run(job: dict, pipe: IO[str]) -> None:
         nonlocal reported
         if time.monotonic() - reported > _PROGRESS_SECONDS:
             reported = time.monotonic()
-            _send(pipe, json.dumps({"trial": trial.id, "progress": part}))
+            _send(pipe, trial=trial.id, progress=part)
 
     trials = [Trial.model_validate(values) for values in job["trials"]]
-    for record in run_trials(trials, progress, job["together"]):
-        _send(pipe, f'{{"record": {record.model_dump_json()}}}')
+    _send(pipe, started=trials[0].id)
+    try:
+        for record in run_trials(trials, progress, job["together"]):
+            _write(pipe, f'{{"record": {record.model_dump_json()}}}')
+    except Exception as error:
+        # What goes wrong outside the training of one seed concerns all of them alike.
+        traceback.print_exc(file=sys.stderr)
+        _send(pipe, failed=status_of(error), detail=one_line(error))
 
 
-def _send(pipe: IO[str], line: str) -> None:
+def _tidy(backend: str, base: int) -> None:
+    """Give back what the job has left, so that the next one starts as the first one did."""
+    from creditbench.memory import resident_bytes, settle
+
+    settle()
+    if backend == "jax" and resident_bytes() - base > _KEPT_BYTES:
+        import jax
+
+        jax.clear_caches()
+        settle()
+
+
+def _warm_up(backend: str) -> None:
+    """Have the framework load what it loads when first used, so that no trial's figures hold it."""
+    import numpy as np
+
+    from creditbench.cell import Cell
+    from creditbench.learner import Batch, backpropagate
+    from creditbench.ops import make_ops
+
+    ops, cell = make_ops(backend), Cell(2, 16, 2)
+    params, ones = ops.from_numpy(cell.init(0)), np.ones((3, 4, 2))
+    batch = Batch(*ops.from_numpy((ones, ones, ones[..., 0])))
+
+    def gradients(params, batch):
+        estimate = backpropagate(ops, cell, params, cell.start(ops, 4), batch)
+        loss = ops.value_and_grad(lambda params: ops.xp.sum(cell.run(ops, params, batch.inputs) ** 2))
+        return estimate.loss, loss(params)
+
+    ops.synchronize(ops.compile(gradients, params, batch)(params, batch))
+
+
+def _send(pipe: IO[str], **message: Any) -> None:
+    _write(pipe, json.dumps(message))
+
+
+def _write(pipe: IO[str], line: str) -> None:
     pipe.write(line + "\n")
     pipe.flush()
 
 
-def _end_with(parent: int) -> None:
-    """Have this process killed when its parent ends, however it ends (Linux)."""
+def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
-        import ctypes
-
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before that was set
-        os._exit(1)
+        ctypes.CDLL(None).prctl(option, value)
 
 
 if __name__ == "__main__":

@@ -15,20 +15,13 @@ where one could turn into the other. PyTorch makes a tensor for each operation a
 
 from __future__ import annotations
 
-import contextlib
-import resource
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from creditbench.measure.update import Update
+from creditbench.memory import peak_bytes, settle
 from creditbench.ops.base import Ops
-
-_STATUS = Path("/proc/self/status")
-_CLEAR_REFS = Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # see proc(5)
 
 
 def algorithm_bytes(ops: Ops, update: Update) -> int:
@@ -94,37 +87,18 @@ def _torch_bytes(f: Any, arguments: tuple[Any, ...]) -> int:
 class ProcessPeak:
     """Growth of this process's peak resident memory since the object was made.
 
-    Linux keeps the peak (`VmHWM`) and lets it be set back to the present level, so that a trial's figure is its own
-    even in a process that has run others. Elsewhere, or where that is forbidden, the peak of the whole process so far
-    (`ru_maxrss`) serves: a trial that stays below an earlier one's peak then shows no growth. `source` says which.
+    Where the peak can be set back (`creditbench.memory`), a trial's figure is its own even in a process that has run
+    others. Elsewhere the peak of the whole process so far serves: a trial that stays below an earlier one's peak then
+    shows no growth. `source` says which.
     """
 
     def __init__(self) -> None:
-        self.source = "ru_maxrss"
-        with contextlib.suppress(OSError, KeyError, ValueError):
-            _CLEAR_REFS.write_text(_RESET_PEAK)
-            self._before = _status_bytes("VmRSS")
-            _status_bytes("VmHWM")
-            self.source = "VmHWM"
-        if self.source == "ru_maxrss":
-            self._before = _maximum_resident()
+        self._before, own = settle()
+        self.source = "VmHWM" if own else "ru_maxrss"
 
     def bytes(self) -> int:
         """The growth so far."""
-        peak = _status_bytes("VmHWM") if self.source == "VmHWM" else _maximum_resident()
-        return max(0, peak - self._before)
-
-
-def _status_bytes(name: str) -> int:
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise KeyError(name)
-
-
-def _maximum_resident() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+        return max(0, peak_bytes() - self._before)
 
 
 class DevicePeak:

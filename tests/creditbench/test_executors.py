@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
 from pathlib import Path
 
+import psutil
 import pytest
 
+import creditbench
 from creditbench.errors import UsageError
-from creditbench.executors import Job, make_executor, make_jobs, usable_cores
+from creditbench.executors import Job, local, make_executor, make_jobs, read_bytes, usable_cores
 from creditbench.executors.base import thread_environment
 from creditbench.executors.local import _cores
 from creditbench.grid import Options, make_grid
@@ -76,13 +83,29 @@ def test_thread_pools_are_held_and_flags_of_the_user_kept(monkeypatch):
         ("local", {"threads": 10_000}, "threads is 10000"),
         ("local", {"slots": 0}, "jobs is 0"),
         ("local", {"timeout": -1.0}, "timeout is -1.0"),
+        ("local", {"memory_limit": 0}, "memory limit is 0"),
         ("inline", {"timeout": 5.0}, "leave out --timeout"),
+        ("inline", {"memory_limit": 1e9}, "leave out --timeout, --memory-limit"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(name, options, said):
     with pytest.raises(UsageError) as caught:
         make_executor(name, **options)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("4GB", 4 * 10**9), ("4 gb", 4 * 10**9), ("512MiB", 2**29), ("1.5k", 1500), ("2Ti", 2**41), ("77", 77)],
+)
+def test_memory_is_read_with_its_unit(text, expected):
+    assert read_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GB", "4XB", "-1GB", "four", "4 G B"])
+def test_memory_without_sense_is_refused(text):
+    with pytest.raises(UsageError, match=r"as in 4GB or 512MiB"):
+        read_bytes(text)
 
 
 # -- isolation -------------------------------------------------------------------------------------------
@@ -154,3 +177,236 @@ def test_what_goes_wrong_before_the_first_step_is_a_crash_of_each_seed():
     assert "unknown optimizer 'no_such'" in records[0].status_detail
     (record,) = make_executor("local", slots=1).run([Job((broken[0],))])
     assert record.status == "crashed" and "unknown optimizer 'no_such'" in record.status_detail
+
+
+# -- harm ------------------------------------------------------------------------------------------------
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has processes adopt those below them")
+
+
+@pytest.fixture
+def marked(monkeypatch):
+    """A function that gives the living processes that were started since, whoever their parent is."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv("CREDITBENCH_TEST_MARK", mark)
+
+    def alive() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if (
+                    process.environ().get("CREDITBENCH_TEST_MARK") == mark
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    yield alive
+    for process in alive():
+        process.kill()
+
+
+def none_left(alive, seconds=10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not alive()
+
+
+def harm(*ways: str, **options) -> list[Trial]:
+    settings = {"mackey_glass.steps": "300"}
+    return [trials("misbehaves", settings=settings | {"misbehaves.how": way}, **options)[0] for way in ways]
+
+
+def test_what_does_harm_costs_one_trial_and_leaves_no_process(marked, tmp_path):
+    """One slot, so that a good trial follows each bad one. A rule that hangs is among those of the test before."""
+    expected = {
+        "allocates": ("oom", "of memory taken, over the limit of 1 GB"),
+        "fork_allocates": ("oom", "of memory taken, over the limit of 1 GB"),
+        "no_memory": ("oom", "Unable to allocate"),
+        "says+exits": ("crashed", "exit code 3: two | three | four"),
+        "killed": ("crashed", "killed by SIGKILL"),
+        "segfault": ("crashed", "killed by SIGSEGV"),
+        "daemon+kills_group": ("crashed", "killed by SIGKILL"),
+        "forks+kills_guard+sleeps": ("crashed", "killed by SIGKILL"),
+        "forks": ("ok", ""),
+        "forks+daemon+exits": ("crashed", "exit code 3"),
+    }
+    bad, good = harm(*expected), trials("bptt", seeds=tuple(range(len(expected))))
+    jobs = [Job((trial,)) for pair in zip(bad, good, strict=True) for trial in pair]
+    executor = make_executor("local", slots=1, timeout=120.0, memory_limit=1e9, logs=tmp_path)
+    before = psutil.Process().children(recursive=True)
+    records = list(executor.run(jobs))
+    assert [record.trial for record in records] == [job.trials[0] for job in jobs]
+    assert all(record.status == "ok" for record in records[1::2])
+    for record, (status, detail) in zip(records[::2], expected.values(), strict=True):
+        assert (record.status, record.trial.learner) == (status, "misbehaves"), record.status_detail
+        assert detail in record.status_detail
+        assert record.environment["cpu"] and len(record.environment["host"]["load"]) == 3
+        assert (tmp_path / f"{record.trial.id}.log").exists() == (status != "ok")
+    assert psutil.Process().children(recursive=True) == before
+    if sys.platform == "linux":
+        assert none_left(marked, 0.0)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_memory_that_a_framework_refuses_is_out_of_memory(backend):
+    (record,) = make_executor("local", slots=1).run(make_jobs(harm("asks", backends=(backend,))))
+    assert record.status == "oom", record.status_detail
+
+
+@linux
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_nothing_outlives_a_run_that_is_ended_half_way(number, marked, tmp_path):
+    """What the rule has forked, and what has gone into a session of its own, included."""
+    harmful = str(PLUGINS / "misbehaves.py")
+    command = [sys.executable, "-m", "creditbench", "run", "--task", "mackey_glass", "--hidden", "4"]
+    command += ["--set", "mackey_glass.steps=300", "--set", "misbehaves.how=forks+daemon+sleeps"]
+    command += ["--preset", "smoke", "--budget", "40", "--segment", "1", "--seeds", "1", "--jobs", "1"]
+    command += ["--learner", f"bptt,{harmful}", "--results", str(tmp_path)]
+    root = str(Path(creditbench.__file__).parents[1])
+    parent = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": root},
+        # Tests that run in the background inherit an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 60
+        # The run, two guards, two workers, a fork, and a daemon.
+        while len(found := marked()) < 7 or not any(process.name() == "sleep" for process in found):
+            assert parent.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        parent.send_signal(number)
+        _, said = parent.communicate(timeout=20)
+        assert none_left(marked, 5.0 if number == signal.SIGKILL else 0.0)
+        assert len(list((tmp_path / "records").glob("*.json"))) == 1
+        assert ("1 of 2 trials are done" in said) == (number == signal.SIGINT)
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def test_closing_the_iterator_ends_what_is_running(marked):
+    records = make_executor("local", slots=1).run(make_jobs([*trials("bptt"), *harm("forks+sleeps")]))
+    assert next(records).status == "ok"
+    records.close()
+    assert not marked()
+
+
+# -- warm workers ----------------------------------------------------------------------------------------
+
+
+def workers() -> set[int]:
+    """The guards' processes and theirs."""
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+def numbers(record) -> tuple:
+    """What a trial yields apart from times and memory."""
+    points = tuple((point.step, point.loss, point.validation) for point in record.curve)
+    return record.status, record.validation_best, record.test_score, record.trivial, points
+
+
+def run_and_watch(jobs, **options):
+    """The records, and the workers that were there when each came."""
+    return zip(
+        *((record, workers()) for record in make_executor("local", slots=1, **options).run(jobs)), strict=True
+    )
+
+
+def test_a_worker_takes_one_job_after_another_and_changes_no_number():
+    made = [
+        trial for seed in (0, 1) for trial in trials("bptt", "anp", backends=("jax", "torch"), seeds=(seed,))
+    ]
+    records, seen = run_and_watch([Job((trial,)) for trial in made])
+    one, two = seen[0], seen[-1]
+    assert len(one) == 2 and len(two) == 4 and one < two  # one for each backend, each with a guard
+    assert all(found in (one, two) for found in seen)
+    for trial, record in list(zip(made, records, strict=True))[2:]:
+        (alone,) = make_executor("local", slots=1).run([Job((trial,))])
+        assert numbers(record) == numbers(alone) and record.status == "ok"
+        assert record.environment["threads"] == alone.environment["threads"]
+
+
+def test_a_worker_imports_one_framework_and_its_guard_none():
+    if sys.platform != "linux":
+        pytest.skip("the libraries of a process are listed on Linux alone")
+    for backend, own, other in (("jax", "/jaxlib/", "/torch/lib/"), ("torch", "/torch/lib/", "/jaxlib/")):
+        for _ in make_executor("local", slots=1).run(make_jobs(trials("bptt", backends=(backend,)))):
+            (guard,) = psutil.Process().children()
+            (worker,) = guard.children()
+            libraries = " ".join(mapped.path for mapped in worker.memory_maps())
+            assert own in libraries and other not in libraries
+            assert "numpy" not in " ".join(mapped.path for mapped in guard.memory_maps())
+            assert guard.num_threads() == 1  # else it could not be forked safely
+            assert worker.cpu_affinity() == [usable_cores()[0]]
+
+
+def test_a_users_rule_and_what_follows_a_failure_have_workers_of_their_own(monkeypatch):
+    good, own = trials("bptt", seeds=(0, 1, 2)), harm("", "")
+    _, seen = run_and_watch([Job((trial,)) for trial in (good[0], own[0], own[1], good[1])])
+    first, second, third, last = seen
+    assert first < second and first < third and first == last and not (second & third) - first
+    no_such = good[1].model_copy(update={"optimizer": "no_such"})
+    too_large = good[1].model_copy(update={"hidden": 10**7})
+    records, seen = run_and_watch([Job((trial,)) for trial in (good[0], no_such, too_large, good[2])])
+    assert [record.status for record in records] == ["ok", "crashed", "oom", "ok"]
+    assert "Unable to allocate" in records[2].status_detail
+    assert not seen[0] & seen[2] and not seen[2] & seen[3]
+
+
+@pytest.mark.parametrize(("bound", "value"), [("_JOBS", 1), ("_GROWTH", 0)])
+def test_a_worker_that_is_old_or_has_grown_is_replaced(bound, value, monkeypatch):
+    monkeypatch.setattr(local, bound, value)
+    _, seen = run_and_watch([Job((trial,)) for trial in trials("bptt", seeds=(0, 1))])
+    assert not seen[0] & seen[1]
+
+
+@linux
+def test_the_memory_of_a_trial_is_its_own():
+    """In a worker that is warm and has seen a larger trial, as in a fresh one."""
+
+    def job(batch):
+        sizes = {"hidden": 64, "batch": batch, "budget": 420, "evaluations": 1, "seeds": (0,)}
+        options = Options(tasks=("copy_memory",), learners=("bptt",), backends=("torch",), **sizes)
+        return Job(make_grid(options).trials)
+
+    small, large = job(64), job(512)
+    records, seen = run_and_watch([small, large, small])
+    first, middle, last = (record.process_peak_bytes for record in records)
+    assert seen[0] == seen[2] and middle > 3 * first
+    (alone,) = make_executor("local", slots=1).run([small])
+    for figure in (first, last):
+        assert figure == pytest.approx(alone.process_peak_bytes, rel=0.25), (first, middle, last)
+
+
+def test_a_worker_that_fails_before_the_trial_is_replaced_once(tmp_path, monkeypatch):
+    """Python runs `sitecustomize` as it starts: there the first workers end, as many as the file says."""
+    count = tmp_path / "count"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, pathlib, sys\n"
+        f"count = pathlib.Path({str(count)!r})\n"
+        "if 'creditbench.executors.worker' in sys.orig_argv and int(count.read_text()):\n"
+        "    count.write_text(str(int(count.read_text()) - 1))\n"
+        "    print('the machine broke', flush=True)\n"
+        "    os._exit(7)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    made = trials("bptt", seeds=(0, 1))
+    count.write_text("1")
+    assert [record.status for record in make_executor("local", slots=1).run([Job(made)])] == ["ok", "ok"]
+    count.write_text("2")
+    records = list(make_executor("local", slots=1).run([Job(made), *make_jobs(trials("anp"))]))
+    assert [(record.trial.learner, record.status) for record in records] == [
+        ("bptt", "crashed"),
+        ("bptt", "crashed"),
+        ("anp", "ok"),
+    ]
+    detail = "no worker came as far as the trial, twice: exit code 7: the machine broke"
+    assert records[0].status_detail == detail

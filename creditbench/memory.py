@@ -1,0 +1,59 @@
+"""Resident memory of this process, and its peak.
+
+Linux keeps the peak as VmHWM, which can be set back to what is resident now, so that a process which runs many trials
+can tell what each of them took. Elsewhere there is `ru_maxrss`, which only grows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import resource
+import sys
+from pathlib import Path
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # proc(5)
+
+
+def settle() -> tuple[int, bool]:
+    """Give free memory back to the system and start the peak anew, where that can be done.
+
+    Returns bytes, what `peak_bytes` counts from, and whether the peak was started anew.
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
+    return (resident_bytes(), True) if reset_peak() else (peak_bytes(), False)
+
+
+def reset_peak() -> bool:
+    """Set the peak to what is resident now; whether that can be done here."""
+    try:
+        _CLEAR.write_text(_RESET_PEAK)
+    except OSError:
+        return False
+    return True
+
+
+def peak_bytes() -> int:
+    """Peak of resident memory since the last reset, or since the process began where there is none."""
+    if _STATUS.exists():
+        return _field("VmHWM")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def resident_bytes() -> int:
+    """Bytes that are resident now."""
+    if _STATUS.exists():
+        return _field("VmRSS")
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def _field(name: str) -> int:
+    lines = _STATUS.read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{name}:"))
