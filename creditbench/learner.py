@@ -141,6 +141,27 @@ def fold_chunks(
     return ops.scan_chunks(lambda carry, part: f(carry, Batch(*part)), carry, tuple(batch), size)
 
 
+def forward(
+    ops: Ops, cell: Cell, params: Tree, state: CellState, batch: Batch
+) -> tuple[CellState, Array, Array | None]:
+    """(state after the segment, loss, ĥ of every step or None), nothing else kept over time.
+
+    ĥ [R, n] is kept when the cell is decorrelated.
+    """
+
+    def chunk(carry, batch):
+        state, loss = carry
+        x, target, weight = rows(batch)
+        state, (_, _, out) = cell.unroll(
+            ops, params, state, cell.drive(ops, params, x), batch.weights.shape[0]
+        )
+        loss = loss + weight @ cell.losses(ops, cell.readout(ops, params, out), target)
+        return (state, loss), None if cell.decorrelate == "none" else out
+
+    (after, loss), hidden = fold_chunks(ops, chunk, (state, ops.zeros(())), batch, chunk_size(batch))
+    return after, loss, hidden
+
+
 def backpropagate(ops: Ops, cell: Cell, params: Tree, state: CellState, batch: Batch) -> Estimate:
     """The gradient of a segment's loss by reverse mode, its start held fixed and its end free (Werbos 1990)."""
     return pull_back(ops, cell, params, state, batch, ops.zeros((batch.weights.shape[1], cell.hidden)))[0]
@@ -205,7 +226,7 @@ def flat_size(shapes: dict[str, tuple[int, ...]]) -> int:
 
 
 def antithetic_start(ops: Ops, state: CellState, pairs: int) -> CellState:
-    """The state of B rows, once for each member of each of P pairs: 2PB rows, as `antithetic_losses` has them."""
+    """The state of B rows, once for each member of each of P pairs: 2PB rows, as `antithetic_slopes` has them."""
 
     def repeat(array):
         rows, n = array.shape
@@ -214,7 +235,7 @@ def antithetic_start(ops: Ops, state: CellState, pairs: int) -> CellState:
     return ops.tree_map(repeat, state)
 
 
-def antithetic_losses(
+def antithetic_slopes(
     ops: Ops,
     cell: Cell,
     params: Tree,
@@ -223,41 +244,45 @@ def antithetic_losses(
     state: CellState,
     batch: Batch,
 ) -> tuple[CellState, Array]:
-    """What a segment costs P pairs of networks, θ + σ V_i and θ - σ V_i, all of them run as one batch.
+    """The slopes (L(θ + σ V_i) - L(θ - σ V_i)) / 2σ of a segment's loss, its P pairs of networks run as one batch.
 
         a = θ-part + V_i (±σ ĥ_{t-1}) + V_i (±σ x̂_t) ± σ v_b
 
     The θ-part is one product over all 2PB rows and the V-part one over both members of a pair, so that the weights
     of no member are formed. `change`: the V_i, by name of a parameter; of a matrix the function x -> V_i x of rows
     [P or 1, R, columns], of a bias the array [P, rows]. `state`: 2PB rows, by pair, sign (+ first) and sequence.
-    Returns the new state and the losses [P, 2].
+    Returns the new state and the slopes [P].
     """
-    xp, n = ops.xp, cell.hidden
-    (K, B), members = batch.weights.shape, state.h.shape[0] // batch.weights.shape[1]
-    P = members // 2
-    x, target, weight = rows(batch)
+    xp, n, B = ops.xp, cell.hidden, batch.weights.shape[1]
+    P = state.h.shape[0] // (2 * B)
     sign = ops.from_numpy(np.array([sigma, -sigma]).reshape((2, 1, 1)))
 
-    drive = change["W_in"](x[None])
-    if cell.bias:
-        drive = drive + change["b"][:, None]
-    drive = xp.permute_dims(drive.reshape((P, K, 1, B, n)), (1, 0, 2, 3, 4))
-    drive = cell.drive(ops, params, x).reshape((K, 1, 1, B, n)) + sign * drive
+    def chunk(carry, batch):
+        state, losses = carry
+        K = batch.weights.shape[0]
+        x, target, weight = rows(batch)
+        moved = change["W_in"](x[None])
+        if cell.bias:
+            moved = moved + change["b"][:, None]
+        moved = xp.permute_dims(moved.reshape((P, K, 1, B, n)), (1, 0, 2, 3, 4))
+        drive = cell.drive(ops, params, x).reshape((K, 1, 1, B, n)) + sign * moved
 
-    def step(state, drive):
-        signed = (sign * state.out.reshape((P, 2, B, n))).reshape((P, 2 * B, n))
-        moved = drive + change["W_rec"](signed).reshape((-1, n))
-        _, after = cell.step(ops, params, state, moved)
-        return after, after.out
+        def step(state, drive):
+            signed = (sign * state.out.reshape((P, 2, B, n))).reshape((P, 2 * B, n))
+            _, after = cell.step(ops, params, state, drive + change["W_rec"](signed).reshape((-1, n)))
+            return after, after.out
 
-    after, out = ops.scan(step, state, drive.reshape((K, -1, n)))
-    by_pair = xp.permute_dims(out.reshape((K, P, 2, B, n)), (1, 0, 2, 3, 4))  # [P, K, 2, B, n]
-    y = change["W_out"]((sign * by_pair).reshape((P, -1, n))).reshape((P, K, 2, B, -1))
-    if cell.bias:
-        y = y + sign * change["c"][:, None, None, None]
-    y = y + cell.readout(ops, params, by_pair.reshape((-1, n))).reshape(y.shape)
-    losses = cell.losses(ops, y, target.reshape((K, 1, B, -1)))
-    return after, (weight.reshape((K, 1, B)) * losses).sum((1, 3))
+        state, out = ops.scan(step, state, drive.reshape((K, -1, n)))
+        by_pair = xp.permute_dims(out.reshape((K, P, 2, B, n)), (1, 0, 2, 3, 4))  # [P, K, 2, B, n]
+        y = change["W_out"]((sign * by_pair).reshape((P, -1, n))).reshape((P, K, 2, B, -1))
+        if cell.bias:
+            y = y + sign * change["c"][:, None, None, None]
+        y = y + cell.readout(ops, params, by_pair.reshape((-1, n))).reshape(y.shape)
+        found = cell.losses(ops, y, target.reshape((K, 1, B, -1)))
+        return (state, losses + (weight.reshape((K, 1, B)) * found).sum((1, 3))), None
+
+    (after, losses), _ = fold_chunks(ops, chunk, (state, ops.zeros((P, 2))), batch, chunk_size(batch))
+    return after, (losses[:, 0] - losses[:, 1]) / (2.0 * sigma)
 
 
 # -- decorrelation ---------------------------------------------------------------------------------------

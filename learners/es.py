@@ -19,12 +19,10 @@ from creditbench.learner import (
     Claims,
     Estimate,
     Learner,
-    antithetic_losses,
+    antithetic_slopes,
     antithetic_start,
-    chunk_size,
     flat_size,
-    fold_chunks,
-    rows,
+    forward,
     unflatten,
 )
 
@@ -55,18 +53,8 @@ class EvolutionStrategy(Learner):
         V = unflatten(v, shapes)
         change = {k: V[k] if V[k].ndim == 2 else lambda x, V=V[k]: x @ V.mT for k in V}
 
-        def chunk(carry, batch):
-            state, members, loss, losses = carry
-            x, target, weight = rows(batch)
-            state, (_, _, out) = cell.unroll(
-                ops, params, state, cell.drive(ops, params, x), batch.weights.shape[0]
-            )
-            loss = loss + weight @ cell.losses(ops, cell.readout(ops, params, out), target)
-            members, more = antithetic_losses(ops, cell, params, change, self.sigma, members, batch)
-            return (state, members, loss, losses + more), None if cell.decorrelate == "none" else out
-
-        members = antithetic_start(ops, state["cell"], P)
-        start = state["cell"], members, ops.zeros(()), ops.zeros((P, 2))
-        (after, _, loss, losses), hidden = fold_chunks(ops, chunk, start, batch, chunk_size(batch))
-        credit = (losses[:, 0] - losses[:, 1]) / (2.0 * self.sigma * P)
-        return Estimate(loss, unflatten(credit @ v, shapes), {"cell": after}, hidden=hidden)
+        after, loss, hidden = forward(ops, cell, params, state["cell"], batch)
+        _, slopes = antithetic_slopes(
+            ops, cell, params, change, self.sigma, antithetic_start(ops, state["cell"], P), batch
+        )
+        return Estimate(loss, unflatten(slopes @ v / P, shapes), {"cell": after}, hidden=hidden)

@@ -21,12 +21,10 @@ from creditbench.learner import (
     Claims,
     Estimate,
     Learner,
-    antithetic_losses,
+    antithetic_slopes,
     antithetic_start,
-    chunk_size,
     flat_size,
-    fold_chunks,
-    rows,
+    forward,
     unflatten,
 )
 from creditbench.ops import Outer
@@ -67,20 +65,11 @@ class LowRankEvolutionStrategy(Learner):
             A, B_T = drawn[f"{name} A"] / sqrt(r), drawn[f"{name} B"].mT
             change[name] = lambda x, A=A, B_T=B_T: (x @ B_T) @ A
 
-        def chunk(carry, batch):
-            state, members, loss, losses = carry
-            x, target, weight = rows(batch)
-            state, (_, _, out) = cell.unroll(
-                ops, params, state, cell.drive(ops, params, x), batch.weights.shape[0]
-            )
-            loss = loss + weight @ cell.losses(ops, cell.readout(ops, params, out), target)
-            members, more = antithetic_losses(ops, cell, params, change, self.sigma, members, batch)
-            return (state, members, loss, losses + more), None if cell.decorrelate == "none" else out
-
-        members = antithetic_start(ops, state["cell"], P)
-        start = state["cell"], members, ops.zeros(()), ops.zeros((P, 2))
-        (after, _, loss, losses), hidden = fold_chunks(ops, chunk, start, batch, chunk_size(batch))
-        credit = (losses[:, 0] - losses[:, 1]) / (2.0 * self.sigma * P)
+        after, loss, hidden = forward(ops, cell, params, state["cell"], batch)
+        _, slopes = antithetic_slopes(
+            ops, cell, params, change, self.sigma, antithetic_start(ops, state["cell"], P), batch
+        )
+        credit = slopes / P
         grads = {name: credit @ drawn[name] for name in ("b", "c") if cell.bias}
         for name in ("W_in", "W_rec", "W_out"):
             A, B = drawn[f"{name} A"], drawn[f"{name} B"]

@@ -27,10 +27,8 @@ from creditbench.learner import (
     Claims,
     Estimate,
     Learner,
-    chunk_size,
     flat_size,
-    fold_chunks,
-    rows,
+    forward,
     unflatten,
 )
 
@@ -72,18 +70,7 @@ class OrnsteinUhlenbeckAdaptation(Learner):
         away = unflatten(ops.normal(key, (flat_size(shapes),), self.sigma * sqrt(1.0 - stay**2)), shapes)
         away = {name: ops.accumulate(away[name], state["theta"][name] - params[name], stay) for name in away}
         theta = {name: params[name] + away[name] for name in away}
-        run_with = params | theta
-
-        def chunk(carry, batch):
-            state, loss = carry
-            x, target, weight = rows(batch)
-            drive = cell.drive(ops, run_with, x)
-            state, (_, _, out) = cell.unroll(ops, run_with, state, drive, batch.weights.shape[0])
-            loss = loss + weight @ cell.losses(ops, cell.readout(ops, run_with, out), target)
-            return (state, loss), None if cell.decorrelate == "none" else out
-
-        start = state["cell"], ops.zeros(())
-        (after, loss), hidden = fold_chunks(ops, chunk, start, batch, chunk_size(batch))
+        after, loss, hidden = forward(ops, cell, params | theta, state["cell"], batch)
         expected = xp.where(state["segments"] == 0.0, loss, state["expected"])
         surprise = (loss - expected) / self.sigma**2
         grads = {name: surprise * away[name] for name in away}

@@ -26,12 +26,10 @@ from creditbench.learner import (
     Claims,
     Estimate,
     Learner,
-    antithetic_losses,
+    antithetic_slopes,
     antithetic_start,
-    chunk_size,
     flat_size,
-    fold_chunks,
-    rows,
+    forward,
     unflatten,
 )
 
@@ -81,18 +79,7 @@ class PersistentEvolutionStrategy(Learner):
             state["members"],
         )
 
-        def chunk(carry, batch):
-            state, members, loss, losses = carry
-            x, target, weight = rows(batch)
-            state, (_, _, out) = cell.unroll(
-                ops, params, state, cell.drive(ops, params, x), batch.weights.shape[0]
-            )
-            loss = loss + weight @ cell.losses(ops, cell.readout(ops, params, out), target)
-            members, more = antithetic_losses(ops, cell, params, change, self.sigma, members, batch)
-            return (state, members, loss, losses + more), None if cell.decorrelate == "none" else out
-
-        start = state["cell"], members, ops.zeros(()), ops.zeros((P, 2))
-        (after, members, loss, losses), hidden = fold_chunks(ops, chunk, start, batch, chunk_size(batch))
-        credit = (losses[:, 0] - losses[:, 1]) / (2.0 * self.sigma * P)
+        after, loss, hidden = forward(ops, cell, params, state["cell"], batch)
+        members, slopes = antithetic_slopes(ops, cell, params, change, self.sigma, members, batch)
         state = {"cell": after, "members": members, "xi": xi, "age": (state["age"] + 1.0) % self.horizon}
-        return Estimate(loss, unflatten(credit @ xi, shapes), state, hidden=hidden)
+        return Estimate(loss, unflatten(slopes @ xi / P, shapes), state, hidden=hidden)

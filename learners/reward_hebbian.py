@@ -88,26 +88,18 @@ class RewardHebbian(Learner):
             loss = loss + (weight * cell.losses(ops, y, target)).reshape((K, B)).sum(0)
             units = xp.concat((a, y), axis=1).reshape((K, B, -1))
             post, mean = fluctuations(ops, units, mean, self.mean_decay)
-            post = post**self.exponent
-            pre = {"W_in": x, "W_rec": before, "W_out": out}
-            for name in trace:
-                units = post[..., n:] if name in ("W_out", "c") else post[..., :n]
-                if name in pre:
-                    S = pre[name].reshape((K, B, -1)) ** self.exponent
-                    more = xp.permute_dims(units, (1, 2, 0)) @ xp.permute_dims(S, (1, 0, 2))
-                else:
-                    more = units.sum(0)
-                trace = trace | {name: ops.accumulate(trace[name], more)}
+            more = eligibility(xp, cell, post**self.exponent, *(r**self.exponent for r in (x, before, out)))
+            trace = {name: ops.accumulate(trace[name], more[name]) for name in trace}
             return (state, mean, loss, trace), None if cell.decorrelate == "none" else out
 
         trace = {name: ops.zeros((B, *shape)) for name, shape in cell.shapes().items()}
         carry = state["cell"], state["mean"], ops.zeros((B,)), trace
         xs = tuple(batch), ops.split(key, batch.weights.shape[0])
-        size = chunk_size(batch)
-        fold = chunk if batch.weights.shape[0] <= size else None
-        (after, mean, losses, trace), hidden = (
-            fold(carry, xs) if fold else ops.scan_chunks(chunk, carry, xs, size)
-        )
+        if batch.weights.shape[0] <= (size := chunk_size(batch)):
+            carry, hidden = chunk(carry, xs)
+        else:
+            carry, hidden = ops.scan_chunks(chunk, carry, xs, size)
+        after, mean, losses, trace = carry
         average = losses.mean()
         expected = xp.where(state["trials"] == 0.0, average, state["expected"])
         scale = {1: 1.0, 3: 3.0}[self.exponent] * self.sigma ** (self.exponent + 1)
@@ -126,3 +118,17 @@ def fluctuations(ops, units, mean, decay):
     start, kernel = ops.from_numpy((decay ** t[..., None].astype(float), kernel))
     means = start * mean + ops.xp.tensordot(kernel, units, axes=1)
     return units - means[:-1], means[-1]
+
+
+def eligibility(xp, cell, post, x, before, out):
+    """Σ_t post ⊗ presynaptic of each sequence, [B, rows, columns] and for biases [B, rows].
+
+    `post` [K, B, n + O]; `x` [K·B, I], `before` and `out` [K·B, n].
+    """
+    steps, a, y = post.shape[:2], post[..., : cell.hidden], post[..., cell.hidden :]
+
+    def product(post, pre):
+        return xp.permute_dims(post, (1, 2, 0)) @ xp.permute_dims(pre.reshape((*steps, -1)), (1, 0, 2))
+
+    sums = {"W_in": product(a, x), "W_rec": product(a, before), "W_out": product(y, out)}
+    return sums | {"b": a.sum(0), "c": y.sum(0)} if cell.bias else sums

@@ -20,10 +20,8 @@ from creditbench.learner import (
     Claims,
     Estimate,
     Learner,
-    chunk_size,
     flat_size,
-    fold_chunks,
-    rows,
+    forward,
     unflatten,
 )
 
@@ -50,17 +48,6 @@ class SPSA(Learner):
     def segment(self, ops, cell, params, state, batch, key):
         shapes = cell.shapes()
 
-        def forward(theta):
-            def chunk(carry, batch):
-                state, loss = carry
-                x, target, weight = rows(batch)
-                drive = cell.drive(ops, theta, x)
-                state, (_, _, out) = cell.unroll(ops, theta, state, drive, batch.weights.shape[0])
-                loss = loss + weight @ cell.losses(ops, cell.readout(ops, theta, out), target)
-                return (state, loss), None if cell.decorrelate == "none" else out
-
-            return fold_chunks(ops, chunk, (state["cell"], ops.zeros(())), batch, chunk_size(batch))
-
         def v():
             return ops.rademacher(key, (flat_size(shapes),))
 
@@ -69,9 +56,9 @@ class SPSA(Learner):
             moved *= distance
             theta = unflatten(moved, shapes)
             theta = {name: ops.accumulate(theta[name], params[name]) for name in theta}
-            return forward(params | theta)[0][1]
+            return forward(ops, cell, params | theta, state["cell"], batch)[1]
 
-        (after, loss), hidden = forward(params)
+        after, loss, hidden = forward(ops, cell, params, state["cell"], batch)
         slope = (loss_at(self.sigma) - loss_at(-self.sigma)) / (2.0 * self.sigma)
         grads = v()
         grads *= slope
