@@ -97,7 +97,7 @@ class TorchOps(Ops):
         bits = torch.randint(
             2, shape, generator=self._generator.manual_seed(key), dtype=self._float, device=self._device
         )
-        return 2 * bits - 1
+        return bits.mul_(2).sub_(1)
 
     def from_numpy(self, tree):
         def convert(x):

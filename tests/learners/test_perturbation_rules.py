@@ -645,6 +645,91 @@ def test_the_mean_converges_to_the_optimum_of_a_quadratic(ops):
     )
 
 
+# -- memory ----------------------------------------------------------------------------------------------
+
+
+def torch_peak(rule_, steps, hidden):
+    """Most bytes that one segment of B = 1 holds at any time beside its arguments, and the bytes of the weights."""
+    import torch
+    from torch.multiprocessing.reductions import StorageWeakRef
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Peak(TorchDispatchMode):
+        live, peak = {}, 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for tensor in tree_leaves(out):
+                if isinstance(tensor, torch.Tensor):
+                    storage = tensor.untyped_storage()
+                    if storage._cdata not in self.live:
+                        self.live[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+            for cdata in [cdata for cdata, (ref, _) in self.live.items() if ref.expired()]:
+                del self.live[cdata]
+            self.peak = max(self.peak, sum(size for _, size in self.live.values()))
+            return out
+
+    ops, cell = make_ops("torch", dtype="float64"), make_cell(hidden=hidden)
+    params = ops.from_numpy(make_params(cell))
+    batch = Batch(*ops.from_numpy(tuple(make_batch(steps, rows=1))))
+    state = rule_.init(ops, cell, params, 1)
+    with torch.no_grad(), Peak() as mode:
+        mode.live = {}
+        for tensor in leaves_of((params, state, tuple(batch))):
+            storage = tensor.untyped_storage()
+            mode.live[storage._cdata] = StorageWeakRef(storage), 0
+        rule_.segment(ops, cell, params, state, batch, ops.key(0))
+    return mode.peak, sum(8 * value.numel() for value in params.values())
+
+
+def jax_bytes(rule_, steps):
+    """What XLA sets aside for one segment of B = 1, and the bytes of the segment's data."""
+    ops, cell = make_ops("jax", dtype="float64"), make_cell(hidden=64)
+    params = ops.from_numpy(make_params(cell))
+    batch = make_batch(steps, rows=1)
+    arrays = Batch(*ops.from_numpy(tuple(batch)))
+    args = params, rule_.init(ops, cell, params, 1), arrays, ops.key(0)
+
+    def segment(*args):
+        found = rule_.segment(ops, cell, *args)
+        return found.loss, {k: ops.dense(g) for k, g in found.grads.items()}, found.state, found.assigned
+
+    return ops.compile(segment, *args).memory_analysis().temp_size_in_bytes, sum(x.nbytes for x in batch)
+
+
+@pytest.mark.parametrize("name", [*RULES, "bptt"])
+def test_memory_in_the_length_of_a_segment_is_as_claimed_under_torch(name):
+    """Exponents of the peak in T: 0, 1/2, and 1 for BPTT."""
+    rule_ = learner(name) if name == "bptt" else rule(name)
+    (few, _), (many, _) = (torch_peak(rule_, steps, 16) for steps in (128, 512))
+    exponent = np.log(many / few) / np.log(4)
+    low, high = {"O(1)": (-0.05, 0.05), "O(√T)": (0.3, 0.6), "O(T)": (0.9, 1.05)}[rule_.claims.memory_in_T]
+    assert low < exponent < high
+
+
+@pytest.mark.parametrize("name", [*RULES, "bptt"])
+def test_memory_in_the_length_of_a_segment_is_as_claimed_under_jax(name):
+    """Growth beyond two copies of the data, which XLA may make: none for O(1)."""
+    rule_ = learner(name) if name == "bptt" else rule(name)
+    (few, few_data), (many, many_data) = (jax_bytes(rule_, steps) for steps in (256, 1024))
+    copies = (many - few) / (many_data - few_data)
+    low, high = {"O(1)": (-1, 2), "O(√T)": (2, 20), "O(T)": (60, 100)}[rule_.claims.memory_in_T]
+    assert low <= copies <= high
+
+
+def test_spsa_holds_one_array_of_the_size_of_the_weights():
+    """The perturbed weights or the update, never the noise beside them; `es` holds `population` times the noise."""
+    peak, weights = torch_peak(learner("spsa"), 2, 128)
+    assert 1.0 <= peak / weights < 1.15
+    peak, weights = torch_peak(learner("forward_gradient"), 2, 128)
+    assert 1.0 <= peak / weights < 1.15
+    peak, weights = torch_peak(learner("es", population=8), 2, 128)
+    assert 8.0 <= peak / weights < 10.5
+    peak, weights = torch_peak(learner("es_lowrank", population=8), 2, 128)
+    assert peak / weights < 2.0
+
+
 # -- bad input -------------------------------------------------------------------------------------------
 
 
