@@ -51,7 +51,7 @@ class EvolutionStrategy(Learner):
         P, shapes = self.population, cell.shapes()
         v = ops.normal(key, (P, flat_size(shapes)))
         V = unflatten(v, shapes)
-        change = {k: V[k] if V[k].ndim == 2 else lambda x, V=V[k]: x @ V.mT for k in V}
+        change = {k: V[k] if V[k].ndim == 2 else lambda x, V=V[k]: ops.linear(x, V) for k in V}
 
         after, loss, hidden = forward(ops, cell, params, state["cell"], batch)
         _, slopes = antithetic_slopes(

@@ -62,8 +62,8 @@ class LowRankEvolutionStrategy(Learner):
         drawn = unflatten(ops.normal(key, (P, flat_size(factors))), factors)
         change = {name: drawn[name] for name in drawn if name in ("b", "c")}
         for name in ("W_in", "W_rec", "W_out"):
-            A, B_T = drawn[f"{name} A"] / sqrt(r), drawn[f"{name} B"].mT
-            change[name] = lambda x, A=A, B_T=B_T: (x @ B_T) @ A
+            A, B = drawn[f"{name} A"] / sqrt(r), drawn[f"{name} B"]
+            change[name] = lambda x, A=A, B=B: ops.linear(ops.linear(x, B), A.mT)
 
         after, loss, hidden = forward(ops, cell, params, state["cell"], batch)
         _, slopes = antithetic_slopes(

@@ -70,7 +70,7 @@ class PersistentEvolutionStrategy(Learner):
         xp, P, shapes = ops.xp, self.population, cell.shapes()
         v = ops.normal(key, (P, flat_size(shapes)))
         V = unflatten(v, shapes)
-        change = {k: V[k] if V[k].ndim == 2 else lambda x, V=V[k]: x @ V.mT for k in V}
+        change = {k: V[k] if V[k].ndim == 2 else lambda x, V=V[k]: ops.linear(x, V) for k in V}
         young = state["age"] == 0.0
         xi = xp.where(young, v, state["xi"] + v)
         members = ops.tree_map(

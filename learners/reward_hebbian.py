@@ -40,7 +40,7 @@ class RewardHebbian(Learner):
     paper = "Miconi 2017, doi:10.7554/eLife.20899"
     family = "perturbation"
     claims = Claims(forward_only=True, time="O(n²)", memory="O(p B)")
-    lr = 1e-4
+    lr = 1e-6
 
     sigma: float = 0.1  #: standard deviation of the noise
     exponent: Literal[1, 3] = 3  #: of S

@@ -236,6 +236,17 @@ def test_the_tangents_equal_the_frameworks_own_forward_mode(ops, options, loss):
 # -- perturbed parameters --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("stacks", [1, 4])
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("biased", [False, True])
+def test_linear_takes_a_stack_of_matrices(ops, stacks, rows, biased):
+    rng = np.random.default_rng(0)
+    x, W, b = (rng.standard_normal(shape) for shape in ((stacks, rows, 3), (4, 5, 3), (4, 1, 5)))
+    found = ops.to_numpy(ops.linear(*ops.from_numpy((x, W)), ops.from_numpy(b) if biased else None))
+    expected = np.einsum("pri,poi->pro", np.broadcast_to(x, (4, rows, 3)), W) + (b if biased else 0)
+    np.testing.assert_allclose(found, expected, atol=1e-14)
+
+
 @pytest.mark.parametrize("options", SOME_CELLS)
 def test_pairs_in_one_batch_are_the_networks_one_by_one(ops, options):
     """Slope and state of every member against a forward pass with its own weights formed, two segments on end."""
@@ -244,7 +255,7 @@ def test_pairs_in_one_batch_are_the_networks_one_by_one(ops, options):
     shapes = cell.shapes()
     V = {k: np.random.default_rng(i).standard_normal((P, *s)) for i, (k, s) in enumerate(shapes.items())}
     arrays = ops.from_numpy(V)
-    change = {k: v if v.ndim == 2 else lambda x, v=v: x @ v.mT for k, v in arrays.items()}
+    change = {k: v if v.ndim == 2 else lambda x, v=v: ops.linear(x, v) for k, v in arrays.items()}
     batches = [make_batch(5, seed=s) for s in (0, 1)]
     state, found = antithetic_start(ops, cell.start(ops, B), P), []
     tensors = ops.from_numpy(params)
@@ -728,6 +739,43 @@ def test_spsa_holds_one_array_of_the_size_of_the_weights():
     assert 8.0 <= peak / weights < 10.5
     peak, weights = torch_peak(learner("es_lowrank", population=8), 2, 128)
     assert peak / weights < 2.0
+
+
+# -- the other claims ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_that_claim_so_run_no_reverse_pass(ops, name, monkeypatch):
+    def refuse(*args, **more):
+        raise AssertionError("a reverse pass")
+
+    for way in ("value_and_grad", "vjp", "jacobian"):
+        monkeypatch.setattr(ops, way, refuse)
+    rule_, cell = rule(name), make_cell()
+    shared = {"pull_back", "backpropagate"} & set(type(rule_).segment.__globals__)
+    assert bool(shared) is not rule_.claims.forward_only
+    params, batch = ops.from_numpy(make_params(cell)), Batch(*ops.from_numpy(tuple(make_batch(2))))
+    rule_.segment(ops, cell, params, rule_.init(ops, cell, params, B), batch, ops.key(0))
+
+
+@pytest.mark.parametrize("name", ["bptt_checkpointed", "reward_hebbian", "reward_hebbian linear"])
+def test_what_is_not_online_depends_on_how_a_sequence_is_cut(name):
+    """The same noise, step by step, and not the same sum: a segment looks ahead to its end. The others: see `pes`."""
+    ops, cell = make_ops("jax", dtype="float64"), make_cell(alpha=0.3)
+    rule_ = rule(name) if name == "bptt_checkpointed" else rule(name, sigma=1e-9)
+    assert not rule_.claims.online
+    if name != "bptt_checkpointed":
+        rule_ = second_trial(ops, rule_, cell, make_params(cell), make_batch(seed=7))
+    whole, cut = (
+        draws(ops, segmented(rule_, K), cell, make_params(cell), make_batch(), 2)[0] for K in (T, T // 2)
+    )
+    assert np.abs(cut - whole).max() > 1e-3 * np.abs(whole).max()
+
+
+@pytest.mark.parametrize("name", ["es", "es_lowrank", "spsa", "forward_gradient"])
+def test_rules_that_lose_credit_between_segments_do_not_claim_to_be_online(name):
+    assert not rule(name).claims.online
+    assert rule("pes").claims.online and rule("oua").claims.online and rule("readout_ridge").claims.online
 
 
 # -- bad input -------------------------------------------------------------------------------------------
