@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
 from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
 
 from creditbench.cell import Cell, CellState
 from creditbench.ops.base import Array, Key, Ops, Outer, Tree
@@ -39,7 +43,7 @@ class Claims:
     unbiased: bool = False  #: the expected estimate is the gradient of the segment's loss
     online: bool = False  #: may update at every step, without looking ahead or going back
     forward_only: bool = False  #: runs no reverse pass
-    memory_in_T: Literal["O(1)", "O(T)"] = "O(1)"
+    memory_in_T: Literal["O(1)", "O(√T)", "O(T)"] = "O(1)"
     time: str = "O(n²)"  #: of one step
     memory: str = "O(p)"  #: beyond the weights
 
@@ -136,15 +140,54 @@ def rows(batch: Batch) -> Batch:
     return Batch(x.reshape((-1, x.shape[-1])), target.reshape((-1, target.shape[-1])), weight.reshape((-1,)))
 
 
-def backpropagate(ops: Ops, cell: Cell, params: Tree, state: CellState, batch: Batch) -> Estimate:
-    """The gradient of a segment's loss by reverse mode, its start held fixed (Werbos 1990).
+def fold_chunks(
+    ops: Ops, f: Callable[[Tree, Batch], tuple[Tree, Tree]], carry: Tree, batch: Batch, size: int
+) -> tuple[Tree, Tree]:
+    """Fold `f(carry, chunk) -> (carry, hidden)` over chunks of `size` steps; `hidden` is ĥ [R, n] or None."""
+    if batch.weights.shape[0] <= size:
+        return f(carry, batch)
+    return ops.scan_chunks(lambda carry, part: f(carry, Batch(*part)), carry, tuple(batch), size)
 
-        g_t = Dᵀ (W_outᵀ e_t + W_recᵀ s_{t+1}) + (1-α) g_{t+1}        ∂L/∂h_t, with e_t = w_t ∂ℓ_t/∂y_t
-        s_t = α tanh'(a_t) ⊙ g_t                                       ∂L/∂a_t
+
+def forward(
+    ops: Ops, cell: Cell, params: Tree, state: CellState, batch: Batch
+) -> tuple[CellState, Array, Array | None]:
+    """(state after the segment, loss, ĥ of every step or None), nothing else kept over time.
+
+    ĥ [R, n] is kept when the cell is decorrelated.
+    """
+
+    def chunk(carry, batch):
+        state, loss = carry
+        x, target, weight = rows(batch)
+        state, (_, _, out) = cell.unroll(
+            ops, params, state, cell.drive(ops, params, x), batch.weights.shape[0]
+        )
+        loss = loss + weight @ cell.losses(ops, cell.readout(ops, params, out), target)
+        return (state, loss), None if cell.decorrelate == "none" else out
+
+    (after, loss), hidden = fold_chunks(ops, chunk, (state, ops.zeros(())), batch, chunk_size(batch))
+    return after, loss, hidden
+
+
+def backpropagate(ops: Ops, cell: Cell, params: Tree, state: CellState, batch: Batch) -> Estimate:
+    """The gradient of a segment's loss by reverse mode, its start held fixed and its end free (Werbos 1990)."""
+    return pull_back(ops, cell, params, state, batch, ops.zeros((batch.weights.shape[1], cell.hidden)))[0]
+
+
+def pull_back(
+    ops: Ops, cell: Cell, params: Tree, state: CellState, batch: Batch, adjoint: Array
+) -> tuple[Estimate, Array]:
+    """A segment's part of the gradient by reverse mode, given what its end means to the loss of later steps.
+
+        λ_t = ∂L_{>t}/∂h_t                                  λ_K: `adjoint` [B, n]
+        g_t = Dᵀ W_outᵀ e_t + λ_t                           ∂L/∂h_t, with e_t = w_t ∂ℓ_t/∂y_t
+        s_t = α tanh'(a_t) ⊙ g_t                            ∂L/∂a_t
+        λ_{t-1} = Dᵀ W_recᵀ s_t + (1-α) g_t
         ∂L/∂W_rec = Σ_t s_t ĥ_{t-1}ᵀ   ∂L/∂W_in = Σ_t s_t x̂_tᵀ   ∂L/∂W_out = Σ_t e_t ĥ_tᵀ
 
-    The reverse pass carries vectors only; the gradients of the weights are one product over all steps. The state
-    of the estimate is the cell's.
+    The reverse pass carries one vector a row; the gradients of the weights are one product over all steps. Returns
+    the estimate, whose state is the cell's and whose loss is the segment's own, and λ_0 [B, n].
     """
     xp, alpha = ops.xp, cell.alpha
     steps, n = (*batch.weights.shape, cell.hidden), cell.hidden
@@ -155,22 +198,99 @@ def backpropagate(ops: Ops, cell: Cell, params: Tree, state: CellState, batch: B
     loss = weight @ cell.losses(ops, y, target)
     e = weight[:, None] * cell.error(ops, y, target)
 
-    from_readout = (e @ params["W_out"]).reshape(steps)
+    to_h_hat = e @ params["W_out"]
+    from_readout = (to_h_hat @ params["D"] if "D" in params else to_h_hat).reshape(steps)
     slope = (alpha * (1.0 - xp.tanh(a) ** 2)).reshape(steps)
 
-    def backward(carry, xs):
-        g, s = carry
+    def backward(adjoint, xs):
         from_readout, slope = xs
-        g_hat = from_readout + s @ params["W_rec"]
-        to_h = g_hat @ params["D"] if "D" in params else g_hat
-        g = to_h if alpha == 1.0 else to_h + (1.0 - alpha) * g
+        g = from_readout + adjoint
         s = slope * g
-        return (g if alpha != 1.0 else None, s), s
+        adjoint = s @ params["W_rec"]
+        if "D" in params:
+            adjoint = adjoint @ params["D"]
+        return adjoint if alpha == 1.0 else adjoint + (1.0 - alpha) * g, s
 
-    zeros = ops.zeros(steps[1:])
-    _, s = ops.scan(backward, (zeros if alpha != 1.0 else None, zeros), (from_readout, slope), reverse=True)
+    adjoint, s = ops.scan(backward, adjoint, (from_readout, slope), reverse=True)
     grads = cell.gradient(ops, s.reshape((-1, n)), x, before, e, out)
-    return Estimate(loss, grads, end, hidden=out)
+    return Estimate(loss, grads, end, hidden=out), adjoint
+
+
+# -- perturbed parameters --------------------------------------------------------------------------------
+
+
+def unflatten(flat: Array, shapes: dict[str, tuple[int, ...]]) -> Tree:
+    """Vectors [..., p] as one array [..., *shape] a name; no copies."""
+    ends = list(accumulate(prod(shape) for shape in shapes.values()))
+    return {
+        name: flat[..., start:end].reshape((*flat.shape[:-1], *shape))
+        for (name, shape), start, end in zip(shapes.items(), [0, *ends], ends, strict=False)
+    }
+
+
+def flat_size(shapes: dict[str, tuple[int, ...]]) -> int:
+    """p: the length of the vector that `unflatten` takes apart."""
+    return sum(prod(shape) for shape in shapes.values())
+
+
+def antithetic_start(ops: Ops, state: CellState, pairs: int) -> CellState:
+    """The state of B rows, once for each member of each of P pairs: 2PB rows, as `antithetic_slopes` has them."""
+
+    def repeat(array):
+        rows, n = array.shape
+        return ops.xp.broadcast_to(array, (2 * pairs, rows, n)).reshape((-1, n))
+
+    return ops.tree_map(repeat, state)
+
+
+def antithetic_slopes(
+    ops: Ops,
+    cell: Cell,
+    params: Tree,
+    change: dict[str, Any],
+    sigma: float,
+    state: CellState,
+    batch: Batch,
+) -> tuple[CellState, Array]:
+    """The slopes (L(θ + σ V_i) - L(θ - σ V_i)) / 2σ of a segment's loss, its P pairs of networks run as one batch.
+
+        a = θ-part + V_i (±σ ĥ_{t-1}) + V_i (±σ x̂_t) ± σ v_b
+
+    The θ-part is one product over all 2PB rows and the V-part one over both members of a pair, so that the weights
+    of no member are formed. `change`: the V_i, by name of a parameter; of a matrix the function x -> V_i x of rows
+    [P or 1, R, columns], of a bias the array [P, rows]. `state`: 2PB rows, by pair, sign (+ first) and sequence.
+    Returns the new state and the slopes [P].
+    """
+    xp, n, B = ops.xp, cell.hidden, batch.weights.shape[1]
+    P = state.h.shape[0] // (2 * B)
+    sign = ops.from_numpy(np.array([sigma, -sigma]).reshape((2, 1, 1)))
+
+    def chunk(carry, batch):
+        state, losses = carry
+        K = batch.weights.shape[0]
+        x, target, weight = rows(batch)
+        moved = change["W_in"](x[None])
+        if cell.bias:
+            moved = moved + change["b"][:, None]
+        moved = xp.permute_dims(moved.reshape((P, K, 1, B, n)), (1, 0, 2, 3, 4))
+        drive = cell.drive(ops, params, x).reshape((K, 1, 1, B, n)) + sign * moved
+
+        def step(state, drive):
+            signed = (sign * state.out.reshape((P, 2, B, n))).reshape((P, 2 * B, n))
+            _, after = cell.step(ops, params, state, drive + change["W_rec"](signed).reshape((-1, n)))
+            return after, after.out
+
+        state, out = ops.scan(step, state, drive.reshape((K, -1, n)))
+        by_pair = xp.permute_dims(out.reshape((K, P, 2, B, n)), (1, 0, 2, 3, 4))  # [P, K, 2, B, n]
+        y = change["W_out"]((sign * by_pair).reshape((P, -1, n))).reshape((P, K, 2, B, -1))
+        if cell.bias:
+            y = y + sign * change["c"][:, None, None, None]
+        y = y + cell.readout(ops, params, by_pair.reshape((-1, n))).reshape(y.shape)
+        found = cell.losses(ops, y, target.reshape((K, 1, B, -1)))
+        return (state, losses + (weight.reshape((K, 1, B)) * found).sum((1, 3))), None
+
+    (after, losses), _ = fold_chunks(ops, chunk, (state, ops.zeros((P, 2))), batch, chunk_size(batch))
+    return after, (losses[:, 0] - losses[:, 1]) / (2.0 * sigma)
 
 
 # -- decorrelation ---------------------------------------------------------------------------------------

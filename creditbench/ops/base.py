@@ -129,7 +129,10 @@ class Ops(abc.ABC):
 
     @abc.abstractmethod
     def linear(self, x: Array, weights: Array, bias: Array | None = None) -> Array:
-        """x Wᵀ + bias: [rows, inputs], [outputs, inputs], broadcastable to [rows, outputs]."""
+        """x Wᵀ + bias: [rows, inputs], [outputs, inputs], broadcastable to [rows, outputs].
+
+        A stack of P matrices [P, outputs, inputs] takes a stack of rows, [P or 1, rows, inputs].
+        """
 
     @abc.abstractmethod
     def accumulate(self, total: Array, term: Array | Outer, scale: Any = 1.0, decay: float = 1.0) -> Array:

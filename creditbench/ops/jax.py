@@ -118,10 +118,14 @@ class JaxOps(Ops):
         return jax.tree.map(lambda x: np.array(x) if isinstance(x, jax.Array) else x, tree)
 
     def linear(self, x, weights, bias=None):
-        if self._cpu and x.ndim == 2 and x.shape[0] <= _MATVEC_ROWS:
+        few = self._cpu and x.shape[-2] <= _MATVEC_ROWS
+        if few and weights.ndim == 3:
+            rows = [weights @ x[..., i, :, None] for i in range(x.shape[-2])]
+            product = jnp.stack([row[..., 0] for row in rows], axis=-2)
+        elif few and x.ndim == 2:
             product = jnp.stack([weights @ row for row in x])
         else:
-            product = x @ weights.T
+            product = x @ weights.mT
         return product if bias is None else product + bias
 
     def accumulate(self, total, term, scale=1.0, decay=1.0):

@@ -171,6 +171,9 @@ class TorchOps(Ops):
         return _map(lambda x: x.detach().cpu().numpy().copy() if isinstance(x, torch.Tensor) else x, tree)
 
     def linear(self, x, weights, bias=None):
+        if weights.ndim == 3:
+            product = x @ weights.mT
+            return product if bias is None else product + bias
         # One kernel, bias of any shape that broadcasts to the product included.
         return torch.nn.functional.linear(x, weights, bias)
 
