@@ -165,6 +165,86 @@ def backpropagate(ops: Ops, cell: Cell, params: Tree, state: CellState, batch: B
     return Estimate(loss, grads, end, hidden=out)
 
 
+# -- online rules ----------------------------------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """What an online rule learns from at one step of B rows."""
+
+    slope: Array  #: α φ'(a_t) = ∂h_t/∂a_t, [B, n]
+    z: Array  #: presynaptic [ĥ_{t-1}, x̂_t, 1], the 1 where the cell has a bias, [B, m]
+    out: Array  #: ĥ_t, [B, n]
+    target: Array  #: y*_t, [B, O]
+    e: Array  #: w_t ∂ℓ_t/∂y_t, [B, O]
+    delta: Array  #: δ_t = Dᵀ W_outᵀ e_t = ∂L_t/∂h_t, [B, n]
+
+
+def online(
+    ops: Ops,
+    cell: Cell,
+    params: Tree,
+    state: Tree,
+    batch: Batch,
+    key: Key,
+    advance: Callable[[Tree, Step, Any], tuple[Tree, Array | Outer]],
+    draw: Callable[[Any, int], Array] | None = None,
+    factors: bool = False,
+) -> Estimate:
+    """The estimate of a rule that carries a trace over time, and makes of it a gradient at every step.
+
+    `advance(trace, step, noise) -> (trace, G)`: G is that step's gradient of θ = [W_rec W_in b], [n, m], summed over
+    the batch; with `factors`, an `Outer` of B rows. The readout gets its exact gradient, Σ_t e_t ĥ_tᵀ. The noise of
+    a step is an entry of `draw(keys, B)`, one array a key. The state has the entries `cell` and `trace`.
+    """
+    xp, shape = ops.xp, (cell.hidden, cell.presynaptic)
+
+    def chunk(state, batch, keys):
+        K, B = batch.weights.shape
+        x, target, weight = rows(batch)
+        end, unrolled = cell.unroll(ops, params, state["cell"], cell.drive(ops, params, x), K)
+        _, before, out = unrolled
+        y = cell.readout(ops, params, out)
+        e = weight[:, None] * cell.error(ops, y, target)
+        z = xp.concat((before, x, xp.ones_like(x[:, :1])) if cell.bias else (before, x), axis=1)
+        seen = Step(cell.slope(ops, unrolled), z, out, target, e, cell.feedback(params, e))
+        noise = None if draw is None else draw(keys, B)
+        if K == 1:
+            noise = None if noise is None else noise.reshape((B, *noise.shape[-1:]))
+            trace, G = advance(state["trace"], seen, noise)
+        else:
+            seen = Step(*(r.reshape((K, B, -1)) for r in seen))
+            trace, G = _fold(ops, advance, state["trace"], (seen, noise), None if factors else shape)
+        grads = cell.by_parameter(ops, G) | {"W_out": Outer(e, out)}
+        if cell.bias:
+            grads["c"] = xp.sum(e, axis=0)
+        hidden = None if cell.decorrelate == "none" else out
+        return Estimate(weight @ cell.losses(ops, y, target), grads, {"cell": end, "trace": trace}, hidden=hidden)
+
+    keys = None if draw is None else ops.split(key, batch.weights.shape[0])
+    return sum_over_chunks(ops, cell, chunk, state, batch, keys, chunk_size(batch))
+
+
+def _fold(ops, advance, trace, xs, shape):
+    """`advance` over K > 1 steps: (trace, sum of the gradients [*shape]), or for `shape` None all factors."""
+    if shape is None:
+        trace, (post, pre) = ops.scan(lambda trace, x: advance(trace, *x), trace, xs)
+        return trace, Outer(*(r.reshape((-1, r.shape[-1])) for r in (post, pre)))
+
+    def step(carry, x):
+        trace, total = carry
+        trace, G = advance(trace, *x)
+        return (trace, ops.accumulate(total, G)), None
+
+    return ops.scan(step, (trace, ops.zeros(shape)), xs)[0]
+
+
+def weighted(xp: Any, post: Array, trace: Array) -> Array:
+    """Σ_b post_b ⊙ trace_b, each row of a trace weighted with its unit's: [B, n] and [B, n, m] to [n, m]."""
+    if post.shape[0] == 1:
+        return post[0][:, None] * trace[0]
+    return xp.sum(post[:, :, None] * trace, axis=0)
+
+
 # -- decorrelation ---------------------------------------------------------------------------------------
 
 

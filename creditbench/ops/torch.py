@@ -94,6 +94,9 @@ class TorchOps(Ops):
         return draws.normal_(0.0, scale, generator=self._generator.manual_seed(key))
 
     def rademacher(self, key, shape):
+        if isinstance(key, list):
+            draws = [self.rademacher(k, shape) for k in key]
+            return torch.stack(draws) if len(draws) > 1 else draws[0]
         bits = torch.randint(
             2, shape, generator=self._generator.manual_seed(key), dtype=self._float, device=self._device
         )
@@ -124,6 +127,10 @@ class TorchOps(Ops):
         return (
             total.addcmul_(term, scale) if isinstance(scale, torch.Tensor) else total.add_(term, alpha=scale)
         )
+
+    def add_diagonal(self, total, term):
+        total.diagonal(dim1=1, dim2=2).add_(term.movedim(1, -1))
+        return total
 
     def zeros(self, shape):
         return torch.zeros(shape, dtype=self._float, device=self._device)
