@@ -182,6 +182,11 @@ class Cell:
             tangents = ops.linear(tangents, params["D"])
         return ops.linear(tangents, params["W_rec"])
 
+    def back_through_recurrence(self, params: Tree, cotangents: Array) -> Array:
+        """Dᵀ W_recᵀ s for rows s [R, n]: the gradient in h_{t-1} of what has the gradient s in a_t."""
+        to_h_hat = cotangents @ params["W_rec"]
+        return to_h_hat @ params["D"] if "D" in params else to_h_hat
+
     def run(self, ops: Ops, params: Tree, inputs: Array) -> Array:
         """The forward pass from the zero state over inputs [T, B, I], as outputs [T, B, O]."""
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
+
 from creditbench.cell import Cell, CellState
-from creditbench.ops.base import Array, Key, Ops, Outer, Tree
+from creditbench.ops.base import Array, Key, NumpyTree, Ops, Outer, Tree
 
 #: How many rows of rank-one gradients are kept before they are added up in one product: enough for the product
 #: to run at full speed, and no function of the length of the segment.
@@ -62,6 +64,10 @@ class Learner:
     def stream_segment(self) -> int:
         """Steps between updates on a stream, unless the trial says otherwise."""
         return 1
+
+    def weights(self, cell: Cell, params: NumpyTree) -> NumpyTree:
+        """The weights that training starts from, of those that the cell drew. A rule for sparse networks prunes here."""
+        return params
 
     def init(self, ops: Ops, cell: Cell, params: Tree, batch_size: int) -> Tree:
         """The state before the first segment."""
@@ -171,6 +177,7 @@ def backpropagate(ops: Ops, cell: Cell, params: Tree, state: CellState, batch: B
 class Step(NamedTuple):
     """What an online rule learns from at one step of B rows."""
 
+    a: Array  #: pre-activation, [B, n]
     slope: Array  #: α φ'(a_t) = ∂h_t/∂a_t, [B, n]
     z: Array  #: presynaptic [ĥ_{t-1}, x̂_t, 1], the 1 where the cell has a bias, [B, m]
     out: Array  #: ĥ_t, [B, n]
@@ -202,11 +209,11 @@ def online(
         K, B = batch.weights.shape
         x, target, weight = rows(batch)
         end, unrolled = cell.unroll(ops, params, state["cell"], cell.drive(ops, params, x), K)
-        _, before, out = unrolled
+        a, before, out = unrolled
         y = cell.readout(ops, params, out)
         e = weight[:, None] * cell.error(ops, y, target)
         z = xp.concat((before, x, xp.ones_like(x[:, :1])) if cell.bias else (before, x), axis=1)
-        seen = Step(cell.slope(ops, unrolled), z, out, target, e, cell.feedback(params, e))
+        seen = Step(a, cell.slope(ops, unrolled), z, out, target, e, cell.feedback(params, e))
         noise = None if draw is None else draw(keys, B)
         if K == 1:
             noise = None if noise is None else noise.reshape((B, *noise.shape[-1:]))
@@ -238,6 +245,19 @@ def _fold(ops, advance, trace, xs, shape):
     return ops.scan(step, (trace, ops.zeros(shape)), xs)[0]
 
 
+def leaky_trace(ops: Ops, cell: Cell, P: Array, now: Step) -> Array:
+    """(1-α) P + α φ'(a_t) z_tᵀ: what each weight has done to its own unit, recurrence left out, [B, n, m]."""
+    z, slope = now.z[:, None, :], now.slope[:, :, None]
+    return slope * z if cell.alpha == 1.0 else ops.accumulate((1.0 - cell.alpha) * P, z, slope)
+
+
+def random_feedback(ops: Ops, cell: Cell, seed: int) -> Array:
+    """What stands for W_outᵀ where feedback has weights of its own, [n, O]: N(0, 2/(n+O)), as W_out is drawn."""
+    n, outputs = cell.hidden, cell.outputs
+    scale = np.sqrt(2.0 / (n + outputs))
+    return ops.from_numpy(np.random.default_rng([seed, 0xFEED]).normal(0.0, scale, (n, outputs)))
+
+
 def weighted(xp: Any, post: Array, trace: Array) -> Array:
     """Σ_b post_b ⊙ trace_b, each row of a trace weighted with its unit's: [B, n] and [B, n, m] to [n, m]."""
     if post.shape[0] == 1:
@@ -260,6 +280,9 @@ class Decorrelated:
 
     learner: Learner
     rate: float  #: η
+
+    def weights(self, cell: Cell, params: NumpyTree) -> NumpyTree:
+        return self.learner.weights(cell, params)
 
     def init(self, ops: Ops, cell: Cell, params: Tree, batch_size: int) -> Tree:
         return self.learner.init(ops, cell, params, batch_size)

@@ -12,9 +12,7 @@ Source: Murray 2019, eLife 8:e43299.
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from creditbench.learner import Claims, Learner, online, weighted
+from creditbench.learner import Claims, Learner, leaky_trace, online, random_feedback, weighted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,20 +26,18 @@ class RFLO(Learner):
     feedback_seed: int = 0  #: draws B_fb
 
     def init(self, ops, cell, params, batch_size):
-        n, O = cell.hidden, cell.outputs  # noqa: E741
-        B_fb = np.random.default_rng(self.feedback_seed).normal(0.0, np.sqrt(2.0 / (n + O)), (n, O))
-        P = ops.zeros((batch_size, n, cell.presynaptic))
-        return {"cell": cell.start(ops, batch_size), "trace": P, "feedback": ops.from_numpy(B_fb)}
+        P = ops.zeros((batch_size, cell.hidden, cell.presynaptic))
+        B_fb = random_feedback(ops, cell, self.feedback_seed)
+        return {"cell": cell.start(ops, batch_size), "trace": P, "feedback": B_fb}
 
     def reset(self, ops, cell, params, state, batch_size):
         return self.init(ops, cell, params, batch_size) | {"feedback": state["feedback"]}
 
     def segment(self, ops, cell, params, state, batch, key):
-        B_fb, alpha = state["feedback"], cell.alpha
+        B_fb = state["feedback"]
 
         def advance(P, now, _):
-            z, slope = now.z[:, None, :], now.slope[:, :, None]
-            P = slope * z if alpha == 1.0 else ops.accumulate((1.0 - alpha) * P, z, slope)
+            P = leaky_trace(ops, cell, P, now)
             return P, weighted(ops.xp, ops.linear(now.e, B_fb), P)
 
         estimate = online(ops, cell, params, state, batch, key, advance)

@@ -39,7 +39,8 @@ class RTRL(Learner):
             if alpha != 1.0:
                 H = ops.add_diagonal(H, (1.0 - alpha) * ops.xp.ones_like(now.slope))
             immediate = now.slope[:, :, None] * now.z[:, None, :]
-            J = ops.add_diagonal((H @ J).reshape((B, n, n, m)), immediate).reshape((B, n, n * m))
+            HJ = (H[0] @ J[0]) if B == 1 else H @ J  # a batch of one runs slower than none
+            J = ops.add_diagonal(HJ.reshape((B, n, n, m)), immediate).reshape((B, n, n * m))
             G = now.delta.reshape((1, B * n)) @ J.reshape((B * n, n * m))
             return J, G.reshape((n, m))
 
