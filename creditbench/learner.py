@@ -66,7 +66,7 @@ class Learner:
         return 1
 
     def weights(self, cell: Cell, params: NumpyTree) -> NumpyTree:
-        """The weights that training starts from, of those that the cell drew. A rule for sparse networks prunes here."""
+        """The weights that training starts from, given those that the cell drew; a rule may prune them."""
         return params
 
     def init(self, ops: Ops, cell: Cell, params: Tree, batch_size: int) -> Tree:
@@ -225,7 +225,9 @@ def online(
         if cell.bias:
             grads["c"] = xp.sum(e, axis=0)
         hidden = None if cell.decorrelate == "none" else out
-        return Estimate(weight @ cell.losses(ops, y, target), grads, {"cell": end, "trace": trace}, hidden=hidden)
+        return Estimate(
+            weight @ cell.losses(ops, y, target), grads, {"cell": end, "trace": trace}, hidden=hidden
+        )
 
     keys = None if draw is None else ops.split(key, batch.weights.shape[0])
     return sum_over_chunks(ops, cell, chunk, state, batch, keys, chunk_size(batch))

@@ -11,9 +11,9 @@ at every step; ψ_t is the difference of the two, in units of σ.
     ε_t = β Ω_t - ψ_t
     β ← β - η_β ε_t Ω_tᵀ / (1 + ‖Ω_t‖²)              γ ← max(0, γ - η_γ (βᵀε_t) ⊙ Γ_t / (1 + ‖Γ_t‖²))
 
-averaged over the batch. The steps are normalised, which the paper's are not, so that one rate serves every n. β starts as
-I, so that the rule starts as a leaky trace. β and γ outlive a sequence; at a given time all is done with the β and γ
-that the step before left. The influence is a reduced-rank approximation, so the rule is biased.
+averaged over the batch. The steps are normalised, which the paper's are not, so that one rate serves every n. β
+starts as I, so that the rule starts as a leaky trace. β and γ outlive a sequence. A step's gradient is taken with the
+β and γ that the step before left. The influence is a reduced-rank approximation, so the rule is biased.
 
 Source: Roth, Kanitscheider & Fiete 2019, Kernel RNN learning (KeRNL), ICLR, openreview ryGfnoC5KQ.
 """

@@ -15,6 +15,7 @@ Source: Tallec & Ollivier 2018, arXiv 1702.05043.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from creditbench.errors import require_positive
 from creditbench.learner import Claims, Learner, online
 from creditbench.ops.base import Array
 
@@ -34,6 +35,9 @@ class UORO(Learner):
     lr = 1e-3
 
     epsilon: float = 1e-7  #: ε
+
+    def __post_init__(self):
+        require_positive(self, "epsilon")
 
     def init(self, ops, cell, params, batch_size):
         B, n, m = batch_size, cell.hidden, cell.presynaptic

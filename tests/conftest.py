@@ -32,7 +32,7 @@ def both():
 
 
 def injected(backend):
-    """A backend that takes its normals from one NumPy table, by a key that is an index."""
+    """A backend that takes its normals, and their signs, from one NumPy table, by a key that is an index."""
     ops = make_ops(backend, dtype="float64")
     table = np.random.default_rng(99).standard_normal((997, 256))
 
@@ -51,6 +51,9 @@ def injected(backend):
         def normal(self, key, shape, scale=1.0):
             many = isinstance(key, list) or (backend == "jax" and key.ndim)
             return scale * self.table[key, : int(np.prod(shape))].reshape((-1, *shape) if many else shape)
+
+        def rademacher(self, key, shape):
+            return self.xp.sign(self.normal(key, shape))
 
     return Injected()
 
