@@ -296,7 +296,9 @@ def test_biased_rules_have_another_expectation_than_bptt(ops, name):
     _, expected = autodiff(ops, cell, params, batch)
     if name == "kernl":
         samples = draws(ops, rule(name), cell, params, batch, 200)
-        assert recurrent(deviations(samples, flat(expected, cell), cell), cell).max() > 6.0
+        with np.errstate(invalid="ignore"):  # of the readout every draw is the same
+            found = deviations(samples, flat(expected, cell), cell)
+        assert recurrent(found, cell).max() > 6.0
     else:
         exists = rule(name).connected(cell) if name == "snapn" else 1.0
         expected["W_rec"] *= exists
@@ -566,6 +568,12 @@ def small_cell(alpha, W_rec, outputs=0.0):
     return cell, make_params(cell) | {"W_rec": W_rec, "W_out": outputs * np.ones((OUTPUTS, N)) / N}
 
 
+def random_recurrence(radius, seed):
+    """Random weights [n, n] of that spectral radius."""
+    W = np.random.default_rng(seed).standard_normal((N, N))
+    return W * radius / np.abs(np.linalg.eigvals(W)).max()
+
+
 def white_noise(steps, rows, seed, scale=1e-3):
     rng = np.random.default_rng(seed)
     targets = np.broadcast_to(np.array([0.3, -0.2]) * scale, (steps, rows, OUTPUTS))
@@ -593,7 +601,7 @@ def test_kernl_finds_the_kernel_of_units_that_act_on_themselves_only(ops):
 def test_kernl_finds_the_average_effect_of_a_unit_on_others(ops):
     """With γ held, the best β is E[ψ Ωᵀ] E[Ω Ωᵀ]⁻¹ = (1 - e^{-2γ}) Σ_τ M^τ e^{-γτ}, M = ∂h_t/∂h_{t-1}."""
     alpha, gamma = 0.5, 0.7
-    W = np.random.default_rng(3).standard_normal((N, N)) * 0.7 / np.sqrt(N)
+    W = random_recurrence(0.7, 3)
     cell, params = small_cell(alpha, W)
     M = (1 - alpha) * np.eye(N) + alpha * W
     expected = (1 - np.exp(-2 * gamma)) * np.linalg.inv(np.eye(N) - np.exp(-gamma) * M)
@@ -614,20 +622,19 @@ def test_dni_finds_the_gradient_of_the_future_of_a_linear_problem(ops, alpha):
 
     With Q = W_outᵀ W_out · 2/O and q = -W_outᵀ y* · 2/O: G = Mᵀ (Q + G) M and g = Mᵀ (q + g).
     """
-    W = np.random.default_rng(4).standard_normal((N, N)) * 0.6 / np.sqrt(N)
+    W = random_recurrence(0.6, 4)
     cell, params = small_cell(alpha, W)
     params["W_out"] = np.random.default_rng(5).standard_normal((OUTPUTS, N))
     M = (1 - alpha) * np.eye(N) + alpha * W
     Q = 2 / OUTPUTS * params["W_out"].T @ params["W_out"]
-    scale, state = 1e-2, None
+    scale, state = 0.1 / alpha**0.5, None
     target = np.array([0.3, -0.2]) * scale
     q, G = -2 / OUTPUTS * params["W_out"].T @ target, np.zeros((N, N))
     for _ in range(500):
         G = M.T @ (Q + G) @ M
     g = np.linalg.solve(np.eye(N) - M.T, M.T @ q)
-    for number, rate in enumerate([30.0] * 6 + [3.0] * 3):
+    for number, rate in enumerate([1.0] * 10 + [0.2] * 4):
         batch = white_noise(400, 32, number, scale)
-        batch.inputs[::4] = 0.0
         state = estimate(ops, learner("dni", rate=rate), cell, params, batch, state=state)[2]
     A = state["trace"][0]
     h = hidden_numpy(cell, params, white_noise(50, 32, 99, scale))[-1]
