@@ -183,7 +183,7 @@ class Step(NamedTuple):
     out: Array  #: ĥ_t, [B, n]
     target: Array  #: y*_t, [B, O]
     e: Array  #: w_t ∂ℓ_t/∂y_t, [B, O]
-    delta: Array  #: δ_t = Dᵀ W_outᵀ e_t = ∂L_t/∂h_t, [B, n]
+    delta: Array  #: δ_t = Dᵀ W_outᵀ e_t = ∂L_t/∂h_t, or what stands for it, [B, n]
 
 
 def online(
@@ -196,12 +196,14 @@ def online(
     advance: Callable[[Tree, Step, Any], tuple[Tree, Array | Outer]],
     draw: Callable[[Any, int], Array] | None = None,
     factors: bool = False,
+    feedback: Array | None = None,
 ) -> Estimate:
     """The estimate of a rule that carries a trace over time, and makes of it a gradient at every step.
 
     `advance(trace, step, noise) -> (trace, G)`: G is that step's gradient of θ = [W_rec W_in b], [n, m], summed over
     the batch; with `factors`, an `Outer` of B rows. The readout gets its exact gradient, Σ_t e_t ĥ_tᵀ. The noise of
-    a step is an entry of `draw(keys, B)`, one array a key. The state has the entries `cell` and `trace`.
+    a step is an entry of `draw(keys, B)`, one array a key. `feedback` [n, O] stands for Dᵀ W_outᵀ where given. The
+    state has the entries `cell` and `trace`; others stay as they are.
     """
     xp, shape = ops.xp, (cell.hidden, cell.presynaptic)
 
@@ -213,7 +215,8 @@ def online(
         y = cell.readout(ops, params, out)
         e = weight[:, None] * cell.error(ops, y, target)
         z = xp.concat((before, x, xp.ones_like(x[:, :1])) if cell.bias else (before, x), axis=1)
-        seen = Step(a, cell.slope(ops, unrolled), z, out, target, e, cell.feedback(params, e))
+        delta = cell.feedback(params, e) if feedback is None else ops.linear(e, feedback)
+        seen = Step(a, cell.slope(ops, unrolled), z, out, target, e, delta)
         noise = None if draw is None else draw(keys, B)
         if K == 1:
             noise = None if noise is None else noise.reshape((B, *noise.shape[-1:]))
@@ -225,9 +228,8 @@ def online(
         if cell.bias:
             grads["c"] = xp.sum(e, axis=0)
         hidden = None if cell.decorrelate == "none" else out
-        return Estimate(
-            weight @ cell.losses(ops, y, target), grads, {"cell": end, "trace": trace}, hidden=hidden
-        )
+        state = state | {"cell": end, "trace": trace}
+        return Estimate(weight @ cell.losses(ops, y, target), grads, state, hidden=hidden)
 
     keys = None if draw is None else ops.split(key, batch.weights.shape[0])
     return sum_over_chunks(ops, cell, chunk, state, batch, keys, chunk_size(batch))

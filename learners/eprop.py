@@ -51,13 +51,16 @@ class EProp(Learner):
         return fresh | {"trace": (fresh["trace"][0], state["trace"][1])}
 
     def segment(self, ops, cell, params, state, batch, key):
+        adaptive = self.feedback == "adaptive"
+
         def advance(trace, now, _):
             P, B = trace
             P = leaky_trace(ops, cell, P, now)
-            G = weighted(ops.xp, now.delta if B is None else ops.linear(now.e, B), P)
-            if self.feedback == "adaptive":
+            G = weighted(ops.xp, ops.linear(now.e, B) if adaptive else now.delta, P)
+            if adaptive:
                 decayed = (1.0 - self.feedback_decay) * B
                 B = ops.accumulate(decayed, Outer(now.out, now.e), -self.feedback_rate)
             return (P, B), G
 
-        return online(ops, cell, params, state, batch, key, advance)
+        fixed = None if adaptive else state["trace"][1]
+        return online(ops, cell, params, state, batch, key, advance, feedback=fixed)

@@ -34,11 +34,8 @@ class RFLO(Learner):
         return self.init(ops, cell, params, batch_size) | {"feedback": state["feedback"]}
 
     def segment(self, ops, cell, params, state, batch, key):
-        B_fb = state["feedback"]
-
         def advance(P, now, _):
             P = leaky_trace(ops, cell, P, now)
-            return P, weighted(ops.xp, ops.linear(now.e, B_fb), P)
+            return P, weighted(ops.xp, now.delta, P)
 
-        estimate = online(ops, cell, params, state, batch, key, advance)
-        return estimate._replace(state=estimate.state | {"feedback": B_fb})
+        return online(ops, cell, params, state, batch, key, advance, feedback=state["feedback"])

@@ -97,5 +97,4 @@ class SnApN(Learner):
             J = ops.accumulate(HJ, now.z[:, None, None, :] * own, now.slope[:, :, None, None])
             return J, exists * xp.sum(delta[:, :, None, :] @ J, axis=(0, 2))
 
-        estimate = online(ops, cell, params, state, batch, key, advance)
-        return estimate._replace(state=estimate.state | {"graph": state["graph"]})
+        return online(ops, cell, params, state, batch, key, advance)

@@ -23,7 +23,6 @@ from tests.conftest import (
 )
 from tests.learners.test_oracles import (
     CELLS,
-    COUNT,
     LOSSES,
     cut,
     deviations,
@@ -80,7 +79,7 @@ def test_backends_agree_with_the_same_noise(both, options, name):
     for ops in both:
         state, outcomes = None, []
         for number in range(2):
-            batch = make_batch(seed=number, loss="cross_entropy")
+            batch = make_batch(steps=30, seed=number, loss="cross_entropy")  # two chunks
             loss, grads, state, assigned = estimate(ops, rule(name), cell, params, batch, number, state)
             outcomes.append((loss, grads, assigned))
         results.append(outcomes)
@@ -255,7 +254,7 @@ def test_unbiased_rules_have_the_expectation_of_bptt(ops, name, options):
     cell = make_cell(**options)
     params, batch = make_params(cell), oracle_batch()
     expected = flat(estimate(ops, learner("bptt"), cell, params, batch)[1], cell)
-    samples = draws(ops, rule(name), cell, params, batch, COUNT[ops.name])
+    samples = mean_of_draws(ops, rule(name), cell, params, batch)
     assert recurrent(deviations(samples, expected, cell), cell).max() < 4.0
     # The error of the mean falls as 1/√N: a sixteenth of the draws leaves four times the error.
     blocks = samples[: len(samples) // 16 * 16].reshape(16, -1, samples.shape[1]).mean(axis=1)
@@ -282,7 +281,7 @@ def test_one_wrong_factor_fails_the_same_test(ops, tmp_path, id, old, new):
     cell = make_cell(alpha=0.3, decorrelate="hidden")
     params, batch = make_params(cell), oracle_batch()
     expected = flat(estimate(ops, learner("bptt"), cell, params, batch)[1], cell)
-    samples = draws(ops, mutant(tmp_path, id, old, new), cell, params, batch, COUNT[ops.name])
+    samples = mean_of_draws(ops, mutant(tmp_path, id, old, new), cell, params, batch)
     assert recurrent(deviations(samples, expected, cell), cell).max() > 6.0
 
 
