@@ -61,6 +61,11 @@ class Cell:
         if not 0 < self.alpha <= 1:
             raise UsageError(f"alpha is {self.alpha}: the leak of a cell must lie in (0, 1]")
 
+    @property
+    def presynaptic(self) -> int:
+        """m: how many weights reach a hidden unit; those of ĥ, x̂ and, with `bias`, 1."""
+        return self.hidden + self.inputs + self.bias
+
     def init(self, seed: int) -> NumpyTree:
         """Xavier-normal weights, zero biases, identity decorrelation, as NumPy arrays of float64."""
         rng = np.random.default_rng([seed, 0xCE11])
@@ -146,6 +151,12 @@ class Cell:
             noise = params["c"] if noise is None else params["c"] + noise
         return ops.linear(h_hat, params["W_out"], noise)
 
+    def slope(self, ops: Ops, unrolled: Unrolled) -> Array:
+        """α tanh'(a) = ∂h/∂a of each row, [R, n]."""
+        phi = unrolled.out if self.alpha == 1.0 and self.decorrelate == "none" else ops.xp.tanh(unrolled.a)
+        slope = 1.0 - phi * phi
+        return slope if self.alpha == 1.0 else self.alpha * slope
+
     def losses(self, ops: Ops, y: Array, target: Array) -> Array:
         """ℓ of each row: [..., O] and [..., O] to [...]. Mean squared error, or cross-entropy of the softmax."""
         xp = ops.xp
@@ -159,6 +170,22 @@ class Cell:
         if self.loss == "mse":
             return (2.0 / self.outputs) * (y - target)
         return ops.xp.exp(_log_softmax(ops.xp, y)) * ops.xp.sum(target, axis=-1, keepdims=True) - target
+
+    def feedback(self, params: Tree, e: Array) -> Array:
+        """Dᵀ W_outᵀ e: the gradient in h of what has the gradient e [R, O] in y, [R, n]."""
+        to_h_hat = e @ params["W_out"]
+        return to_h_hat @ params["D"] if "D" in params else to_h_hat
+
+    def through_recurrence(self, ops: Ops, params: Tree, tangents: Array) -> Array:
+        """W_rec D v for rows v [R, n]: what a change of h_{t-1} makes of the pre-activation a_t."""
+        if "D" in params:
+            tangents = ops.linear(tangents, params["D"])
+        return ops.linear(tangents, params["W_rec"])
+
+    def back_through_recurrence(self, params: Tree, cotangents: Array) -> Array:
+        """Dᵀ W_recᵀ s for rows s [R, n]: the gradient in h_{t-1} of what has the gradient s in a_t."""
+        to_h_hat = cotangents @ params["W_rec"]
+        return to_h_hat @ params["D"] if "D" in params else to_h_hat
 
     def run(self, ops: Ops, params: Tree, inputs: Array) -> Array:
         """The forward pass from the zero state over inputs [T, B, I], as outputs [T, B, O]."""
@@ -186,6 +213,16 @@ class Cell:
         if self.bias:
             grads |= {"b": ops.xp.sum(post, axis=0), "c": ops.xp.sum(post_y, axis=0)}
         return grads
+
+    def by_parameter(self, ops: Ops, gradient: Array | Outer) -> Tree:
+        """The gradient of [W_rec W_in b], [n, m], under the names of its parameters."""
+        n, m = self.hidden, self.hidden + self.inputs
+        if isinstance(gradient, Outer):
+            post, pre = gradient
+            grads = {"W_rec": Outer(post, pre[:, :n]), "W_in": Outer(post, pre[:, n:m])}
+            return grads | {"b": ops.xp.sum(post * pre[:, m:], axis=0)} if self.bias else grads
+        grads = {"W_rec": gradient[:, :n], "W_in": gradient[:, n:m]}
+        return grads | {"b": gradient[:, m]} if self.bias else grads
 
 
 def _log_softmax(xp: Any, y: Array) -> Array:

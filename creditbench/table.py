@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from creditbench.environment import constant
 from creditbench.errors import unknown
 from creditbench.record import Record
-from creditbench.environment import constant
 from creditbench.store import stale
 
 if TYPE_CHECKING:

@@ -92,7 +92,7 @@ class Program:
 
     def start(self, seed: int) -> Any:
         """(parameters, optimiser's state, learner's state) before training."""
-        params = self.ops.from_numpy(self.cell.init(seed))
+        params = self.ops.from_numpy(self.learner.weights(self.cell, self.cell.init(seed)))
         state = self.learner.init(self.ops, self.cell, params, self.trial.batch)
         return params, self.optimizer.init(self.ops, self.cell.trainable(params)), state
 

@@ -32,7 +32,7 @@ def both():
 
 
 def injected(backend):
-    """A backend that takes its normals from one NumPy table, by a key that is an index."""
+    """A backend that takes its normals, and their signs, from one NumPy table, by a key that is an index."""
     ops = make_ops(backend, dtype="float64")
     table = np.random.default_rng(99).standard_normal((997, 256))
 
@@ -46,6 +46,9 @@ def injected(backend):
         def normal(self, key, shape, scale=1.0):
             return scale * self.table[key, : int(np.prod(shape))].reshape((-1, *shape) if key.ndim else shape)
 
+        def rademacher(self, key, shape):
+            return self.xp.sign(self.normal(key, shape))
+
     class InjectedTorch(type(ops)):
         def key(self, seed):
             return seed
@@ -55,6 +58,10 @@ def injected(backend):
 
         def fill_normal(self, out, key, scale):
             out.copy_(scale * self.table[key, : out.numel()].reshape(out.shape))
+
+        def fill_signs(self, out, key):
+            self.fill_normal(out, key, 1.0)
+            out.sign_()
 
     found = (InjectedJax if backend == "jax" else InjectedTorch)(dtype="float64")
     found.table = found.from_numpy(table)

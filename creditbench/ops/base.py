@@ -115,7 +115,7 @@ class Ops(abc.ABC):
 
     @abc.abstractmethod
     def rademacher(self, key: Key, shape: tuple[int, ...]) -> Array:
-        """Random signs."""
+        """Random signs; for several keys, as `split` gives them, one array a key, stacked."""
 
     # -- arrays ----------------------------------------------------------------------------------
 
@@ -140,6 +140,13 @@ class Ops(abc.ABC):
 
         `total` is given up: PyTorch updates it in place, as XLA does with a donated buffer. An `Outer`
         is added by its factors.
+        """
+
+    @abc.abstractmethod
+    def add_diagonal(self, total: Array, term: Array) -> Array:
+        """`total` [B, n, n, ...] with `term` [B, n, ...] added where the second and third index agree.
+
+        `total` is given up: nothing but its diagonal is touched.
         """
 
     def zeros(self, shape: tuple[int, ...]) -> Array:

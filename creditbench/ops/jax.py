@@ -105,7 +105,10 @@ class JaxOps(Ops):
         return jax.vmap(draw)(key) if key.ndim else draw(key)
 
     def rademacher(self, key, shape):
-        return jax.random.rademacher(key, shape, self._float)
+        def draw(key):
+            return jax.random.rademacher(key, shape, self._float)
+
+        return jax.vmap(draw)(key) if key.ndim else draw(key)
 
     def from_numpy(self, tree):
         def convert(x):
@@ -136,6 +139,10 @@ class JaxOps(Ops):
             else:
                 term = term.dense()
         return (total if decay == 1.0 else decay * total) + scale * term
+
+    def add_diagonal(self, total, term):
+        i = jnp.arange(total.shape[1])
+        return total.at[:, i, i].add(term, indices_are_sorted=True, unique_indices=True)
 
     def zeros(self, shape):
         return jnp.zeros(shape, self._float)

@@ -188,6 +188,10 @@ class TorchOps(Ops):
             total.addcmul_(term, scale) if isinstance(scale, torch.Tensor) else total.add_(term, alpha=scale)
         )
 
+    def add_diagonal(self, total, term):
+        total.diagonal(dim1=1, dim2=2).add_(term.movedim(1, -1))
+        return total
+
     def zeros(self, shape):
         return torch.zeros(shape, dtype=self._float, device=self._device)
 

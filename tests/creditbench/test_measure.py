@@ -72,7 +72,7 @@ class Hoarder(ReverseMode):
 @pytest.mark.parametrize("id", ["forward", "bptt", "anp", "np"])
 def test_products_are_those_of_a_hand_count(ops, id, batch):
     """Multiplications and additions of the products of a segment of T steps; T is a whole number of chunks."""
-    n, I, O, T, B = 24, 3, 2, 128, batch
+    n, I, O, T, B = 24, 3, 2, 128, batch  # noqa: E741
     forward = n * (I + n + O)  # of one step of one sequence: input, recurrence, readout
     factors = {
         "forward": forward,

@@ -46,6 +46,8 @@ def test_keys_are_values(ops):
     again = ops.to_numpy(ops.normal(ops.split(ops.key(3), 4)[2], (1000,)))
     np.testing.assert_array_equal(draws[2], again)
     np.testing.assert_array_equal(ops.to_numpy(ops.normal(children, (1000,))), draws)
+    signs = [ops.to_numpy(ops.rademacher(child, (3, 5))) for child in children]
+    np.testing.assert_array_equal(ops.to_numpy(ops.rademacher(children, (3, 5))), signs)
     correlation = np.corrcoef([*draws, ops.to_numpy(ops.normal(key, (1000,)))])
     assert np.abs(correlation - np.eye(5)).max() < 0.15
 
@@ -67,6 +69,16 @@ def test_linear(ops, rows, biased):
     x, W, b = rng.standard_normal((rows, 3)), rng.standard_normal((5, 3)), rng.standard_normal((rows, 5))
     arrays = ops.from_numpy((x, W, b if biased else None)) if biased else (*ops.from_numpy((x, W)), None)
     np.testing.assert_allclose(ops.to_numpy(ops.linear(*arrays)), x @ W.T + (b if biased else 0), atol=1e-14)
+
+
+@pytest.mark.parametrize("tail", [(), (4,)])
+def test_add_diagonal(ops, tail):
+    rng = np.random.default_rng(0)
+    total, term = rng.standard_normal((2, 3, 3, *tail)), rng.standard_normal((2, 3, *tail))
+    found = ops.to_numpy(ops.add_diagonal(*ops.from_numpy((total, term))))
+    for i in range(3):
+        total[:, i, i] += term[:, i]
+    np.testing.assert_array_equal(found, total)
 
 
 @pytest.mark.parametrize("rank", [1, 3])

@@ -1,0 +1,66 @@
+"""Decoupled neural interface: a synthetic gradient stands for what later losses will say of this step's activity.
+
+    S_t = A ã_t,  ã_t = [ĥ_t, y*_t, 1]               S_t ≈ ∂L_{>t}/∂h_t, linear in ã;  A: [n, n+O+1]
+    c_t = δ_t + S_t                                  ∂L_{≥t}/∂h_t
+    ∂L/∂θ ≈ Σ_t (c_t ⊙ α φ'(a_t)) z_tᵀ               z_t = [ĥ_{t-1}, x̂_t, 1]
+
+A learns by bootstrapping: a step later, S_{t-1} is held against what has come back over that one step.
+
+    ε_t = A ã_{t-1} - H_tᵀ c_t                       H_t as in `rtrl`
+    A ← A - η ε_t ã_{t-1}ᵀ / (1 + ‖ã_{t-1}‖²)        averaged over the batch
+
+The step is normalised, so that one rate η serves every n. A starts as 0, so that the rule starts as TBPTT(1); A
+outlives a sequence. The form is the online one of Marschall, Cho & Savin, with one step between bootstraps; there
+A ã stands for the whole of c_t, here the loss of the step itself is exact. It is unbiased only as far as the future is
+linear in ã. A sequence's end is not told to the rule: S_T stands for losses that never come.
+
+Source: Jaderberg et al. 2017, arXiv 1608.05343; Marschall, Cho & Savin 2020, JMLR 21(135), arXiv 1907.02649.
+"""
+
+from dataclasses import dataclass
+
+from creditbench.errors import require_positive
+from creditbench.learner import Claims, Learner, online
+from creditbench.ops import Outer
+
+
+@dataclass(frozen=True, kw_only=True)
+class DNI(Learner):
+    id = "dni"
+    name = "Decoupled neural interface"
+    paper = "Jaderberg et al. 2017, arXiv:1608.05343"
+    family = "synthetic gradient"
+    claims = Claims(online=True, time="O(n²)", memory="O(n²)")
+
+    rate: float = 1e-2  #: η
+
+    def __post_init__(self):
+        require_positive(self, "rate")
+
+    def init(self, ops, cell, params, batch_size):
+        width = cell.hidden + cell.outputs + 1
+        # Before the first step ã is 0: there is nothing to be held against, and A stays.
+        trace = ops.zeros((cell.hidden, width)), ops.zeros((batch_size, width))
+        return {"cell": cell.start(ops, batch_size), "trace": trace}
+
+    def reset(self, ops, cell, params, state, batch_size):
+        fresh = self.init(ops, cell, params, batch_size)
+        return fresh | {"trace": (state["trace"][0], fresh["trace"][1])}
+
+    def segment(self, ops, cell, params, state, batch, key):
+        xp, alpha = ops.xp, cell.alpha
+
+        def advance(trace, now, _):
+            A, before = trace
+            features = xp.concat((now.out, now.target, xp.ones_like(now.target[:, :1])), axis=1)
+            c = ops.linear(features, A, now.delta)
+            post = c * now.slope
+            came_back = cell.back_through_recurrence(params, post)
+            if alpha != 1.0:
+                came_back = came_back + (1.0 - alpha) * c
+            error = ops.linear(before, A) - came_back
+            pre = before / (1.0 + xp.sum(before * before, axis=1, keepdims=True))
+            A = ops.accumulate(A + 0.0, Outer(error, pre), -self.rate / before.shape[0])
+            return (A, features), Outer(post, now.z)
+
+        return online(ops, cell, params, state, batch, key, advance, factors=True)

@@ -1,0 +1,66 @@
+"""e-prop: a leaky eligibility trace of each synapse, credited with a learning signal of its unit.
+
+    P_t = (1-α) P_{t-1} + α φ'(a_t) z_tᵀ             [n, m];  z_t = [ĥ_{t-1}, x̂_t, 1]
+    ∂L/∂θ ≈ Σ_t l_t ⊙ P_t                            e_t = w_t ∂ℓ_t/∂y_t
+
+    feedback = symmetric     l_t = δ_t = Dᵀ W_outᵀ e_t
+    feedback = random        l_t = B e_t, with B [n, O] drawn once, N(0, 2/(n+O)) as W_out is, and fixed
+    feedback = adaptive      the same, and B follows the readout: B ← (1-λ) B - η ĥ_t e_tᵀ, summed over the batch
+
+For a leaky unit the trace is the part of RTRL's influence that does not go through recurrent weights, and the same as
+that of `rflo`. The readout of this cell has no leak, so the trace is not filtered by one. An adaptive B outlives a
+sequence. It learns at its own rate η, whatever the optimiser of W_out does, and W_out itself does not decay.
+
+Source: Bellec et al. 2020, Nat. Commun. 11:3625.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from creditbench.errors import UsageError, require_one_of, require_positive
+from creditbench.learner import Claims, Learner, leaky_trace, online, random_feedback, weighted
+from creditbench.ops import Outer
+
+
+@dataclass(frozen=True, kw_only=True)
+class EProp(Learner):
+    id = "eprop"
+    name = "e-prop"
+    paper = "Bellec et al. 2020, doi:10.1038/s41467-020-17236-y"
+    family = "eligibility trace"
+    claims = Claims(online=True, forward_only=True, time="O(p)", memory="O(p)")
+
+    feedback: Literal["symmetric", "random", "adaptive"] = "symmetric"
+    feedback_seed: int = 0  #: draws B
+    feedback_rate: float = 1e-2  #: η
+    feedback_decay: float = 1e-4  #: λ, at each step
+
+    def __post_init__(self):
+        require_one_of(self, "feedback", ("symmetric", "random", "adaptive"))
+        require_positive(self, "feedback_rate")
+        if not 0 <= self.feedback_decay < 1:
+            raise UsageError(f"feedback_decay is {self.feedback_decay!r}: EProp needs a number in [0, 1)")
+
+    def init(self, ops, cell, params, batch_size):
+        P = ops.zeros((batch_size, cell.hidden, cell.presynaptic))
+        B = None if self.feedback == "symmetric" else random_feedback(ops, cell, self.feedback_seed)
+        return {"cell": cell.start(ops, batch_size), "trace": (P, B)}
+
+    def reset(self, ops, cell, params, state, batch_size):
+        fresh = self.init(ops, cell, params, batch_size)
+        return fresh | {"trace": (fresh["trace"][0], state["trace"][1])}
+
+    def segment(self, ops, cell, params, state, batch, key):
+        adaptive = self.feedback == "adaptive"
+
+        def advance(trace, now, _):
+            P, B = trace
+            P = leaky_trace(ops, cell, P, now)
+            G = weighted(ops.xp, ops.linear(now.e, B) if adaptive else now.delta, P)
+            if adaptive:
+                decayed = (1.0 - self.feedback_decay) * B
+                B = ops.accumulate(decayed, Outer(now.out, now.e), -self.feedback_rate)
+            return (P, B), G
+
+        fixed = None if adaptive else state["trace"][1]
+        return online(ops, cell, params, state, batch, key, advance, feedback=fixed)

@@ -1,0 +1,94 @@
+"""Kernel RNN learning: influence as a learned sensitivity times a kernel that decays in time, learned too.
+
+    ∂h_t/∂h_{t-τ} ≈ β diag(e^{-γτ})                  β: [n, n], γ: [n]
+    P_t = e^{-γ} ⊙ P_{t-1} + α φ'(a_t) z_tᵀ          [n, m];  z_t = [ĥ_{t-1}, x̂_t, 1]
+    ∂L/∂θ ≈ Σ_t (βᵀ δ_t) ⊙ P_t
+
+β and γ learn to predict what noise does. Beside the network runs one whose activity gets noise σ ξ_t, ξ_t ~ N(0, 1),
+at every step; ψ_t is the difference of the two, in units of σ.
+
+    Ω_t = e^{-γ} ⊙ Ω_{t-1} + ξ_t                     Γ_t = ∂Ω_t/∂γ = e^{-γ} ⊙ (Γ_{t-1} - Ω_{t-1})
+    ε_t = β Ω_t - ψ_t
+    β ← β - η_β ε_t Ω_tᵀ / (1 + ‖Ω_t‖²)              γ ← max(0, γ - η_γ (βᵀε_t) ⊙ Γ_t / (1 + ‖Γ_t‖²))
+
+averaged over the batch. The steps are normalised, which the paper's are not, so that one rate serves every n. β
+starts as I, so that the rule starts as a leaky trace. β and γ outlive a sequence. A step's gradient is taken with the
+β and γ that the step before left. The influence is a reduced-rank approximation, so the rule is biased.
+
+Source: Roth, Kanitscheider & Fiete 2019, Kernel RNN learning (KeRNL), ICLR, openreview ryGfnoC5KQ.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from creditbench.errors import UsageError, require_positive
+from creditbench.learner import Claims, Learner, online, weighted
+from creditbench.ops.base import Array, Outer
+
+
+class Kernel(NamedTuple):
+    P: Array  #: [B, n, m]
+    psi: Array  #: [B, n]
+    Omega: Array  #: [B, n]
+    Gamma: Array  #: [B, n]
+    beta: Array  #: transposed: row k holds what unit k does to each unit, [n, n]
+    gamma: Array  #: [n]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeRNL(Learner):
+    id = "kernl"
+    name = "Kernel RNN learning"
+    paper = "Roth, Kanitscheider & Fiete 2019, openreview:ryGfnoC5KQ"
+    family = "eligibility trace"
+    claims = Claims(online=True, forward_only=True, time="O(n²)", memory="O(p)")
+
+    sigma: float = 1e-3  #: σ
+    gamma: float = 0.5  #: γ at the start, for every unit
+    beta_rate: float = 1e-2  #: η_β
+    gamma_rate: float = 1e-2  #: η_γ; 0 keeps the time scales as they are
+
+    def __post_init__(self):
+        require_positive(self, "sigma", "gamma", "beta_rate")
+        if self.gamma_rate < 0:
+            raise UsageError(f"gamma_rate is {self.gamma_rate!r}: KeRNL needs a number of at least 0")
+
+    def init(self, ops, cell, params, batch_size):
+        B, n = batch_size, cell.hidden
+        beta, gamma = ops.from_numpy((np.eye(n), np.full(n, self.gamma)))
+        P = ops.zeros((B, n, cell.presynaptic))
+        psi, Omega, Gamma = (ops.zeros((B, n)) for _ in range(3))
+        return {"cell": cell.start(ops, B), "trace": Kernel(P, psi, Omega, Gamma, beta, gamma)}
+
+    def reset(self, ops, cell, params, state, batch_size):
+        fresh, learned = self.init(ops, cell, params, batch_size), state["trace"]
+        return fresh | {"trace": fresh["trace"]._replace(beta=learned.beta, gamma=learned.gamma)}
+
+    def segment(self, ops, cell, params, state, batch, key):
+        xp, alpha, sigma = ops.xp, cell.alpha, self.sigma
+
+        def advance(trace, now, xi):
+            P, psi, Omega, Gamma, beta, gamma = trace
+            B, decay = xi.shape[0], xp.exp(-gamma)
+            P = ops.accumulate(decay[:, None] * P, now.z[:, None, :], now.slope[:, :, None])
+            a_noisy = now.a + sigma * cell.through_recurrence(ops, params, psi)
+            moved = (alpha / sigma) * (xp.tanh(a_noisy) - xp.tanh(now.a))
+            psi = (moved if alpha == 1.0 else moved + (1.0 - alpha) * psi) + xi
+            Gamma = decay * (Gamma - Omega)
+            Omega = decay * Omega + xi
+            error = Omega @ beta - psi
+            G = weighted(xp, ops.linear(now.delta, beta), P)
+
+            step = self.gamma_rate * ops.linear(error, beta) * Gamma
+            step = step / (1.0 + xp.sum(Gamma * Gamma, axis=1, keepdims=True))
+            gamma = xp.clip(gamma - xp.sum(step, axis=0) / B, min=0.0)
+            post = Omega / (1.0 + xp.sum(Omega * Omega, axis=1, keepdims=True))
+            beta = ops.accumulate(beta + 0.0, Outer(post, error), -self.beta_rate / B)
+            return Kernel(P, psi, Omega, Gamma, beta, gamma), G
+
+        def draw(keys, B):
+            return ops.normal(keys, (B, cell.hidden))
+
+        return online(ops, cell, params, state, batch, key, advance, draw)

@@ -1,0 +1,71 @@
+"""Kronecker-factored RTRL: the influence as the Kronecker product of a vector and a matrix, exact in expectation.
+
+    J_k,(ij) ≈ u_j A_ki                                 u: [m], A: [n, n]
+    u ← c1 p1 u + c2 p2 z_t                             z_t = [ĥ_{t-1}, x̂_t, 1];  c1, c2: fresh random signs
+    A ← c1 H_t A / p1 + c2 diag(α φ'(a_t)) / p2         H_t as in `rtrl`
+    p1 = √(‖H_t A‖/‖u‖)     p2 = √(‖diag(α φ'(a_t))‖/‖z_t‖)
+    ∂L/∂θ ≈ Σ_t (Aᵀδ_t) uᵀ
+
+for each sequence of the batch. E[u ⊗ A] = J whatever p1 and p2 are, as long as they do not depend on this step's
+signs and are not 0; so a small ε, added to every norm, costs nothing of that. The gradient of a step is an outer
+product, and stays one.
+
+Source: Mujika, Meier & Steger 2018, arXiv 1805.10842.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from creditbench.errors import require_positive
+from creditbench.learner import Claims, Learner, online
+from creditbench.ops.base import Array, Outer
+
+
+class Factors(NamedTuple):
+    u: Array  #: [B, m]
+    A: Array  #: transposed, row i holds ∂h/∂a_i: [B, n, n]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KFRTRL(Learner):
+    id = "kf_rtrl"
+    name = "Kronecker-factored RTRL"
+    paper = "Mujika, Meier & Steger 2018, arXiv:1805.10842"
+    family = "influence"
+    claims = Claims(unbiased=True, online=True, forward_only=True, time="O(n³)", memory="O(n²)")
+    lr = 1e-3
+
+    epsilon: float = 1e-7  #: ε
+
+    def __post_init__(self):
+        require_positive(self, "epsilon")
+
+    def init(self, ops, cell, params, batch_size):
+        B, n, m = batch_size, cell.hidden, cell.presynaptic
+        return {"cell": cell.start(ops, B), "trace": Factors(ops.zeros((B, m)), ops.zeros((B, n, n)))}
+
+    def segment(self, ops, cell, params, state, batch, key):
+        xp, n, alpha, epsilon = ops.xp, cell.hidden, cell.alpha, self.epsilon
+
+        def norm(x):
+            return xp.linalg.vector_norm(x, axis=-1, keepdims=True) + epsilon
+
+        def advance(trace, now, signs):
+            u, A = trace
+            B = u.shape[0]
+            c1, c2 = signs[:, :1], signs[:, 1:]
+            HA = cell.through_recurrence(ops, params, A.reshape((B * n, n))).reshape((B, n, n))
+            HA = now.slope[:, None, :] * HA
+            if alpha != 1.0:
+                HA = HA + (1.0 - alpha) * A
+            p1 = xp.sqrt(norm(HA.reshape((B, -1))) / norm(u))
+            p2 = xp.sqrt(norm(now.slope) / norm(now.z))
+            u = (c1 * p1) * u + (c2 * p2) * now.z
+            A = ops.add_diagonal((c1 / p1)[:, :, None] * HA, (c2 / p2) * now.slope)
+            post = A[0] @ now.delta[0] if B == 1 else (A @ now.delta[:, :, None])
+            return Factors(u, A), Outer(post.reshape((B, n)), u)
+
+        def draw(keys, B):
+            return ops.rademacher(keys, (B, 2))
+
+        return online(ops, cell, params, state, batch, key, advance, draw, factors=True)

@@ -1,0 +1,41 @@
+"""Random feedback local online learning: a leaky trace of each synapse, credited through random feedback.
+
+    P_t = (1-α) P_{t-1} + α φ'(a_t) z_tᵀ             [n, m];  z_t = [ĥ_{t-1}, x̂_t, 1]
+    ∂L/∂θ ≈ Σ_t (B_fb e_t) ⊙ P_t                     e_t = w_t ∂ℓ_t/∂y_t
+
+Beside what RTRL has, the trace leaves out all influence through the recurrent weights, and the feedback B_fb [n, O]
+stands for Dᵀ W_outᵀ. It is drawn once, N(0, 2/(n+O)) as W_out is, and fixed. With B_fb = W_outᵀ the rule is `eprop`
+with symmetric feedback.
+
+Source: Murray 2019, eLife 8:e43299.
+"""
+
+from dataclasses import dataclass
+
+from creditbench.learner import Claims, Learner, leaky_trace, online, random_feedback, weighted
+
+
+@dataclass(frozen=True, kw_only=True)
+class RFLO(Learner):
+    id = "rflo"
+    name = "Random feedback local online learning"
+    paper = "Murray 2019, doi:10.7554/eLife.43299"
+    family = "eligibility trace"
+    claims = Claims(online=True, forward_only=True, time="O(p)", memory="O(p)")
+
+    feedback_seed: int = 0  #: draws B_fb
+
+    def init(self, ops, cell, params, batch_size):
+        P = ops.zeros((batch_size, cell.hidden, cell.presynaptic))
+        B_fb = random_feedback(ops, cell, self.feedback_seed)
+        return {"cell": cell.start(ops, batch_size), "trace": P, "feedback": B_fb}
+
+    def reset(self, ops, cell, params, state, batch_size):
+        return self.init(ops, cell, params, batch_size) | {"feedback": state["feedback"]}
+
+    def segment(self, ops, cell, params, state, batch, key):
+        def advance(P, now, _):
+            P = leaky_trace(ops, cell, P, now)
+            return P, weighted(ops.xp, now.delta, P)
+
+        return online(ops, cell, params, state, batch, key, advance, feedback=state["feedback"])

@@ -1,0 +1,70 @@
+"""Unbiased online recurrent optimisation: the influence as one outer product, whose expectation is RTRL's.
+
+    h̃ ← ρ0 H_t h̃ + ρ1 ν                              [n];  ν: fresh random signs
+    θ̃ ← θ̃/ρ0 + νᵀĪ_t/ρ1                              [n, m];  νᵀĪ_t = (ν ⊙ α φ'(a_t)) z_tᵀ, z_t = [ĥ_{t-1}, x̂_t, 1]
+    ρ0 = √(‖θ̃‖/‖H_t h̃‖)    ρ1 = √(‖νᵀĪ_t‖/‖ν‖)      both keep the factors of a like norm, for the least variance
+    ∂L/∂θ ≈ Σ_t (δ_t h̃_t) θ̃_t
+
+for each sequence of the batch, with H_t as in `rtrl`. E[h̃ θ̃ᵀ] = J whatever ρ0 and ρ1 are, as long as they do not
+depend on this step's ν and are not 0: what h̃ is multiplied by, θ̃ is divided by. So a small ε, added to every norm,
+costs nothing of that; at the first step, with h̃ = θ̃ = 0, it makes ρ0 = 1.
+
+Source: Tallec & Ollivier 2018, arXiv 1702.05043.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from creditbench.errors import require_positive
+from creditbench.learner import Claims, Learner, online
+from creditbench.ops.base import Array
+
+
+class Factors(NamedTuple):
+    h: Array  #: h̃, [B, n]
+    theta: Array  #: θ̃, [B, n, m]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UORO(Learner):
+    id = "uoro"
+    name = "Unbiased online recurrent optimisation"
+    paper = "Tallec & Ollivier 2018, arXiv:1702.05043"
+    family = "influence"
+    claims = Claims(unbiased=True, online=True, forward_only=True, time="O(n²)", memory="O(p)")
+    lr = 1e-3
+
+    epsilon: float = 1e-7  #: ε
+
+    def __post_init__(self):
+        require_positive(self, "epsilon")
+
+    def init(self, ops, cell, params, batch_size):
+        B, n, m = batch_size, cell.hidden, cell.presynaptic
+        return {"cell": cell.start(ops, B), "trace": Factors(ops.zeros((B, n)), ops.zeros((B, n, m)))}
+
+    def segment(self, ops, cell, params, state, batch, key):
+        xp, alpha, epsilon = ops.xp, cell.alpha, self.epsilon
+
+        def norm(x):
+            return xp.linalg.vector_norm(x, axis=-1, keepdims=True) + epsilon
+
+        def advance(trace, now, nu):
+            h, theta = trace
+            B, n = h.shape
+            Hh = now.slope * cell.through_recurrence(ops, params, h)
+            if alpha != 1.0:
+                Hh = Hh + (1.0 - alpha) * h
+            rho_0 = xp.sqrt(norm(theta.reshape((B, -1))) / norm(Hh))
+            rho_1 = xp.sqrt((norm(now.slope) * norm(now.z)) / n**0.5)
+            h = rho_0 * Hh + rho_1 * nu
+            post = nu * now.slope / rho_1
+            theta = ops.accumulate(theta / rho_0[:, :, None], now.z[:, None, :], post[:, :, None])
+            along = xp.sum(now.delta * h, axis=1)
+            G = along[0] * theta[0] if B == 1 else xp.tensordot(along, theta, axes=1)
+            return Factors(h, theta), G
+
+        def draw(keys, B):
+            return ops.rademacher(keys, (B, cell.hidden))
+
+        return online(ops, cell, params, state, batch, key, advance, draw)
