@@ -29,6 +29,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from creditbench import registry
 from creditbench.cell import DECORRELATE, Cell, Decorrelate
+from creditbench.data import absolute
 from creditbench.errors import UsageError, unknown
 from creditbench.learner import Learner
 from creditbench.ops import BACKENDS
@@ -198,7 +199,7 @@ class _Source:
             # Workers, and later runs, must find the file wherever they start.
             settings = {
                 **settings,
-                "data": data if data.startswith("hf:") else str(Path(data).expanduser().resolve()),
+                "data": absolute(data),
             }
         self.data = data
         self.task: Task = _make(plugin, settings)
