@@ -292,7 +292,12 @@ def _header(path: Path) -> list[str]:
         header = next(lines, None)
         if header is None or next(lines, None) is None:
             raise ValueError("it has no rows of data")
-        return header
+        # As pandas names a column that has no name, such as its own index.
+        names = [name or f"Unnamed: {number}" for number, name in enumerate(header)]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise ValueError(f"it has two columns {name!r}")
+        return names
 
 
 def _columns(dataset: Any) -> Mapping[str, Any]:

@@ -163,6 +163,16 @@ def make_grid(options: Options) -> Grid:
     return Grid(tuple(trials.values()), tuple(dict.fromkeys(notes)))
 
 
+def make_task(item: str, settings: Mapping[str, Any], data: Mapping[str, str]) -> Task:
+    """The task of an id or of a path; `settings` and `data` as in `Options`. Raises `UsageError`."""
+    plugin = _resolve("tasks", item)
+    for name in data:
+        if name != plugin.id:
+            raise unknown("task in --data", name, [plugin.id], "creditbench show task --help")
+    own = _settings(settings, {plugin.id: plugin}, {}).get(plugin.id, {})
+    return _Source(plugin, own, data.get(plugin.id)).task
+
+
 def _rules(options: Options) -> Iterable[tuple[Plugin, Decorrelate, bool]]:
     """(learner, decorrelation, whether a suffix asked for it)."""
     for item in options.learners:

@@ -44,7 +44,7 @@ class Mimic(Task):
 
     units: int = 16  #: of the teacher
     gain: float = 2.0  #: of the teacher's recurrent weights
-    steps: int = 5000  #: length of a training row, and of all rows of another split together
+    steps: int = 20_000  #: length of a training row, and of all rows of another split together
     warmup: int = 50  #: first steps of a validation or test row that are not scored
     washout: int = 300  #: steps before the first one shown
 
@@ -58,7 +58,7 @@ class Mimic(Task):
     metric_direction: ClassVar[Literal["min", "max"]] = "min"
     trivial: ClassVar[float] = 0.2475
     solved: ClassVar[float] = 0.01
-    budgets: ClassVar[dict[str, int]] = {"smoke": 300, "quick": 20_000, "full": 200_000}
+    budgets: ClassVar[dict[str, int]] = {"smoke": 400, "quick": 400_000, "full": 2_000_000}
     batch: ClassVar[int] = 4
     alpha: ClassVar[float] = LEAK
 

@@ -4,7 +4,7 @@
 
 Its input u is uniform in [0, 0.5); its next value is asked for.
 
-    inputs  [T, N, 1]   u_t
+    inputs  [T, N, 1]   4 u_t, uniform in [0, 2)
     targets [T, N, 1]   y_{t+1}
 
 The system starts from y = 0, runs through 100 steps of washout, and for rare inputs runs away: a row in
@@ -33,6 +33,7 @@ from creditbench.task import Sequences, Split, Task, nrmse
 EVALUATION_ROWS = 5
 ORDER = 10
 BOUND = 1.0  # a system beyond it does not come back
+SCALE = 4.0  # of what is shown: about a unit of variance, and a mean that serves as a bias
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Narma10(Task):
     metric_direction: ClassVar[Literal["min", "max"]] = "min"
     trivial: ClassVar[float] = 1.0
     solved: ClassVar[float] = 0.2
-    budgets: ClassVar[dict[str, int]] = {"smoke": 300, "quick": 20_000, "full": 200_000}
+    budgets: ClassVar[dict[str, int]] = {"smoke": 400, "quick": 400_000, "full": 2_000_000}
     batch: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
@@ -73,7 +74,7 @@ class Narma10(Task):
         weights = np.ones((steps, rows), np.float32)
         if split != "train":
             weights[: self.warmup] = 0.0
-        shown, said = (array[self.washout :, :, None].astype(np.float32) for array in (u, y))
+        shown, said = (array[self.washout :, :, None].astype(np.float32) for array in (SCALE * u, y))
         return Sequences(shown, said, weights)
 
     def score(self, outputs: NDArray[np.float32], sequences: Sequences) -> float:
