@@ -8,7 +8,7 @@ Random bits are shown, one a step. Asked for at every step is the parity of thos
     weights [T, N]      1 at every step; not `running`, at the last one
 
 No two episodes of a seed show the same bits, in whatever split. The metric is accuracy. Chance is 0.5,
-and so is any predictor that misses one of the bits so far. Solved is 0.95: to count right up to 4 ones and
+and so is any predictor that misses one of the bits so far. Solved is 0.95: to count right up to 5 ones and
 to guess from then on scores 0.84.
 
 Source: Hochreiter and Schmidhuber (1997), Long short-term memory, Neural Computation 9:1735-1780,
