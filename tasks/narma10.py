@@ -74,7 +74,8 @@ class Narma10(Task):
         weights = np.ones((steps, rows), np.float32)
         if split != "train":
             weights[: self.warmup] = 0.0
-        shown, said = (array[self.washout :, :, None].astype(np.float32) for array in (SCALE * u, y))
+        u *= SCALE
+        shown, said = (np.ascontiguousarray(x[self.washout :, :, None], np.float32) for x in (u, y))
         return Sequences(shown, said, weights)
 
     def score(self, outputs: NDArray[np.float32], sequences: Sequences) -> float:

@@ -12,6 +12,8 @@ import pytest
 from creditbench import registry
 from creditbench.task import Task
 
+NO_AEON = "aeon is not installed, which has the data: pip install --no-deps aeon"
+
 
 def load_tasks() -> dict[str, type[Task]]:
     """The task classes that come with the benchmark, by id."""
@@ -19,21 +21,30 @@ def load_tasks() -> dict[str, type[Task]]:
     return {plugin.id: plugin.cls for plugin in plugins if plugin.source == "builtin"}
 
 
+def has_data(id: str) -> bool:
+    """Whether the task's data are on this machine."""
+    return id != "speech_vowels" or importlib.util.find_spec("aeon") is not None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "any_task" in metafunc.fixturenames:
         known = load_tasks()
-        there = importlib.util.find_spec("aeon") is not None
-        needs = pytest.mark.skipif(
-            not there, reason="aeon is not installed, which has the data: pip install --no-deps aeon"
-        )
-        marks = {"speech_vowels": [needs]}
-        params = [pytest.param(cls, id=id, marks=marks.get(id, [])) for id, cls in known.items()]
+        params = [
+            pytest.param(cls, id=id, marks=[] if has_data(id) else [pytest.mark.skip(reason=NO_AEON)])
+            for id, cls in known.items()
+        ]
         metafunc.parametrize("any_task", params)
 
 
 @pytest.fixture(scope="session")
 def tasks() -> dict[str, type[Task]]:
     return load_tasks()
+
+
+@pytest.fixture(scope="session")
+def there() -> list[str]:
+    """The ids of the tasks whose data are on this machine."""
+    return [id for id in load_tasks() if has_data(id)]
 
 
 @pytest.fixture(scope="session")
