@@ -9,8 +9,8 @@ return NumPy arrays.
 
 `source` is the path of a .csv, .parquet, .npz or .txt file; or `hf:OWNER/NAME` or `hf:OWNER/NAME:CONFIG`, a data set
 of the hub; or `hf:FOLDER` or `hf:FOLDER:CONFIG`, a local folder laid out as one. Files are data and never run: no
-pickle is loaded, nothing is unpacked, and what would take more than `LIMIT` bytes is refused. Whatever is wrong with a
-source is a `UsageError` that names it.
+pickle is loaded, no packed file is unpacked, and what would take more than `LIMIT` bytes is refused. Whatever is wrong
+with a source is a `UsageError` that names it.
 
 `datasets` takes about a second to import, so it is imported only when a file is seen for the first time. What it
 yielded is kept under the fingerprint of the file's content, in the folder that the environment variable
@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from creditbench.errors import UsageError
 
 Arrays = dict[str, NDArray[Any]]
+Splits = Mapping[str, Mapping[str, Any]]  #: split -> column -> its values
 
 #: Bytes that a file may have, and the data in it.
 LIMIT = 1 << 30
@@ -144,7 +145,7 @@ def read_images(source: str | os.PathLike[str]) -> Arrays:
     `test_labels` too. Raises UsageError where there are no such images.
     """
 
-    def images(name: str, splits: Mapping[str, Mapping[str, Any]]) -> Arrays:
+    def images(name: str, splits: Splits) -> Arrays:
         arrays: Arrays = {}
         for split, table in splits.items():
             pixels, labels = _images(name, table)
@@ -157,10 +158,9 @@ def read_images(source: str | os.PathLike[str]) -> Arrays:
     return _read(source, "images", ("csv", "parquet", "npz"), images)
 
 
-_Take = Callable[[str, Mapping[str, Mapping[str, Any]]], Arrays]
-
-
-def _read(source: str | os.PathLike[str], what: str, kinds: Sequence[str], take: _Take) -> Arrays:
+def _read(
+    source: str | os.PathLike[str], what: str, kinds: Sequence[str], take: Callable[[str, Splits], Arrays]
+) -> Arrays:
     """What `take` makes of the source's name in a message and of its splits; kept under the content's fingerprint."""
     if str(source).startswith(_HUB):
         name, fingerprint, splits = _from_hub(str(source))
@@ -333,35 +333,66 @@ def _is_folder(name: str) -> bool:
     return name.startswith((".", "/", "~")) or Path(name).is_dir()
 
 
-def _from_hub(source: str) -> tuple[str, str, Callable[[], dict[str, Mapping[str, Any]]]]:
+def _from_hub(source: str) -> tuple[str, str, Callable[[], Splits]]:
     """A hub data set's name in messages, a fingerprint of its content, and a function that gets its splits' columns."""
     name, config = _hub_name(source)
-    folder = cache_folder() / "hub"
-    path = Path(name).expanduser()
-    if _is_folder(name) and not path.is_dir():
-        raise UsageError(f"hub data set '{name}' is a folder that does not exist: check the path")
     what = f"hub data set '{name}'" + (f", configuration '{config}'," if config else "")
+    if not _is_folder(name):
+        # What was fetched once, `datasets` keeps under the commit, and finds there without a network.
+        loaded = _load(what, name, config, cache_folder() / "hub")
+        fingerprint = "-".join(split._fingerprint for split in loaded.values())
+        return what, fingerprint, lambda: {split: _columns(part) for split, part in loaded.items()}
+
+    folder = Path(name).expanduser()
+    fingerprint = repr((config, _fingerprint(what, folder)))
+
+    def columns() -> Splits:
+        # `datasets` would not see that a folder has changed, so what it keeps of one is not kept.
+        with tempfile.TemporaryDirectory() as temporary:
+            loaded = _load(what, str(folder), config, Path(temporary))
+            return {split: _columns(part) for split, part in loaded.items()}
+
+    return what, fingerprint, columns
+
+
+def _fingerprint(what: str, folder: Path) -> str:
+    """The sha256 of a folder's files; raises UsageError for one that is missing, too large or has a packed file."""
+    if not folder.is_dir():
+        raise UsageError(f"{what} is a folder that does not exist: check the path")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    _check_size(what, sum(path.stat().st_size for path in files))
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            if file.read(8).startswith(_PACKED):
+                raise UsageError(f"{what} has a packed file, '{path.relative_to(folder)}': unpack it first")
+            file.seek(0)
+            digest.update(repr(path.relative_to(folder).as_posix()).encode())
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _load(what: str, name: str, config: str | None, cache: Path) -> dict[str, Any]:
+    """The train split, and the test split where there is one."""
     with _datasets() as datasets:
         try:
-            loaded = datasets.load_dataset(
-                str(path) if path.is_dir() else name, config, cache_dir=str(folder)
-            )
+            loaded = datasets.load_dataset(name, config, cache_dir=str(cache))
         except Exception as error:  # no network, no such data set, no right to it, bad data in it, ...
-            raise _not_loaded(what, path.is_dir(), datasets.config.HF_HUB_OFFLINE, folder, error) from None
+            offline = datasets.config.HF_HUB_OFFLINE
+            raise _not_loaded(what, Path(name).expanduser().is_dir(), offline, cache, error) from None
     splits = {split: loaded[split] for split in ("train", "test") if split in loaded}
     if "train" not in splits:
         raise UsageError(f"{what} has no train split but {', '.join(loaded)}: name one that has")
     _check_size(what, sum(part.data.nbytes for part in splits.values()))
-    fingerprint = "-".join(part._fingerprint for part in splits.values())
-    return what, fingerprint, lambda: {split: _columns(part) for split, part in splits.items()}
+    return splits
 
 
 def _not_loaded(what: str, local: bool, offline: bool, cache: Path, error: Exception) -> UsageError:
-    reason = " ".join(str(error.__cause__ or error).split())
+    reason = " ".join(str(error.__cause__ or error).split()).partition(" Example of usage")[0]
+    if "onfig name is missing" in reason or "BuilderConfig" in reason:
+        return UsageError(f"{what} cannot be loaded ({reason}): name one as hf:NAME:CONFIG")
     if local:
-        return UsageError(
-            f"{what} cannot be loaded ({reason}): lay the folder out as a hub data set, with a README.md"
-        )
+        return UsageError(f"{what} cannot be loaded ({reason}): mend the folder or name another")
     embedded = "or leave out --data, and the task takes its embedded data"
     if offline:
         return UsageError(
@@ -444,7 +475,7 @@ def _parsed(value: object) -> float:
         return np.nan
 
 
-def _joined(name: str, splits: Mapping[str, Mapping[str, Any]]) -> Arrays:
+def _joined(name: str, splits: Splits) -> Arrays:
     """The column `text`, its rows joined."""
     table = splits["train"]
     _require(name, table, "text")
