@@ -57,9 +57,8 @@ def test_a_task_of_an_installed_package_runs(installed: Path, tmp_path: Path, ex
     assert listed["echo"] == "entry point echo-package" and listed["adding"] == "builtin"
     if executor == "inline":
         assert "echo: train" in command("show", "task", "echo")
-        assert "\n| `echo` | Echo | episodes | 10 | 64 | 1 | 1 | 8 |" in command(
-            "list", "tasks", "--format", "markdown"
-        )
+        table = command("list", "tasks", "--format", "markdown")
+        assert "\n| `echo` | Echo | episodes | 10 | 64 | 1 | 1 | 8 |" in table
     ran = command("run", "--task", "adding,echo", "--executor", executor, "--results", "results", *SMALL)
     rows = json.loads(ran)
     assert sorted((row["task"], row["status"]) for row in rows) == [("adding", "ok"), ("echo", "ok")]
