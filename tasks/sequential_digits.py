@@ -105,36 +105,37 @@ class SequentialDigits(Task):
             found = cached(f"digits-{importlib.metadata.version('scikit-learn')}", _digits)
         else:
             found = read_images(self.data)
-        pixels, labels = found["train_pixels"], found["train_labels"]
         own_test = "test_labels" in found
-        rows = _rows(labels, SHARES_BESIDE_TEST if own_test else SHARES)
+        for part in ("train", "test") if own_test else ("train",):
+            self._check(part, found[f"{part}_pixels"], found[f"{part}_labels"])
+        pixels, labels = found["train_pixels"], found["train_labels"]
         splits: dict[Split, tuple[NDArray, NDArray]] = {
-            split: (pixels[own], labels[own]) for split, own in rows.items()
+            split: (pixels[rows], labels[rows])
+            for split, rows in _rows(labels, SHARES_BESIDE_TEST if own_test else SHARES).items()
         }
         if own_test:
             splits["test"] = found["test_pixels"], found["test_labels"]
-        self._check(splits)
-        return splits
-
-    def _check(self, splits: dict[Split, tuple[NDArray, NDArray]]) -> None:
-        """Raise UsageError unless the images are fit to be classified."""
-        for split, (pixels, labels) in splits.items():
-            if not len(labels):
+        for split, (_, own) in splits.items():
+            if not len(own):
                 raise UsageError(
                     f"image data '{self.data}' leave none for {split}: give 10 or more images of each class"
                 )
-            if labels.max() >= CLASSES:
-                raise UsageError(
-                    f"image data '{self.data}': {split} has the class {labels.max()}: "
-                    f"give classes from 0 to {CLASSES - 1}"
-                )
-            if pixels.min() < 0:
-                raise UsageError(
-                    f"image data '{self.data}': {split} has a pixel of {pixels.min():g}: give brightnesses from 0"
-                )
         if np.ptp(splits["train"][0]) == 0:
             raise UsageError(
-                f"image data '{self.data}': every pixel is {splits['train'][0].max():g}: give images that vary"
+                f"image data '{self.data}': every pixel is {pixels.max():g}: give images that vary"
+            )
+        return splits
+
+    def _check(self, part: str, pixels: NDArray, labels: NDArray) -> None:
+        """Raise UsageError for a class or a brightness that is none."""
+        if labels.max() >= CLASSES:
+            raise UsageError(
+                f"image data '{self.data}': {part} has the class {labels.max()}: "
+                f"give classes from 0 to {CLASSES - 1}"
+            )
+        if pixels.min() < 0:
+            raise UsageError(
+                f"image data '{self.data}': {part} has a pixel of {pixels.min():g}: give brightnesses from 0"
             )
 
 
