@@ -41,10 +41,12 @@ def test_a_row_that_runs_away_is_drawn_anew(narma10: type[Task], monkeypatch: py
     usual = narma10(steps=300).generate("train", 0, 40).targets[..., 0]
     bound = float(np.median(usual.max(0)))
     monkeypatch.setattr(module, "BOUND", bound)
-    tame = narma10(steps=300).generate("train", 0, 40).targets[..., 0]
+    inputs, targets, _ = narma10(steps=300).generate("train", 0, 40)
+    tame = targets[..., 0]
     kept = usual.max(0) < bound * 0.98  # washout, which is not shown, may pass it too
     assert tame.max() < bound
     same = (usual == tame).all(0)
+    assert inputs[:, ~same].max() > 1.99 and inputs[:, ~same].mean() == pytest.approx(1, abs=0.05)
     assert same.any() and not same[usual.max(0) >= bound].any() and same[kept].mean() > 0.8
 
 
