@@ -1,8 +1,20 @@
-"""Tables of numbers from files: read once through Hugging Face `datasets`, then from a cache.
+"""Data from files and from the Hugging Face hub: read once through `datasets`, then from a cache.
 
-`datasets` takes about a second to import, so it is imported only when a file is seen for the first
-time. What it yielded is kept under the fingerprint of the file's content, in the folder that the
-environment variable CREDITBENCH_CACHE names (default: ~/.cache/creditbench). The folder can be
+One way in for all of it: embedded data, a user's file and a hub data set are read by the same functions, which
+return NumPy arrays.
+
+    read_table(source, columns)   columns of numbers
+    read_text(source)             a text, as its UTF-8 bytes
+    read_images(source)           images of one size with their classes
+
+`source` is the path of a .csv, .parquet, .npz or .txt file; or `hf:OWNER/NAME` or `hf:OWNER/NAME:CONFIG`, a data set
+of the hub; or `hf:FOLDER` or `hf:FOLDER:CONFIG`, a local folder laid out as one. Files are data and never run: no
+pickle is loaded, no packed file is unpacked, and what would take more than `LIMIT` bytes is refused. Whatever is wrong
+with a source is a `UsageError` that names it.
+
+`datasets` takes about a second to import, so it is imported only when a file is seen for the first time. What it
+yielded is kept under the fingerprint of the file's content, in the folder that the environment variable
+CREDITBENCH_CACHE names (default: ~/.cache/creditbench), and memory-mapped from there without a copy. The folder can be
 removed at any time.
 """
 
@@ -11,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -27,14 +40,32 @@ from numpy.typing import NDArray
 from creditbench.errors import UsageError
 
 Arrays = dict[str, NDArray[Any]]
+Splits = Mapping[str, Mapping[str, Any]]  #: split -> column -> its values
 
-_FORMAT = 1  # part of every table's cache key: goes up when what is kept would change
-_KINDS = {".csv": "csv", ".parquet": "parquet", ".npz": "npz"}
+#: Bytes that a file may have, and the data in it.
+LIMIT = 1 << 30
+_FORMAT = 2  # part of every cache key here: goes up when what is kept would change
+_KINDS = {".csv": "csv", ".parquet": "parquet", ".npz": "npz", ".txt": "text"}
+_BEGINNINGS = {"parquet": b"PAR1", "npz": b"PK\x03\x04"}
+#: gzip, zip, bzip2, xz, zstandard, lz4, 7z, rar: `datasets` would unpack such a file, whatever its name.
+_PACKED = (
+    b"\x1f\x8b",
+    b"PK\x03\x04",
+    b"BZh",
+    b"\xfd7zXZ",
+    b"(\xb5/\xfd",
+    b"\x04\x22\x4d\x18",
+    b"7z\xbc\xaf",
+    b"Rar!",
+)
 _HUB = "hf:"
 
 
+# -- the cache -------------------------------------------------------------------------------------------
+
+
 def cache_folder() -> Path:
-    """Where read tables are kept; it need not exist."""
+    """Where what was read is kept; it need not exist."""
     named = os.environ.get("CREDITBENCH_CACHE")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "creditbench"
 
@@ -42,92 +73,216 @@ def cache_folder() -> Path:
 def cached(key: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> Arrays:
     """The arrays that `make` returns, by name; kept on disk under `key`, a plain file name.
 
-    The entry is written whole or not at all, so that processes may share the cache. A cache that
-    cannot be read or written costs time and nothing else.
+    From the cache they come memory-mapped and read-only. The entry is written whole or not at all, so that processes
+    may share the cache. A cache that cannot be read or written costs time and nothing else.
     """
-    path = cache_folder() / f"{key}.npz"
-    with (
-        contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile),
-        np.load(path, allow_pickle=False) as kept,
-    ):
-        return dict(kept)
+    entry = cache_folder() / key
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        names = json.loads((entry / "names.json").read_text(encoding="utf-8"))
+        # A memory map of no bytes is an error; what is empty is read.
+        return {name: _mapped(entry / f"{number}.npy") for number, name in enumerate(names)}
     arrays = dict(make())
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{key}-", suffix=".npz")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=entry.parent, prefix=f".{key}-") as folder:
+            whole = Path(folder) / "entry"
+            whole.mkdir()
+            for number, array in enumerate(arrays.values()):
+                np.save(whole / f"{number}.npy", array, allow_pickle=False)
+            (whole / "names.json").write_text(json.dumps(list(arrays)), encoding="utf-8")
+            if entry.exists():  # and is broken, or another process was quicker
+                entry.rename(Path(folder) / "before")
+            whole.rename(entry)
     return arrays
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array.view(np.ndarray) if array.size else np.array(array)
+
+
+# -- what can be read ------------------------------------------------------------------------------------
+
+
+def absolute(source: str) -> str:
+    """`source` so that it names the same data in whatever folder a process starts."""
+    if not source.startswith(_HUB):
+        return str(Path(source).expanduser().resolve())
+    name, config = _hub_name(source)
+    if not _is_folder(name):
+        return source
+    return f"{_HUB}{Path(name).expanduser().resolve()}" + (f":{config}" if config else "")
 
 
 def read_table(source: str | os.PathLike[str], columns: Sequence[str]) -> Arrays:
     """The named columns of a table, each float64 [rows] and finite, in the order of the rows.
 
-    `source`: path of a .csv, .parquet or .npz file, or `hf:OWNER/NAME`, the train split of a data
-    set of the Hugging Face hub. Other columns are not looked at.
-
-    Raises UsageError where the source is missing or cannot be read, lacks a column, or has
-    something else than a finite number in a row of one. Rows are counted from 1, and the header is
-    not counted.
+    Of a hub data set it is the train split. Other columns are not looked at. Raises UsageError where the source is
+    missing or cannot be read, lacks a column, or has something else than a finite number in a row of one. Rows are
+    counted from 1, and the header is not counted.
     """
+    return _read(
+        source,
+        f"table {tuple(columns)}",
+        ("csv", "parquet", "npz"),
+        lambda name, splits: _numbers(name, splits["train"], columns),
+    )
+
+
+def read_text(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """A text as its UTF-8 bytes: a .txt file, or the column `text` of a table or of a hub data set's train split.
+
+    The rows of a column are joined with a space. Raises UsageError where there is no such text.
+    """
+    return _read(source, "text", ("text", "csv", "parquet"), _joined)["text"]
+
+
+def read_images(source: str | os.PathLike[str]) -> Arrays:
+    """Images of one size, `train_pixels` [N, P] (uint8 or float32) and their classes, `train_labels` [N], from 0 on.
+
+    The classes are the column `label`. The pixels are the column `image` (images, or arrays of one shape), or, where
+    there is none, all the other columns in their order. A hub data set that has a test split gives `test_pixels` and
+    `test_labels` too. Raises UsageError where there are no such images.
+    """
+
+    def images(name: str, splits: Splits) -> Arrays:
+        arrays: Arrays = {}
+        for split, table in splits.items():
+            pixels, labels = _images(name, table)
+            arrays |= {f"{split}_pixels": pixels, f"{split}_labels": labels}
+        widths = {name: array.shape[1] for name, array in arrays.items() if array.ndim == 2}
+        if len(set(widths.values())) > 1:
+            raise UsageError(f"{name} has images of unequal sizes, {widths}: give images of one size")
+        return arrays
+
+    return _read(source, "images", ("csv", "parquet", "npz"), images)
+
+
+def _read(
+    source: str | os.PathLike[str], what: str, kinds: Sequence[str], take: Callable[[str, Splits], Arrays]
+) -> Arrays:
+    """What `take` makes of the source's name in a message and of its splits; kept under the content's fingerprint."""
     if str(source).startswith(_HUB):
-        return _numbers(str(source), _from_hub(str(source)[len(_HUB) :]), columns)
+        name, fingerprint, splits = _from_hub(str(source))
+        digest = hashlib.sha256(repr((_FORMAT, what, fingerprint)).encode())
+        return cached(f"data-{digest.hexdigest()[:32]}", lambda: take(name, splits()))
     path = Path(source).expanduser()
     kind = _KINDS.get(path.suffix.lower())
-    if kind is None:
+    if kind is None or kind not in kinds:
+        endings = ", ".join(suffix for suffix, known in _KINDS.items() if known in kinds)
         raise UsageError(
-            f"data file '{path}' ends in {path.suffix!r}: name a file that ends in "
-            f"{', '.join(_KINDS)}, or a hub data set as hf:OWNER/NAME"
+            f"data file '{path}' ends in {path.suffix!r}: name a file that ends in {endings}, not packed, "
+            "or a hub data set as hf:OWNER/NAME"
         )
     try:
-        content = hashlib.sha256(path.read_bytes())
+        with path.open("rb") as file:
+            _check_size(f"data file '{path}'", path.stat().st_size)
+            digest = hashlib.file_digest(file, "sha256")
     except FileNotFoundError:
         raise UsageError(f"data file '{path}' does not exist: check the path") from None
     except OSError as error:
         raise UsageError(
             f"data file '{path}' cannot be opened ({error.strerror}): name a file that can be read"
         ) from None
-    content.update(repr((_FORMAT, kind, tuple(columns))).encode())
+    digest.update(repr((_FORMAT, what, kind)).encode())
     return cached(
-        f"table-{content.hexdigest()[:32]}",
-        lambda: _numbers(f"data file '{path}'", _from_file(path, kind), columns),
+        f"data-{digest.hexdigest()[:32]}",
+        lambda: take(f"data file '{path}'", {"train": _from_file(path, kind, what)}),
     )
 
 
-def _from_file(path: Path, kind: str) -> Mapping[str, Any]:
+def _check_size(name: str, size: int) -> None:
+    if size > LIMIT:
+        raise UsageError(
+            f"{name} has {size:,} bytes of data, more than the {LIMIT:,} that are read: take a part of it"
+        )
+
+
+# -- files -----------------------------------------------------------------------------------------------
+
+
+def _from_file(path: Path, kind: str, what: str) -> Mapping[str, Any]:
     """The columns of a file, unchecked."""
     failures: tuple[type[Exception], ...] = (OSError, ValueError, csv.Error, zipfile.BadZipFile)
     try:
+        _check_beginning(path, kind)
         if kind == "npz":
+            _check_npz(path)
             with np.load(path, allow_pickle=False) as arrays:
                 return dict(arrays)
+        if kind == "parquet":
+            _check_parquet(path)
         with _datasets() as datasets, tempfile.TemporaryDirectory() as folder:
             failures += (datasets.exceptions.DatasetsError,)
             # A copy, because `datasets` takes brackets and stars in a path for a pattern.
             copy = shutil.copyfile(path, Path(folder) / f"table.{kind}")
             options: dict[str, Any] = {}
             if kind == "csv":
-                # As text: a column of numbers would change its type at the first bad row.
-                text = {column: datasets.Value("string") for column in _header(copy)}
                 options = {
-                    "features": datasets.Features(text),
                     "keep_default_na": False,
                     # A comma at the end of every line would otherwise shift the columns by one.
                     "index_col": False,
                 }
-            return datasets.load_dataset(
-                kind, data_files=str(copy), split="train", cache_dir=folder, **options
-            ).to_pandas()
+                header = _header(copy)
+                if what != "images":  # which have too many columns for that, and whole numbers in them
+                    # As text: a column of numbers would change its type at the first bad row.
+                    text = {column: datasets.Value("string") for column in header}
+                    options["features"] = datasets.Features(text)
+            elif kind == "text":
+                options = {"sample_by": "document"}
+            return _columns(
+                datasets.load_dataset(kind, data_files=str(copy), split="train", cache_dir=folder, **options)
+            )
     except failures as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise UsageError(
             f"data file '{path}' cannot be read as {kind} ({reason}): mend the file or name another"
         ) from None
+
+
+def _check_beginning(path: Path, kind: str) -> None:
+    """Raise ValueError for a file that is another kind than its name says: packed, or no text."""
+    with path.open("rb") as file:
+        beginning = file.read(4096)
+    if kind in _BEGINNINGS:
+        if not beginning.startswith(_BEGINNINGS[kind]):
+            raise ValueError(f"it does not begin as a file of the kind {kind} does")
+    elif beginning.startswith(_PACKED):
+        raise ValueError("it is packed: unpack it first")
+    elif b"\0" in beginning:
+        raise ValueError("it is no text")
+
+
+def _check_npz(path: Path) -> None:
+    """Refuse arrays that are pickles or too large, by their headers alone. Raises UsageError or ValueError."""
+    total = 0
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                reader = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+                    version, np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = reader(file)
+            if dtype.hasobject:
+                name = member.filename.removesuffix(".npy")
+                raise UsageError(
+                    f"data file '{path}': array {name!r} is a pickle of Python objects, which could run anything and "
+                    "is not loaded: save plain numbers"
+                )
+            total += max(member.file_size, int(np.prod(shape, dtype=object)) * dtype.itemsize)
+    _check_size(f"data file '{path}'", total)
+
+
+def _check_parquet(path: Path) -> None:
+    """Refuse a table that is too large once unpacked, by its metadata alone."""
+    import pyarrow.parquet
+
+    metadata = pyarrow.parquet.read_metadata(path)
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    # A column of one value repeated takes next to nothing in the file, and 8 bytes a row in memory.
+    size = max(sum(g.total_byte_size for g in groups), 8 * metadata.num_rows * metadata.num_columns)
+    _check_size(f"data file '{path}'", size)
 
 
 def _header(path: Path) -> list[str]:
@@ -137,21 +292,116 @@ def _header(path: Path) -> list[str]:
         header = next(lines, None)
         if header is None or next(lines, None) is None:
             raise ValueError("it has no rows of data")
-        return header
+        # As pandas names a column that has no name, such as its own index.
+        names = [name or f"Unnamed: {number}" for number, name in enumerate(header)]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise ValueError(f"it has two columns {name!r}")
+        return names
 
 
-def _from_hub(name: str) -> Mapping[str, Any]:
-    """The columns of a hub data set's train split, unchecked."""
-    try:
-        with _datasets() as datasets:
-            folder = cache_folder() / "hub"
-            return datasets.load_dataset(name, split="train", cache_dir=str(folder)).to_pandas()
-    except Exception as error:  # no network, no such data set, no such split, no right to it, ...
-        reason = " ".join(str(error).split())
-        raise UsageError(
-            f"hub data set '{name}' cannot be loaded ({reason}): check its name and the network, "
-            "or name a file"
-        ) from None
+def _columns(dataset: Any) -> Mapping[str, Any]:
+    """The columns of one split: numbers as they lie in memory, without a copy where Arrow allows; images decoded."""
+    columns: dict[str, Any] = {}
+    for name, feature in dataset.features.items():
+        if type(feature).__name__ == "Image":
+            images = [np.asarray(image.convert("L")) for image in dataset[name]]
+            same = len({image.shape for image in images}) == 1
+            columns[name] = np.stack(images) if same else np.array([None] * len(images))
+            continue
+        chunks = dataset.data.column(name).chunks
+        plain = len(chunks) == 1 and chunks[0].null_count == 0 and chunks[0].type.num_fields == 0
+        try:
+            columns[name] = chunks[0].to_numpy(zero_copy_only=True) if plain else None
+        except ValueError:  # text, booleans
+            columns[name] = None
+        if columns[name] is None:
+            columns[name] = dataset.data.column(name).to_numpy()
+    return columns
+
+
+# -- the hub ---------------------------------------------------------------------------------------------
+
+
+def _hub_name(source: str) -> tuple[str, str | None]:
+    """`hf:NAME` or `hf:NAME:CONFIG` as (NAME, CONFIG)."""
+    name, _, config = source.removeprefix(_HUB).partition(":")
+    return name, config or None
+
+
+def _is_folder(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or Path(name).is_dir()
+
+
+def _from_hub(source: str) -> tuple[str, str, Callable[[], Splits]]:
+    """A hub data set's name in messages, a fingerprint of its content, and a function that gets its splits' columns."""
+    name, config = _hub_name(source)
+    what = f"hub data set '{name}'" + (f", configuration '{config}'," if config else "")
+    if not _is_folder(name):
+        # What was fetched once, `datasets` keeps under the commit, and finds there without a network.
+        loaded = _load(what, name, config, cache_folder() / "hub")
+        fingerprint = "-".join(split._fingerprint for split in loaded.values())
+        return what, fingerprint, lambda: {split: _columns(part) for split, part in loaded.items()}
+
+    folder = Path(name).expanduser()
+    fingerprint = repr((config, _fingerprint(what, folder)))
+
+    def columns() -> Splits:
+        # `datasets` would not see that a folder has changed, so what it keeps of one is not kept.
+        with tempfile.TemporaryDirectory() as temporary:
+            loaded = _load(what, str(folder), config, Path(temporary))
+            return {split: _columns(part) for split, part in loaded.items()}
+
+    return what, fingerprint, columns
+
+
+def _fingerprint(what: str, folder: Path) -> str:
+    """The sha256 of a folder's files; raises UsageError for one that is missing, too large or has a packed file."""
+    if not folder.is_dir():
+        raise UsageError(f"{what} is a folder that does not exist: check the path")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    _check_size(what, sum(path.stat().st_size for path in files))
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            if file.read(8).startswith(_PACKED):
+                raise UsageError(f"{what} has a packed file, '{path.relative_to(folder)}': unpack it first")
+            file.seek(0)
+            digest.update(repr(path.relative_to(folder).as_posix()).encode())
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _load(what: str, name: str, config: str | None, cache: Path) -> dict[str, Any]:
+    """The train split, and the test split where there is one."""
+    with _datasets() as datasets:
+        try:
+            loaded = datasets.load_dataset(name, config, cache_dir=str(cache))
+        except Exception as error:  # no network, no such data set, no right to it, bad data in it, ...
+            offline = datasets.config.HF_HUB_OFFLINE
+            raise _not_loaded(what, Path(name).expanduser().is_dir(), offline, cache, error) from None
+    splits = {split: loaded[split] for split in ("train", "test") if split in loaded}
+    if "train" not in splits:
+        raise UsageError(f"{what} has no train split but {', '.join(loaded)}: name one that has")
+    _check_size(what, sum(part.data.nbytes for part in splits.values()))
+    return splits
+
+
+def _not_loaded(what: str, local: bool, offline: bool, cache: Path, error: Exception) -> UsageError:
+    reason = " ".join(str(error.__cause__ or error).split()).partition(" Example of usage")[0]
+    if "onfig name is missing" in reason or "BuilderConfig" in reason:
+        return UsageError(f"{what} cannot be loaded ({reason}): name one as hf:NAME:CONFIG")
+    if local:
+        return UsageError(f"{what} cannot be loaded ({reason}): mend the folder or name another")
+    embedded = "or leave out --data, and the task takes its embedded data"
+    if offline:
+        return UsageError(
+            f"{what} cannot be loaded: HF_HUB_OFFLINE is set and it is not in '{cache}'; fetch it first, with the same "
+            f"command and HF_HUB_OFFLINE=0 where there is a network, {embedded}"
+        )
+    return UsageError(
+        f"{what} cannot be loaded ({reason}): check its name and the network, name a file, {embedded}"
+    )
 
 
 @contextlib.contextmanager
@@ -176,11 +426,18 @@ def _datasets() -> Iterator[Any]:
                 datasets.enable_progress_bars()
 
 
+# -- columns as numbers, text, images ------------------------------------------------------------------------
+
+
+def _require(name: str, table: Mapping[str, Any], column: str) -> None:
+    if column not in table:
+        raise UsageError(f"{name} lacks the column {column!r}: it has {', '.join(map(str, table))}")
+
+
 def _numbers(name: str, table: Mapping[str, Any], columns: Sequence[str]) -> Arrays:
     """The named columns of `table` as numbers; raises UsageError, calling the table `name`."""
     for column in columns:
-        if column not in table:
-            raise UsageError(f"{name} lacks the column {column!r}: it has {', '.join(map(str, table))}")
+        _require(name, table, column)
     numbers = {column: _number(name, column, np.asarray(table[column])) for column in columns}
     lengths = {column: len(values) for column, values in numbers.items()}
     if len(set(lengths.values())) > 1:
@@ -192,8 +449,10 @@ def _number(name: str, column: str, values: NDArray[Any]) -> NDArray[np.float64]
     """One column as numbers; raises UsageError for the first row that holds none."""
     if values.ndim != 1:
         raise UsageError(f"{name}: column {column!r} has the shape {values.shape}: give one number a row")
+    if values.dtype.kind not in "biufOUST":
+        raise UsageError(f"{name}: column {column!r} is of the type {values.dtype}: give finite real numbers")
     try:
-        numbers = values.astype(np.float64)
+        numbers = values.astype(np.float64, copy=False)
     except (TypeError, ValueError):
         numbers = np.array([_parsed(value) for value in values])
     bad = ~np.isfinite(numbers)
@@ -214,3 +473,43 @@ def _parsed(value: object) -> float:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return np.nan
+
+
+def _joined(name: str, splits: Splits) -> Arrays:
+    """The column `text`, its rows joined."""
+    table = splits["train"]
+    _require(name, table, "text")
+    for row, value in enumerate(table["text"]):
+        if not isinstance(value, str):
+            found = "nothing" if value is None else repr(str(value))
+            raise UsageError(
+                f"{name}: column 'text' has {found} in data row {row + 1}: put a text there or leave out the row"
+            )
+    return {"text": np.frombuffer(" ".join(table["text"]).encode(), np.uint8)}
+
+
+def _images(name: str, table: Mapping[str, Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Pixels [N, P] and classes [N]; raises UsageError."""
+    labels = _numbers(name, table, ["label"])["label"]
+    if (labels != np.floor(labels)).any() or labels.min() < 0:
+        raise UsageError(f"{name}: column 'label' has {labels.min():g} in it: give classes as 0, 1, 2, ...")
+    if "image" in table:
+        values = table["image"]
+        if values.dtype == object:
+            try:
+                values = np.array([np.stack(value) for value in values])
+            except (TypeError, ValueError):
+                raise UsageError(
+                    f"{name}: column 'image' has images of unequal sizes: give images of one size"
+                ) from None
+        pixels = values.reshape(len(values), -1)
+    else:
+        others = [column for column in table if column != "label"]
+        if not others:
+            raise UsageError(f"{name} lacks the column 'image': it has {', '.join(map(str, table))}")
+        pixels = np.stack(list(_numbers(name, table, others).values()), axis=1)
+    if len(pixels) != len(labels):
+        raise UsageError(f"{name} has {len(pixels)} images and {len(labels)} labels: give one label an image")
+    if pixels.dtype.kind not in "buif" or not np.isfinite(pixels).all():
+        raise UsageError(f"{name}: its images hold something else than finite numbers: give brightnesses")
+    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32), labels.astype(np.int64)

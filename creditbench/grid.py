@@ -29,6 +29,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from creditbench import registry
 from creditbench.cell import DECORRELATE, Cell, Decorrelate
+from creditbench.data import absolute
 from creditbench.errors import UsageError, unknown
 from creditbench.learner import Learner
 from creditbench.ops import BACKENDS
@@ -163,6 +164,16 @@ def make_grid(options: Options) -> Grid:
     return Grid(tuple(trials.values()), tuple(dict.fromkeys(notes)))
 
 
+def make_task(item: str, settings: Mapping[str, Any], data: Mapping[str, str]) -> Task:
+    """The task of an id or of a path; `settings` and `data` as in `Options`. Raises `UsageError`."""
+    plugin = _resolve("tasks", item)
+    for name in data:
+        if name != plugin.id:
+            raise unknown("task in --data", name, [plugin.id], "creditbench show task --help")
+    own = _settings(settings, {plugin.id: plugin}, {}).get(plugin.id, {})
+    return _Source(plugin, own, data.get(plugin.id)).task
+
+
 def _rules(options: Options) -> Iterable[tuple[Plugin, Decorrelate, bool]]:
     """(learner, decorrelation, whether a suffix asked for it)."""
     for item in options.learners:
@@ -210,7 +221,7 @@ class _Source:
             # Workers, and later runs, must find the file wherever they start.
             settings = {
                 **settings,
-                "data": data if data.startswith("hf:") else str(Path(data).expanduser().resolve()),
+                "data": absolute(data),
             }
         self.data = data
         self.task: Task = _make(plugin, settings)

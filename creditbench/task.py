@@ -8,6 +8,8 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from creditbench.errors import UsageError
+
 Split = Literal["train", "validation", "test"]
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -59,6 +61,11 @@ class Task:
         """The metric of the best predictor that learns nothing from the order of its inputs."""
         raise NotImplementedError
 
+    def sizes(self) -> tuple[int, int, int, int]:
+        """T, N, I, O of the train split, at the task's own batch."""
+        train = self.generate("train", 0, self.batch)
+        return (*train.inputs.shape, train.targets.shape[-1])
+
     def rng(self, split: Split, seed: int) -> np.random.Generator:
         """The generator of a split: streams of different splits and seeds are independent."""
         return np.random.default_rng([seed, _SPLITS.index(split)])
@@ -66,3 +73,63 @@ class Task:
     def normalise(self, metric: float, trivial: float) -> float:
         """Score in [-1, 1.1]: 0 is the trivial predictor, 1 is solved."""
         return float(np.clip((trivial - metric) / (trivial - self.solved), -1.0, 1.1))
+
+    def require_whole(self, **least: int) -> None:
+        """Raise `UsageError` unless each named field is a whole number, and no less than what is given for it."""
+        for field, low in least.items():
+            value = getattr(self, field)
+            if type(value) is not int or value < low:
+                raise UsageError(f"{self.id}.{field} is {value!r}: set it to a whole number from {low}")
+
+    def require_number(self, field: str, above: float, to: float) -> None:
+        """Raise `UsageError` unless the field is a number above `above` and at most `to`."""
+        value = getattr(self, field)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not above < value <= to:
+            raise UsageError(
+                f"{self.id}.{field} is {value!r}: set it to a number above {above:g} and at most {to:g}"
+            )
+
+    def require_one_of(self, field: str, allowed: tuple[object, ...]) -> None:
+        """Raise `UsageError` unless the field is one of the values allowed, and of its type."""
+        value = getattr(self, field)
+        if not any(value == one and type(value) is type(one) for one in allowed):
+            raise UsageError(f"{self.id}.{field} is {value!r}: set it to {' or '.join(map(repr, allowed))}")
+
+
+# -- metrics, on the scored steps alone; not a number where an output there is not finite ------------------
+
+
+def accuracy(outputs: NDArray[np.float32], sequences: Sequences) -> float:
+    """The fraction of scored steps at which the largest output is the largest target."""
+    found, target = _scored(outputs, sequences)
+    if not np.isfinite(found).all():
+        return float("nan")
+    return float((found.argmax(-1) == target.argmax(-1)).mean())
+
+
+def mse(outputs: NDArray[np.float32], sequences: Sequences) -> float:
+    """The mean squared error."""
+    found, target = _scored(outputs, sequences)
+    return float(np.mean((found - target) ** 2))
+
+
+def nrmse(outputs: NDArray[np.float32], sequences: Sequences) -> float:
+    """Root mean squared error over the standard deviation of the target; of several outputs, the root mean square."""
+    found, target = _scored(outputs, sequences)
+    return float(np.sqrt(np.mean(np.mean((found - target) ** 2, axis=0) / np.var(target, axis=0))))
+
+
+def cross_entropy(outputs: NDArray[np.float32], sequences: Sequences) -> float:
+    """The cross-entropy of the targets, as probabilities, and the softmax of the outputs, in nats."""
+    found, target = _scored(outputs, sequences)
+    shifted = found - found.max(-1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return float(-(target * log_probabilities).sum(-1).mean())
+
+
+def _scored(
+    outputs: NDArray[np.float32], sequences: Sequences
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Outputs and targets of the scored steps, [steps, O]."""
+    at = sequences.weights > 0
+    return outputs[at].astype(np.float64), sequences.targets[at].astype(np.float64)

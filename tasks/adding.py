@@ -28,8 +28,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from creditbench.errors import UsageError
-from creditbench.task import Sequences, Split, Task
+from creditbench.task import Sequences, Split, Task, mse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,11 +53,7 @@ class Adding(Task):
     batch: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
-        least = {"length": 2, "train_sequences": 1, "evaluation_sequences": 1}
-        for field, low in least.items():
-            value = getattr(self, field)
-            if type(value) is not int or value < low:
-                raise UsageError(f"adding.{field} is {value!r}: set it to a whole number from {low}")
+        self.require_whole(length=2, train_sequences=1, evaluation_sequences=1)
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
         """`train_sequences` or `evaluation_sequences` episodes; `batch` plays no part."""
@@ -77,8 +72,7 @@ class Adding(Task):
 
     def score(self, outputs: NDArray[np.float32], sequences: Sequences) -> float:
         """The mean squared error at the last step."""
-        error = outputs[-1].astype(np.float64) - sequences.targets[-1]
-        return float(np.mean(error**2))
+        return mse(outputs, sequences)
 
     def trivial_score(self, sequences: Sequences) -> float:
         """The mean squared error of the constant 1, the mean of the sum of two uniform numbers."""

@@ -27,7 +27,6 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from creditbench.errors import UsageError
 from creditbench.task import Sequences, Split, Task
 
 BLANK = 0
@@ -57,11 +56,7 @@ class CopyMemory(Task):
     batch: ClassVar[int] = 16
 
     def __post_init__(self) -> None:
-        least = {"length": 1, "delay": 0, "symbols": 2}
-        for field, low in {**least, "train_sequences": 1, "evaluation_sequences": 1}.items():
-            value = getattr(self, field)
-            if type(value) is not int or value < low:
-                raise UsageError(f"copy_memory.{field} is {value!r}: set it to a whole number from {low}")
+        self.require_whole(length=1, delay=0, symbols=2, train_sequences=1, evaluation_sequences=1)
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
         """`train_sequences` or `evaluation_sequences` episodes; `batch` plays no part."""

@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from creditbench.errors import UsageError
-from creditbench.task import Sequences, Split, Task
+from creditbench.task import Sequences, Split, Task, nrmse
 
 MEAN = -0.0656  # long-run mean of tanh(x - 1) at the default parameters
 EVALUATION_ROWS = 5
@@ -73,13 +73,8 @@ class MackeyGlass(Task):
     batch: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        if self.direction not in ("predict", "recall"):
-            raise UsageError(f"mackey_glass.direction is {self.direction!r}: set it to 'predict' or 'recall'")
-        least = {"horizon": 1, "steps": 1, "warmup": 0, "washout": 0, "tau": 1}
-        for field, low in {**least, "n": 1, "substeps": 1}.items():
-            value = getattr(self, field)
-            if type(value) is not int or value < low:
-                raise UsageError(f"mackey_glass.{field} is {value!r}: set it to a whole number from {low}")
+        self.require_one_of("direction", ("predict", "recall"))
+        self.require_whole(horizon=1, steps=1, warmup=0, washout=0, tau=1, n=1, substeps=1)
         if self.steps // EVALUATION_ROWS <= self.warmup:
             raise UsageError(
                 f"mackey_glass.steps is {self.steps!r}: set it to more than "
@@ -107,10 +102,7 @@ class MackeyGlass(Task):
 
     def score(self, outputs: NDArray[np.float32], sequences: Sequences) -> float:
         """Root mean squared error over the standard deviation of the target, on scored steps."""
-        scored = sequences.weights > 0
-        target = sequences.targets[scored].astype(np.float64)
-        error = outputs[scored].astype(np.float64) - target
-        return float(np.sqrt(np.mean(error**2)) / np.std(target))
+        return nrmse(outputs, sequences)
 
     def trivial_score(self, sequences: Sequences) -> float:
         """The better of the best constant and of "no change"."""

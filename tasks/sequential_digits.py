@@ -4,14 +4,19 @@ The 1,797 images of 8 x 8 pixels of real handwriting that scikit-learn ships are
 pixel, in one fixed random order of the pixels (`permuted`) or row by row. The class is asked for
 at the last step.
 
-    inputs  [64, N, 1]    brightness in [0, 1]
-    targets [64, N, 10]   the class, one-hot, at every step
-    weights [64, N]       1 at the last step, 0 before
+    inputs  [T, N, 1]     brightness in [0, 1];  T = 64
+    targets [T, N, 10]    the class, one-hot, at every step
+    weights [T, N]        1 at the last step, 0 before
 
 Train, validation and test hold 70%, 10% and 20% of the images of every class, the same ones for
 every seed; the seed sets the order of the training images. The loss is cross-entropy, the metric
 accuracy. The largest class is a tenth of the images. Solved is 0.9, about what the nearest class
 mean reaches that sees all pixels at once.
+
+`data` names other images of up to 10 classes, such as MNIST of the hub (`hf:ylecun/mnist`, 28 x 28 pixels,
+T = 784): a table or data set with the class in the column `label`, and the image in the column `image` or
+its pixels, of which the brightest is 1, in all the other columns. Where the data set has a test split
+of its own, that one tests, and of its train split 90% of every class train and 10% validate.
 
 Source: Le, Jaitly and Hinton (2015), A simple way to initialize recurrent networks of rectified
 linear units, arXiv:1504.00941 (reading order and permutation); Alpaydin and Kaynak (1998), Optical
@@ -21,18 +26,20 @@ recognition of handwritten digits, UCI machine learning repository, doi:10.24432
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from creditbench.data import cached
+from creditbench.data import cached, read_images
 from creditbench.errors import UsageError
-from creditbench.task import Sequences, Split, Task
+from creditbench.task import Sequences, Split, Task, accuracy
 
 CLASSES = 10
-SHARES = {"train": 0.7, "validation": 0.8}  # where the splits of a class end; test is the rest
+SHARES = (0.7, 0.8)  # where train and validation end in a class; test is the rest
+SHARES_BESIDE_TEST = (0.9, 1.0)  # the same, of data that have a test split of their own
 SPLIT_SEED = 88
 PERMUTATION_SEED = 64
 
@@ -42,6 +49,7 @@ class SequentialDigits(Task):
     """Classify a digit read pixel by pixel; see the module's text."""
 
     permuted: bool = True  #: whether the pixels come in one fixed random order
+    data: str | None = None  #: images of the user's; None for scikit-learn's
 
     id: ClassVar[str] = "sequential_digits"
     name: ClassVar[str] = "Sequential handwritten digits"
@@ -55,56 +63,97 @@ class SequentialDigits(Task):
     solved: ClassVar[float] = 0.9
     budgets: ClassVar[dict[str, int]] = {"smoke": 320, "quick": 12_800, "full": 128_000}
     batch: ClassVar[int] = 32
+    reads_data: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if type(self.permuted) is not bool:
             raise UsageError(f"sequential_digits.permuted is {self.permuted!r}: set it to true or false")
+        if self.data is not None and not isinstance(self.data, str):
+            raise UsageError(f"sequential_digits.data is {self.data!r}: name a file, or hf:OWNER/NAME")
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
-        """All images of the split; `batch` plays no part."""
-        # scikit-learn takes more than a second to import, so its images are kept in the cache.
-        version = importlib.metadata.version("scikit-learn")
-        digits = cached(f"digits-{version}", _digits)
-        rows = _rows(digits["labels"], split)
-        if split == "train":
-            rows = self.rng(split, seed).permutation(rows)
-        pixels = digits["pixels"][rows].T
+        """All images of the split; `batch` plays no part. Raises UsageError for images that are not fit."""
+        pixels, labels = self._images[split]
+        rows = self.rng(split, seed).permutation(len(labels)) if split == "train" else np.arange(len(labels))
+        series = pixels[rows].T
         if self.permuted:
-            pixels = pixels[np.random.default_rng(PERMUTATION_SEED).permutation(len(pixels))]
-        labels = np.eye(CLASSES, dtype=np.float32)[digits["labels"][rows]]
-        weights = np.zeros(pixels.shape, np.float32)
+            series = series[np.random.default_rng(PERMUTATION_SEED).permutation(len(series))]
+        one_hot = np.eye(CLASSES, dtype=np.float32)[labels[rows]]
+        weights = np.zeros(series.shape, np.float32)
         weights[-1] = 1.0
-        return Sequences(
-            np.ascontiguousarray(pixels[..., None]), np.tile(labels, (len(pixels), 1, 1)), weights
-        )
+        inputs = np.ascontiguousarray(series[..., None], np.float32)
+        return Sequences(inputs / self._brightest, np.tile(one_hot, (len(series), 1, 1)), weights)
 
     def score(self, outputs: NDArray[np.float32], sequences: Sequences) -> float:
-        """Accuracy at the last step; not a number where an output there is not finite."""
-        if not np.isfinite(outputs[-1]).all():
-            return float("nan")
-        right = outputs[-1].argmax(-1) == sequences.targets[-1].argmax(-1)
-        return float(right.mean())
+        """Accuracy at the last step."""
+        return accuracy(outputs, sequences)
 
     def trivial_score(self, sequences: Sequences) -> float:
         """The share of the largest class."""
         return float(sequences.targets[-1].mean(0).max())
 
+    @functools.cached_property
+    def _brightest(self) -> np.float32:
+        """The brightness of white, as the training images have it."""
+        return np.float32(self._images["train"][0].max())
+
+    @functools.cached_property
+    def _images(self) -> dict[Split, tuple[NDArray, NDArray]]:
+        """Of each split the pixels [N, P] and the classes [N]."""
+        if self.data is None:
+            # scikit-learn takes more than a second to import, so its images are kept in the cache.
+            found = cached(f"digits-{importlib.metadata.version('scikit-learn')}", _digits)
+        else:
+            found = read_images(self.data)
+        own_test = "test_labels" in found
+        for part in ("train", "test") if own_test else ("train",):
+            self._check(part, found[f"{part}_pixels"], found[f"{part}_labels"])
+        pixels, labels = found["train_pixels"], found["train_labels"]
+        splits: dict[Split, tuple[NDArray, NDArray]] = {
+            split: (pixels[rows], labels[rows])
+            for split, rows in _rows(labels, SHARES_BESIDE_TEST if own_test else SHARES).items()
+        }
+        if own_test:
+            splits["test"] = found["test_pixels"], found["test_labels"]
+        for split, (_, own) in splits.items():
+            if not len(own):
+                raise UsageError(
+                    f"image data '{self.data}' leave none for {split}: give 10 or more images of each class"
+                )
+        if np.ptp(splits["train"][0]) == 0:
+            raise UsageError(
+                f"image data '{self.data}': every pixel is {pixels.max():g}: give images that vary"
+            )
+        return splits
+
+    def _check(self, part: str, pixels: NDArray, labels: NDArray) -> None:
+        """Raise UsageError for a class or a brightness that is none."""
+        if labels.max() >= CLASSES:
+            raise UsageError(
+                f"image data '{self.data}': {part} has the class {labels.max()}: "
+                f"give classes from 0 to {CLASSES - 1}"
+            )
+        if pixels.min() < 0:
+            raise UsageError(
+                f"image data '{self.data}': {part} has a pixel of {pixels.min():g}: give brightnesses from 0"
+            )
+
 
 def _digits() -> dict[str, NDArray]:
-    """`pixels` [images, 64] float32 in [0, 1] and `labels` [images]."""
+    """`train_pixels` [images, 64], from 0 to 16, and `train_labels` [images]."""
     from sklearn.datasets import load_digits
 
     images = load_digits()
-    return {"pixels": (images.data / 16).astype(np.float32), "labels": images.target}
+    return {"train_pixels": images.data.astype(np.float32), "train_labels": images.target}
 
 
-def _rows(labels: NDArray, split: Split) -> NDArray:
-    """The images of a split: the same share of every class."""
+def _rows(labels: NDArray, shares: tuple[float, float]) -> dict[Split, NDArray]:
+    """The images of each split: the same share of every class."""
     rng = np.random.default_rng(SPLIT_SEED)
-    rows = []
+    rows: dict[Split, list[NDArray]] = {"train": [], "validation": [], "test": []}
     for label in range(CLASSES):
         members = rng.permutation(np.flatnonzero(labels == label))
-        ends = [round(share * len(members)) for share in SHARES.values()]
-        parts = dict(zip(("train", "validation", "test"), np.split(members, ends), strict=True))
-        rows.append(parts[split])
-    return np.concatenate(rows)
+        ends = [round(share * len(members)) for share in shares]
+        for own, part in zip(rows.values(), np.split(members, ends), strict=True):
+            own.append(part)
+    return {split: np.concatenate(own) for split, own in rows.items()}

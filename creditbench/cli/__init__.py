@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import creditbench
-from creditbench.cli import doctor, figure, gradients, listing, run, scale, table
+from creditbench.cli import doctor, figure, gradients, listing, run, scale, show, table
 from creditbench.errors import UsageError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(listing.app, name="list")
+app.add_typer(show.app, name="show")
 app.command("run")(run.run)
 app.command("table")(table.table)
 app.command("figure")(figure.figure)

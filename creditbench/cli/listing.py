@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from creditbench.registry import Plugin
 
 app = typer.Typer(
     help="List tasks, learners or backends, with what is known of them.\n\n"
@@ -17,18 +21,33 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON array of objects on
 
 
 @app.command()
-def tasks(json: Json = False) -> None:
+def tasks(
+    json: Json = False,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="rich; markdown, the table of tasks/README.md, which generates every task."
+        ),
+    ] = "rich",
+) -> None:
     """What can be learned.
 
     \b
     Examples:
       creditbench list tasks
       creditbench list tasks --json
+      creditbench list tasks --format markdown
     """
     import dataclasses
 
     from creditbench import registry
+    from creditbench.errors import unknown
 
+    if form not in ("rich", "markdown"):
+        raise unknown("format", form, ("rich", "markdown"), "creditbench list tasks --help")
+    if form == "markdown" and not json:
+        print(_markdown(list(registry.load("tasks").values())), end="")
+        return
     rows = []
     for plugin in registry.load("tasks").values():
         cls = plugin.cls
@@ -134,6 +153,27 @@ def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -
     for row in rows:
         table.add_row(*(_text(row[column]) for column in columns))
     Console(width=None if _terminal() else 160).print(table, markup=False)
+
+
+def _markdown(plugins: Sequence[Plugin]) -> str:
+    """A row a task: what it is like, and where it is from."""
+    header = (
+        *("id", "task", "protocol", "T", "N", "I", "O", "batch", "α", "loss", "metric", "trivial", "solved"),
+        *("steps: smoke", "quick", "full", "data", "source"),
+    )
+    lines = [header, tuple("---" for _ in header)]
+    for plugin in plugins:
+        cls = plugin.cls
+        link = f"[`{plugin.id}`]({plugin.path.name})" if plugin.source == "builtin" else f"`{plugin.id}`"
+        arrow = "↓" if cls.metric_direction == "min" else "↑"
+        line = (
+            *(link, cls.name, cls.protocol, *cls().sizes(), cls.batch, f"{cls.alpha:g}", cls.loss),
+            *(f"{cls.metric} {arrow}", f"{cls.trivial:.4g}", f"{cls.solved:.4g}"),
+            *(f"{cls.budgets[preset]:,}" for preset in ("smoke", "quick", "full")),
+            *("or one's own" if cls.reads_data else "", cls.citation),
+        )
+        lines.append(tuple(map(str, line)))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _text(value: Any) -> str:

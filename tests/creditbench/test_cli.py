@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import resource
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 
@@ -204,6 +206,113 @@ def test_bad_data_are_refused(columns, rows, bad, said, capsys, tmp_path):
     arguments = ["run", "--task", "weather", "--learner", "bptt", "--preset", "smoke", "--results", tmp_path]
     message = refused([*arguments, "--data", f"weather={path}"], capsys)
     assert said in message and str(path) in message
+
+
+def as_csv(path, frame):
+    pd.DataFrame(frame).to_csv(path, index=False)
+
+
+def weather_table(rows=900):
+    rng = np.random.default_rng(0)
+    return {column: rng.random(rows).round(3).astype(object) for column in COLUMNS}
+
+
+def constant(folder):
+    as_csv(folder / "w.csv", weather_table() | {"WindSpeed": [3.0] * 900})
+    return "w.csv", "column 'WindSpeed' is 3 in all"
+
+
+def packed(folder):
+    as_csv(folder / "plain.csv", weather_table())
+    (folder / "w.csv").write_bytes(gzip.compress((folder / "plain.csv").read_bytes()))
+    return "w.csv", "cannot be read as csv (it is packed: unpack it first)"
+
+
+def packed_by_name(folder):
+    (folder / "w.csv.gz").write_bytes(gzip.compress(b"a\n1\n"))
+    return "w.csv.gz", "ends in '.gz': name a file that ends in"
+
+
+def bomb(folder):
+    with (folder / "w.csv").open("wb") as file:
+        file.truncate(2**30 + 1)  # of holes
+    return "w.csv", "has 1,073,741,825 bytes of data, more than the"
+
+
+def pickled(folder):
+    objects = {column: np.array([1.0, None] * 450, object) for column in COLUMNS}
+    np.savez(folder / "w.npz", allow_pickle=True, **objects)
+    return "w.npz", "is a pickle of Python objects"
+
+
+def complex_numbers(folder):
+    np.savez(folder / "w.npz", **{column: np.ones(900, complex) for column in COLUMNS})
+    return "w.npz", "is of the type complex128"
+
+
+@pytest.mark.parametrize("make", [constant, packed, packed_by_name, bomb, pickled, complex_numbers])
+def test_data_that_are_unfit_or_dangerous_are_refused(make, capsys, tmp_path):
+    name, said = make(tmp_path)
+    arguments = ["run", "--task", "weather", "--learner", "bptt", "--preset", "smoke", "--results", tmp_path]
+    message = refused([*arguments, "--data", f"weather={tmp_path / name}"], capsys)
+    assert said in message and name in message
+    assert not (tmp_path / "records").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "frame", "said"),
+    [
+        ("text8_chars", {"a": ["x"] * 9}, "lacks the column 'text'"),
+        ("text8_chars", {"text": ["short"] * 9}, "give a longer text"),
+        ("sequential_digits", {"label": list(range(10)), "p": [1] * 10}, "leave none for"),
+        ("sequential_digits", {"label": [10] * 99, "p": list(range(99))}, "has the class 10"),
+        ("sequential_digits", {"label": list(range(10)) * 20, "p": [7] * 200}, "every pixel is 7"),
+        ("sequential_digits", {"label": list(range(10)) * 20, "p": [-1] * 200}, "has a pixel of -1"),
+        ("sequential_digits", {"label": list(range(10)) * 20, "p": ["x"] * 200}, "column 'p' has 'x'"),
+    ],
+)
+def test_data_of_other_tasks_are_refused_too(task, frame, said, capsys, tmp_path):
+    as_csv(tmp_path / "d.csv", frame)
+    arguments = ["run", "--task", task, "--learner", "bptt", "--preset", "smoke", "--results", tmp_path]
+    message = refused([*arguments, "--data", f"{task}={tmp_path / 'd.csv'}"], capsys)
+    assert said in message and "d.csv" in message
+
+
+@pytest.mark.parametrize("task", ["weather", "text8_chars", "sequential_digits"])
+def test_without_a_network_a_hub_data_set_is_refused(task, tmp_path):
+    arguments = ("run", "--task", task, "--learner", "bptt", "--data", f"{task}=hf:owner/name:small")
+    done = subprocess.run(
+        command(*arguments), capture_output=True, text=True, env=environment(HF_HUB_OFFLINE="1"), cwd=tmp_path
+    )
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert "hub data set 'owner/name', configuration 'small', cannot be loaded: HF_HUB_OFFLINE" in done.stderr
+    assert "fetch it first" in done.stderr and "embedded data" in done.stderr
+
+
+def test_a_folder_laid_out_as_the_hub_trains(tmp_path, capsys, monkeypatch):
+    """Named as it lies from here, found by a worker that starts elsewhere."""
+    (tmp_path / "hub").mkdir()
+    as_csv(tmp_path / "hub" / "train.csv", weather_table())
+    (tmp_path / "hub" / "README.md").write_text("# Weather\n")
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "run",
+        "--task",
+        "weather",
+        "--learner",
+        "bptt",
+        "--budget",
+        "50",
+        "--hidden",
+        "4",
+        "--seeds",
+        "1",
+    ]
+    data = ["--data", "weather=hf:hub", "--batch", "2", "--results", str(tmp_path / "results"), "--json"]
+    assert main([*arguments, *data]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["status"] == "ok"
+    assert json.loads(row["task_parameters"])["data"] == f"hf:{tmp_path / 'hub'}"
 
 
 # -- configuration ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 import time
@@ -21,10 +22,22 @@ SPLITS = ("train", "validation", "test")
 #: `fingerprint` of each task at seed 7. A change here is a change of the task's numbers: raise its
 #: `version`.
 FINGERPRINTS = {
+    "add_stream": "02f8cc4c001facc7",
     "adding": "01bc5cebae6e98e1",
     "copy_memory": "60dd7f51be02117c",
+    "delayed_match": "53c2f412a16c86b6",
+    "dyck": "6b9f7df7077af6f3",
+    "evidence": "1ff1534bf4cc9928",
+    "flip_flop": "35c2be272596c105",
+    "lorenz": "11120d57f4afe07e",
     "mackey_glass": "8305fbbcacbe0eb7",
+    "mimic": "5774e018d1d40379",
+    "narma10": "37fdd5cf712d361d",
+    "parity": "b7d104455fc496d1",
+    "selective_copy": "a3e229a3c6d284cf",
     "sequential_digits": "a26754ee80b7d310",
+    "speech_vowels": "745496ac1636bd3b",
+    "text8_chars": "a718060844dcc9a8",
     "weather": "d6df80892a960935",
 }
 
@@ -33,11 +46,28 @@ FINGERPRINTS = {
 TOLERANCES = {
     "adding": 0.02,
     "copy_memory": 0.01,
-    "mackey_glass": 1e-6,
-    "sequential_digits": 1e-6,
+    "mimic": 0.01,
+    "selective_copy": 0.03,
+    "text8_chars": 1e-4,
     "weather": 1e-4,
 }
-SEEDLESS = {"weather": SPLITS, "sequential_digits": ("validation", "test")}
+EXACT = 1e-6
+SEEDLESS = {
+    "weather": SPLITS,
+    "text8_chars": SPLITS,
+    "sequential_digits": ("validation", "test"),
+    "speech_vowels": ("validation", "test"),
+}
+
+
+def log_probabilities(targets: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(targets, np.float32(1e-30)))
+
+
+#: The outputs that score best, where those are not the targets themselves, and what they score, where that is neither
+#: 0 nor 1: of random targets the mean entropy over those drawn.
+PERFECT = {"add_stream": log_probabilities, "text8_chars": log_probabilities}
+BEST = {"add_stream": pytest.approx(0.4545, abs=0.01)}
 
 
 def digest(sequences: Sequences) -> str:
@@ -119,17 +149,20 @@ def test_changing_the_arrays_changes_nothing_generated_later(any_task: type[Task
         assert digest(task.generate(split, 0, 1)) == first
 
 
-def test_another_process_yields_the_same_bytes(tasks: dict[str, type[Task]]) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_another_process_with_other_threads_yields_the_same_bytes(
+    tasks: dict[str, type[Task]], there: list[str], threads: int
+) -> None:
     code = (
-        "import json, sys; sys.path[:0] = sys.argv[1:]\n"
+        "import json, sys; sys.path[:0] = sys.argv[1:3]\n"
         "from conftest import load_tasks; from test_every_task import digest\n"
-        "print(json.dumps({id: digest(task().generate('test', 3, 2))"
-        " for id, task in load_tasks().items()}))"
+        "print(json.dumps({id: digest(load_tasks()[id]().generate('train', 3, 2)) for id in sys.argv[3:]}))"
     )
     here = Path(__file__).parent
-    command = [sys.executable, "-c", code, str(here), str(here.parents[1])]
-    there = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    assert there == {id: digest(task().generate("test", 3, 2)) for id, task in tasks.items()}
+    command = [sys.executable, "-c", code, str(here), str(here.parents[1]), *there]
+    pools = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    done = subprocess.run(command, check=True, capture_output=True, env=os.environ | pools)
+    assert json.loads(done.stdout) == {id: digest(tasks[id]().generate("train", 3, 2)) for id in there}
 
 
 def test_the_numbers_are_those_of_the_version(any_task: type[Task]) -> None:
@@ -154,14 +187,15 @@ def test_splits_share_no_sequence(any_task: type[Task]) -> None:
 def test_trivial_is_what_the_trivial_predictor_scores(any_task: type[Task]) -> None:
     task = any_task()
     computed = task.trivial_score(task.generate("test", 0, any_task.batch))
-    assert computed == pytest.approx(any_task.trivial, abs=TOLERANCES[any_task.id])
+    assert computed == pytest.approx(any_task.trivial, abs=TOLERANCES.get(any_task.id, EXACT))
 
 
 def test_the_targets_score_best_and_noise_worse(any_task: type[Task]) -> None:
     task = any_task()
     test = task.generate("test", 0, any_task.batch)
     best = 1.0 if any_task.metric_direction == "max" else 0.0
-    assert task.score(test.targets, test) == best
+    outputs = PERFECT.get(any_task.id, np.copy)(test.targets)
+    assert task.score(outputs, test) == BEST.get(any_task.id, best)
     noise = np.random.default_rng(0).normal(size=test.targets.shape).astype(np.float32)
     worse = task.score(noise, test) - any_task.solved
     assert worse < 0 if any_task.metric_direction == "max" else worse > 0
@@ -171,6 +205,7 @@ def test_steps_of_weight_zero_are_not_scored(any_task: type[Task]) -> None:
     task = any_task()
     test = task.generate("test", 0, any_task.batch)
     outputs = test.targets.copy()
+    assert np.isfinite(task.score(outputs, test))
     outputs[test.weights == 0] = np.nan
     assert task.score(outputs, test) == task.score(test.targets, test)
 
@@ -181,11 +216,20 @@ def test_an_output_that_is_not_finite_scores_no_number(any_task: type[Task]) -> 
     assert np.isnan(task.score(np.full_like(test.targets, np.nan), test))
 
 
+def test_sizes_are_those_of_the_train_split(any_task: type[Task]) -> None:
+    train = any_task().generate("train", 0, any_task.batch)
+    assert any_task().sizes() == (*train.inputs.shape, train.targets.shape[-1])
+
+
 def test_generating_is_quick(any_task: type[Task]) -> None:
+    """Processor time, the best of three: what a quiet machine takes, on a busy one too."""
     any_task().generate("test", 0, any_task.batch)  # fills the cache
-    began = time.perf_counter()
-    any_task().generate("train", 0, any_task.batch)
-    assert time.perf_counter() - began < 0.5
+    times = []
+    for _ in range(3):
+        began = time.process_time()
+        any_task().generate("train", 0, any_task.batch)
+        times.append(time.process_time() - began)
+    assert min(times) < 0.5
 
 
 def test_a_task_is_a_value(any_task: type[Task]) -> None:
@@ -193,5 +237,6 @@ def test_a_task_is_a_value(any_task: type[Task]) -> None:
     task.score((test := task.generate("test", 0, 1)).targets, test)
     assert task == any_task() and hash(task) == hash(any_task())
     assert dataclasses.replace(task) == task
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(task, dataclasses.fields(task)[0].name, 0)
+    for field in dataclasses.fields(task):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(task, field.name, 0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
@@ -15,6 +18,11 @@ SPLITS = ("train", "validation", "test")
 @pytest.fixture
 def digits(tasks: dict[str, type[Task]]) -> type[Task]:
     return tasks["sequential_digits"]
+
+
+def images_of(sequences: Sequences) -> list[bytes]:
+    """Each image's pixels to five digits, as bytes."""
+    return [image.round(5).tobytes() for image in sequences.inputs[..., 0].T]
 
 
 def images(sequences: Sequences) -> list[bytes]:
@@ -83,6 +91,44 @@ def test_solved_is_about_the_nearest_class_mean(digits: type[Task]) -> None:
     outputs = np.zeros_like(test.targets)
     outputs[-1] = -distance
     assert task.score(outputs, test) == pytest.approx(task.solved, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float"])
+def test_a_users_images_take_the_place_of_the_embedded_ones(
+    digits: type[Task], tmp_path: Path, kind: str
+) -> None:
+    """28 x 28 pixels, T = 784, as MNIST has."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (200, 28, 28), np.uint8), np.arange(200) % 10
+    images[:, 0, 0] = 255
+    np.savez(tmp_path / "t.npz", image=images if kind == "uint8" else images / 51, label=labels)
+    task = digits(data=str(tmp_path / "t.npz"), permuted=False)
+    found = {}
+    for split, count in zip(SPLITS, (140, 20, 40), strict=True):
+        part = task.generate(split, 0, 32)
+        assert part.inputs.shape == (784, count, 1)
+        np.testing.assert_array_equal(part.targets[-1].sum(0), count // 10)
+        found |= zip(images_of(part), part.targets[-1].argmax(-1), strict=True)
+    expected = {
+        (image / 255).astype(np.float32).round(5).tobytes(): k
+        for image, k in zip(images, labels, strict=True)
+    }
+    assert found == expected
+
+
+def test_a_test_split_of_the_data_sets_own_tests(digits: type[Task], tmp_path: Path) -> None:
+    rng, folder = np.random.default_rng(0), tmp_path / "hub"
+    folder.mkdir()
+    (folder / "README.md").write_text("# Digits\n")
+    for split, count in (("train", 100), ("test", 30)):
+        frame = pd.DataFrame(rng.integers(0, 17, (count, 4)), columns=list("abcd"))
+        frame["a"] = 16 if split == "train" else 8
+        frame["label"] = np.arange(count) % 10
+        frame.to_csv(folder / f"{split}.csv", index=False)
+    parts = {split: digits(data=f"hf:{folder}", permuted=False).generate(split, 0, 32) for split in SPLITS}
+    assert [part.inputs.shape for part in parts.values()] == [(4, 90, 1), (4, 10, 1), (4, 30, 1)]
+    # Scaled by the brightest of the training images.
+    assert [set(part.inputs[0].ravel()) for part in parts.values()] == [{1.0}, {1.0}, {0.5}]
 
 
 @pytest.mark.parametrize("value", [1, "yes", None])

@@ -1,0 +1,96 @@
+"""`creditbench show`: an example of what is to be learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Draw an example of a task.\n\n"
+    "\b\nExamples:\n  creditbench show task adding\n  creditbench show task lorenz --output lorenz.png",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+STREAM_STEPS = 120  # drawn of a stream where --steps does not say how many
+
+
+@app.command()
+def task(
+    name: Annotated[str, typer.Argument(help="Id of a task, or path of a Python file.")],
+    split: Annotated[str, typer.Option(help="train, validation, test.")] = "train",
+    seed: Annotated[int, typer.Option(help="Seed of the data.")] = 0,
+    row: Annotated[int, typer.Option(help="Which sequence.")] = 0,
+    first: Annotated[int, typer.Option(help="First time step drawn.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="Time steps drawn.  [default: an episode, or 120 steps of a stream]")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A field of the task, as in adding.length=30. Repeatable."),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="The task's data: TASK=PATH, or TASK=hf:OWNER/NAME of the Hugging Face hub."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to draw into; its suffix (png, pdf, svg) is the format.")
+    ] = None,
+) -> None:
+    """Draw one sequence of a task: its inputs, its targets and which steps are scored.
+
+    \b
+    Examples:
+      creditbench show task adding
+      creditbench show task copy_memory --set copy_memory.length=10 --row 3
+      creditbench show task weather --data weather=WTH.csv --split test
+      creditbench show task lorenz --steps 400 --output lorenz.png
+    """
+    import shutil
+    import typing
+
+    from creditbench import example
+    from creditbench.cli.run import _pairs
+    from creditbench.errors import UsageError, unknown
+    from creditbench.grid import make_task
+    from creditbench.task import Split
+
+    splits = typing.get_args(Split)
+    if split not in splits:
+        raise unknown("split", split, splits, "creditbench show task --help")
+    if output is not None and output.suffix not in (".png", ".pdf", ".svg"):
+        raise UsageError(f"output '{output}' has no known suffix: end it in .png, .pdf or .svg")
+    if seed < 0:
+        raise UsageError(f"seed is {seed}: give a whole number from 0")
+    shown = make_task(
+        name, _pairs("--set", set_, "adding.length=30"), _pairs("--data", data, "weather=WTH.csv")
+    )
+    sequences = shown.generate(typing.cast(Split, split), seed, shown.batch)
+    length, rows = sequences.weights.shape
+    if not 0 <= row < rows:
+        raise UsageError(f"row is {row}: {split} of {shown.id} has {rows}; give 0 to {rows - 1}")
+    if not 0 <= first < length:
+        raise UsageError(f"first is {first}: a row of {shown.id} has {length} steps; give 0 to {length - 1}")
+    if steps is None:
+        steps = length if shown.protocol == "episodes" else STREAM_STEPS
+    if steps < 1:
+        raise UsageError(f"steps is {steps}: give a whole number from 1")
+    one = example.crop(sequences, row, first, steps)
+    last = first + len(one.weights) - 1
+    title = (
+        f"{shown.id}: {split}, seed {seed}, row {row} of {rows}, steps {first} to {last} of {length}, "
+        f"{int((sequences.weights[:, row] > 0).sum())} of them scored"
+    )
+    if output is None:
+        print(
+            title, example.text(one, first, shutil.get_terminal_size((100, 24)).columns), sep="\n\n", end=""
+        )
+        return
+    try:
+        example.figure(one, title, output, first)
+    except OSError as error:
+        raise UsageError(
+            f"output '{output}' cannot be written ({error.strerror}): name another file"
+        ) from None

@@ -1,0 +1,61 @@
+"""What holds for `delayed_match`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from creditbench.errors import UsageError
+from creditbench.task import Task
+
+
+@pytest.fixture
+def delayed_match(tasks: dict[str, type[Task]]) -> type[Task]:
+    return tasks["delayed_match"]
+
+
+@pytest.mark.parametrize(("stimuli", "delay"), [(4, 12), (2, 0), (6, 3)])
+def test_the_answer_is_whether_the_stimuli_match(delayed_match: type[Task], stimuli: int, delay: int) -> None:
+    inputs, targets, weights = delayed_match(stimuli=stimuli, delay=delay).generate("test", 0, 1)
+    assert inputs.shape == (4 + delay, 2000, 1 + stimuli)
+    first, second = inputs[:2, :, 1:].sum(0).argmax(-1), inputs[-2:, :, 1:].sum(0).argmax(-1)
+    np.testing.assert_array_equal(targets[-1, :, 0] == 1, first == second)
+    assert (targets == targets[-1]).all() and (targets.sum(-1) == 1).all()
+    assert weights[-1].all() and not weights[:-1].any()
+    assert inputs[:-2, :, 0].all() and not inputs[-2:, :, 0].any()
+
+
+def test_matches_and_stimuli_are_equally_frequent(delayed_match: type[Task]) -> None:
+    inputs, targets, _ = delayed_match().generate("train", 0, 1)
+    assert targets[-1, :, 0].mean() == pytest.approx(0.5, abs=0.02)
+    for steps in (slice(2), slice(-2, None)):
+        counts = np.bincount(inputs[steps, :, 1:].sum(0).argmax(-1), minlength=4)
+        assert np.abs(counts / 10_000 - 1 / 4).max() < 0.02
+
+
+def test_nothing_is_shown_in_the_delay_but_noise(delayed_match: type[Task]) -> None:
+    quiet = delayed_match().generate("train", 0, 1).inputs[2:-2, :, 1:]
+    assert quiet.mean() == pytest.approx(0, abs=1e-3) and quiet.std() == pytest.approx(0.1, abs=1e-3)
+
+
+def test_solved_needs_every_stimulus(delayed_match: type[Task]) -> None:
+    """To take two stimuli for one is right 11 times in 12; to see one of the two alone, by chance."""
+    task = delayed_match()
+    test = task.generate("test", 0, 1)
+    first, second = (test.inputs[steps, :, 1:].sum(0).argmax(-1) for steps in (slice(2), slice(-2, None)))
+
+    def score(same: np.ndarray) -> float:
+        return task.score(np.broadcast_to(np.stack([same, ~same], -1), test.targets.shape), test)
+
+    merged = score(np.maximum(first, 1) == np.maximum(second, 1))
+    assert merged == pytest.approx(11 / 12, abs=0.02) and merged < task.solved
+    assert score(first == 0) == pytest.approx(task.trivial, abs=0.04)
+    assert score(second == 0) == pytest.approx(task.trivial, abs=0.04)
+
+
+@pytest.mark.parametrize("field", [{"stimuli": 1}, {"delay": -1}, {"noise": 0.0}, {"train_sequences": 0}])
+def test_a_bad_field_is_named(delayed_match: type[Task], field: dict[str, object]) -> None:
+    ((name, value),) = field.items()
+    with pytest.raises(UsageError) as error:
+        delayed_match(**field)
+    assert f"delayed_match.{name} is {value!r}: set it to" in str(error.value)

@@ -1,0 +1,96 @@
+"""What holds for `text8_chars`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from creditbench.errors import UsageError
+from creditbench.task import Task
+
+CHARACTERS = " abcdefghijklmnopqrstuvwxyz"
+SPLITS = ("train", "validation", "test")
+
+
+@pytest.fixture
+def text8_chars(tasks: dict[str, type[Task]]) -> type[Task]:
+    return tasks["text8_chars"]
+
+
+@pytest.fixture
+def codes(text8_chars: type[Task]) -> list[np.ndarray]:
+    """The embedded text's splits as numbers, from what a single row shows."""
+    parts = []
+    for split in SPLITS:
+        inputs, targets, _ = text8_chars().generate(split, 0, 1)
+        shown = inputs.swapaxes(0, 1).reshape(-1, 27).argmax(-1)
+        parts.append(np.append(shown, targets[-1, -1].argmax()))
+    return parts
+
+
+def said(one_hot: np.ndarray) -> str:
+    return "".join(CHARACTERS[k] for k in one_hot.argmax(-1))
+
+
+@pytest.mark.parametrize("ending", ["txt", "csv", "parquet"])
+def test_a_text_is_reduced_to_27_characters(text8_chars: type[Task], tmp_path: Path, ending: str) -> None:
+    import pandas as pd
+
+    line = "Ab-c, it's 2 été 10!"
+    path = tmp_path / f"t.{ending}"
+    if ending == "txt":
+        path.write_text(" ".join([line] * 100), encoding="utf-8")
+    else:
+        getattr(pd.DataFrame({"text": [line] * 100, "other": 1}), f"to_{ending}")(path)
+    inputs, targets, weights = text8_chars(data=str(path)).generate("train", 0, 1)
+    reduced = "ab c it s two t one zero "
+    assert said(inputs[: 3 * len(reduced), 0]) == 3 * reduced
+    np.testing.assert_array_equal(targets[:-1], inputs[1:])
+    assert weights.all()
+
+
+def test_the_splits_are_the_text_in_its_order(text8_chars: type[Task], codes: list[np.ndarray]) -> None:
+    path = Path(__file__).parents[2] / "tasks" / "data" / "text_kjv.txt"
+    letters = [c if c in CHARACTERS else " " for c in path.read_text(encoding="utf-8").lower()]
+    reduced = " ".join("".join(letters).split()) + " "
+    lengths = [int(0.9 * len(reduced)), int(0.95 * len(reduced)) - int(0.9 * len(reduced))]
+    train = "".join(CHARACTERS[k] for k in codes[0])
+    assert reduced.startswith(train) and lengths[0] - len(train) <= 1
+    validation = "".join(CHARACTERS[k] for k in codes[1])
+    assert reduced[lengths[0] :].startswith(validation) and lengths[1] - len(validation) <= 5
+    test = "".join(CHARACTERS[k] for k in codes[2])
+    assert reduced[sum(lengths) :].startswith(test)
+
+
+def bits(codes: list[np.ndarray], order: int, extra: float) -> float:
+    """Bits a character of test by the frequencies of `order`-tuples in train, `extra` counts added to each."""
+    places = 27 ** np.arange(order)[::-1]
+    train, test = (
+        np.lib.stride_tricks.sliding_window_view(part, order) @ places for part in (codes[0], codes[2])
+    )
+    counts = extra + np.bincount(train, minlength=27**order).reshape(-1, 27).astype(float)
+    return float(-np.log2((counts / counts.sum(1, keepdims=True)).ravel()[test]).mean())
+
+
+def test_trivial_is_the_unigram_and_solved_the_trigram(
+    text8_chars: type[Task], codes: list[np.ndarray]
+) -> None:
+    assert bits(codes, 1, 1.0) == pytest.approx(text8_chars.trivial, abs=0.01)
+    assert bits(codes, 2, 1.0) == pytest.approx(3.16, abs=0.01)
+    assert bits(codes, 3, 1.0) == pytest.approx(text8_chars.solved, abs=0.02)
+
+
+def test_the_score_is_in_bits(text8_chars: type[Task]) -> None:
+    task = text8_chars()
+    test = task.generate("test", 0, 1)
+    assert task.score(np.zeros_like(test.targets), test) == pytest.approx(np.log2(27))
+
+
+def test_a_text_that_is_too_short_and_a_bad_field_are_named(text8_chars: type[Task], tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("abc " * 100)
+    with pytest.raises(UsageError, match=r"20 characters of validation .* give a longer text"):
+        text8_chars(data=str(tmp_path / "t.txt")).generate("validation", 0, 1)
+    with pytest.raises(UsageError, match=r"text8_chars\.data is 5: name a file"):
+        text8_chars(data=5)
