@@ -188,14 +188,24 @@ class Cell:
         return to_h_hat @ params["D"] if "D" in params else to_h_hat
 
     def run(self, ops: Ops, params: Tree, inputs: Array) -> Array:
-        """The forward pass from the zero state over inputs [T, B, I], as outputs [T, B, O]."""
+        """The forward pass from the zero state over inputs [T, B, I], as outputs [T, B, O].
 
-        def step(state, x):
-            _, state = self.step(ops, params, state, self.drive(ops, params, x))
-            return state, self.readout(ops, params, state.out)
+        The recurrence alone goes step by step; the input and the readout are products over a chunk of steps.
+        """
+        B = inputs.shape[1]
 
-        _, outputs = ops.scan(step, self.start(ops, inputs.shape[1]), self.encode(params, inputs))
-        return outputs
+        def step(state, drive):
+            _, state = self.step(ops, params, state, drive)
+            return state, state.out
+
+        def chunk(state, x):
+            steps = x.shape[0]
+            drive = self.drive(ops, params, self.encode(params, x.reshape((-1, self.inputs))))
+            state, out = ops.scan(step, state, drive.reshape((steps, B, self.hidden)))
+            return state, self.readout(ops, params, out.reshape((-1, self.hidden))).reshape((steps, B, -1))
+
+        size = max(1, min(64, 4096 // B))
+        return ops.scan_chunks(chunk, self.start(ops, B), inputs, size)[1]
 
     def gradient(
         self, ops: Ops, post: Array, x: Array, h_hat_before: Array, post_y: Array, h_hat: Array

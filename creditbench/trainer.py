@@ -125,15 +125,15 @@ class Program:
             self.compile_seconds += time.perf_counter() - clock
         return self._compiled[name]
 
-    def evaluate(self, params: Any, split: str, sequences: Sequences, inputs: Any) -> float:
+    def evaluate(self, params: Any, sequences: Sequences, inputs: Any) -> float:
         """The task's metric of the harness's own forward pass; NaN where the outputs are not finite."""
 
         def run(params, inputs):
             return self.cell.run(self.ops, params, inputs)
 
-        outputs = self.ops.to_numpy(self.compiled(split, run, params, inputs)(params, inputs)).astype(
-            np.float32
-        )
+        outputs = self.ops.to_numpy(
+            self.compiled(f"run {tuple(inputs.shape)}", run, params, inputs)(params, inputs)
+        ).astype(np.float32)
         return self.task.score(outputs, sequences) if np.isfinite(outputs).all() else float("nan")
 
     # -- training --------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ class _Run:
 
     def evaluate(self, params: Any, step: int, seconds: float, loss: float | None) -> None:
         """Add a point to the curve, and keep the weights if they are the best so far."""
-        metric = self.program.evaluate(params, "validation", self.validation, self.validation_inputs)
+        metric = self.program.evaluate(params, self.validation, self.validation_inputs)
         self.curve.append(
             Point(step=step, seconds=seconds, loss=loss, validation=metric if np.isfinite(metric) else None)
         )
@@ -333,7 +333,7 @@ class _Run:
             }
         validation, params = self.best
         test = program.evaluate(
-            program.ops.from_numpy(params), "test", self.test, program.ops.from_numpy(self.test.inputs)
+            program.ops.from_numpy(params), self.test, program.ops.from_numpy(self.test.inputs)
         )
         target = trivial + TARGET * (task.solved - trivial)
         reached = next(
