@@ -647,16 +647,17 @@ def test_oua_has_the_expectation_of_bptt_once_it_is_stationary():
 
 def test_the_mean_converges_to_the_optimum_of_a_quadratic(ops):
     """With no input and one step the loss is ‖y* - W_out tanh(b) - c‖²/2: the output of the mean comes to y*."""
-    cell, lr = make_cell(), 0.02
+    cell, lr = make_cell(), 0.005
     params = {k: np.zeros_like(v) for k, v in make_params(cell).items()}
     target = np.array([1.0, -0.5])
     batch = Batch(np.zeros((1, 1, 2)), target.reshape((1, 1, 2)), np.ones((1, 1)))
-    rule_ = learner("oua", sigma=0.05, reversion=3.0, reward_rate=0.2)
-    mu = unflatten(wander(ops, rule_, cell, params, batch, 1000, lr)[1], cell.shapes())
+    rule_ = learner("oua", sigma=0.05, reversion=3.0, reward_rate=0.5)
+    mu = unflatten(wander(ops, rule_, cell, params, batch, 1500, lr)[1], cell.shapes())
     y = (mu["W_out"] @ np.tanh(mu["b"])[..., None])[..., 0] + mu["c"]
     assert np.abs(y[-200:].mean(0) - target).max() < 0.05
     # ∂L/∂c = y - y*: the distance falls as (1 - lr)^t, or a little faster for what W_out and b add.
-    assert 0.1 < np.linalg.norm(y[60] - target) / np.linalg.norm(target) < 1.5 * (1 - lr) ** 60
+    left = np.linalg.norm(y[240] - target) / np.linalg.norm(target)
+    assert 0.6 < left / (1 - lr) ** 240 < 1.5
 
 
 # -- memory ----------------------------------------------------------------------------------------------
