@@ -245,6 +245,15 @@ def test_weights_that_snapn_prunes_stay_zero(ops, optimizer):
 # -- oracle 4 ----------------------------------------------------------------------------------------------
 
 
+def mean_of_draws(ops, rule, cell, params, batch, runs=208, copies=64):
+    """`runs` flat gradients, each the mean of `copies` independent draws, so that no draw alone weighs much.
+
+    Signs are drawn for each sequence: a batch that holds every sequence `copies` times gives as many draws at once.
+    """
+    many = Batch(*(np.concatenate([x] * copies, axis=1) for x in batch))
+    return draws(ops, rule, cell, params, many._replace(weights=many.weights / copies), runs)
+
+
 @pytest.mark.statistical
 @pytest.mark.parametrize(
     "options", [dict(alpha=1.0, bias=False), dict(alpha=0.3, bias=True, decorrelate="hidden")]
