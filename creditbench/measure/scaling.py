@@ -29,7 +29,15 @@ QUANTITIES = ("time", "algorithm_bytes", "flops")
 #: The pseudo-learner that is a plain forward pass.
 FORWARD = "forward"
 SIZES = {
-    "T": (64, 128, 256, 512, 1024, 2048, 4096),
+    "T": (
+        40,
+        80,
+        160,
+        320,
+        640,
+        1280,
+        2560,
+    ),  # whole chunks of 64 and of 10 from 320 on: a rest is compiled apart
     "n": (16, 32, 64, 128, 256, 512),
     "B": (1, 2, 4, 8, 16, 32, 64),
 }
