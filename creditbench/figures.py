@@ -179,8 +179,8 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
 def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
     """Draw the quality of gradients: a column of panels a task, a row a figure, a place a rule, a shade a point.
 
-    Bars are 95 % intervals. A rule whose mean never reaches the cosine stands at the top of its panel, hollow; a bias
-    or variance that is 0 is not drawn on the logarithmic axis.
+    Bars are 95 % intervals. A rule whose mean never reaches the cosine stands at the top of its panel, hollow; a
+    variance of 0 is not drawn.
     """
     import matplotlib
 
@@ -211,7 +211,9 @@ def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
         known = [v for r in rows for v in (r[name], *r[f"{name}_interval"]) if v is not None and v > 0]
         top = 3 * max(known, default=1.0)
         for ax, task in zip(line, tasks, strict=True):
-            if name != "cosine":
+            if name == "bias":
+                ax.set_yscale("symlog", linthresh=1.0)
+            elif name != "cosine":
                 ax.set_yscale("log")
             for row in (r for r in rows if r["task"] == task):
                 place = points.index(row["point"]) * len(backends) + backends.index(row["backend"])
@@ -221,10 +223,10 @@ def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
                 if value is None:
                     ax.plot(x, top, marker, markersize=4, markerfacecolor="none", color=colour)
                     continue
-                if name != "cosine" and not value > 0:
+                if name in ("variance", "draws_to_cosine") and not value > 0:
                     continue
                 low, high = row[f"{name}_interval"]
-                low = value if low is None or (name != "cosine" and low <= 0) else low
+                low = value if low is None or (name == "variance" and low <= 0) else low
                 high = top if high is None else high
                 ax.errorbar(
                     x,
@@ -237,7 +239,7 @@ def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
                 )
             ax.set_xticks(range(len(learners)), learners, rotation=45, ha="right", fontsize=8)
             ax.set_xlim(-0.6, len(learners) - 0.4)
-            ax.tick_params(axis="y", labelsize=7)
+            ax.tick_params(axis="y", which="both", labelsize=7)
             ax.spines[["top", "right"]].set_visible(False)
             ax.grid(axis="y", linewidth=0.3, color="0.85")
         line[0].set_ylabel(label, fontsize=8)

@@ -29,13 +29,21 @@ QUANTITIES = ("time", "algorithm_bytes", "flops")
 #: The pseudo-learner that is a plain forward pass.
 FORWARD = "forward"
 SIZES = {
-    "T": (64, 128, 256, 512, 1024, 2048, 4096),
+    "T": (
+        40,
+        80,
+        160,
+        320,
+        640,
+        1280,
+        2560,
+    ),  # whole chunks of 64 and of 10 from 320 on: a rest is compiled apart
     "n": (16, 32, 64, 128, 256, 512),
     "B": (1, 2, 4, 8, 16, 32, 64),
 }
 _INPUTS = _OUTPUTS = 2
-#: By how much an exponent may exceed the one claimed: of exact figures claimed constant, of others, of times.
-_CONSTANT, _EXACT, _TIME = 0.05, 0.1, 0.25
+#: By how much the exponent of an exact figure may exceed the one claimed: where that is 0, and else.
+_CONSTANT, _EXACT = 0.05, 0.1
 
 
 class Fit(NamedTuple):
@@ -121,11 +129,12 @@ def exponent_of(text: str, axis: str) -> float | None:
 
 
 def held(found: Fit, claim: float | None, axis: str, quantity: str) -> bool | None:
-    """Whether a cost grows no faster than claimed; None where nothing is claimed."""
-    if claim is None:
+    """Whether a cost grows no faster than claimed; None where nothing is claimed.
+
+    None for times too: caches and neighbours bend them, so they are shown and judge nobody.
+    """
+    if claim is None or quantity == "time":
         return None
-    if quantity == "time":
-        return found.low <= claim + _TIME
     if quantity == "algorithm_bytes" and axis == "n":
         # The gradient has the size of the weights, and no claim counts it.
         claim = max(claim, 2.0)

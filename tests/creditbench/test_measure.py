@@ -25,8 +25,16 @@ BACKENDS = ("jax", "torch")
 
 @pytest.fixture(params=BACKENDS)
 def ops(request):
-    """Each backend in float32, as figures are taken."""
-    return make_ops(request.param)
+    """Each backend in float32, as figures are taken; PyTorch on one thread, JAX on those that it started with."""
+    if request.param == "jax":
+        yield make_ops("jax")
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield make_ops("torch")
+    torch.set_num_threads(threads)
 
 
 def rule(id, **hyperparameters):
@@ -39,14 +47,20 @@ def update(id, hidden=24, steps=128, batch=2, inputs=3, outputs=2, **hyperparame
 
 
 @dataclass(frozen=True, kw_only=True)
-class Twice(ReverseMode):
-    """`bptt` that does everything twice; the second result is kept from being the first by a tiny change."""
+class Once(ReverseMode):
+    """`bptt` whose gradients are formed, `times` over; a tiny change keeps one result from being another."""
+
+    times: int = 1
 
     def segment(self, ops, cell, params, state, batch, key):
-        first = super().segment(ops, cell, params, state, batch, key)
-        again = params | {"W_rec": params["W_rec"] * (1.0 + 1e-6 * first.loss)}
-        second = super().segment(ops, cell, again, state, batch, key)
-        return second._replace(loss=0.5 * (first.loss + second.loss))
+        found, total = None, {}
+        for _ in range(self.times):
+            if found is not None:
+                params = params | {"W_rec": params["W_rec"] * (1.0 + 1e-6 * found.loss)}
+            found = super().segment(ops, cell, params, state, batch, key)
+            dense = {name: ops.dense(g) / self.times for name, g in found.grads.items()}
+            total = {name: total[name] + g if total else g for name, g in dense.items()}
+        return found._replace(grads=total)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,20 +86,17 @@ class Hoarder(ReverseMode):
 @pytest.mark.parametrize("id", ["forward", "bptt", "anp", "np"])
 def test_products_are_those_of_a_hand_count(ops, id, batch):
     """Multiplications and additions of the products of a segment of T steps; T is a whole number of chunks."""
-    n, I, O, T, B = 24, 3, 2, 128, batch  # noqa: E741
-    forward = n * (I + n + O)  # of one step of one sequence: input, recurrence, readout
+    n, inputs, outputs, T, B = 24, 3, 2, 128, batch
+    forward = n * (inputs + n + outputs)  # of one step of one sequence: input, recurrence, readout
     factors = {
         "forward": forward,
         # W_outᵀ e and W_recᵀ s. The gradients stay factors; the loss is w·ℓ.
-        "bptt": forward + n * (O + n) + 1,
+        "bptt": forward + n * (outputs + n) + 1,
         # Two passes whose input drive is shared, three gradients that are added up chunk by chunk.
-        "anp": 2 * n * (n + O) + n * I + n * (I + n + O) + 1,
-        "np": 2 * n * (n + O) + n * I + n * (I + n + O) + 1,
+        "anp": 2 * n * (n + outputs) + n * inputs + forward + 1,
+        "np": 2 * n * (n + outputs) + n * inputs + forward + 1,
     }
-    if id in ("anp", "np") and T % max(1, 64 // B):
-        chunks = next(d for d in range(64 // B, 0, -1) if T % d == 0)
-        assert chunks, "no whole number of chunks"
-    f, arguments = update(id, n, T, B, I, O).estimate(ops)
+    f, arguments = update(id, n, T, B, inputs, outputs).estimate(ops)
     assert work.count(ops, f, *arguments).product_flops == 2 * T * B * factors[id]
 
 
@@ -131,7 +142,8 @@ def test_backends_agree_on_products():
 # -- memory ----------------------------------------------------------------------------------------------
 
 
-def exponent(ops, subject, sizes=(512, 1024, 2048)):
+def exponent(ops, subject, sizes=(640, 1280, 2560)):
+    # Whole numbers of chunks: what is left over is compiled apart, and differs from size to size.
     values = [[memory.algorithm_bytes(ops, replace(subject, steps=T))] for T in sizes]
     return scaling.fit(sizes, values)
 
@@ -164,6 +176,13 @@ def test_backends_agree_on_the_memory_of_bptt():
         assert min(jax, torch) > 2 * 4 * T * B * n
 
 
+def test_one_sequence_takes_half_of_two():
+    """Under JAX an axis of length 1 must not bring copies with it."""
+    ops = make_ops("jax")
+    one, two = (memory.algorithm_bytes(ops, update("bptt", hidden=64, steps=640, batch=B)) for B in (1, 2))
+    assert one < 0.55 * two
+
+
 def test_a_rule_that_stores_its_activity_loses_its_claim(ops):
     subject = Update(learner=Hoarder(), cell=Cell(3, 64, 2), steps=128)
     found = exponent(ops, subject)
@@ -186,6 +205,7 @@ def test_live_tensors_are_counted_once_and_given_up_when_freed():
     assert memory._torch_bytes(f, (x,)) == 2 * 4000
     assert memory._torch_bytes(lambda x: x.add(0.0).mul_(2.0), (x,)) == 4000
     assert memory._torch_bytes(lambda x: x, (x,)) == 4000  # carried on unchanged
+    assert memory._torch_bytes(lambda x: x.view(10, 100) * 2.0, (x,)) == 4000  # a view of what was there
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
@@ -235,10 +255,10 @@ def test_twice_the_work_changes_flops_ratio_and_verdict(ops):
     """Wide enough that arithmetic, and not the calls, takes the time."""
     cell = Cell(3, 256, 2)
     once, twice = (
-        Update(learner=learner, cell=cell, steps=32, batch=16) for learner in (ReverseMode(), Twice())
+        Update(learner=learner, cell=cell, steps=32, batch=32) for learner in (Once(), Once(times=2))
     )
     a, b = cost(ops, once), cost(ops, twice)
-    assert 1.6 < b.flops / a.flops < 2.2
+    assert 1.9 < b.flops / a.flops < 2.1
     verdicts = {v.figure: v for v in compare(ops, once, twice, 32, least=9, budget=0.3)}
     assert not verdicts["flops"].held and not verdicts["time ratio"].held
     assert verdicts["time ratio"].after > 1.4
@@ -269,11 +289,11 @@ def test_ratios_repeat_with_the_other_core_half_loaded(ops, capsys):
     busy = subprocess.Popen([sys.executable, "-c", _BUSY % (cores[1], os.getpid())])
     try:
         os.sched_setaffinity(0, cores[:1])
-        subject = update("anp", hidden=128, steps=128, batch=1)
-        runs = {"rule": prepare(ops, subject, 128), "forward": prepare(ops, subject.forward, 128)}
+        subject = update("anp", hidden=128, steps=32, batch=1)
+        runs = {"rule": prepare(ops, subject, 32), "forward": prepare(ops, subject.forward, 32)}
         found, times = [], []
         for _ in range(5):
-            blocks = clock.interleaved(runs, least=15, budget=1.5)
+            blocks = clock.interleaved(runs, least=51, budget=1.5)
             found.append(clock.ratio(blocks["rule"], blocks["forward"]).median)
             times.append(clock.quartiles(blocks["rule"]).median)
             time.sleep(0.2)
