@@ -198,14 +198,12 @@ class Recorder(TorchDispatchMode):
         self._begin = len(self.calls)
         try:
             after, y = f(carry, x)
-            new: list[Any] = []
-            tree_map(new.append, after)
-            if len(new) != len(buffers):
-                raise TypeError("a step of a scan must return a carry of the form that it was given")
+            pairs: list[tuple[Any, Any]] = []
+            tree_map(lambda buffer, value: pairs.append((buffer, value)), carry, after)
             moved: list[tuple[torch.Tensor, Any]] = []
             derived = []
             places = {_address(buffer) for buffer in buffers if isinstance(buffer, torch.Tensor)}
-            for buffer, value in zip(buffers, new, strict=True):
+            for buffer, value in pairs:
                 if isinstance(buffer, Key):
                     derived.append(_Derive(buffer.root, value))
                 elif not _same(value, buffer):

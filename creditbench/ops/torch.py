@@ -68,7 +68,7 @@ class TorchOps(Ops):
             roots.extend(key.root for key in keys)
             return keys if isinstance(leaf, list) else keys[0]
 
-        inputs = _map(fixed, args)
+        inputs = _map(fixed, _sorted(args))
         self._recorder = recorder
         try:
             with recorder:
@@ -82,7 +82,7 @@ class TorchOps(Ops):
 
         @torch.no_grad()
         def replay(*args):
-            leaves = _leaves(args)
+            leaves = _leaves(_sorted(args))
             keys = [key for leaf in leaves if not isinstance(leaf, torch.Tensor) for key in _keys(leaf)]
             for buffer, leaf in zip(tensors, filter(torch.is_tensor, leaves), strict=True):
                 buffer.copy_(leaf)
@@ -220,7 +220,7 @@ def _map(f, tree, *rest):
     if tree is None:
         return None
     if isinstance(tree, dict):
-        return {k: _map(f, tree[k], *(r[k] for r in rest)) for k in sorted(tree)}
+        return {k: _map(f, tree[k], *(r[k] for r in rest)) for k in tree}
     if isinstance(tree, tuple):
         return _rebuild(tree, [_map(f, *row) for row in zip(tree, *rest, strict=True)])
     return f(tree, *rest)
@@ -231,6 +231,15 @@ def _leaves(tree) -> list:
     found: list = []
     _map(found.append, tree)
     return found
+
+
+def _sorted(tree):
+    """`tree` with the names of each dict in order, so that equal trees have their leaves in the same order."""
+    if isinstance(tree, dict):
+        return {k: _sorted(tree[k]) for k in sorted(tree)}
+    if isinstance(tree, tuple):
+        return _rebuild(tree, [_sorted(child) for child in tree])
+    return tree
 
 
 def _keys(leaf) -> list:

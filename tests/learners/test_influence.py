@@ -507,26 +507,6 @@ def test_what_is_carried_grows_with_n_as_claimed(ops, name):
     )
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_memory_does_not_grow_with_the_sequence(name):
-    """Bytes that the compiled program needs beside its arguments and results."""
-    from creditbench.ops import make_ops
-
-    ops, cell, found = make_ops("jax", dtype="float64"), make_cell(alpha=0.3), []
-    for steps in (256, 2048):
-        params, batch = ops.from_numpy((make_params(cell), make_batch(steps=steps)))
-
-        def segment(params, batch, key):
-            state = rule(name).init(ops, cell, params, B)
-            result = rule(name).segment(ops, cell, params, state, batch, key)
-            return result.loss, {k: ops.dense(g) for k, g in result.grads.items()}
-
-        program = ops.compile(segment, params, Batch(*batch), ops.key(0))
-        found.append(program.memory_analysis().temp_size_in_bytes)
-    keys = 8 * (2048 - 256) if name in ("uoro", "kf_rtrl", "kernl") else 0  # one key a step, as for any noise
-    assert np.log((found[1] - keys) / found[0]) / np.log(8) < 0.05
-
-
 # -- oracle 10 ---------------------------------------------------------------------------------------------
 
 
