@@ -30,6 +30,9 @@ class JaxOps(Ops):
             jax.config.update("jax_enable_x64", True)
         self._float = jnp.dtype(dtype)
         self._cpu = self._device.platform == "cpu"
+        if not self._cpu:
+            # An accelerator may else round float32 to TF32 or bfloat16 in products.
+            jax.config.update("jax_default_matmul_precision", "highest")
 
     def scan(self, f, carry, xs, *, reverse=False):
         if jax.tree.leaves(xs)[0].shape[0] == 1:
