@@ -76,10 +76,11 @@ class RewardHebbian(Learner):
         xp, n, B = ops.xp, cell.hidden, batch.weights.shape[1]
 
         def chunk(carry, xs):
-            state, mean, loss, trace = carry
-            part, keys = xs
-            batch = Batch(*part)
+            state, mean, loss, trace, key = carry
+            batch = Batch(*xs)
             K = batch.weights.shape[0]
+            key, own = ops.split(key)
+            keys = ops.split(own, K)
             x, target, weight = rows(batch)
             xi = ops.normal(keys, (B, n + cell.outputs), self.sigma).reshape((K * B, -1))
             drive = cell.drive(ops, params, x) + xi[:, :n]
@@ -90,16 +91,16 @@ class RewardHebbian(Learner):
             post, mean = fluctuations(ops, units, mean, self.mean_decay)
             more = eligibility(xp, cell, post**self.exponent, *(r**self.exponent for r in (x, before, out)))
             trace = {name: ops.accumulate(trace[name], more[name]) for name in trace}
-            return (state, mean, loss, trace), None if cell.decorrelate == "none" else out
+            return (state, mean, loss, trace, key), None if cell.decorrelate == "none" else out
 
         trace = {name: ops.zeros((B, *shape)) for name, shape in cell.shapes().items()}
-        carry = state["cell"], state["mean"], ops.zeros((B,)), trace
-        xs = tuple(batch), ops.split(key, batch.weights.shape[0])
+        carry = state["cell"], state["mean"], ops.zeros((B,)), trace, key
+        xs = tuple(batch)
         if batch.weights.shape[0] <= (size := chunk_size(batch)):
             carry, hidden = chunk(carry, xs)
         else:
             carry, hidden = ops.scan_chunks(chunk, carry, xs, size)
-        after, mean, losses, trace = carry
+        after, mean, losses, trace, _ = carry
         average = losses.mean()
         expected = xp.where(state["trials"] == 0.0, average, state["expected"])
         scale = {1: 1.0, 3: 3.0}[self.exponent] * self.sigma ** (self.exponent + 1)

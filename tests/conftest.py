@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The tests run on several processes: threads beside them would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Hundreds of tiny programs run once each: compiling them is what takes the time.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
