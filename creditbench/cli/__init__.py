@@ -13,7 +13,18 @@ from typing import Annotated
 import typer
 
 import creditbench
-from creditbench.cli import doctor, figure, gradients, listing, run, scale, table
+from creditbench.cli import (
+    compare,
+    doctor,
+    export,
+    figure,
+    gradients,
+    leaderboard,
+    listing,
+    run,
+    scale,
+    table,
+)
 from creditbench.errors import UsageError
 
 app = typer.Typer(
@@ -32,6 +43,9 @@ app = typer.Typer(
 app.add_typer(listing.app, name="list")
 app.command("run")(run.run)
 app.command("table")(table.table)
+app.command("compare")(compare.compare)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.command("export")(export.export)
 app.command("figure")(figure.figure)
 app.command("scale")(scale.scale)
 app.command("gradients")(gradients.gradients)

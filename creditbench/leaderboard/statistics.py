@@ -100,12 +100,13 @@ def aggregates(
         raise ValueError("scores are one array [S_m] a task, each with a run or more")
     drawn = resample(arrays, draws, seed)
     return {
-        name: Estimate(float(f(arrays)), *_percentiles(f(drawn), confidence))
+        name: Estimate(float(f(arrays)), *percentiles(f(drawn), confidence))
         for name, f in AGGREGATES.items()
     }
 
 
-def _percentiles(values: Array, confidence: float) -> tuple[float, float]:
+def percentiles(values: Array, confidence: float) -> tuple[float, float]:
+    """The percentile interval of drawn values [draws]."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
@@ -137,7 +138,7 @@ def probability_of_improvement(
         b = rng.multinomial(n, np.full(n, 1 / n), size=draws)
         value += float(won.mean()) / len(x)
         drawn += ((a @ won) * b).sum(-1) / (m * n * len(x))
-    return Estimate(value, *_percentiles(drawn, confidence))
+    return Estimate(value, *percentiles(drawn, confidence))
 
 
 def permutation_test(x: Strata, y: Strata, draws: int = DRAWS, seed: int = 0) -> float:
