@@ -61,7 +61,7 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         )
 
     def pareto(x: str, title: str) -> dict[str, Any]:
-        at = alt.X(f"{x}:Q", title=title).scale(type="log")
+        at = alt.X(f"{x}:Q", title=title).scale(type="log", nice=False, padding=30).axis(format="~s", tickCount=6)
         score = alt.Y("score:Q", title="score (IQM)").scale(zero=False)
         tooltip = [*who, alt.Tooltip(f"{x}:Q", format=".3~g", title=title), alt.Tooltip("score:Q", format=".3f"),
                    alt.Tooltip("low:Q", format=".3f"), alt.Tooltip("high:Q", format=".3f"),
@@ -79,7 +79,7 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         return sized(alt.layer(front, bars, points, names), f"Pareto front: score against {title}")
 
     def gradient(field: str, title: str, scale: str) -> dict[str, Any]:
-        at = alt.X("rule:N", title=None, sort=list(rules)).axis(labelAngle=-45)
+        at = alt.X("rule:N", title=None, sort=list(rules)).axis(labelAngle=-45, labelOverlap=True)
         offset = alt.XOffset("place:N")
         over = alt.Scale(type="log") if scale == "log" else alt.Scale(zero=True)
         tooltip = [*who, alt.Tooltip("point:Q", title="part of the bptt run"), alt.Tooltip(f"{field}:Q", format=".3~g"),
@@ -91,7 +91,7 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         return sized(alt.layer(bars, points), f"Quality of gradients: {title}, a place a rule")
 
     profile = base.mark_line(interpolate="step-after", strokeWidth=1.8).encode(
-        alt.X("tau:Q", title="τ: times the cheapest rule's cost").scale(type="log"),
+        alt.X("tau:Q", title="τ: times the cheapest rule's cost").scale(type="log", nice=False),
         alt.Y("rho:Q", title="share of tasks solved").scale(domain=[0, 1]),
         colour,
         dash,
@@ -99,8 +99,8 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         tooltip=[*who, alt.Tooltip("tau:Q", format=".3~g"), alt.Tooltip("rho:Q", format=".2f")],
     )
     scaling = base.encode(
-        alt.X("size:Q", title="size").scale(type="log", base=2),
-        alt.Y("value:Q", title="cost of an update").scale(type="log"),
+        alt.X("size:Q", title="size").scale(type="log", base=2, nice=False, padding=10).axis(format="d"),
+        alt.Y("value:Q", title="cost of an update").scale(type="log").axis(format="~e", tickCount=6),
         colour,
         detail,
     )

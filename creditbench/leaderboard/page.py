@@ -264,10 +264,12 @@ _COLUMNS = (
     ("Note", "asc", ""),
 )
 
+_ALIGNED = {"Rule": "sticky", "Backend": "", "Note": ""}
+
 
 def _ranking(board: Board) -> str:
     head = "".join(
-        f'<th scope="col"{" class=sticky" if title == "Rule" else ""} aria-sort="{"ascending" if i == 0 else "none"}">'
+        f'<th scope="col" class="{_ALIGNED.get(title, "n")}" aria-sort="{"ascending" if i == 0 else "none"}">'
         f'<button type="button" data-column="{i}" data-first="{first}" title="{escape(hint)}">{escape(title)}</button></th>'
         for i, (title, first, hint) in enumerate(_COLUMNS)
     )

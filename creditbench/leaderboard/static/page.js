@@ -196,6 +196,8 @@ function curves(shown) {
     (own.trivial === null ? "." : "; the dashed line is the trivial predictor.");
   return chart("chart-curves", `curves_${axis}`, values, task, (specification) => {
     specification.params.find((parameter) => parameter.name === "domain").value = own.domain;
+    // Many bands over each other hide the lines.
+    if (shown.size > 20) specification.layer[0].mark.opacity = 0;
   });
 }
 
