@@ -9,16 +9,15 @@ a block of the forward pass follow each other, the ratio is taken pair by pair, 
 """
 
 import os
-import time
 
 import numpy as np
 import pytest
 
 from creditbench import registry
 from creditbench.cell import Cell
-from creditbench.learner import Batch, Decorrelated
+from creditbench.measure import clock
+from creditbench.measure.update import Prepared, Update
 from creditbench.ops import make_ops
-from creditbench.optimizers import SGD
 
 #: One thread, and all of them. JAX fixes its threads when it starts: `make bench` runs this file once for each.
 THREADS = int(os.environ.get("CREDITBENCH_THREADS", "1"))
@@ -47,64 +46,19 @@ def ops(request):
     return make_ops(request.param)
 
 
-def prepare(ops, learner_id, hyperparameters, cell, segments, steps):
-    """Two functions that run and wait: one block of updates, and the forward pass over as many steps."""
-    rng = np.random.default_rng(0)
-    learner = registry.find("learners", learner_id).cls(**hyperparameters)
-    if cell.decorrelate != "none":
-        learner = Decorrelated(learner=learner, rate=1e-6)
-    optimizer = SGD(lr=1e-9)
-    shape = (segments, steps, 1)
-    arrays = (
-        rng.standard_normal((*shape, cell.inputs)),
-        rng.standard_normal((*shape, cell.outputs)),
-        np.full(shape, 1 / steps),
-    )
-    xs = Batch(*ops.from_numpy(arrays)), ops.split(ops.key(0), segments)
-
-    def update(carry, xs):
-        params, state = carry
-        batch, key = xs
-        if steps > 1:
-            state = learner.reset(ops, cell, params, state, 1)
-        estimate = learner.segment(ops, cell, params, state, batch, key)
-        params, _ = optimizer.update(ops, params, (), estimate.grads)
-        return (params | estimate.assigned, estimate.state), estimate.loss
-
-    def forward(params, inputs):
-        return cell.run(ops, params, inputs)
-
-    params = ops.from_numpy(cell.init(0))
-    carry = [(params, learner.init(ops, cell, params, 1))]
-    block = ops.compile(lambda carry, xs: ops.scan(update, carry, xs), carry[0], xs, donate=(0,))
-    inputs = xs[0].inputs.reshape((segments * steps, 1, cell.inputs))
-    fixed = ops.from_numpy(cell.init(1))
-    run_forward = ops.compile(forward, fixed, inputs)
-
-    def train():
-        carry[0], losses = block(carry[0], xs)
-        ops.synchronize((carry[0], losses))
-
-    return train, lambda: ops.synchronize(run_forward(fixed, inputs))
-
-
-def measure(benchmark, train, forward, updates, steps):
-    """Time `train` by the plug-in, then pair by pair against `forward`."""
-    train(), forward()
-    benchmark.pedantic(train, rounds=7, warmup_rounds=1)
-    ratios = []
-    for _ in range(7):
-        marks = [time.perf_counter()]
-        for run in (train, forward):
-            run()
-            marks.append(time.perf_counter())
-        ratios.append((marks[1] - marks[0]) / (marks[2] - marks[1]))
+def measure(benchmark, ops, id, hyperparameters, cell, segments, steps):
+    """Time blocks of the rule by the plug-in, then pair by pair against the forward pass."""
+    learner = registry.find("learners", id).cls(**hyperparameters)
+    update = Update(learner=learner, cell=cell, steps=steps, episodes=steps > 1)
+    runs = {"rule": Prepared(ops, update, segments), "forward": Prepared(ops, update.forward, segments)}
+    benchmark.pedantic(runs["rule"], rounds=7, warmup_rounds=1)
+    blocks = clock.interleaved(runs, budget=0.0)
     seconds = benchmark.stats.stats.median
     benchmark.extra_info.update(
         threads=THREADS,
-        steps_per_second=round(updates * steps / seconds),
-        milliseconds_per_update=round(1000 * seconds / updates, 3),
-        times_forward=round(float(np.median(ratios)), 2),
+        steps_per_second=round(segments * steps / seconds),
+        milliseconds_per_update=round(1000 * seconds / segments, 3),
+        times_forward=round(clock.ratio(blocks["rule"], blocks["forward"]).median, 2),
     )
     benchmark.group = f"{THREADS} threads"
 
@@ -113,7 +67,7 @@ def measure(benchmark, train, forward, updates, steps):
 def test_stream(benchmark, ops, id, hyperparameters, decorrelate, n):
     """Online, B = 1: one update at every time step."""
     cell, updates = Cell(1, n, 1, decorrelate=decorrelate), 1000
-    measure(benchmark, *prepare(ops, id, hyperparameters, cell, updates, 1), updates, 1)
+    measure(benchmark, ops, id, hyperparameters, cell, updates, 1)
 
 
 @pytest.mark.parametrize(("id", "hyperparameters", "n"), EPISODES, ids=str)
@@ -121,7 +75,7 @@ def test_episodes(benchmark, ops, id, hyperparameters, n):
     """The shapes of copy_memory: T = 210, 10 symbols, B = 1; one update a sequence."""
     cell = Cell(10, n, 10)
     updates = 1 if hyperparameters.get("resample") == "step" else 5
-    measure(benchmark, *prepare(ops, id, hyperparameters, cell, updates, 210), updates, 210)
+    measure(benchmark, ops, id, hyperparameters, cell, updates, 210)
 
 
 @pytest.mark.parametrize("n", [500])

@@ -1,6 +1,6 @@
 """What works on this machine. Each backend is looked at in a process of its own, so that a broken one harms nothing.
 
-`python -m creditbench.doctor BACKEND` prints what that process finds, as JSON.
+`python -m creditbench.doctor BACKEND THREADS` prints what that process finds, as JSON.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ import creditbench
 from creditbench.errors import UsageError
 
 _DEADLINE = 120.0  # seconds for one process
-_GEMM_SIZE = 1024
-_TRIAD_SIZE = 1 << 22
-_REPEATS = 5
 _CHECK = """
 import sys
 from creditbench.errors import UsageError
@@ -55,28 +52,45 @@ def machine() -> dict[str, Any]:
 def examine(backend: str) -> dict[str, Any]:
     """Whether a backend works, its version and devices, and how fast the CPU is with it. Never raises.
 
-    `gemm_gflops`: a float32 matrix product of 1024 x 1024; `triad_gbytes`: GB/s of a + s b over 16 MB arrays; the
-    best of five, with all threads that the library takes.
+    `gemm_gflops`, `triad_gbytes`: the peaks of `creditbench.measure.roofline` on all usable cores; `peaks` has them on
+    one thread and on all, each taken in a process of its own, since JAX fixes its threads when it starts.
     """
+    from creditbench.executors.base import usable_cores
+
     installed = importlib.util.find_spec(backend) is not None
     found = {"backend": backend, "works": False, "version": None, "devices": [], "import_seconds": None}
-    found |= {"gemm_gflops": None, "triad_gbytes": None, "error": ""}
+    found |= {"gemm_gflops": None, "triad_gbytes": None, "peaks": [], "error": ""}
     if not installed:
         return found | {"error": f"not installed: pip install {backend}"}
     found["version"] = importlib.metadata.version(backend)
+    peaks = []
+    for threads in sorted({1, len(usable_cores())}):
+        answer = _ask(backend, threads)
+        if "error" in answer:
+            return found | answer
+        found |= answer
+        peaks.append({"threads": threads} | {name: answer[name] for name in ("gemm_gflops", "triad_gbytes")})
+    return found | {"peaks": peaks, "works": True}
+
+
+def _ask(backend: str, threads: int) -> dict[str, Any]:
+    """What `_probe` finds in a process of its own, or `error`."""
+    from creditbench.executors.base import thread_environment
+
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "creditbench.doctor", backend],
+            [sys.executable, "-m", "creditbench.doctor", backend, str(threads)],
             capture_output=True,
             text=True,
             timeout=_DEADLINE,
+            env=os.environ | thread_environment(threads),
         )
     except subprocess.TimeoutExpired:
-        return found | {"error": f"did not answer within {_DEADLINE:g} s"}
+        return {"error": f"did not answer within {_DEADLINE:g} s"}
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["nothing was printed"])[-1]
-        return found | {"error": f"exit code {done.returncode}: {last}"}
-    return found | json.loads(done.stdout.strip().splitlines()[-1]) | {"works": True}
+        return {"error": f"exit code {done.returncode}: {last}"}
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def require_device(backend: str, device: str) -> None:
@@ -105,29 +119,15 @@ def require_device(backend: str, device: str) -> None:
         raise UsageError(f"{backend} cannot be used on {device} ({last}); see: creditbench doctor")
 
 
-def _probe(backend: str) -> dict[str, Any]:
-    """What this process finds of a backend."""
-    import numpy as np
-
+def _probe(backend: str, threads: int) -> dict[str, Any]:
+    """What this process finds of a backend, and how fast the CPU is with it on so many threads."""
     clock = time.perf_counter()
-    rng = np.random.default_rng(0)
-    square = rng.standard_normal((_GEMM_SIZE, _GEMM_SIZE), np.float32)
-    a, b = rng.standard_normal((2, _TRIAD_SIZE), np.float32)
     if backend == "jax":
         import jax
 
         imported = time.perf_counter() - clock
         platforms = ("cpu", "gpu", "tpu")
         devices = [str(device) for name in platforms for device in _quietly(lambda: jax.devices(name))]  # noqa: B023
-        cpu = jax.devices("cpu")[0]
-        x, u, v = (jax.device_put(value, cpu) for value in (square, a, b))
-        gemm_compiled, triad_compiled = jax.jit(lambda x: x @ x), jax.jit(lambda u, v: u + 3.0 * v)
-
-        def gemm():
-            gemm_compiled(x).block_until_ready()
-
-        def triad():
-            triad_compiled(u, v).block_until_ready()
     else:
         import torch
 
@@ -135,20 +135,16 @@ def _probe(backend: str) -> dict[str, Any]:
         devices = ["cpu"]
         for i in range(torch.cuda.device_count()):
             devices.append(f"cuda:{i} ({torch.cuda.get_device_name(i)})")
-        x, u, v = (torch.from_numpy(value) for value in (square, a, b))
-        product, total = torch.empty_like(x), torch.empty_like(u)
+        torch.set_num_threads(threads)
+    from creditbench.measure.roofline import peaks
+    from creditbench.ops import make_ops
 
-        def gemm():
-            torch.mm(x, x, out=product)
-
-        def triad():
-            torch.add(u, v, alpha=3.0, out=total)
-
+    found = peaks(make_ops(backend))
     return {
         "devices": devices,
         "import_seconds": round(imported, 2),
-        "gemm_gflops": round(2 * _GEMM_SIZE**3 / _best(gemm) / 1e9, 1),
-        "triad_gbytes": round(3 * a.nbytes / _best(triad) / 1e9, 1),
+        "gemm_gflops": round(found.gemm_gflops, 1),
+        "triad_gbytes": round(found.triad_gbytes, 1),
     }
 
 
@@ -159,16 +155,5 @@ def _quietly(devices: Callable[[], list]) -> list:
         return []
 
 
-def _best(f: Callable[[], Any]) -> float:
-    """The least seconds of several calls, after one to warm up."""
-    f()
-    times = []
-    for _ in range(_REPEATS):
-        clock = time.perf_counter()
-        f()
-        times.append(time.perf_counter() - clock)
-    return min(times)
-
-
 if __name__ == "__main__":
-    print(json.dumps(_probe(sys.argv[1])))
+    print(json.dumps(_probe(sys.argv[1], int(sys.argv[2]))))

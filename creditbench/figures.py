@@ -95,6 +95,7 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import NullLocator
 
     learners, quantities = (list(dict.fromkeys(p[k] for p in points)) for k in ("learner", "quantity"))
     axis = points[0]["axis"]
@@ -113,6 +114,7 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
             ax.set(xscale="log", yscale="log")
             line = 0
             for backend, (colour, marker) in _BACKENDS.items():
+                size, face = (3, None) if backend == "jax" else (5, "none")
                 own = sorted(
                     (
                         p
@@ -131,7 +133,8 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
                     yerr=(middle - low, high - middle),
                     color=colour,
                     marker=marker,
-                    markersize=3,
+                    markersize=size,
+                    markerfacecolor=face or colour,
                     linewidth=1,
                     elinewidth=0.7,
                 )
@@ -152,7 +155,11 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
                 line += 1
             ax.spines[["top", "right"]].set_visible(False)
             ax.tick_params(labelsize=7)
-            ax.margins(y=0.25)
+            ax.margins(x=0.08, y=0.25)
+            shown = sorted({p["size"] for p in points})
+            ax.set_xticks(shown[:: max(1, -(-len(shown) // 3))], minor=False)
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_locator(NullLocator())
         row[0].set_ylabel(_UNITS[quantity], fontsize=8)
     for ax, learner in zip(axes[0], learners, strict=True):
         ax.set_title(learner, fontsize=9)
@@ -172,8 +179,8 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
 def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
     """Draw the quality of gradients: a column of panels a task, a row a figure, a place a rule, a shade a point.
 
-    Bars are 95 % intervals. A rule whose mean never reaches the cosine stands at the top of its panel, hollow; a bias
-    or variance that is 0 is not drawn on the logarithmic axis.
+    Bars are 95 % intervals. A rule whose mean never reaches the cosine stands at the top of its panel, hollow; a
+    variance of 0 is not drawn.
     """
     import matplotlib
 
@@ -204,7 +211,9 @@ def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
         known = [v for r in rows for v in (r[name], *r[f"{name}_interval"]) if v is not None and v > 0]
         top = 3 * max(known, default=1.0)
         for ax, task in zip(line, tasks, strict=True):
-            if name != "cosine":
+            if name == "bias":
+                ax.set_yscale("symlog", linthresh=1.0)
+            elif name != "cosine":
                 ax.set_yscale("log")
             for row in (r for r in rows if r["task"] == task):
                 place = points.index(row["point"]) * len(backends) + backends.index(row["backend"])
@@ -214,10 +223,10 @@ def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
                 if value is None:
                     ax.plot(x, top, marker, markersize=4, markerfacecolor="none", color=colour)
                     continue
-                if name != "cosine" and not value > 0:
+                if name in ("variance", "draws_to_cosine") and not value > 0:
                     continue
                 low, high = row[f"{name}_interval"]
-                low = value if low is None or (name != "cosine" and low <= 0) else low
+                low = value if low is None or (name == "variance" and low <= 0) else low
                 high = top if high is None else high
                 ax.errorbar(
                     x,
@@ -230,7 +239,7 @@ def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
                 )
             ax.set_xticks(range(len(learners)), learners, rotation=45, ha="right", fontsize=8)
             ax.set_xlim(-0.6, len(learners) - 0.4)
-            ax.tick_params(axis="y", labelsize=7)
+            ax.tick_params(axis="y", which="both", labelsize=7)
             ax.spines[["top", "right"]].set_visible(False)
             ax.grid(axis="y", linewidth=0.3, color="0.85")
         line[0].set_ylabel(label, fontsize=8)

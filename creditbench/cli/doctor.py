@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def doctor(
+    learner: Annotated[
+        str,
+        typer.Option(
+            help="Learners whose share of the roofline is measured too, with commas between, on one thread."
+        ),
+    ] = "",
+    hidden: Annotated[int, typer.Option(help="n of these learners.")] = 128,
+    steps: Annotated[int, typer.Option(help="T of these learners.")] = 128,
+    batch: Annotated[int, typer.Option(help="B of these learners.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="One JSON array of objects, one a backend.")] = False,
 ) -> None:
     """Say what works on this machine: backends, devices, speed. Exits 1 where no backend works.
+
+    A rule's share of the roofline is the least time that its FLOPs and bytes allow at the peaks of this machine, over
+    the time that it takes.
 
     \b
     Examples:
       creditbench doctor
       creditbench doctor --json
+      creditbench doctor --learner bptt,anp --hidden 512
     """
     from json import dumps
 
+    from creditbench.cli.measuring import resolve_learners
     from creditbench.doctor import examine, machine
+    from creditbench.errors import UsageError
+    from creditbench.measure.process import results
     from creditbench.ops import BACKENDS
 
+    for option, value in {"hidden": hidden, "steps": steps, "batch": batch}.items():
+        if value < 1:
+            raise UsageError(f"--{option} is {value}: give a whole number from 1")
+    rules = resolve_learners(learner, None) if learner else []
     host = machine()
-    rows = [host | examine(backend) for backend in BACKENDS]
+    rows: list[dict[str, Any]] = [host | examine(backend) for backend in BACKENDS]
+    if rules:
+        for row in rows:
+            able = [rule.order for rule in rules if row["backend"] in rule.backends]
+            order = {"learners": able, "fixed": {"T": steps, "n": hidden, "B": batch}}
+            works = row["works"] and able
+            row["rules"] = (
+                list(results("shares", backend=row["backend"], device="cpu", threads=1, **order))
+                if works
+                else []
+            )
     if json:
         print(dumps(rows, indent=1))
     else:
@@ -35,6 +65,15 @@ def doctor(
             if row["works"]:
                 print(f"{'  version':14} {row['version']}, imported in {row['import_seconds']} s")
                 print(f"{'  devices':14} {', '.join(row['devices'])}")
-                print(f"{'  cpu speed':14} {row['gemm_gflops']} GFLOP/s, {row['triad_gbytes']} GB/s")
+                for peak in row["peaks"]:
+                    print(
+                        f"{'  cpu speed':14} {peak['gemm_gflops']} GFLOP/s, {peak['triad_gbytes']} GB/s "
+                        f"({peak['threads']} thread{'s' * (peak['threads'] > 1)})"
+                    )
+                for rule in row.get("rules", ()):
+                    print(
+                        f"{'  ' + rule['learner']:14} {rule['gflops']:.2f} GFLOP/s, "
+                        f"{100 * rule['roofline_share']:.0f} % of what its work allows"
+                    )
     if not any(row["works"] for row in rows):
         raise typer.Exit(1)

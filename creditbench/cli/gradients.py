@@ -19,7 +19,7 @@ def gradients(
     points: Annotated[
         str, typer.Option(help="Parts of a BPTT run after which to look, with commas between.")
     ] = "0,0.5,1",
-    preset: Annotated[str, typer.Option(help="Budget of the BPTT run: smoke, quick, full.")] = "smoke",
+    preset: Annotated[str, typer.Option(help="Budget of the BPTT run: smoke, quick, full.")] = "quick",
     hidden: Annotated[int, typer.Option(help="Hidden units.")] = 32,
     batch: Annotated[int | None, typer.Option(help="Rows.  [default: the task's]")] = None,
     steps: Annotated[int, typer.Option(help="Length of the segment on a stream.")] = 50,
@@ -96,7 +96,7 @@ def gradients(
                     **common,
                 )
             )
-            run = make_grid(Options(tasks=(item,), learners=("bptt",), data=taken, evaluations=10, **common))
+            run = make_grid(Options(tasks=(item,), learners=("bptt",), data=taken, **common))
             orders.append((name, grid.trials, run.trials[0]))
     with bars("figures", sum(len(trials) for _, trials, _ in orders) * len(parts)) as advance:
         for name, trials, run_trial in orders:

@@ -125,5 +125,5 @@ def _remembered(ops: Ops, update: Update, steps: int, budget: float) -> tuple[Co
 
 def figures(ops: Ops, update: Update, rate: float, budget: float) -> tuple[Cost, Ratios]:
     """Exact figures and ratios of a rule of which `rate` steps a second are known, in about `budget` seconds."""
-    # Three programs and some ten rounds share the budget.
-    return _remembered(ops, update, max(update.steps, round(rate * budget / 30)), budget)
+    # Blocks of some milliseconds: most are then not interrupted by other processes, and the median is of those.
+    return _remembered(ops, update, max(update.steps, round(rate * budget / 150)), budget)

@@ -45,15 +45,16 @@ def statistics(draws: NDArray[Any], gradient: NDArray[Any]) -> dict[str, Any]:
         cosine = float(g @ gradient / max(np.linalg.norm(g) * scale, 1e-300))
         bias = float(np.linalg.norm(g - gradient) / scale)
         reached = 1 if cosine >= COSINE else None
-        exact = {"cosine": cosine, "bias": bias, "variance": 0.0}
-        return (
-            exact
-            | {f"{k}_interval": [v, v] for k, v in exact.items()}
-            | {
-                "draws_to_cosine": reached,
-                "draws_to_cosine_interval": [reached, reached],
-            }
-        )
+        return {
+            "cosine": cosine,
+            "cosine_interval": [cosine, cosine],
+            "bias": bias,
+            "bias_interval": [bias, bias],
+            "variance": 0.0,
+            "variance_interval": [0.0, 0.0],
+            "draws_to_cosine": reached,
+            "draws_to_cosine_interval": [reached, reached],
+        }
     products = draws @ draws.T / scale**2  # [N, N], in units of ‖g*‖²
     along = draws @ gradient / scale**2  # [N]
     full = _figures(products, along)

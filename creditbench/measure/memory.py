@@ -51,6 +51,7 @@ def _jax_bytes(f: Any, arguments: tuple[Any, ...]) -> int:
 
 def _torch_bytes(f: Any, arguments: tuple[Any, ...]) -> int:
     import weakref
+    from functools import partial
 
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -74,12 +75,12 @@ def _torch_bytes(f: Any, arguments: tuple[Any, ...]) -> int:
             for storage in storages(found):
                 key, size = storage._cdata, storage.nbytes()
                 if key not in before and key not in self.alive:
-                    self.alive[key] = weakref.ref(storage, lambda _, key=key, size=size: self.free(key, size))
+                    self.alive[key] = weakref.ref(storage, partial(self.free, key, size))
                     self.now += size
             self.peak = max(self.peak, self.now)
             return found
 
-        def free(self, key: int, size: int) -> None:
+        def free(self, key: int, size: int, _: Any) -> None:
             del self.alive[key]
             self.now -= size
 

@@ -2,18 +2,21 @@
 
     least time of an update = max(FLOPs / peak, bytes / bandwidth)         share = least time / time
 
-Peak: float32 products of 1024 x 1024. Bandwidth: a + s b over 16 MB arrays, which no cache holds. Bytes are those of
-the matrix products alone, as if everything else were fused into them. Where the weights stay in a cache from one step
-to the next, they come faster than the triad's arrays do, and the share may exceed 1.
+Peak: float32 products of 1024 x 1024. Bandwidth: a + s b over 16 MB arrays. Bytes are the least that must come from
+memory: where the weights fit into the last cache, weights, data and gradient, once an update; where they do not, or no
+cache is known, the operands and results of all matrix products.
 """
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from creditbench.measure import clock
+from creditbench.measure.update import Update
 from creditbench.ops.base import Ops
 
 _GEMM_SIZE = 1024
@@ -56,6 +59,25 @@ def peaks(ops: Ops) -> Peaks:
         best.append(min(clock.seconds(run) for _ in range(_REPEATS)))
     itemsize = np.dtype(ops.dtype).itemsize
     return Peaks(2 * _GEMM_SIZE**3 / best[0] / 1e9, 3 * _TRIAD_SIZE * itemsize / best[1] / 1e9)
+
+
+def last_cache_bytes() -> int | None:
+    """The size of the first core's last cache (Linux); None where the system does not say."""
+    sizes = []
+    for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = file.read_text().strip()
+        sizes.append(int(text.rstrip("KMG")) * {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1], 1))
+    return max(sizes, default=None)
+
+
+def least_bytes(update: Update, product_bytes: int, cache: int | None, itemsize: int = 4) -> int:
+    """Bytes that must come from memory in one update, with a last cache of `cache` bytes."""
+    cell = update.cell
+    weights = itemsize * sum(math.prod(shape) for shape in cell.shapes().values())
+    if cache is None or weights > cache:
+        return product_bytes
+    data = itemsize * update.steps * update.batch * (cell.inputs + cell.outputs + 1)
+    return 2 * weights + data
 
 
 def share(peaks: Peaks, flops: float, bytes: float, seconds: float) -> float:

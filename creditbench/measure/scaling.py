@@ -29,7 +29,15 @@ QUANTITIES = ("time", "algorithm_bytes", "flops")
 #: The pseudo-learner that is a plain forward pass.
 FORWARD = "forward"
 SIZES = {
-    "T": (64, 128, 256, 512, 1024, 2048, 4096),
+    "T": (
+        40,
+        80,
+        160,
+        320,
+        640,
+        1280,
+        2560,
+    ),  # whole chunks of 64 and of 10 from 320 on: a rest is compiled apart
     "n": (16, 32, 64, 128, 256, 512),
     "B": (1, 2, 4, 8, 16, 32, 64),
 }
@@ -152,11 +160,9 @@ def make_update(
     T: int,
     n: int,
     B: int,
-    alpha: float = 1.0,
-    bias: bool = False,
 ) -> Update:
     """One update of a rule, or the forward pass where `name` is `FORWARD`, on an episode of T steps of B sequences."""
-    cell = Cell(_INPUTS, n, _OUTPUTS, alpha=alpha, bias=bias)
+    cell = Cell(_INPUTS, n, _OUTPUTS)
     learner = None if name == FORWARD else _learner(name, path, hyperparameters or {})
     return Update(learner=learner, cell=cell, steps=T, batch=B)
 
@@ -169,14 +175,12 @@ def measure(
     sizes: Sequence[int],
     fixed: Mapping[str, int],
     quantities: Sequence[str],
-    alpha: float = 1.0,
-    bias: bool = False,
     seconds: float = clock.SECONDS,
 ) -> Iterator[dict[str, Any]]:
     """The costs at each size: dicts of learner, axis, size, quantity and values, as each is ready."""
     for name, path, hyperparameters in learners:
         for size in sizes:
-            update = make_update(name, path, hyperparameters, **{**fixed, axis: size}, alpha=alpha, bias=bias)
+            update = make_update(name, path, hyperparameters, **{**fixed, axis: size})
             for quantity in quantities:
                 if quantity == "time":
                     block = prepare(ops, update, update.steps)
@@ -197,7 +201,7 @@ def shares(
     fixed: Mapping[str, int],
 ) -> Iterator[dict[str, Any]]:
     """Each rule's share of the roofline that its FLOPs and bytes allow."""
-    from creditbench.measure.roofline import peaks, share
+    from creditbench.measure.roofline import last_cache_bytes, least_bytes, peaks, share
 
     found = peaks(ops)
     for name, path, hyperparameters in learners:
@@ -211,7 +215,9 @@ def shares(
             "bytes": does.bytes,
             "product_bytes": does.product_bytes,
             "seconds": seconds,
-            "roofline_share": share(found, does.flops, does.product_bytes, seconds),
+            "roofline_share": share(
+                found, does.flops, least_bytes(update, does.product_bytes, last_cache_bytes()), seconds
+            ),
         }
 
 
@@ -231,8 +237,8 @@ def summarise(points: Sequence[Mapping[str, Any]], claims: Mapping[str, Claims])
                 "backend": backend,
                 "axis": axis,
                 "quantity": quantity,
-                "exponent": round(found.exponent, 4),
-                "interval": [round(found.low, 4), round(found.high, 4)],
+                "exponent": round(found.exponent, 4) + 0.0,
+                "interval": [round(found.low, 4) + 0.0, round(found.high, 4) + 0.0],
                 "claimed": claim,
                 "held": held(found, claim, axis, quantity),
             }

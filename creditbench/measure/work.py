@@ -43,7 +43,7 @@ class Work(NamedTuple):
 
     def repeated(self, times: int) -> Work:
         """The same `times` over, traced once."""
-        return Work(*(times * value for value in self[:-1]), self.operations)
+        return Work(*(times * value for value in self))._replace(operations=self.operations)
 
 
 class UncountableError(UsageError):

@@ -1,0 +1,378 @@
+"""Time, memory and work of an update: against hand counts, and against rules that are made worse on purpose."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from creditbench import registry
+from creditbench.cell import Cell
+from creditbench.learner import Claims, backpropagate
+from creditbench.measure import clock, memory, scaling, work
+from creditbench.measure.cost import compare, compilations, cost, ratios
+from creditbench.measure.update import ReverseMode, Update, prepare
+from creditbench.ops import make_ops
+
+BACKENDS = ("jax", "torch")
+
+
+@pytest.fixture(params=BACKENDS)
+def ops(request):
+    """Each backend in float32, as figures are taken; PyTorch on one thread, JAX on those that it started with."""
+    if request.param == "jax":
+        yield make_ops("jax")
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield make_ops("torch")
+    torch.set_num_threads(threads)
+
+
+def rule(id, **hyperparameters):
+    return registry.find("learners", id).cls(**hyperparameters)
+
+
+def update(id, hidden=24, steps=128, batch=2, inputs=3, outputs=2, **hyperparameters):
+    learner = None if id == "forward" else rule(id, **hyperparameters)
+    return Update(learner=learner, cell=Cell(inputs, hidden, outputs), steps=steps, batch=batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Once(ReverseMode):
+    """`bptt` whose gradients are formed, `times` over; a tiny change keeps one result from being another."""
+
+    times: int = 1
+
+    def segment(self, ops, cell, params, state, batch, key):
+        found, total = None, {}
+        for _ in range(self.times):
+            if found is not None:
+                params = params | {"W_rec": params["W_rec"] * (1.0 + 1e-6 * found.loss)}
+            found = super().segment(ops, cell, params, state, batch, key)
+            dense = {name: ops.dense(g) / self.times for name, g in found.grads.items()}
+            total = {name: total[name] + g if total else g for name, g in dense.items()}
+        return found._replace(grads=total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hoarder(ReverseMode):
+    """Claims no memory in T, and keeps the activity of every step."""
+
+    claims = Claims(memory_in_T="O(1)")
+
+    def segment(self, ops, cell, params, state, batch, key):
+        def step(before, x):
+            _, after = cell.step(ops, params, before, cell.drive(ops, params, x))
+            return after, after.out
+
+        end, kept = ops.scan(step, state["cell"], batch.inputs)
+        found = backpropagate(ops, cell, params, state["cell"], type(batch)(*(x[-1:] for x in batch)))
+        return found._replace(loss=found.loss + (kept * kept[::1].max()).sum(), state={"cell": end})
+
+
+# -- work ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("id", ["forward", "bptt", "anp", "np"])
+def test_products_are_those_of_a_hand_count(ops, id, batch):
+    """Multiplications and additions of the products of a segment of T steps; T is a whole number of chunks."""
+    n, inputs, outputs, T, B = 24, 3, 2, 128, batch
+    forward = n * (inputs + n + outputs)  # of one step of one sequence: input, recurrence, readout
+    factors = {
+        "forward": forward,
+        # W_outᵀ e and W_recᵀ s. The gradients stay factors; the loss is w·ℓ.
+        "bptt": forward + n * (outputs + n) + 1,
+        # Two passes whose input drive is shared, three gradients that are added up chunk by chunk.
+        "anp": 2 * n * (n + outputs) + n * inputs + forward + 1,
+        "np": 2 * n * (n + outputs) + n * inputs + forward + 1,
+    }
+    f, arguments = update(id, n, T, B, inputs, outputs).estimate(ops)
+    assert work.count(ops, f, *arguments).product_flops == 2 * T * B * factors[id]
+
+
+def test_elementwise_work_and_loops_are_counted(ops):
+    xp = ops.xp
+    x = ops.from_numpy(np.ones((7, 5)))
+
+    def loop(x):
+        return ops.scan(lambda c, row: (xp.tanh(c) + row, None), x[0], x)[0]
+
+    assert work.count(ops, loop, x).flops == 7 * 2 * 5
+    assert work.count(ops, lambda x: x.sum(), x).flops == 35
+    assert work.count(ops, lambda x: x.reshape((5, 7)), x).flops == 0
+    moved = work.count(ops, lambda x: x + x, x).bytes
+    assert moved == 3 * 35 * 4
+    assert work.count(ops, lambda x: x @ x.T, x)[:2] == (2 * 7 * 7 * 5,) * 2
+
+
+def test_a_loop_of_unknown_length_is_refused():
+    import jax
+
+    ops = make_ops("jax")
+    with pytest.raises(work.UncountableError, match="while"):
+        work.count(ops, lambda x: jax.lax.while_loop(lambda c: c < 9.0, lambda c: c + 1.0, x), ops.zeros(()))
+    cond = work.count(
+        ops,
+        lambda x: jax.lax.cond(x[0, 0] > 0, lambda x: x @ x, lambda x: x + x, x),
+        ops.zeros((4, 4)),
+    )
+    assert cond.product_flops == 2 * 4**3
+
+
+def test_backends_agree_on_products():
+    for id in ("bptt", "tbptt", "anp", "np", "wp", "readout_rls"):
+        found = []
+        for backend in BACKENDS:
+            ops = make_ops(backend)
+            f, arguments = update(id).estimate(ops)
+            found.append(work.count(ops, f, *arguments).product_flops)
+        assert found[0] == found[1], id
+
+
+# -- memory ----------------------------------------------------------------------------------------------
+
+
+def exponent(ops, subject, sizes=(640, 1280, 2560)):
+    # Whole numbers of chunks: what is left over is compiled apart, and differs from size to size.
+    values = [[memory.algorithm_bytes(ops, replace(subject, steps=T))] for T in sizes]
+    return scaling.fit(sizes, values)
+
+
+@pytest.mark.parametrize(
+    "id",
+    [id for id, plugin in registry.load("learners").items() if plugin.cls.claims.memory_in_T == "O(1)"],
+)
+def test_rules_that_claim_no_memory_in_T_have_none(ops, id):
+    if ops.name not in registry.find("learners", id).cls.backends:
+        pytest.skip(f"{id} does not run on {ops.name}")
+    subject = update(id, hidden=64, batch=1)
+    found = exponent(ops, subject)
+    assert found.exponent < 0.05
+    assert scaling.held(
+        found, scaling.claimed(subject.learner.claims, "T", "algorithm_bytes"), "T", "algorithm_bytes"
+    )
+
+
+def test_bptt_keeps_every_step(ops):
+    assert exponent(ops, update("bptt", hidden=64, batch=1)).exponent == pytest.approx(1.0, abs=0.1)
+
+
+def test_backends_agree_on_the_memory_of_bptt():
+    """Within a factor 2: see `creditbench.measure.memory`. The least there is: the activity of every step."""
+    for T, n, B in ((128, 32, 2), (1024, 64, 1)):
+        subject = update("bptt", hidden=n, steps=T, batch=B)
+        jax, torch = (memory.algorithm_bytes(make_ops(b), subject) for b in BACKENDS)
+        assert 0.5 < jax / torch < 2.0
+        assert min(jax, torch) > 2 * 4 * T * B * n
+
+
+def test_a_rule_that_stores_its_activity_loses_its_claim(ops):
+    subject = Update(learner=Hoarder(), cell=Cell(3, 64, 2), steps=128)
+    found = exponent(ops, subject)
+    claim = scaling.claimed(Hoarder.claims, "T", "algorithm_bytes")
+    assert claim == 0.0 and found.exponent > 0.5
+    assert scaling.held(found, claim, "T", "algorithm_bytes") is False
+
+
+def test_live_tensors_are_counted_once_and_given_up_when_freed():
+    """x+1, (x+1)+1 and a view of it: two arrays at a time, of the three that were made."""
+    import torch
+
+    x = torch.ones(1000)
+
+    def f(x):
+        for _ in range(3):
+            x = (x + 1.0).reshape(10, 100).reshape(-1)
+        return x
+
+    assert memory._torch_bytes(f, (x,)) == 2 * 4000
+    assert memory._torch_bytes(lambda x: x.add(0.0).mul_(2.0), (x,)) == 4000
+    assert memory._torch_bytes(lambda x: x, (x,)) == 4000  # carried on unchanged
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
+def test_process_peak_is_the_trials_own():
+    first = memory.ProcessPeak()
+    if first.source != "VmHWM":
+        pytest.skip("/proc/self/clear_refs cannot be written here")
+    block = np.ones(64 << 17)  # 64 MiB
+    assert first.bytes() > 60 << 20
+    del block
+    second = memory.ProcessPeak()
+    small = np.ones(8 << 17)
+    assert second.bytes() < 40 << 20
+    assert len(small)
+
+
+# -- time ------------------------------------------------------------------------------------------------
+
+
+def test_blocks_are_interleaved_and_ratios_are_taken_pair_by_pair():
+    order = []
+    runs = {name: lambda name=name: order.append(name) for name in "ab"}
+    found = clock.interleaved(runs, least=4, budget=0.0)
+    assert "".join(order) == "abbaabba"
+    assert [len(v) for v in found.values()] == [4, 4]
+    # A machine that becomes ten times slower half way: the ratio does not notice, the times do.
+    a, b = [2.0, 2.0, 20.0, 20.0], [1.0, 1.0, 10.0, 10.0]
+    assert clock.ratio(a, b) == (2.0, 2.0, 2.0)
+    assert clock.quartiles([4.0, 1.0, 2.0, 3.0, 5.0]) == (3.0, 2.0, 4.0)
+
+
+def test_compile_time_is_apart_from_the_steady_state(ops):
+    subject = prepare(ops, update("bptt", steps=16), 64)
+    assert subject.segments == 4 and subject.steps == 64
+    block = min(clock.blocks(subject, least=3, budget=0.0))
+    if ops.name == "jax":
+        assert subject.compile_seconds > 10 * block
+
+
+def test_an_update_is_compiled_once():
+    ops = make_ops("jax")
+    assert compilations(ops, update("anp", steps=16), 16) == 1
+    assert compilations(make_ops("torch"), update("anp", steps=16), 16) is None
+
+
+def test_twice_the_work_changes_flops_ratio_and_verdict(ops):
+    """Wide enough that arithmetic, and not the calls, takes the time."""
+    cell = Cell(3, 256, 2)
+    once, twice = (
+        Update(learner=learner, cell=cell, steps=32, batch=32) for learner in (Once(), Once(times=2))
+    )
+    a, b = cost(ops, once), cost(ops, twice)
+    assert 1.9 < b.flops / a.flops < 2.1
+    verdicts = {v.figure: v for v in compare(ops, once, twice, 32, least=9, budget=0.3)}
+    assert not verdicts["flops"].held and not verdicts["time ratio"].held
+    assert verdicts["time ratio"].after > 1.4
+    same = {v.figure: v for v in compare(ops, once, once, 32, least=9, budget=0.3)}
+    assert all(v.held for name, v in same.items() if name != "time ratio")
+    assert same["time ratio"].after < 1.25
+    times = [ratios(ops, u, 32, least=9, budget=0.2).bptt.median for u in (once, twice)]
+    assert times[1] / times[0] > 1.4
+
+
+_BUSY = """
+import os, time
+os.sched_setaffinity(0, {%d})
+while os.getppid() == %d:
+    end = time.monotonic() + 0.1
+    while time.monotonic() < end:
+        pass
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.slow
+def test_ratios_repeat_with_the_other_core_half_loaded(ops, capsys):
+    """Five ratios of the same rule spread less than 10 %; the spread of its times is printed for contrast."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(cores) < 2:
+        pytest.skip("takes two cores that can be chosen")
+    busy = subprocess.Popen([sys.executable, "-c", _BUSY % (cores[1], os.getpid())])
+    try:
+        os.sched_setaffinity(0, cores[:1])
+        subject = update("anp", hidden=128, steps=32, batch=1)
+        runs = {"rule": prepare(ops, subject, 32), "forward": prepare(ops, subject.forward, 32)}
+        found, times = [], []
+        for _ in range(5):
+            blocks = clock.interleaved(runs, least=51, budget=1.5)
+            found.append(clock.ratio(blocks["rule"], blocks["forward"]).median)
+            times.append(clock.quartiles(blocks["rule"]).median)
+            time.sleep(0.2)
+    finally:
+        os.sched_setaffinity(0, cores)
+        busy.kill()
+        busy.wait()
+    spread, absolute = (max(v) / min(v) - 1 for v in (found, times))
+    with capsys.disabled():
+        print(f"\n{ops.name}: ratio {np.median(found):.2f} spreads {spread:.1%}, time {absolute:.1%}")
+    assert spread < 0.1
+
+
+# -- exponents and claims --------------------------------------------------------------------------------
+
+
+def test_exponents_are_fitted_on_the_upper_half():
+    sizes = [1, 2, 4, 8, 16, 32, 64]
+    values = [[1000.0 + s**2 * (s >= 8) * 1e9] for s in sizes]
+    found = scaling.fit(sizes, values)
+    assert found.exponent == pytest.approx(2.0, abs=1e-3)
+    assert found.low == pytest.approx(2.0, abs=1e-2) and found.high == pytest.approx(2.0, abs=1e-2)
+    rng = np.random.default_rng(0)
+    noisy = scaling.fit(sizes, [s * np.exp(0.2 * rng.standard_normal(9)) for s in sizes])
+    assert noisy.low < 1.0 < noisy.high and noisy.high - noisy.low > 0.02
+
+
+@pytest.mark.parametrize(
+    ("text", "axis", "expected"),
+    [
+        ("O(n²)", "n", 2),
+        ("O(p)", "n", 2),
+        ("O(n²p)", "n", 4),
+        ("O(n p)", "n", 3),
+        ("O(population·n²)", "n", 2),
+        ("O(T n B)", "B", 1),
+        ("O(√T n B)", "T", 0.5),
+        ("O(n + T B)", "T", 1),
+        ("O(1)", "T", 0),
+        ("O(n O)", "n", 1),
+        ("O(n log n)", "n", None),
+        ("quadratic", "n", None),
+    ],
+)
+def test_claims_are_read(text, axis, expected):
+    assert scaling.exponent_of(text, axis) == expected
+
+
+def test_every_learner_has_claims_that_can_be_read():
+    for plugin in registry.load("learners").values():
+        for axis in scaling.AXES:
+            for quantity in scaling.QUANTITIES:
+                assert scaling.claimed(plugin.cls.claims, axis, quantity) is not None, plugin.id
+
+
+# -- accelerators ----------------------------------------------------------------------------------------
+
+
+def accelerator(backend):
+    if backend == "torch":
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("torch sees no cuda device")
+        return make_ops("torch", "cuda")
+    import jax
+
+    if jax.default_backend() == "cpu":
+        pytest.skip("jax sees no accelerator")
+    return make_ops("jax", jax.default_backend())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_figures_of_an_accelerator(backend):
+    ops = accelerator(backend)
+    peak = memory.DevicePeak(ops)
+    subject = update("bptt", hidden=256, steps=128, batch=16)
+    block = prepare(ops, subject, 128)
+    assert peak.bytes() > 4 * 128 * 16 * 256
+    found = clock.quartiles(clock.blocks(block))
+    assert found.median > 0 and math.isfinite(found.median)
+    # A block has ended when its time is taken: one of twice the steps takes longer.
+    longer = clock.quartiles(clock.blocks(prepare(ops, replace(subject, steps=1024), 1024)))
+    assert longer.median > 2 * found.median
+    assert exponent(ops, update("bptt", hidden=64, batch=1)).exponent == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_cpu_has_no_device_peak(ops):
+    assert memory.DevicePeak(ops).bytes() is None

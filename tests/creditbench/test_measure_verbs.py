@@ -1,0 +1,200 @@
+"""`scale` and `gradients` from the command line, and what a record keeps of a trial's cost."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from creditbench.cli import main
+from creditbench.errors import UsageError
+from creditbench.grid import Options, make_grid
+from creditbench.measure.process import results
+from creditbench.measure.roofline import Peaks, least_bytes, share
+from creditbench.measure.scaling import make_update
+from creditbench.record import SCHEMA_VERSION, Record
+from creditbench.store import Store
+from creditbench.table import render, rows, summarise
+from creditbench.trainer import run_trials
+
+
+@pytest.fixture(scope="module")
+def record() -> Record:
+    options = Options(
+        tasks=("mackey_glass",),
+        learners=("anp",),
+        backends=("torch",),
+        hidden=8,
+        budget=40,
+        evaluations=2,
+        measure=True,
+        preset="smoke",
+    )
+    (found,) = run_trials(make_grid(options).trials)
+    return found
+
+
+SCALE = ("--backend", "torch", "--hidden", "16", "--points", "40,80,160", "--seconds", "0.01")
+
+
+def test_scale_sets_exponents_beside_claims(tmp_path, capsys):
+    assert main(["scale", "--learner", "bptt,forward", *SCALE, "--output", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {(row["learner"], row["quantity"]) for row in found} == {
+        (learner, quantity)
+        for learner in ("bptt", "forward")
+        for quantity in ("time", "algorithm_bytes", "flops")
+    }
+    keys = ("learner", "backend", "axis", "quantity", "exponent", "interval", "claimed")
+    assert all(set(keys) <= set(row) for row in found)
+    memory = next(row for row in found if (row["learner"], row["quantity"]) == ("bptt", "algorithm_bytes"))
+    assert memory["exponent"] == pytest.approx(1.0, abs=0.1) and memory["claimed"] == 1.0 and memory["held"]
+    assert json.loads((tmp_path / "scaling.json").read_text()) == found
+    for name in ("scaling.csv", "points.csv", "scaling_T.pdf", "scaling_T.png"):
+        assert (tmp_path / name).stat().st_size > 100
+
+
+HOARDER = '''"""Claims no memory in T and has BPTT's."""
+from dataclasses import dataclass
+from creditbench.learner import Claims, Learner, backpropagate
+
+@dataclass(frozen=True, kw_only=True)
+class Hoarder(Learner):
+    id, name, paper, family = "hoarder", "Hoarder", "none", "test"
+    claims = Claims(memory_in_T="O(1)")
+
+    def segment(self, ops, cell, params, state, batch, key):
+        print("a line on standard output")
+        found = backpropagate(ops, cell, params, state["cell"], batch)
+        return found._replace(state={"cell": found.state})
+'''
+
+
+def test_scale_exits_1_where_a_claim_does_not_hold(tmp_path, capsys):
+    path = tmp_path / "hoarder.py"
+    path.write_text(HOARDER)
+    assert main(["scale", "--learner", str(path), *SCALE, "--quantity", "algorithm_bytes", "--json"]) == 1
+    said = capsys.readouterr()
+    (row,) = json.loads(said.out)
+    assert row["held"] is False and row["claimed"] == 0.0
+    assert "hoarder torch: algorithm_bytes grows as T^1.0" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("scale",), "--learner is left out"),
+        (("scale", "--learner", "bptt", "--axis", "K"), "unknown axis 'K'"),
+        (("scale", "--learner", "bptt", "--points", "0,5"), "--points is '0,5'"),
+        (("scale", "--learner", "bptt", "--points", "8"), "two different sizes"),
+        (("scale", "--learner", "bptt", "--set", "anp.sigma=1"), "--set anp.sigma"),
+        (("scale", "--learner", "bptt", "--quantity", "flop"), "did you mean 'flops'"),
+        (("gradients", "--learner", "np"), "--task is left out"),
+        (("gradients", "--learner", "np+D", "--task", "adding"), "leave out the suffix"),
+        (("gradients", "--learner", "np", "--task", "adding", "--points", "2"), "from 0 to 1"),
+        (("doctor", "--learner", "bptt", "--hidden", "0"), "--hidden is 0"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(arguments, said, capsys):
+    assert main(list(arguments)) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["scale", "gradients"])
+def test_help_has_examples(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    assert "Examples:" in capsys.readouterr().out
+
+
+def test_gradients_prints_and_draws_figures(tmp_path, capsys):
+    options = ("--preset", "smoke", "--hidden", "8", "--steps", "10", "--draws", "20", "--backend", "torch")
+    arguments = ["gradients", "--learner", "bptt,np,readout_rls", "--task", "mackey_glass", *options]
+    assert main([*arguments, "--points", "0,1", "--json", "--output", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert [(row["learner"], row["point"]) for row in found] == [
+        (learner, point) for point in (0.0, 1.0) for learner in ("bptt", "np")
+    ]
+    keys = ("backend", "task", "cosine", "bias", "variance", "draws_to_cosine")
+    assert all(set(keys) <= set(row) for row in found)
+    assert all(row["bias"] < 1e-5 for row in found if row["learner"] == "bptt")
+    assert said.err.count("readout_rls gives no gradient") == 1
+    for name in ("gradients.json", "gradients.csv", "gradients.pdf", "gradients.png"):
+        assert (tmp_path / name).stat().st_size > 100
+
+
+def test_a_measuring_process_that_ends_is_told_of():
+    order = dict(backend="torch", device="cpu", threads=1)
+    with pytest.raises(UsageError, match="exit code 1: KeyError"):
+        list(results("no such job", **order))
+    with pytest.raises(UsageError, match="no cuda:77 device for torch"):
+        list(results("shares", **order | {"device": "cuda:77"}, learners=[], fixed={}))
+
+
+# -- roofline --------------------------------------------------------------------------------------------
+
+
+def test_the_share_is_that_of_the_tighter_bound():
+    peaks = Peaks(gemm_gflops=10.0, triad_gbytes=2.0)
+    assert share(peaks, flops=5e9, bytes=1e8, seconds=1.0) == pytest.approx(0.5)
+    assert share(peaks, flops=1e8, bytes=1e9, seconds=1.0) == pytest.approx(0.5)
+    update = make_update("forward", T=10, n=100, B=1)
+    weights = 4 * 100 * (100 + 2 + 2)
+    assert least_bytes(update, 12345, cache=1 << 20) == 2 * weights + 4 * 10 * 5
+    assert least_bytes(update, 12345, cache=weights - 1) == least_bytes(update, 12345, None) == 12345
+
+
+# -- records ---------------------------------------------------------------------------------------------
+
+
+def test_a_trial_says_what_it_cost(record):
+    assert record.status == "ok"
+    assert record.ratio_forward > 1.0 and record.ratio_bptt > 0.0
+    assert record.flops_per_step > 2 * 2 * 8 * 8  # two passes through W_rec
+    assert record.algorithm_bytes > 4 * 8 and record.device_peak_bytes is None
+    assert record.process_peak_source in ("VmHWM", "ru_maxrss") and record.load >= 0
+    found = summarise([record])[0]
+    assert {"× forward", "× bptt", "algorithm kB"} <= set(found.columns)
+    bare = record.model_copy(update={"ratio_forward": None})
+    assert "× forward" not in summarise([bare])[0].columns
+
+
+def test_measuring_is_no_part_of_a_trials_hash(record):
+    other = record.trial.model_copy(update={"measure": False})
+    assert other.id == record.trial.id and "measure" not in record.row()
+
+
+def test_a_cost_that_cannot_be_taken_leaves_the_training(record, monkeypatch, capsys):
+    from creditbench import trainer
+
+    def fails(*_):
+        raise RuntimeError("no clock")
+
+    monkeypatch.setattr(trainer, "figures", fails)
+    (found,) = run_trials([record.trial])
+    assert found.status == "ok" and found.test_score == record.test_score
+    assert found.ratio_forward is None and "no clock" in capsys.readouterr().err
+
+
+def test_a_record_of_the_first_schema_is_read(tmp_path, record):
+    new = ("ratio_forward", "ratio_bptt", "flops_per_step", "algorithm_bytes")
+    new += ("process_peak_source", "device_peak_bytes", "load")
+    values = json.loads(record.model_dump_json())
+    del values["trial"]["measure"]
+    values = {k: v for k, v in values.items() if k not in new} | {"schema_version": 1}
+    there = Store(tmp_path)
+    there.records.mkdir()
+    there.path(record.trial).write_text(json.dumps(values))
+    (read,) = there.all()
+    assert read.schema_version == SCHEMA_VERSION and read.test_score == record.test_score
+    assert read.ratio_forward is None and read.process_peak_source == "ru_maxrss"
+    assert Record.model_validate(json.loads(read.model_dump_json())) == read
+
+
+def test_an_environment_is_kept_once(record):
+    other = record.model_copy(update={"environment": record.environment | {"cores": 999}})
+    found = json.loads(render([record, record, other], "environments"))
+    assert len(found) == 2
+    for row, environment in zip(rows([record, other]), (record.environment, other.environment), strict=True):
+        assert found[row["environment"]] == json.loads(json.dumps(environment))
