@@ -291,7 +291,8 @@ def _few_ticks(ax: Any) -> None:
     from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
     low, high = ax.get_xlim()
-    ax.xaxis.set_major_locator(MaxNLocator(3) if high < 10 * low else LogLocator(numticks=4))
+    few = MaxNLocator(3) if high < 3 * low else LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,))
+    ax.xaxis.set_major_locator(few)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.tick_params(labelsize=8)

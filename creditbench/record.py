@@ -112,6 +112,7 @@ class Record(BaseModel):
         for name in _NESTED:
             trial[name] = json.loads(trial[name])
         values = {name: value for name, value in row.items() if name not in _DERIVED}
+        values["schema_version"] = int(values["schema_version"])  # what migration looks at
         record = cls.model_validate(values | {"trial": trial, "curve": tuple(curve), "environment": environment})
         if record.trial.id != row.get("trial"):
             raise ValueError(f"its settings are those of the trial {record.trial.id}")

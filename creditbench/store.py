@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import csv
 import dataclasses
@@ -273,30 +274,59 @@ def _read_run(directory: Path) -> Results:
 def _describe(
     records: Iterable[Record], learners: Iterable[str] = ()
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The metadata of the records' learners and tasks by id; of one whose source is gone there is none."""
-    from creditbench.learner import Claims
+    """The metadata of the records' learners and tasks by id; of one whose source is gone there is none.
 
+    No user's code is run: of a user's file, what it says of itself is read as text.
+    """
     paths = {("learners", r.trial.learner): r.trial.learner_path for r in records}
     paths |= {("tasks", r.trial.task): r.trial.task_path for r in records}
     paths |= {("learners", name): None for name in learners if ("learners", name) not in paths}
-    found: dict[str, dict[str, dict[str, Any]]] = {"learners": {}, "tasks": {}}
     names = {
-        "learners": ("name", "paper", "family"),
+        "learners": ("name", "paper", "family", "claims"),
         "tasks": ("name", "citation", "version", "protocol", "metric", "metric_direction", "trivial", "solved"),
     }
+    found: dict[str, dict[str, dict[str, Any]]] = {"learners": {}, "tasks": {}}
     kind: registry.Kind
     for (kind, name), path in sorted(paths.items(), key=str):  # type: ignore[assignment]
-        plugin = registry.load(kind).get(name)
-        if plugin is None and path is not None and Path(path).is_file():
-            plugin = registry.find(kind, name, [path])
-        if plugin is None:
+        if path is not None:
+            values = _read_attributes(Path(path))
+        elif (plugin := registry.load(kind).get(name)) is not None:
+            values = {field: getattr(plugin.cls, field) for field in names[kind]}
+            if kind == "learners":
+                values["claims"] = dataclasses.asdict(values["claims"])
+        else:
             continue
-        values = {field: getattr(plugin.cls, field) for field in names[kind]}
-        if kind == "learners":
-            claims = plugin.cls.claims
-            values["claims"] = dataclasses.asdict(claims if isinstance(claims, Claims) else Claims())
-        found[kind][name] = values
+        if all(field in values for field in names[kind]):
+            found[kind][name] = {field: values[field] for field in names[kind]}
     return found["learners"], found["tasks"]
+
+
+def _read_attributes(path: Path) -> dict[str, Any]:
+    """The class attributes in a Python file that are plain values, or `Claims` of plain values; it is not run."""
+    from creditbench.learner import Claims
+
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    found: dict[str, Any] = {}
+    for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for node in owner.body:
+            if isinstance(node, ast.AnnAssign):
+                target, value = node.target, node.value
+            elif isinstance(node, ast.Assign):
+                target, value = node.targets[0], node.value
+            else:
+                continue
+            if not isinstance(target, ast.Name) or value is None:
+                continue
+            with contextlib.suppress(ValueError, TypeError):  # not a plain value
+                if isinstance(value, ast.Call) and ast.unparse(value.func).endswith("Claims"):
+                    said = {k.arg: ast.literal_eval(k.value) for k in value.keywords if k.arg}
+                    found[target.id] = dataclasses.asdict(Claims(**said))
+                else:
+                    found[target.id] = ast.literal_eval(value)
+    return found
 
 
 def write_tables(results: Results, directory: Path, readme: str) -> None:

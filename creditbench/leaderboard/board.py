@@ -284,7 +284,7 @@ def claims(results: Results, learner: str) -> list[Claim]:
             if own:
                 # An exact estimate agrees to rounding. Of intervals from draws, 2.5 % lie above the truth.
                 biased = sum(row.bias_low > 1e-3 for row in own)
-                held = biased <= binom.ppf(0.99, len(own), (1 - statistics.CONFIDENCE) / 2)
+                held = bool(biased <= binom.ppf(0.99, len(own), (1 - statistics.CONFIDENCE) / 2))
                 worst = max(own, key=lambda row: row.bias_low)
                 detail = (
                     f"a bias is shown in {biased} of {len(own)} places; the largest is "

@@ -88,7 +88,7 @@ function filter() {
 }
 
 const form = document.querySelector(".filters");
-form.addEventListener("input", filter);
+for (const element of filters) element.addEventListener(element.tagName === "SELECT" ? "change" : "input", filter);
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("reset", () => setTimeout(filter));
 
@@ -149,6 +149,8 @@ async function chart(place, name, values, describe, change) {
   specification.config = theme();
   if (describe) specification.description += `: ${describe}`;
   if (change) change(specification);
+  // What is below stays where it is while this is drawn anew.
+  element.style.minHeight = `${element.offsetHeight}px`;
   const target = make("div", null, { style: "width:100%" });
   element.replaceChildren(target);
   const found = await window.vegaEmbed(target, specification, { actions: false, renderer: "svg" });
