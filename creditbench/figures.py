@@ -341,7 +341,9 @@ def pareto(board: Board, output: Path) -> None:
                         fontsize=7,
                     )
             if placed:
-                ax.step(*zip(*sorted(placed), strict=True), where="post", color="0.6", linewidth=0.7, zorder=0)
+                ax.step(
+                    *zip(*sorted(placed), strict=True), where="post", color="0.6", linewidth=0.7, zorder=0
+                )
         ax.set(xscale="log", xlabel=label)
         ax.margins(x=0.12)
         _few_ticks(ax)
@@ -380,9 +382,7 @@ def profiles(board: Board, output: Path) -> None:
             for row, own in zip(rows, rho, strict=True):
                 if own[-1] > 0:
                     drawn.add(row.rule)
-                    ax.step(
-                        tau, own, _LINES[backend], where="post", color=colours[row.rule], linewidth=1.3
-                    )
+                    ax.step(tau, own, _LINES[backend], where="post", color=colours[row.rule], linewidth=1.3)
         ax.set(xscale="log", xlabel=f"τ, × least {label}", ylim=(0, 1.03))
         _few_ticks(ax)
         ax.spines[["top", "right"]].set_visible(False)
@@ -405,7 +405,9 @@ def _measured_scaling(results: Results, output: Path, axis: str) -> None:
             f"there is no scaling in {axis} (known: {', '.join(known)}): measure it with creditbench scale, "
             "with the folder scaling in the results as --output"
         )
-    fits = {(p.learner, p.backend, p.quantity): p.model_dump() | {"interval": [p.low, p.high]} for p in points}
+    fits = {
+        (p.learner, p.backend, p.quantity): p.model_dump() | {"interval": [p.low, p.high]} for p in points
+    }
     scaling([p.model_dump() | {"values": [p.value]} for p in points], list(fits.values()), output)
 
 

@@ -113,7 +113,9 @@ class Record(BaseModel):
             trial[name] = json.loads(trial[name])
         values = {name: value for name, value in row.items() if name not in _DERIVED}
         values["schema_version"] = int(values["schema_version"])  # what migration looks at
-        record = cls.model_validate(values | {"trial": trial, "curve": tuple(curve), "environment": environment})
+        record = cls.model_validate(
+            values | {"trial": trial, "curve": tuple(curve), "environment": environment}
+        )
         if record.trial.id != row.get("trial"):
             raise ValueError(f"its settings are those of the trial {record.trial.id}")
         if record.environment_id != row.get("environment"):
@@ -128,9 +130,33 @@ _DERIVED = ("trial", "backend_version", "device_name", "seq_len", "environment")
 #: Columns that come first in a row; the others follow as they are declared.
 _FIRST = (
     *("trial", "suite_version", "task", "task_version", "learner", "learner_sha256", "learner_source"),
-    *("decorrelate", "backend", "backend_version", "device", "device_name", "hidden", "batch", "alpha", "seq_len"),
+    *(
+        "decorrelate",
+        "backend",
+        "backend_version",
+        "device",
+        "device_name",
+        "hidden",
+        "batch",
+        "alpha",
+        "seq_len",
+    ),
     *("protocol", "optimizer", "lr", "hyperparameters", "seed", "preset", "budget_steps", "status"),
     *("status_detail", "metric", "validation_best", "test_score", "normalised_score", "steps_to_target"),
-    *("seconds_to_target", "train_seconds", "compile_seconds", "steps_per_second", "ratio_forward", "ratio_bptt"),
-    *("flops_per_step", "algorithm_bytes", "process_peak_bytes", "device_peak_bytes", "environment", "started_at"),
+    *(
+        "seconds_to_target",
+        "train_seconds",
+        "compile_seconds",
+        "steps_per_second",
+        "ratio_forward",
+        "ratio_bptt",
+    ),
+    *(
+        "flops_per_step",
+        "algorithm_bytes",
+        "process_peak_bytes",
+        "device_peak_bytes",
+        "environment",
+        "started_at",
+    ),
 )

@@ -214,9 +214,9 @@ R = TypeVar("R", bound=_Row)
 def load(*directories: str | os.PathLike[str]) -> Results:
     """What the folders hold: the tables of a version where there are any, else the records of runs.
 
-    A folder's measurements are in its tables, or as `creditbench scale --output DIR/scaling` and `creditbench gradients --output
-    DIR/gradients` left them. Where two folders hold the same trial or measurement, that of the later one counts. Raises `UsageError` for
-    a folder that holds nothing, and for what cannot be read.
+    A folder's measurements are in its tables, or as `creditbench scale --output DIR/scaling` and `creditbench
+    gradients --output DIR/gradients` left them. Where two folders hold the same trial or measurement, that of the
+    later one counts. Raises `UsageError` for a folder that holds nothing, and for what cannot be read.
     """
     records: dict[str, Record] = {}
     scaling: dict[Any, ScalingPoint] = {}
@@ -267,7 +267,10 @@ def _read_run(directory: Path) -> Results:
                 flat[f"{name}_low"], flat[f"{name}_high"] = row[f"{name}_interval"]
             gradients.append(_validate(GradientQuality, flat, folder))
     return Results(
-        tuple(records), tuple(scaling), tuple(gradients), *_describe(records, [row.learner for row in scaling])
+        tuple(records),
+        tuple(scaling),
+        tuple(gradients),
+        *_describe(records, [row.learner for row in scaling]),
     )
 
 
@@ -283,7 +286,16 @@ def _describe(
     paths |= {("learners", name): None for name in learners if ("learners", name) not in paths}
     names = {
         "learners": ("name", "paper", "family", "claims"),
-        "tasks": ("name", "citation", "version", "protocol", "metric", "metric_direction", "trivial", "solved"),
+        "tasks": (
+            "name",
+            "citation",
+            "version",
+            "protocol",
+            "metric",
+            "metric_direction",
+            "trivial",
+            "solved",
+        ),
     }
     found: dict[str, dict[str, dict[str, Any]]] = {"learners": {}, "tasks": {}}
     kind: registry.Kind
@@ -312,6 +324,8 @@ def _read_attributes(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
         for node in owner.body:
+            target: ast.expr
+            value: ast.expr | None
             if isinstance(node, ast.AnnAssign):
                 target, value = node.target, node.value
             elif isinstance(node, ast.Assign):
@@ -332,8 +346,8 @@ def _read_attributes(path: Path) -> dict[str, Any]:
 def write_tables(results: Results, directory: Path, readme: str) -> None:
     """Write `results` as the tables of a version: sorted, columns in fixed order, floats in fixed format.
 
-    trials.csv has a row a trial; curves.parquet a row a point of its curve; scaling.csv and gradients.csv are there where
-    something was measured; manifest.json says what they must hold; README.md is `readme`. Raises `UsageError`.
+    trials.csv has a row a trial; curves.parquet a row a point of its curve; scaling.csv and gradients.csv are there
+    where something was measured; manifest.json says what they must hold; README.md is `readme`. Raises `UsageError`.
     """
     import pandas as pd
 
@@ -354,7 +368,13 @@ def write_tables(results: Results, directory: Path, readme: str) -> None:
         tasks={name: dict(values) for name, values in sorted(results.tasks.items())},
         environments={record.environment_id: record.environment for record in records},
     )
-    kinds = {"trial": "string", "step": "int64", "seconds": "float64", "loss": "float64", "validation": "float64"}
+    kinds = {
+        "trial": "string",
+        "step": "int64",
+        "seconds": "float64",
+        "loss": "float64",
+        "validation": "float64",
+    }
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, rows in tables.items():

@@ -9,7 +9,9 @@ import typer
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="Before: a folder of results, or a version as in v0.1.")],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="Before: a folder of results, or a version as in v0.1.")
+    ],
     b: Annotated[str, typer.Argument(metavar="B", help="After: likewise.")],
     alpha: Annotated[
         float, typer.Option(help="Chance of a false finding among all rules, for score and for time.")
@@ -19,8 +21,8 @@ def compare(
 ) -> None:
     """Tell what got better, worse, faster, slower, bigger or broken from A to B, and how much was compared.
 
-    Scores: a permutation test over seeds within tasks, Holm-corrected. Times: paired ratios with a t interval, likewise corrected.
-    Algorithm bytes and FLOPs are exact: any change is told. Exits 1 where something got worse.
+    Scores: a permutation test over seeds within tasks, Holm-corrected. Times: paired ratios with a t interval,
+    likewise corrected. Algorithm bytes and FLOPs are exact: any change is told. Exits 1 where something got worse.
 
     \b
     Examples:
@@ -45,8 +47,13 @@ def compare(
     if json:
         print(dumps(rows, indent=1))
     elif rows:
-        show([{k: v for k, v in row.items() if k not in ("low", "high")} | {
-            "interval": None if row["low"] is None else [row["low"], row["high"]]} for row in rows])
+        show(
+            [
+                {k: v for k, v in row.items() if k not in ("low", "high")}
+                | {"interval": None if row["low"] is None else [row["low"], row["high"]]}
+                for row in rows
+            ]
+        )
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     counted = ", ".join(f"{name} of {count} rules" for name, count in found.compared.items())
@@ -62,4 +69,6 @@ def folder(name: str) -> Path:
     for path in (Path(name), Path("results") / name):
         if path.is_dir():
             return path
-    raise UsageError(f"no folder '{name}', and none in results/: name one that creditbench run or table has written")
+    raise UsageError(
+        f"no folder '{name}', and none in results/: name one that creditbench run or table has written"
+    )

@@ -12,14 +12,16 @@ def figure(
     name: Annotated[
         str,
         typer.Argument(
-            help="curves: validation metric against training steps; scaling, gradients: what was measured; pareto: score "
-            "against cost; profiles: share of tasks solved."
+            help="curves: validation metric against training steps; scaling, gradients: what was measured; "
+            "pareto: score against cost; profiles: share of tasks solved."
         ),
     ],
     output: Annotated[Path, typer.Option(help="File to write; its suffix (png, pdf, svg) is the format.")],
     results: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of records, or of a version's tables. Repeatable.  [default: results/local]"),
+        typer.Option(
+            help="Folder of records, or of a version's tables. Repeatable.  [default: results/local]"
+        ),
     ] = None,
     rule: Annotated[str, typer.Option(help="Rules to draw, with commas between.  [default: all]")] = "",
     axis: Annotated[str, typer.Option(help="T, n, B: what scaling is drawn against.")] = "T",

@@ -20,8 +20,9 @@ def table(
         str,
         typer.Option(
             "--format",
-            help="rich, markdown, latex: a row a rule; scores: a column a task; ranking, ranking-latex: scores over all "
-            "tasks; tasks: normalised scores; csv, json: a row a trial; environments: what they were made on (JSON), each once.",
+            help="rich, markdown, latex: a row a rule; scores: a column a task; ranking, ranking-latex: scores over "
+            "all tasks; tasks: normalised scores; csv, json: a row a trial; environments: what they were made "
+            "on (JSON), each once.",
         ),
     ] = "rich",
     output: Annotated[Path | None, typer.Option(help="File to write, in place of standard output.")] = None,
@@ -69,7 +70,11 @@ def table(
         from creditbench.leaderboard import text as texts
         from creditbench.leaderboard.board import make_board
 
-        write = {"ranking": texts.ranking_markdown, "ranking-latex": texts.ranking_latex, "tasks": texts.tasks_markdown}
+        write = {
+            "ranking": texts.ranking_markdown,
+            "ranking-latex": texts.ranking_latex,
+            "tasks": texts.tasks_markdown,
+        }
         text = write[form](make_board(found))
     elif form == "rich" and output is None:
         from rich.console import Console

@@ -88,7 +88,9 @@ class Row:
     device: str
     cells: Mapping[str, Cell]  #: by task; a task that was not run is missing
     tasks: tuple[str, ...]  #: all tasks of the board
-    scores: Mapping[str, Estimate]  #: by the names of `statistics.AGGREGATES`; empty where no cell has a score
+    scores: Mapping[
+        str, Estimate
+    ]  #: by the names of `statistics.AGGREGATES`; empty where no cell has a score
     improvement: Estimate | None  #: probability of improvement over `REFERENCE`
     unranked: str  #: why it has no rank; empty where it has one
     quick: bool  #: ranked with the seeds of the preset `quick`
@@ -171,16 +173,16 @@ def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
     """
     tasks = tuple(sorted({record.trial.task for record in results.records}))
     cells: dict[tuple[str, str, str], dict[str, Cell]] = {}
-    grouped: dict[tuple[Any, ...], dict[str, list[Record]]] = {}
+    grouped: dict[tuple[str, str, str, str], dict[str, list[Record]]] = {}
     for record in results.records:
         trial = record.trial
         place = grouped.setdefault((trial.rule, trial.backend, trial.device, trial.task), {})
         place.setdefault(trial.family, []).append(record)
-    for (*key, task), families in grouped.items():
+    for (rule, backend, device, task), families in grouped.items():
         best = max(families.values(), key=_preference)
         reason = stale(best[0])
         fresh = sum(not stale(family[0]) for family in families.values()) - (not reason)
-        cells.setdefault((key[0], key[1], key[2]), {})[task] = Cell(tuple(best), reason, fresh)
+        cells.setdefault((rule, backend, device), {})[task] = Cell(tuple(best), reason, fresh)
     rows = []
     for key, own in cells.items():
         scored = {task: cell.scores for task, cell in own.items() if len(cell.scores)}
@@ -194,8 +196,12 @@ def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
         trial = next(iter(own.values())).records[0].trial
         unranked, quick = _unranked(own, tasks)
         scores = statistics.aggregates(list(scored.values()), draws) if scored else {}
-        rows.append(Row(key[0], trial.learner, key[1], key[2], own, tasks, scores, improvement, unranked, quick))
-    rows.sort(key=lambda row: (bool(row.unranked), -row.scores["iqm"].value if row.scores else np.inf, row.key))
+        rows.append(
+            Row(key[0], trial.learner, key[1], key[2], own, tasks, scores, improvement, unranked, quick)
+        )
+    rows.sort(
+        key=lambda row: (bool(row.unranked), -row.scores["iqm"].value if row.scores else np.inf, row.key)
+    )
     places: Counter[tuple[str, str]] = Counter()
     for i, row in enumerate(rows):
         if not row.unranked:
@@ -224,7 +230,10 @@ def _unranked(cells: Mapping[str, Cell], tasks: Sequence[str]) -> tuple[str, boo
     seeds = min(len(cell.scores) for cell in cells.values())
     quick = all(record.trial.preset == "quick" for cell in cells.values() for record in cell.records)
     if seeds < (QUICK_SEEDS if quick else SEEDS):
-        return f"{seeds} {'seed' if seeds == 1 else 'seeds'}: a rank takes {QUICK_SEEDS if quick else SEEDS}", False
+        return (
+            f"{seeds} {'seed' if seeds == 1 else 'seeds'}: a rank takes {QUICK_SEEDS if quick else SEEDS}",
+            False,
+        )
     return "", seeds < SEEDS
 
 
@@ -249,7 +258,10 @@ def command(records: Sequence[Record]) -> str:
                 if value is not None:
                     words += ["--data", f"{trial.task}={value}"]
             elif value is not None:
-                words += ["--set", f"{owner}.{name}={str(value).lower() if isinstance(value, bool) else value}"]
+                words += [
+                    "--set",
+                    f"{owner}.{name}={str(value).lower() if isinstance(value, bool) else value}",
+                ]
     if trial.threads != 1:
         words += ["--threads", str(trial.threads)]
     words += ["--seed", ",".join(str(record.trial.seed) for record in records)]

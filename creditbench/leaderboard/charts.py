@@ -39,7 +39,10 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
 
     def sized(chart: Any, description: str) -> dict[str, Any]:
         chart = chart.properties(
-            width="container", height=HEIGHT, description=description, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
+            width="container",
+            height=HEIGHT,
+            description=description,
+            autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
         )
         found: dict[str, Any] = chart.to_dict(validate=False)
         # The page has the data.
@@ -51,9 +54,13 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         tooltip = [*who, alt.Tooltip(f"{x}:Q", format=",.4~g"), alt.Tooltip("median:Q", format=".4~g"),
                    alt.Tooltip("low:Q", format=".4~g"), alt.Tooltip("high:Q", format=".4~g")]  # fmt: skip
         y = alt.Y("median:Q", title="metric on validation").scale(zero=False, domain={"expr": "domain"})
-        band = base.mark_area(opacity=0.12, clip=True).encode(at, alt.Y("low:Q"), alt.Y2("high:Q"), colour, detail)
+        band = base.mark_area(opacity=0.12, clip=True).encode(
+            at, alt.Y("low:Q"), alt.Y2("high:Q"), colour, detail
+        )
         line = base.mark_line(strokeWidth=1.8, clip=True).encode(at, y, colour, dash, detail)
-        hover = base.mark_point(size=60, opacity=0, filled=True, clip=True).encode(at, y, colour, tooltip=tooltip)
+        hover = base.mark_point(size=60, opacity=0, filled=True, clip=True).encode(
+            at, y, colour, tooltip=tooltip
+        )
         trivial = base.mark_rule(strokeDash=[4, 4], color="#888").encode(alt.Y("mean(trivial):Q"))
         return sized(
             alt.layer(band, trivial, line, hover).add_params(alt.param(name="domain", value=[0, 1])),
@@ -61,20 +68,37 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         )
 
     def pareto(x: str, title: str) -> dict[str, Any]:
-        at = alt.X(f"{x}:Q", title=title).scale(type="log", nice=False, padding=30).axis(format="~s", tickCount=6)
+        at = (
+            alt.X(f"{x}:Q", title=title)
+            .scale(type="log", nice=False, padding=30)
+            .axis(format="~s", tickCount=6)
+        )
         score = alt.Y("score:Q", title="score (IQM)").scale(zero=False)
         tooltip = [*who, alt.Tooltip(f"{x}:Q", format=".3~g", title=title), alt.Tooltip("score:Q", format=".3f"),
                    alt.Tooltip("low:Q", format=".3f"), alt.Tooltip("high:Q", format=".3f"),
                    alt.Tooltip("front:N", title="on the front")]  # fmt: skip
-        bars = base.mark_rule(opacity=0.5).encode(at, alt.Y("low:Q").title("score (IQM)"), alt.Y2("high:Q"), colour)
-        points = base.mark_point(size=90, filled=True).encode(
-            at, score, colour, shape, tooltip=tooltip, opacity=alt.condition("datum.front == 'yes'", alt.value(1), alt.value(0.45))
+        bars = base.mark_rule(opacity=0.5).encode(
+            at, alt.Y("low:Q").title("score (IQM)"), alt.Y2("high:Q"), colour
         )
-        names = base.mark_text(align="left", dx=8, dy=-6, fontSize=11).transform_filter("datum.front == 'yes'").encode(at, score, alt.Text("rule:N"))
+        points = base.mark_point(size=90, filled=True).encode(
+            at,
+            score,
+            colour,
+            shape,
+            tooltip=tooltip,
+            opacity=alt.condition("datum.front == 'yes'", alt.value(1), alt.value(0.45)),
+        )
+        names = (
+            base.mark_text(align="left", dx=8, dy=-6, fontSize=11)
+            .transform_filter("datum.front == 'yes'")
+            .encode(at, score, alt.Text("rule:N"))
+            .properties(name="front_names")
+        )
         front = (
             base.transform_filter("datum.front == 'yes'")
             .mark_line(interpolate="step-after", color="#888", strokeWidth=1)
             .encode(at, score, alt.Order(f"{x}:Q"), alt.Detail("group:N"))
+            .properties(name="front_line")
         )
         return sized(alt.layer(front, bars, points, names), f"Pareto front: score against {title}")
 
@@ -82,9 +106,15 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         at = alt.X("rule:N", title=None, sort=list(rules)).axis(labelAngle=-45, labelOverlap=True)
         offset = alt.XOffset("place:N")
         over = alt.Scale(type="log") if scale == "log" else alt.Scale(zero=True)
-        tooltip = [*who, alt.Tooltip("point:Q", title="part of the bptt run"), alt.Tooltip(f"{field}:Q", format=".3~g"),
-                   alt.Tooltip("low:Q", format=".3~g"), alt.Tooltip("high:Q", format=".3~g"), alt.Tooltip("draws:Q")]  # fmt: skip
-        bars = base.mark_rule().encode(at, offset, alt.Y("low:Q", scale=over, title=title), alt.Y2("high:Q"), colour)
+        tooltip = [
+            *who,
+            alt.Tooltip("point:Q", title="part of the bptt run"),
+            *(alt.Tooltip(f"{name}:Q", format=".3~g") for name in (field, "low", "high")),
+            alt.Tooltip("draws:Q"),
+        ]
+        bars = base.mark_rule().encode(
+            at, offset, alt.Y("low:Q", scale=over, title=title), alt.Y2("high:Q"), colour
+        )
         points = base.mark_point(size=50, filled=True).encode(
             at, offset, alt.Y(f"{field}:Q", scale=over, title=title), colour, shape, tooltip=tooltip
         )
@@ -104,14 +134,21 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         colour,
         detail,
     )
-    scaled = [*who, alt.Tooltip("size:Q"), alt.Tooltip("value:Q", format=".3~g"), alt.Tooltip("exponent:Q", format=".2f"),
-              alt.Tooltip("claimed:Q", format=".2~f")]  # fmt: skip
+    scaled = [
+        *who,
+        alt.Tooltip("size:Q"),
+        alt.Tooltip("value:Q", format=".3~g"),
+        alt.Tooltip("exponent:Q", format=".2f"),
+        alt.Tooltip("claimed:Q", format=".2~f"),
+    ]
     return {
         "curves_step": curve("step", "training time steps"),
         "curves_seconds": curve("seconds", "training seconds"),
         "pareto_forward": pareto("forward", "× forward"),
         "pareto_bytes": pareto("bytes", "algorithm bytes"),
-        "profile": sized(profile, "Performance profiles: share of tasks solved within τ times the cheapest rule's cost"),
+        "profile": sized(
+            profile, "Performance profiles: share of tasks solved within τ times the cheapest rule's cost"
+        ),
         "scaling": sized(
             alt.layer(
                 scaling.mark_line(strokeWidth=1.8).encode(dash),

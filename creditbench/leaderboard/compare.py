@@ -1,10 +1,10 @@
 """Two results of the same rules, A before and B after: what got better, worse, faster, slower, bigger, broken.
 
-- *Score*: a permutation test over seeds within tasks and backends (`statistics.permutation_test`), a rule at a time, Holm-corrected over
-  rules. For a rule that differs, its tasks are named with p values of their own, uncorrected.
-- *Time*: log(B / A) of `ratio_forward`, which is itself taken from paired blocks, seed by seed; seeds that share one measurement
-  count once. Where either side lacks it, `steps_per_second`, on the same processor only. The mean of a rule and backend has a t interval whose spread
-  is pooled over all of them, Holm-corrected; a change counts from `TOLERANCE` on.
+- *Score*: a permutation test over seeds within tasks and backends (`statistics.permutation_test`), a rule at a time,
+  Holm-corrected over rules. For a rule that differs, its tasks are named with p values of their own, uncorrected.
+- *Time*: log(B / A) of `ratio_forward`, which is itself taken from paired blocks, seed by seed; seeds that share one
+  measurement count once. Where either side lacks it, `steps_per_second`, on the same processor only. The mean of a rule
+  and backend has a t interval whose spread is pooled over all of them, Holm-corrected; a change counts from `TOLERANCE` on.
 - *Bytes and FLOPs* are counted, not sampled: any change beyond `EXACT` is told, in the median over tasks.
 """
 
@@ -100,8 +100,8 @@ def _cells(results: Results) -> dict[tuple[str, str, str, str], Cell]:
 
 
 def _presence(kind: str, place: tuple[str, str, str, str], cell: Cell) -> Change:
-    states = (None, cell.status) if kind == "new" else (cell.status, None)
-    return Change(kind, place[0], place[1], place[3], "trials", *states, None)
+    before, after = (None, cell.status) if kind == "new" else (cell.status, None)
+    return Change(kind, place[0], place[1], place[3], "trials", before, after, None)
 
 
 def _settings(a: Cell, b: Cell) -> list[str]:
@@ -120,9 +120,7 @@ def _failures(before: Mapping[Any, Cell], after: Mapping[Any, Cell], common: Seq
         shares = [sum(r.status not in ("ok", "diverged") for r in c.records) / len(c.records) for c in (a, b)]
         if shares[0] != shares[1]:
             kind = "broken" if shares[1] > shares[0] else "mended"
-            found.append(
-                Change(kind, place[0], place[1], place[3], "trials", a.status, b.status, None)
-            )
+            found.append(Change(kind, place[0], place[1], place[3], "trials", a.status, b.status, None))
     return found
 
 
@@ -143,7 +141,9 @@ def _scores(
         if p > alpha:
             continue
         x, y = strata[rule]
-        drawn = statistics.mean(statistics.resample(y, seed=1)) - statistics.mean(statistics.resample(x, seed=2))
+        drawn = statistics.mean(statistics.resample(y, seed=1)) - statistics.mean(
+            statistics.resample(x, seed=2)
+        )
         low, high = statistics.percentiles(drawn, statistics.CONFIDENCE)
         means = float(statistics.mean(x)), float(statistics.mean(y))
         better = statistics.probability_of_improvement(y, x, draws=1).value > 0.5
@@ -151,7 +151,16 @@ def _scores(
         backends = ",".join(sorted({place[1] for place in places}))
         found.append(
             Change(
-                kind, rule, backends, None, "normalised_score", *means, means[1] - means[0], low, high, float(p)
+                kind,
+                rule,
+                backends,
+                None,
+                "normalised_score",
+                *means,
+                means[1] - means[0],
+                low,
+                high,
+                float(p),
             )
         )
         for place, one, other in zip(places, x, y, strict=True):
@@ -169,7 +178,11 @@ def _scores(
 
 
 def _times(
-    before: Mapping[Any, Cell], after: Mapping[Any, Cell], common: Sequence[Any], alpha: float, tolerance: float
+    before: Mapping[Any, Cell],
+    after: Mapping[Any, Cell],
+    common: Sequence[Any],
+    alpha: float,
+    tolerance: float,
 ) -> tuple[list[Change], dict[str, int], list[str]]:
     groups: dict[str, dict[Key, list[float]]] = {"ratio_forward": {}, "steps_per_second": {}}
     for place in common:
@@ -210,7 +223,8 @@ def _times(
                     key[1],
                     None,
                     quantity,
-                    *values,
+                    values[0],
+                    values[1],
                     change,
                     math.expm1(fit["low"]),
                     math.expm1(fit["high"]),
@@ -250,8 +264,7 @@ def _counts(
         for key, pairs in units.items():
             ratio = plain.median(y / x for x, y in pairs)
             if abs(ratio - 1) > EXACT:
-                values = [plain.median(v) for v in zip(*pairs, strict=True)]
-                changes.append(
-                    Change(up if ratio > 1 else down, key[0], key[1], None, quantity, *values, ratio - 1)
-                )
+                kind = up if ratio > 1 else down
+                old, new = (plain.median(values) for values in zip(*pairs, strict=True))
+                changes.append(Change(kind, key[0], key[1], None, quantity, old, new, ratio - 1))
     return changes, compared

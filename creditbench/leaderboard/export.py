@@ -31,7 +31,9 @@ def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> Non
             if path.exists():
                 content = path.read_text(encoding="utf-8")
                 columns = next(csv.reader(io.StringIO(content)))
-                kinds = {column: "string" for column in columns if column in text or column.endswith("sha256")}
+                kinds = {
+                    column: "string" for column in columns if column in text or column.endswith("sha256")
+                }
                 kinds |= {column: "string" for column in ("trial", "environment") if column in columns}
                 frames[name] = pd.read_csv(io.StringIO(content), dtype=kinds).convert_dtypes()
         frames["curves"] = pd.read_parquet(Path(temporary) / "curves.parquet")
@@ -48,7 +50,8 @@ def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> Non
 
 def _card(results: Results, tables: Sequence[str], folders: Sequence[Path]) -> str:
     configurations = "".join(
-        f"- config_name: {name}\n  data_files: data/{name}.parquet\n" + ("  default: true\n" if name == "trials" else "")
+        f"- config_name: {name}\n  data_files: data/{name}.parquet\n"
+        + ("  default: true\n" if name == "trials" else "")
         for name in tables
     )
     rules = sorted({record.trial.rule for record in results.records})
@@ -78,6 +81,6 @@ Learning rules for recurrent networks, with and without backpropagation through 
 
 Rules: {", ".join(rules)}. Tasks: {", ".join(tasks)}.
 
-Times can be compared within one `environment` only. A trial that diverged has the status `diverged` and the normalised score 0.
-Made by `{again("export", folders, "--hub-format", "DIR")}`.
+Times can be compared within one `environment` only. A trial that diverged has the status `diverged` and the
+normalised score 0. Made by `{again("export", folders, "--hub-format", "DIR")}`.
 """

@@ -22,7 +22,12 @@ POINTS = 26
 DIGITS = 4
 _AXES = {"T": "steps T", "n": "hidden units n", "B": "sequences B"}
 _QUANTITIES = {"time": "seconds", "algorithm_bytes": "algorithm bytes", "flops": "FLOPs"}
-_CLAIMS = {"unbiased": "unbiased", "online": "online", "forward_only": "forward only", "constant": "memory O(1) in T"}
+_CLAIMS = {
+    "unbiased": "unbiased",
+    "online": "online",
+    "forward_only": "forward only",
+    "constant": "memory O(1) in T",
+}
 
 
 def page(board: Board, folders: Sequence[Path]) -> str:
@@ -34,7 +39,9 @@ def page(board: Board, folders: Sequence[Path]) -> str:
         "title": "creditbench leaderboard",
         "style": (own / "page.css").read_text(encoding="utf-8"),
         "script": (own / "page.js").read_text(encoding="utf-8"),
-        "vega": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script"),
+        "vega": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace(
+            "</script", "<\\/script"
+        ),
         # Within a script element only `<` can end it.
         "data": json.dumps(_data(board), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "about": _about(board, folders),
@@ -43,22 +50,32 @@ def page(board: Board, folders: Sequence[Path]) -> str:
         "notes": "".join(f"<li>{escape(note)}</li>" for note in NOTES),
         "heat": _heat(board),
         "tasks": _options(_described(board)),
-        "axes": _options({a: _AXES.get(a, a) for a in sorted({p.axis for p in board.results.scaling}, key="TnB".find)}),
-        "quantities": _options({q: _QUANTITIES.get(q, q) for q in dict.fromkeys(p.quantity for p in board.results.scaling)}),
+        "axes": _options(
+            {a: _AXES.get(a, a) for a in sorted({p.axis for p in board.results.scaling}, key="TnB".find)}
+        ),
+        "quantities": _options(
+            {q: _QUANTITIES.get(q, q) for q in dict.fromkeys(p.quantity for p in board.results.scaling)}
+        ),
         "gradient_tasks": _options({g.task: g.task for g in board.results.gradients}),
         "groups": _options({" ".join(group): " ".join(group) for group in board.groups}),
         "costs": _options({cost: cost for cost in COSTS}),
-        "ranks": "".join(f"<li>{escape(line.removeprefix('- '))}</li>" for line in text.differences(board).splitlines()),
+        "ranks": "".join(
+            f"<li>{escape(line.removeprefix('- '))}</li>" for line in text.differences(board).splitlines()
+        ),
         "exponents": _exponents(board),
         "rules": "".join(_rule(board, learner) for learner in sorted({row.learner for row in board.rows})),
-        "hardware": "".join(f"<li>{_code(line.removeprefix('- '))}</li>" for line in text.hardware(board).splitlines()),
+        "hardware": "".join(
+            f"<li>{_code(line.removeprefix('- '))}</li>" for line in text.hardware(board).splitlines()
+        ),
         "noscaling": "" if board.results.scaling else "hidden",
         "nogradients": "" if board.results.gradients else "hidden",
     }
     found = (own / "page.html").read_text(encoding="utf-8")
     # One pass, so that nothing in a part is taken for a place of another.
     pieces = found.split("{{")
-    return pieces[0] + "".join(parts[name] + rest for name, _, rest in (p.partition("}}") for p in pieces[1:]))
+    return pieces[0] + "".join(
+        parts[name] + rest for name, _, rest in (p.partition("}}") for p in pieces[1:])
+    )
 
 
 def escape(value: object) -> str:
@@ -73,12 +90,17 @@ def _code(line: str) -> str:
 
 
 def _options(values: Mapping[str, str]) -> str:
-    return "".join(f'<option value="{escape(value)}">{escape(label)}</option>' for value, label in values.items())
+    return "".join(
+        f'<option value="{escape(value)}">{escape(label)}</option>' for value, label in values.items()
+    )
 
 
 def _described(board: Board) -> dict[str, str]:
     """Each task with what is known of it."""
-    return {task: f"{task}: {about['name']}" if (about := board.results.tasks.get(task)) else task for task in board.tasks}
+    return {
+        task: f"{task}: {about['name']}" if (about := board.results.tasks.get(task)) else task
+        for task in board.tasks
+    }
 
 
 def _claims(board: Board, learner: str) -> list[str]:
@@ -155,7 +177,10 @@ def _data(board: Board) -> dict[str, Any]:
         "gradients": [
             [
                 *(g.learner, g.backend, g.task, g.point, g.draws),
-                *([_round(getattr(g, f"{name}{end}")) for end in ("", "_low", "_high")] for name in ("cosine", "bias", "variance", "draws_to_cosine")),
+                *(
+                    [_round(getattr(g, f"{name}{end}")) for end in ("", "_low", "_high")]
+                    for name in ("cosine", "bias", "variance", "draws_to_cosine")
+                ),
             ]
             for g in results.gradients
         ],
@@ -171,7 +196,9 @@ def _steps(tau: Any, rho: Any) -> list[tuple[float, float]]:
 
 def _curves(board: Board, task: str) -> dict[str, Any]:
     """The curves of one task: of each row, step, median second, and median, worst and best of its seeds."""
-    lines, low, trivial = [], [], []
+    lines: list[list[Any]] = []
+    low: list[float] = []
+    trivial: list[float] = []
     first = None
     for i, row in enumerate(board.rows):
         cell = row.cells.get(task)
@@ -194,10 +221,18 @@ def _curves(board: Board, task: str) -> dict[str, Any]:
         values = [sorted(v for _, v in at[step]) for step in steps]
         low += [v[0] for v in values] + [v[-1] for v in values]
         lines.append(
-            [i, steps, _rounded(seconds), *map(_rounded, ((plain.median(v) for v in values), (v[0] for v in values), (v[-1] for v in values)))]
+            [
+                i,
+                steps,
+                _rounded(seconds),
+                *map(
+                    _rounded,
+                    ((plain.median(v) for v in values), (v[0] for v in values), (v[-1] for v in values)),
+                ),
+            ]
         )
     middle = plain.fmean(trivial) if trivial else None
-    domain = [min(low), max(low)] if low else [0, 1]
+    domain = [min(low), max(low)] if low else [0.0, 1.0]
     if middle is not None and first is not None:
         # Untrained weights may start far off; what matters is the way from trivial on.
         spread = abs(middle - (domain[0] if first.metric_direction == "min" else domain[1]))
@@ -222,7 +257,8 @@ def _about(board: Board, folders: Sequence[Path]) -> str:
     rules = len({row.rule for row in board.rows})
     made = text.again("leaderboard", folders, "--output", "DIR")
     return (
-        f"<p>{rules} rules, {len(board.tasks)} tasks, {trials:,} trials; creditbench {escape(creditbench.__version__)}. "
+        f"<p>{rules} rules, {len(board.tasks)} tasks, {trials:,} trials; creditbench "
+        f"{escape(creditbench.__version__)}. "
         f"Made by <code>{escape(made)}</code>.</p>"
     )
 
@@ -237,7 +273,8 @@ def _filters(board: Board) -> str:
 
     return "".join(
         [
-            '<label>Rule <input type="search" id="filter-text" data-filter="text" placeholder="name" autocomplete="off"></label>',
+            '<label>Rule <input type="search" id="filter-text" data-filter="text" placeholder="name" '
+            'autocomplete="off"></label>',
             select("backend", "Backend", same(row.backend for row in board.rows)),
             select("device", "Device", same(row.device for row in board.rows)),
             select("family", "Family", same(_family(board, row.learner) for row in board.rows)),
@@ -270,7 +307,8 @@ _ALIGNED = {"Rule": "sticky", "Backend": "", "Note": ""}
 def _ranking(board: Board) -> str:
     head = "".join(
         f'<th scope="col" class="{_ALIGNED.get(title, "n")}" aria-sort="{"ascending" if i == 0 else "none"}">'
-        f'<button type="button" data-column="{i}" data-first="{first}" title="{escape(hint)}">{escape(title)}</button></th>'
+        f'<button type="button" data-column="{i}" data-first="{first}" '
+        f'title="{escape(hint)}">{escape(title)}</button></th>'
         for i, (title, first, hint) in enumerate(_COLUMNS)
     )
     rows = []
@@ -286,16 +324,32 @@ def _ranking(board: Board) -> str:
         name = f'<a href="#rule-{escape(row.learner)}">{escape(row.rule)}</a>'
         quick = '<abbr title="fewer seeds, preset quick">q</abbr>' if row.quick else ""
         cells = [
-            cell(float(row.rank) if row.rank else None, MISSING if row.rank is None else f"{row.rank}{quick}"),
+            cell(
+                float(row.rank) if row.rank else None, MISSING if row.rank is None else f"{row.rank}{quick}"
+            ),
             f'<th scope="row" class="sticky" data-value="{escape(row.rule)}">{name}</th>',
-            cell(" ".join(row.key[1:]), escape(row.backend if row.device == "cpu" else f"{row.backend} {row.device}"), "t"),
+            cell(
+                " ".join(row.key[1:]),
+                escape(row.backend if row.device == "cpu" else f"{row.backend} {row.device}"),
+                "t",
+            ),
             cell(scores["iqm"].value if scores else None, _whisker(scores.get("iqm")), "n score"),
-            *(cell(scores[n].value if n in scores else None, number(scores[n].value if n in scores else None, ".2f")) for n in ("median", "mean", "optimality_gap")),
+            *(
+                cell(
+                    scores[n].value if n in scores else None,
+                    number(scores[n].value if n in scores else None, ".2f"),
+                )
+                for n in ("median", "mean", "optimality_gap")
+            ),
             cell(row.improvement.value if row.improvement else None, _improvement(row)),
             cell(float(text.solved(row)), f"{text.solved(row)} of {len(board.tasks)}"),
             *(cell(row.cost(n), number(row.cost(n))) for n in ("ratio_forward", "ratio_bptt")),
             cell(kilobytes, number(None if kilobytes is None else kilobytes / 1e3, ",.4g")),
-            cell(row.unranked, f'{"<strong class=stale>stale</strong> " if row.stale else ""}{escape(row.unranked)}', "t note"),
+            cell(
+                row.unranked,
+                f"{'<strong class=stale>stale</strong> ' if row.stale else ''}{escape(row.unranked)}",
+                "t note",
+            ),
         ]
         attributes = {
             "row": i,
@@ -314,7 +368,9 @@ def _ranking(board: Board) -> str:
 def _improvement(row: Row) -> str:
     sign = mark(row.improvement)
     said = {"▲": "better", "▼": "worse"}.get(sign, "")
-    return escape(interval(row.improvement)) + (f' <span role="img" aria-label="{said}">{sign}</span>' if sign else "")
+    return escape(interval(row.improvement)) + (
+        f' <span role="img" aria-label="{said}">{sign}</span>' if sign else ""
+    )
 
 
 def _whisker(found: Any) -> str:
@@ -328,7 +384,8 @@ def _whisker(found: Any) -> str:
     low, middle, high = at(found.low), at(found.value), at(found.high)
     return (
         f"{found.value:.2f} <small>[{found.low:.2f}, {found.high:.2f}]</small>"
-        f'<span class="bar" aria-hidden="true"><i style="left:{low}%;width:{max(0.5, high - low):.1f}%"></i><b style="left:{middle}%"></b></span>'
+        f'<span class="bar" aria-hidden="true"><i '
+        f'style="left:{low}%;width:{max(0.5, high - low):.1f}%"></i><b style="left:{middle}%"></b></span>'
     )
 
 
@@ -341,7 +398,10 @@ def _heat(board: Board) -> str:
             cell = row.cells.get(task)
             if cell is None or not len(cell.scores):
                 state = "missing" if cell is None else cell.status
-                cells.append(f'<td class="missing" title="{escape(task)}: {escape(state)}">{MISSING if cell is None else escape(state)}</td>')
+                cells.append(
+                    f'<td class="missing" title="{escape(task)}: '
+                    f'{escape(state)}">{MISSING if cell is None else escape(state)}</td>'
+                )
                 continue
             score = float(cell.scores.mean())
             # The colour's strength is the score's; below 0 another colour.
@@ -357,15 +417,30 @@ def _heat(board: Board) -> str:
     return f'<thead><tr><th scope="col" class="sticky">rule</th>{head}</tr></thead><tbody>{"".join(body)}</tbody>'
 
 
+def _line(head: str, *cells: str, last: str = "") -> str:
+    """A row of a table from HTML; `last` is the class of its last cell."""
+    inside = "".join(f"<td>{cell}</td>" for cell in cells[:-1])
+    return f'<tr><th scope="row">{head}</th>{inside}<td class="{last}">{cells[-1]}</td></tr>'
+
+
 def _exponents(board: Board) -> str:
     fits = {(p.learner, p.backend, p.axis, p.quantity): p for p in board.results.scaling}
+    signs = {True: "held", False: "<strong>did not hold</strong>", None: MISSING}
     rows = "".join(
-        f'<tr data-rule="{escape(p.learner)}"><th scope="row">{escape(p.learner)}</th><td>{escape(p.backend)}</td><td>{escape(_AXES.get(p.axis, p.axis))}</td>'
-        f"<td>{escape(_QUANTITIES.get(p.quantity, p.quantity))}</td><td class=n>{p.exponent:.2f} <small>[{p.low:.2f}, {p.high:.2f}]</small></td>"
-        f"<td class=n>{number(p.claimed)}</td><td>{ {True: 'held', False: '<strong>did not hold</strong>'}.get(p.held, MISSING) }</td></tr>"  # type: ignore[arg-type]
+        _line(
+            escape(p.learner),
+            escape(p.backend),
+            escape(_AXES.get(p.axis, p.axis)),
+            escape(_QUANTITIES.get(p.quantity, p.quantity)),
+            f"{p.exponent:.2f} <small>[{p.low:.2f}, {p.high:.2f}]</small>",
+            number(p.claimed),
+            signs[p.held],
+        )
         for p in fits.values()
     )
-    head = "".join(f'<th scope="col">{n}</th>' for n in ("Rule", "Backend", "In", "Quantity", "Exponent", "Claimed", ""))
+    head = "".join(
+        f'<th scope="col">{n}</th>' for n in ("Rule", "Backend", "In", "Quantity", "Exponent", "Claimed", "")
+    )
     return f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
 
 
@@ -373,16 +448,21 @@ def _rule(board: Board, learner: str) -> str:
     about = board.results.learners.get(learner, {})
     own = [row for row in board.rows if row.learner == learner]
     promised = "".join(
-        f"<tr><th scope=row>{escape(c.name)}</th><td>{escape(c.claimed)}</td><td>{_sign(c.held)}</td><td>{escape(c.detail)}</td></tr>"
+        _line(escape(c.name), escape(c.claimed), _sign(c.held), escape(c.detail))
         for c in claims(board.results, learner)
     )
     made = [_cells(row) for row in own]
-    sources = sorted({record.learner_source for row in own for cell in row.cells.values() for record in cell.records})
+    sources = sorted(
+        {record.learner_source for row in own for cell in row.cells.values() for record in cell.records}
+    )
     source = ", ".join(f"learners/{learner}.py" if s == "builtin" else s for s in sources)
     return (
-        f'<details class="rule" id="rule-{escape(learner)}"><summary><h3>{escape(learner)}</h3> {escape(about.get("name", ""))}</summary>'
-        f"<p>{escape(about.get('family', 'unknown family'))}. {_paper(about.get('paper', ''))} Source and equations: <code>{escape(source)}</code></p>"
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Claims of {escape(learner)}"><table><thead><tr><th scope=col>Claim</th><th scope=col>claimed</th><th scope=col>outcome</th>'
+        f'<details class="rule" id="rule-{escape(learner)}"><summary><h3>{escape(learner)}</h3> '
+        f"{escape(about.get('name', ''))}</summary>"
+        f"<p>{escape(about.get('family', 'unknown family'))}. {_paper(about.get('paper', ''))} Source "
+        f"and equations: <code>{escape(source)}</code></p>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Claims of {escape(learner)}"><table><thead>'
+        f"<tr><th scope=col>Claim</th><th scope=col>claimed</th><th scope=col>outcome</th>"
         f"<th scope=col>measured</th></tr></thead><tbody>{promised}</tbody></table></div>{''.join(made)}</details>"
     )
 
@@ -399,7 +479,11 @@ def _paper(paper: str) -> str:
         kind, found, rest = bare.partition(":")
         place = {"doi": "https://doi.org/", "arxiv": "https://arxiv.org/abs/"}.get(kind.lower())
         link = found and rest and place
-        words.append(f'<a href="{place}{escape(rest)}">{escape(bare)}</a>{escape(word[len(bare):])}' if link else escape(word))
+        words.append(
+            f'<a href="{place}{escape(rest)}">{escape(bare)}</a>{escape(word[len(bare) :])}'
+            if link
+            else escape(word)
+        )
     return " ".join(words) + ("." if paper else "")
 
 
@@ -424,19 +508,33 @@ def _cells(row: Row) -> str:
         notes = [cell.status, *([f"stale: {cell.stale}"] if cell.stale else [])]
         notes += [f"{cell.others} other settings in the table"] if cell.others else []
         environments = sorted({record.environment_id for record in cell.records})
-        return (
-            f"<tr><th scope=row>{escape(task)}</th>{''.join(f'<td class=n>{value}</td>' for value in figures)}<td>{escape('; '.join(notes))}</td>"
-            f"<td>{escape(', '.join(environments))}</td><td class=command><code>{escape(cell.command)}</code></td></tr>"
-        )
+        where = escape(", ".join(environments))
+        again = f"<code>{escape(cell.command)}</code>"
+        return _line(escape(task), *figures, escape("; ".join(notes)), where, again, last="command")
 
     metric = {task: cell.records[0] for task, cell in row.cells.items()}
     rows = "".join(
         line(f"{task} ({metric[task].metric} {'↓' if metric[task].metric_direction == 'min' else '↑'})", cell)
         for task, cell in sorted(row.cells.items())
     )
-    names = ("task", "test score", "normalised", "steps to target", "s to target", "steps/s", "× forward", "× bptt", "kB", "compile s", "seeds", "machine", "made again by")
+    names = (
+        "task",
+        "test score",
+        "normalised",
+        "steps to target",
+        "s to target",
+        "steps/s",
+        "× forward",
+        "× bptt",
+        "kB",
+        "compile s",
+        "seeds",
+        "machine",
+        "made again by",
+    )
     head = "".join(f"<th scope=col>{name}</th>" for name in names)
     return (
-        f'<h4>{escape(row.label)}</h4><div class="scroll" tabindex="0" role="region" aria-label="{escape(row.label)} by task"><table>'
+        f'<h4>{escape(row.label)}</h4><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{escape(row.label)} by task"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )

@@ -82,7 +82,10 @@ AGGREGATES: dict[str, Aggregate] = {
 
 
 def resample(strata: Strata, draws: int = DRAWS, seed: int = 0) -> list[Array]:
-    """Stratified bootstrap: the seeds of each task drawn anew with replacement, M arrays [S_m] -> M arrays [draws, S_m]."""
+    """Stratified bootstrap: the seeds of each task drawn anew with replacement.
+
+    M arrays [S_m] -> M arrays [draws, S_m].
+    """
     rng = np.random.default_rng(seed)
     arrays = [np.asarray(runs, np.float64) for runs in strata]
     return [runs[rng.integers(len(runs), size=(draws, len(runs)))] for runs in arrays]
@@ -100,8 +103,7 @@ def aggregates(
         raise ValueError("scores are one array [S_m] a task, each with a run or more")
     drawn = resample(arrays, draws, seed)
     return {
-        name: Estimate(float(f(arrays)), *percentiles(f(drawn), confidence))
-        for name, f in AGGREGATES.items()
+        name: Estimate(float(f(arrays)), *percentiles(f(drawn), confidence)) for name, f in AGGREGATES.items()
     }
 
 
@@ -144,8 +146,9 @@ def probability_of_improvement(
 def permutation_test(x: Strata, y: Strata, draws: int = DRAWS, seed: int = 0) -> float:
     """Two-sided p of no difference between M arrays [m] and M arrays [n], by relabelling the runs within each task.
 
-    The statistic is |P(X > Y) − ½|, as in `probability_of_improvement` (van Elteren's, unweighted). With one task and few runs, p
-    comes near the exact Mann–Whitney p; it is never below 1 / (draws + 1), and is 1 where both hold the same values.
+    The statistic is |P(X > Y) − ½|, as in `probability_of_improvement` (van Elteren's, unweighted). With one task
+    and few runs, p comes near the exact Mann–Whitney p; it is never below 1 / (draws + 1), and is 1 where both hold
+    the same values.
     """
     rng = np.random.default_rng(seed)
     value, drawn = 0.0, np.zeros(draws)
@@ -185,8 +188,8 @@ class Ranks(NamedTuple):
 def friedman_nemenyi(scores: ArrayLike, alpha: float = 0.05) -> Ranks:
     """Friedman's test of k rules over N tasks [N, k] of scores, higher better, and Nemenyi's critical difference.
 
-    χ² = 12 N / (k (k+1)) (Σ_j R_j² − k (k+1)² / 4), corrected for ties; CD = q_α √(k (k+1) / (6 N)), q_α the quantile of the
-    studentised range of k and ∞ over √2.
+    χ² = 12 N / (k (k+1)) (Σ_j R_j² − k (k+1)² / 4), corrected for ties; CD = q_α √(k (k+1) / (6 N)), q_α the
+    quantile of the studentised range of k and ∞ over √2.
     """
     from scipy.stats import chi2, studentized_range
 
@@ -197,7 +200,9 @@ def friedman_nemenyi(scores: ArrayLike, alpha: float = 0.05) -> Ranks:
     ranks = _ranks(-scores)
     mean_ranks = ranks.mean(0)
     ties = sum(
-        float((counts**3 - counts).sum()) for row in scores for _, counts in [np.unique(row, return_counts=True)]
+        float((counts**3 - counts).sum())
+        for row in scores
+        for _, counts in [np.unique(row, return_counts=True)]
     )
     correction = 1 - ties / (N * k * (k**2 - 1))
     spread = 12 * N / (k * (k + 1)) * float((mean_ranks**2).sum() - k * (k + 1) ** 2 / 4)

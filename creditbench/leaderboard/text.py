@@ -15,13 +15,17 @@ MISSING = "–"
 SIGNS = {True: "held", False: "did not hold", None: "not measured"}
 
 NOTES = (
-    "Scores are normalised: 0 is the trivial predictor, 1 is solved; a seed that diverged counts as 0. IQM is the mean of the middle half of "
+    "Scores are normalised: 0 is the trivial predictor, 1 is solved; a seed that diverged counts as "
+    "0. IQM is the mean of the middle half of "
     "all runs (task × seed). Intervals are 95 %, from a bootstrap of seeds within tasks (Agarwal et al. 2021).",
-    f"P(> {REFERENCE}) is the probability that a run of the rule beats one of {REFERENCE} on the same task, Mann–Whitney's U / mn, mean over tasks; "
+    f"P(> {REFERENCE}) is the probability that a run of the rule beats one of {REFERENCE} on the "
+    f"same task, Mann–Whitney's U / mn, mean over tasks; "
     "▲ and ▼ mark an interval that leaves ½ out.",
-    "Costs are geometric means over tasks of medians over seeds: × forward and × bptt are the time of a training step over that of the "
+    "Costs are geometric means over tasks of medians over seeds: × forward and × bptt are the time "
+    "of a training step over that of the "
     "cell's forward pass and of bptt's step, in paired blocks; kB is what an update needs beyond weights and data.",
-    f"A rank takes every task and {SEEDS} seeds or more; q marks fewer seeds with the preset quick. Ranks count within one backend and device.",
+    f"A rank takes every task and {SEEDS} seeds or more; q marks fewer seeds with the preset quick. "
+    f"Ranks count within one backend and device.",
 )
 
 
@@ -40,6 +44,7 @@ def mark(found: Estimate | None) -> str:
 
 
 def number(value: float | None, form: str = ".3g") -> str:
+    """A number, or the mark of a missing one where it is None or not finite."""
     return MISSING if value is None or not math.isfinite(value) else format(value, form)
 
 
@@ -68,7 +73,10 @@ def ranking(board: Board) -> list[tuple[str, ...]]:
                 row.backend,
                 row.device,
                 interval(scores.get("iqm")),
-                *(number(scores[n].value if n in scores else None, ".2f") for n in ("median", "mean", "optimality_gap")),
+                *(
+                    number(scores[n].value if n in scores else None, ".2f")
+                    for n in ("median", "mean", "optimality_gap")
+                ),
                 improvement,
                 f"{solved(row)} of {len(board.tasks)}",
                 number(row.cost("ratio_forward")),
@@ -117,7 +125,9 @@ def tasks_markdown(board: Board) -> str:
         return "; ".join([text, *notes, *(["stale"] if found.stale else [])])
 
     head = ("rule", "backend", *board.tasks)
-    rows = [(row.rule, " ".join(row.key[1:]), *(cell(row, task) for task in board.tasks)) for row in board.rows]
+    rows = [
+        (row.rule, " ".join(row.key[1:]), *(cell(row, task) for task in board.tasks)) for row in board.rows
+    ]
     return _table(head, rows, ("rule", "backend"))
 
 
@@ -158,9 +168,11 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
     for cost in COSTS:
         lines = []
         for key, rows in board.groups.items():
-            tau, rho = board.profile(rows, cost)
+            _, rho = board.profile(rows, cost)
             shares = [
-                f"{row.rule} {own[0]:.2f}, {own[-1]:.2f}" for row, own in zip(rows, rho, strict=True) if own[-1] > 0
+                f"{row.rule} {own[0]:.2f}, {own[-1]:.2f}"
+                for row, own in zip(rows, rho, strict=True)
+                if own[-1] > 0
             ]
             lines.append(f"- {' '.join(key)}: {'; '.join(shares) or 'no rule reaches a target'}")
         parts += [
@@ -170,29 +182,39 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
         ]
     if results.scaling:
         fits = {(p.learner, p.backend, p.axis, p.quantity): p for p in results.scaling}
-        rows = [
-            (*key, f"{p.exponent:.2f} [{p.low:.2f}, {p.high:.2f}]", number(p.claimed), {True: "yes", False: "NO"}.get(p.held, MISSING))  # type: ignore[arg-type]  # fmt: skip
+        exponents = [
+            (*key, f"{p.exponent:.2f} [{p.low:.2f}, {p.high:.2f}]", number(p.claimed), SIGNS[p.held])
             for key, p in fits.items()
         ]
-        head = ("rule", "backend", "in", "quantity", "exponent", "claimed", "held")
-        parts += ["## Scaling\n", _table(head, rows, head[:4])]
+        names = ("rule", "backend", "in", "quantity", "exponent", "claimed", "outcome")
+        parts += ["## Scaling\n", _table(names, exponents, names[:4])]
     if results.gradients:
-        rows = [
-            (
-                g.learner, g.backend, g.task, f"{g.point:g}",
-                *(f"{v:.3g} [{lo:.3g}, {hi:.3g}]" for v, lo, hi in (
-                    (g.cosine, g.cosine_low, g.cosine_high), (g.bias, g.bias_low, g.bias_high),
-                    (g.variance, g.variance_low, g.variance_high))),
-                MISSING if g.draws_to_cosine is None else str(g.draws_to_cosine),
-            )  # fmt: skip
-            for g in results.gradients
-        ]
-        head = ("rule", "backend", "task", "point of a bptt run", "cosine", "bias", "variance", "draws to cosine 0.9")
-        parts += ["## Quality of gradients\n", _table(head, rows, head[:3])]
+        quality = []
+        for g in results.gradients:
+            place = (g.learner, g.backend, g.task, f"{g.point:g}")
+            figures = (
+                Estimate(g.cosine, g.cosine_low, g.cosine_high),
+                Estimate(g.bias, g.bias_low, g.bias_high),
+                Estimate(g.variance, g.variance_low, g.variance_high),
+            )
+            reached = "never" if g.draws_to_cosine is None else str(g.draws_to_cosine)
+            quality.append((*place, *(interval(figure, ".3g") for figure in figures), reached))
+        head = (
+            "rule",
+            "backend",
+            "task",
+            "part of a bptt run",
+            *("cosine", "bias", "variance", "draws to cosine 0.9"),
+        )
+        parts += ["## Quality of gradients\n", _table(head, quality, head[:3])]
     parts.append("## Rules\n")
     for learner, about in sorted(results.learners.items()):
         lines = [f"- {c.name}: {c.claimed}: {SIGNS[c.held]} ({c.detail})" for c in claims(results, learner)]
-        parts += [f"### {learner}: {about['name']}\n", f"{about['family']}; {about['paper']}\n", "\n".join(lines) + "\n"]
+        parts += [
+            f"### {learner}: {about['name']}\n",
+            f"{about['family']}; {about['paper']}\n",
+            "\n".join(lines) + "\n",
+        ]
     parts += ["## Hardware\n", hardware(board), "## Commands\n", "```sh"]
     parts += [cell.command for row in board.rows for cell in row.cells.values()]
     return "\n".join([*parts, "```\n"])
@@ -236,7 +258,8 @@ def readme(board: Board, target: Path, folders: Sequence[Path]) -> str:
             f"Made by `{again('table', folders, '--compact', target.as_posix())}`; "
             f"as a page: `{again('leaderboard', here, '--output', 'DIR')}`.\n",
             "| file | rows | |\n| --- | ---: | --- |\n" + "\n".join(files) + "\n",
-            "`environments.json`: what the trials ran on; `manifest.json`: the rows that each file must hold, and the metadata of rules and tasks.\n",
+            "`environments.json`: what the trials ran on; `manifest.json`: the rows that each file must "
+            "hold, and the metadata of rules and tasks.\n",
             "## Ranking\n",
             f"`{again('table', here, '--format', 'ranking')}`\n",
             ranking_markdown(board),

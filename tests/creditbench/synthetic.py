@@ -14,7 +14,12 @@ from creditbench.store import GradientQuality, Results, ScalingPoint
 from creditbench.trial import Trial
 
 FAMILIES = ("reverse mode", "forward mode", "perturbation", "eligibility traces", "local")
-CPU = {"cpu": "An imagined processor", "cores": 2, "packages": {"jax": "0.0.1", "torch": "0.0.2"}, "commit": "0" * 40}
+CPU = {
+    "cpu": "An imagined processor",
+    "cores": 2,
+    "packages": {"jax": "0.0.1", "torch": "0.0.2"},
+    "commit": "0" * 40,
+}
 
 
 def names(rules: int, tasks: int) -> tuple[list[str], list[str]]:
@@ -41,9 +46,9 @@ def make(
 ) -> Results:
     """Results of imagined rules, some of which are better than others, on imagined tasks.
 
-    `source` is a file that stands for the source of every rule and task. Times are drawn anew with `noise`, as two runs of
-    one commit would; scores are those of the seed, unless `redraw`. `slower` multiplies a trial's times, `worse`
-    is taken from its score.
+    `source` is a file that stands for the source of every rule and task. Times are drawn anew with `noise`, as two
+    runs of one commit would; scores are those of the seed, unless `redraw`. `slower` multiplies a trial's times,
+    `worse` is taken from its score.
     """
     sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
     learners, problems = names(rules, tasks)
@@ -83,7 +88,9 @@ def make(
                 own = np.random.default_rng([i, j, b, noise, 1])
                 ratio = (3 + 0.5 * i) * np.exp(jitter * own.normal())
                 for seed in range(seeds):
-                    trial = _trial(source, sha256, learner, task, backend, seed, preset, about[task]["protocol"])
+                    trial = _trial(
+                        source, sha256, learner, task, backend, seed, preset, about[task]["protocol"]
+                    )
                     rng = np.random.default_rng([i, j, b, seed, *([noise] if redraw else [])])
                     good = 0.95 - 0.8 * i / rules - 0.05 * (j % 3) + 0.04 * rng.normal() - worse(trial)
                     factor = slower(trial)
@@ -96,12 +103,16 @@ def make(
             for backend in backends:
                 scaling += _scaling(learner, backend, i)
                 gradients += [
-                    _gradient(learner, backend, task, point, i) for task in problems[:3] for point in (0.0, 1.0)
+                    _gradient(learner, backend, task, point, i)
+                    for task in problems[:3]
+                    for point in (0.0, 1.0)
                 ]
     return Results(tuple(records), tuple(scaling), tuple(gradients), metadata, about)
 
 
-def _trial(source: Path, sha256: str, learner: str, task: str, backend: str, seed: int, preset: str, protocol: str) -> Trial:
+def _trial(
+    source: Path, sha256: str, learner: str, task: str, backend: str, seed: int, preset: str, protocol: str
+) -> Trial:
     values: dict[str, Any] = dict(
         task=task,
         task_version=1,

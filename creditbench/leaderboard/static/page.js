@@ -208,7 +208,11 @@ function pareto(shown, place, name, field, cost) {
     shown.has(i) && row.iqm && row[field] !== null
       ? [{ ...about(i), [field]: row[field], score: row.iqm[0], low: row.iqm[1], high: row.iqm[2], front: row.front[cost] ? "yes" : "no", group: `${row.backend} ${row.device}` }]
       : []);
-  return chart(place, name, values);
+  return chart(place, name, values, null, (specification) => {
+    // Vega warns of layers that have nothing to draw.
+    if (values.some((value) => value.front === "yes")) return;
+    specification.layer = specification.layer.filter((layer) => !layer.name?.startsWith("front"));
+  });
 }
 
 function profile(shown) {
