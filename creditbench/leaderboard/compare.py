@@ -4,7 +4,7 @@
   Holm-corrected over rules. For a rule that differs, its tasks are named with p values of their own, uncorrected.
 - *Time*: log(B / A) of `ratio_forward`, which is itself taken from paired blocks, seed by seed; seeds that share one
   measurement count once. Where either side lacks it, `steps_per_second`, on the same processor only. The mean of a rule
-  and backend has a t interval whose spread is pooled over all of them, Holm-corrected; a change counts from `TOLERANCE` on.
+  and backend has a t interval, its spread pooled over all of them, Holm-corrected. A change counts from `TOLERANCE`.
 - *Bytes and FLOPs* are counted, not sampled: any change beyond `EXACT` is told, in the median over tasks.
 """
 
