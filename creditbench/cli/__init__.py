@@ -24,6 +24,7 @@ from creditbench.cli import (
     run,
     scale,
     table,
+    tune,
 )
 from creditbench.errors import UsageError
 
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.add_typer(listing.app, name="list")
 app.command("run")(run.run)
 app.command("table")(table.table)
+app.command("tune")(tune.tune)
 app.command("compare")(compare.compare)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("export")(export.export)

@@ -288,7 +288,7 @@ def test_claims_are_held_against_what_was_measured(results):
     } == {None}
 
 
-def test_the_command_beside_a_number_names_its_very_trials(tmp_path):
+def test_the_command_beside_a_number_names_its_very_trials(tmp_path, capsys):
     """What the command asks for is resolved to the same trials, and so finds their records."""
     import shlex
 
@@ -316,8 +316,12 @@ def test_the_command_beside_a_number_names_its_very_trials(tmp_path):
         store = Store(tmp_path)
         for one in records:
             store.put(one)
-        # Everything is done already: nothing is run, whatever the command asks for besides.
+        # Everything is done already, so that nothing is run.
         assert main([*words[1:], "--results", str(tmp_path), "--json"]) == 0
+        found = {row["trial"] for row in json.loads(capsys.readouterr().out)}
+        assert found == {one.trial.id for one in records}
+        assert len(list(store.records.iterdir())) == len(found)
+        shutil.rmtree(store.records)
 
 
 # -- text and page -----------------------------------------------------------------------------------------
