@@ -242,8 +242,11 @@ def command(records: Sequence[Record]) -> str:
     trial = records[0].trial
     rule = trial.rule if trial.learner_path is None else trial.learner_path + trial.rule[len(trial.learner) :]
     words = ["creditbench", "run", "--task", trial.task_path or trial.task, "--learner", rule]
-    words += ["--backend", trial.backend, "--device", trial.device, "--preset", trial.preset]
-    words += ["--budget", str(trial.budget_steps), "--evaluations", str(trial.evaluations)]
+    words += ["--backend", trial.backend, "--device", trial.device]
+    # A budget of one's own is no preset's.
+    own = trial.preset == "custom"
+    words += ["--budget", str(trial.budget_steps)] if own else ["--preset", trial.preset]
+    words += ["--evaluations", str(trial.evaluations)]
     words += ["--hidden", str(trial.hidden), "--batch", str(trial.batch), "--alpha", repr(trial.alpha)]
     if trial.protocol == "stream":
         words += ["--segment", str(trial.segment)]

@@ -308,7 +308,8 @@ def test_the_command_beside_a_number_names_its_very_trials(tmp_path, capsys):
         threads=2,
     )
     families = {}
-    for trial in make_grid(options).trials:
+    custom = dataclasses.replace(options, tasks=("mackey_glass",), budget=40, evaluations=2, segment=4)
+    for trial in (*make_grid(options).trials, *make_grid(custom).trials):
         families.setdefault(trial.family, []).append(record(trial))
     for records in families.values():
         words = shlex.split(command(records))
