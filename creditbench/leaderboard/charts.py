@@ -50,7 +50,7 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         return found
 
     def curve(x: str, title: str) -> dict[str, Any]:
-        at = alt.X(f"{x}:Q", title=title)
+        at = alt.X(f"{x}:Q", title=title).scale(nice=False)
         tooltip = [*who, alt.Tooltip(f"{x}:Q", format=",.4~g"), alt.Tooltip("median:Q", format=".4~g"),
                    alt.Tooltip("low:Q", format=".4~g"), alt.Tooltip("high:Q", format=".4~g")]  # fmt: skip
         y = alt.Y("median:Q", title="metric on validation").scale(zero=False, domain={"expr": "domain"})

@@ -232,14 +232,20 @@ def _curves(board: Board, task: str) -> dict[str, Any]:
             ]
         )
     middle = plain.fmean(trivial) if trivial else None
-    domain = [min(low), max(low)] if low else [0.0, 1.0]
-    if middle is not None and first is not None:
-        # Untrained weights may start far off; what matters is the way from trivial on.
-        spread = abs(middle - (domain[0] if first.metric_direction == "min" else domain[1]))
+    domain = [0.0, 1.0]
+    if low and first is not None:
+        # Untrained weights may start far off; what matters is where the lines end, and trivial.
+        ends = [middle] * (middle is not None) + [
+            value for line in lines for value in (line[4][-1], line[5][-1])
+        ]
+        known = [*low, *ends]
+        margin = 0.3 * (max(ends) - min(ends)) or 0.05 * abs(ends[0]) or 1.0
         if first.metric_direction == "min":
-            domain[1] = max(middle, min(domain[1], middle + 0.3 * spread))
+            domain = [min(known), min(max(known), max(ends) + margin)]
         else:
-            domain[0] = min(middle, max(domain[0], middle - 0.3 * spread))
+            domain = [max(min(known), min(ends) - margin), max(known)]
+        if domain[0] == domain[1]:
+            domain = [domain[0] - margin, domain[1] + margin]
     return {
         "metric": first.metric if first else "",
         "direction": first.metric_direction if first else "min",

@@ -361,6 +361,26 @@ def test_the_page_is_whole_and_asks_for_nothing(board, tmp_path):
     assert "default-src 'none'" in found
 
 
+@pytest.mark.parametrize("direction", ["min", "max"])
+@pytest.mark.parametrize("shift", [0.0, 3.0, -3.0])
+def test_where_the_curves_end_and_trivial_are_within_the_axis(source, direction, shift):
+    """However good or bad the rules are: all better than trivial, or all worse."""
+    from creditbench.leaderboard.page import _curves
+
+    def moved(record):
+        points = tuple(p.model_copy(update={"validation": p.validation + shift}) for p in record.curve)
+        return record.model_copy(update={"curve": points, "metric_direction": direction})
+
+    made = make(source, tasks=1, measured=False)
+    found = _curves(
+        make_board(dataclasses.replace(made, records=tuple(map(moved, made.records))), 100), "task_00"
+    )
+    low, high = found["domain"]
+    assert low < high and low <= found["trivial"] <= high
+    for *_, worst, best in found["lines"]:
+        assert low <= worst[-1] <= best[-1] <= high
+
+
 def test_a_rule_cannot_write_into_the_page(results, tmp_path):
     attack = "</script><script>alert(1)</script>\"'{{data}}"
     about = {k: dict(v) | {"name": attack, "paper": f"doi:{attack}"} for k, v in results.learners.items()}
