@@ -5,6 +5,7 @@
 - *Time*: log(B / A) of `ratio_forward`, which is itself taken from paired blocks, seed by seed; seeds that share one
   measurement count once. Where either side lacks it, `steps_per_second`, on the same processor only. The mean of a rule
   and backend has a t interval, its spread pooled over all of them, Holm-corrected. A change counts from `TOLERANCE`.
+  On one processor `steps_per_second`, taken at another time, must have gone the same way by half of that at least.
 - *Bytes and FLOPs* are counted, not sampled: any change beyond `EXACT` is told, in the median over tasks.
 """
 
@@ -194,6 +195,12 @@ def _times(
                 logs = [sign * math.log(y / x) for x, y in sorted(pairs)]
                 units.setdefault(place[:3], []).extend(logs)
                 break
+    trained: dict[Key, list[float]] = {}
+    for place in common:
+        pairs = _pairs(before[place], after[place], "steps_per_second")
+        trained.setdefault(place[:3], []).extend(-math.log(y / x) for x, y in sorted(pairs))
+    speeds = {key: plain.fmean(logs) for key, logs in trained.items() if logs}
+    drift = plain.median(speeds.values()) if speeds else 0.0
     changes: list[Change] = []
     compared: dict[str, int] = {}
     notes = []
@@ -212,6 +219,15 @@ def _times(
             change = math.expm1(fit["value"])
             if p > alpha or abs(fit["value"]) < math.log1p(tolerance):
                 continue
+            if quantity == "ratio_forward" and key in speeds:
+                # Training itself is a second measurement, at another time: as it is, or less what all rules share.
+                sign = math.copysign(1.0, change)
+                if max(sign * speeds[key], sign * (speeds[key] - drift)) < math.log1p(tolerance) / 2:
+                    notes.append(
+                        f"ratio_forward of {key[0]} {key[1]} changed by {change:+.0%}, and its steps a second did not "
+                        "go along: measure again on a quieter machine"
+                    )
+                    continue
             values = []
             for cells in (before, after):
                 own = [v for place in common if place[:3] == key for v in cells[place].values(quantity)]

@@ -94,7 +94,7 @@ def make(
                     rng = np.random.default_rng([i, j, b, seed, *([noise] if redraw else [])])
                     good = 0.95 - 0.8 * i / rules - 0.05 * (j % 3) + 0.04 * rng.normal() - worse(trial)
                     factor = slower(trial)
-                    times = ratio * factor * np.exp(jitter * own.normal())
+                    times = (3 + 0.5 * i) * factor * np.exp(jitter * own.normal())
                     records.append(_record(trial, good, times, ratio * factor, status(trial), points, i, rng))
     scaling: list[ScalingPoint] = []
     gradients: list[GradientQuality] = []

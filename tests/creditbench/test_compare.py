@@ -41,6 +41,23 @@ def test_two_runs_of_one_commit_differ_in_nothing_ten_times_of_ten(source, befor
         }  # fmt: skip
 
 
+def test_a_busy_machine_makes_no_rule_faster_or_slower_ten_times_of_ten(source):
+    """Times that are half as long again or half as short by chance."""
+    runs = [make(source, measured=False, noise=n, jitter=0.4) for n in range(11)]
+    assert [compare(a, b).changes for a, b in itertools.pairwise(runs)] == [()] * 10
+
+
+def test_a_ratio_that_training_does_not_confirm_is_a_note(source, before):
+    records = [
+        r.model_copy(update={"ratio_forward": 2 * r.ratio_forward}) if r.trial.learner == "rule_01" else r
+        for r in make(source, measured=False, noise=1).records
+    ]
+    comparison = compare(before, dataclasses.replace(before, records=tuple(records)))
+    assert comparison.changes == ()
+    assert "ratio_forward of rule_01 jax changed by +" in comparison.notes[0]
+    assert len(comparison.notes) == 2
+
+
 @pytest.mark.statistical
 def test_scores_that_are_drawn_anew_differ_no_more_often_than_allowed(source):
     """As of two machines whose rounding tells runs apart: at most 5 % of comparisons, here one of 20 and two more."""

@@ -385,7 +385,8 @@ def test_a_rule_cannot_write_into_the_page(results, tmp_path):
     attack = "</script><script>alert(1)</script>\"'{{data}}"
     about = {k: dict(v) | {"name": attack, "paper": f"doi:{attack}"} for k, v in results.learners.items()}
     records = tuple(
-        r.model_copy(update={"learner_source": attack, "status_detail": attack}) for r in results.records
+        r.model_copy(update={"learner_source": attack, "metric": attack, "status_detail": attack})
+        for r in results.records
     )
     found = page(make_board(dataclasses.replace(results, learners=about, records=records), 100), [tmp_path])
     assert "alert(1)</script>" not in found
