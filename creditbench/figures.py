@@ -178,7 +178,16 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
     figure.supxlabel(_SIZES[axis], fontsize=8)
     used = {p["backend"] for p in points}
     marks = [
-        Line2D([], [], color=c, marker=m, markersize=3, linewidth=1, label=f"{b}, fitted exponent")
+        Line2D(
+            [],
+            [],
+            color=c,
+            marker=m,
+            markersize=3 if b == "jax" else 5,
+            markerfacecolor=c if b == "jax" else "none",
+            linewidth=1,
+            label=f"{b}, fitted exponent",
+        )
         for b, (c, m) in _BACKENDS.items()
         if b in used
     ]

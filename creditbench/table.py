@@ -263,8 +263,10 @@ def print_rich(records: Sequence[Record], console: Any) -> None:
         texts = {column: [row[i] for row in section.rows] for i, column in enumerate(section.columns)}
 
         def width(column: str, texts: dict[str, list[str]] = texts) -> int:
-            # Cells may be broken between words, never within a number.
-            return 3 + max(len(word) for text in [column, *texts[column]] for word in text.split())
+            # A status may be broken between words; rich breaks others wherever it likes.
+            cells = [column, *texts[column]]
+            words = [word for cell in cells for word in cell.split()] if column == "status" else cells
+            return 3 + max(map(len, words))
 
         for column in _DISPENSABLE:
             if column in texts and sum(map(width, texts)) + 1 > console.width:

@@ -40,7 +40,7 @@ def scale(
 ) -> None:
     """Sweep the steps T, the hidden units n or the sequences B; fit exponents of cost; hold them against the claims.
 
-    Exits 1 where a cost grows faster than its rule claims.
+    Exits 1 where algorithm bytes or FLOPs grow faster than their rule claims; times are shown alone.
 
     \b
     Examples:

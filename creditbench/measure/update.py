@@ -20,8 +20,8 @@ from creditbench.optimizers import SGD
 
 #: Steps between updates of the reference `bptt` on a stream.
 STREAM_STEPS = 50
-#: What the plain forward pass is: its outputs [T, B, O] are all that it keeps.
-FORWARD_CLAIMS = Claims(forward_only=True, memory_in_T="O(T)", time="O(n²)", memory="O(T B)")
+#: What the plain forward pass is: it keeps its state and its outputs [T, B, O].
+FORWARD_CLAIMS = Claims(forward_only=True, memory_in_T="O(T)", time="O(n²)", memory="O(n B + T B)")
 
 
 @dataclass(frozen=True, kw_only=True)

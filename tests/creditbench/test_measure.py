@@ -176,6 +176,13 @@ def test_backends_agree_on_the_memory_of_bptt():
         assert min(jax, torch) > 2 * 4 * T * B * n
 
 
+def test_one_sequence_takes_half_of_two():
+    """Under JAX an axis of length 1 must not bring copies with it."""
+    ops = make_ops("jax")
+    one, two = (memory.algorithm_bytes(ops, update("bptt", hidden=64, steps=640, batch=B)) for B in (1, 2))
+    assert one < 0.55 * two
+
+
 def test_a_rule_that_stores_its_activity_loses_its_claim(ops):
     subject = Update(learner=Hoarder(), cell=Cell(3, 64, 2), steps=128)
     found = exponent(ops, subject)
@@ -198,6 +205,7 @@ def test_live_tensors_are_counted_once_and_given_up_when_freed():
     assert memory._torch_bytes(f, (x,)) == 2 * 4000
     assert memory._torch_bytes(lambda x: x.add(0.0).mul_(2.0), (x,)) == 4000
     assert memory._torch_bytes(lambda x: x, (x,)) == 4000  # carried on unchanged
+    assert memory._torch_bytes(lambda x: x.view(10, 100) * 2.0, (x,)) == 4000  # a view of what was there
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
