@@ -19,7 +19,7 @@ from creditbench.leaderboard import statistics, text
 from creditbench.leaderboard.board import claims, command, make_board
 from creditbench.leaderboard.page import page
 from creditbench.record import SCHEMA_VERSION
-from creditbench.store import Store, load, write_tables
+from creditbench.store import Results, Store, load, write_tables
 from tests.creditbench.synthetic import make
 
 DRAWS = 300
@@ -323,6 +323,36 @@ def test_the_command_beside_a_number_names_its_very_trials(tmp_path, capsys):
         assert found == {one.trial.id for one in records}
         assert len(list(store.records.iterdir())) == len(found)
         shutil.rmtree(store.records)
+
+
+def test_a_run_takes_the_rows_of_a_version_and_runs_the_rest(tmp_path, capsys):
+    from creditbench.grid import Options, make_grid
+    from tests.creditbench.test_table import record
+
+    options = Options(
+        tasks=("mackey_glass",), learners=("bptt",), backends=("torch",), preset="smoke", hidden=4
+    )
+    (trial,) = make_grid(options).trials
+    known = record(trial, test_score=0.125, status_detail="of a version")
+    write_tables(Results((known,)), tmp_path / "v", "")
+    arguments = [
+        "run",
+        "--task",
+        "mackey_glass",
+        "--learner",
+        "bptt",
+        "--backend",
+        "torch",
+        "--preset",
+        "smoke",
+    ]
+    arguments += ["--hidden", "4", "--seeds", "2", "--executor", "inline", "--no-measure", "--json"]
+    assert main([*arguments, "--reuse", str(tmp_path / "v"), "--results", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr()
+    rows = {row["seed"]: row for row in json.loads(shown.out)}
+    assert "1 of 2 trials taken from" in shown.err
+    assert rows[0]["test_score"] == 0.125 and rows[0]["status_detail"] == "of a version"
+    assert rows[1]["status"] == "ok" and rows[1]["status_detail"] == ""
 
 
 # -- text and page -----------------------------------------------------------------------------------------
