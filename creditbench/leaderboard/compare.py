@@ -221,8 +221,8 @@ def _times(
                 continue
             if quantity == "ratio_forward" and key in speeds:
                 # Training itself is a second measurement, at another time: as it is, or less what all rules share.
-                sign = math.copysign(1.0, change)
-                if max(sign * speeds[key], sign * (speeds[key] - drift)) < math.log1p(tolerance) / 2:
+                way = math.copysign(1.0, change)
+                if max(way * speeds[key], way * (speeds[key] - drift)) < math.log1p(tolerance) / 2:
                     notes.append(
                         f"ratio_forward of {key[0]} {key[1]} changed by {change:+.0%}, and its steps a second did not "
                         "go along: measure again on a quieter machine"

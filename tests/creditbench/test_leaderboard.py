@@ -210,6 +210,27 @@ def test_records_of_runs_are_compacted_beside_a_version(results, source, tmp_pat
     assert "--compact" in shown and "| `trials.csv` | 200 |" in shown
 
 
+def test_what_a_users_file_says_of_itself_is_read_and_not_run(tmp_path):
+    from creditbench.store import _describe
+    from tests.creditbench.test_table import record, trials
+
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "raise SystemExit('it was run')\n"
+        "class Mine(Learner):\n"
+        "    id = 'mine'\n    name = 'My rule'\n    paper: ClassVar[str] = 'I 2030, doi:10.0/1'\n    family = 'mine'\n"
+        "    claims = Claims(online=True, time='O(n)')\n    sigma: float = open('no such file')\n"
+    )
+    (trial,) = trials("bptt")
+    learners, tasks = _describe(
+        [record(trial.model_copy(update={"learner": "mine", "learner_path": str(path)})), record(trial)]
+    )
+    assert learners["mine"]["name"] == "My rule" and learners["mine"]["paper"] == "I 2030, doi:10.0/1"
+    assert learners["mine"]["claims"]["online"] is True and learners["mine"]["claims"]["time"] == "O(n)"
+    assert learners["bptt"]["name"] == "Backpropagation through time"
+    assert tasks["mackey_glass"]["metric_direction"] == "min"
+
+
 def test_an_empty_folder_is_refused(tmp_path, capsys):
     assert main(["leaderboard", "--results", str(tmp_path), "--output", str(tmp_path / "x")]) == 2
     assert "no records in" in capsys.readouterr().err
