@@ -379,7 +379,8 @@ def write_tables(results: Results, directory: Path, readme: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         for name, rows in tables.items():
             if rows:
-                _replace(directory / name, _as_csv(rows).encode())
+                exact = _EXACT if name == "trials.csv" else frozenset()
+                _replace(directory / name, _as_csv(rows, exact).encode())
             else:
                 (directory / name).unlink(missing_ok=True)
         parquet = io.BytesIO()
@@ -462,8 +463,8 @@ def _replace(path: Path, content: bytes) -> None:
 _EXACT = frozenset(Trial.model_fields)
 
 
-def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as text; a float has nine significant digits, where a trial's id is taken of it, all."""
+def _as_csv(rows: Sequence[Mapping[str, Any]], exact: frozenset[str]) -> str:
+    """Rows as text; a float has nine significant digits, in the columns `exact` all."""
 
     def cell(name: str, value: Any) -> str:
         if value is None:
@@ -471,7 +472,7 @@ def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
         if isinstance(value, bool):
             return str(value).lower()
         if isinstance(value, float):
-            return repr(value) if name in _EXACT else format(value, ".9g")
+            return repr(value) if name in exact else format(value, ".9g")
         return str(value)
 
     text = io.StringIO()

@@ -474,7 +474,7 @@ def _rule(board: Board, learner: str) -> str:
 
 
 def _sign(held: bool | None) -> str:
-    return {True: "✓ held", False: "<strong>✗ did not hold</strong>", None: "not measured here"}[held]
+    return {True: "✓ held", False: "<strong>✗ did not hold</strong>", None: "not settled here"}[held]
 
 
 def _paper(paper: str) -> str:

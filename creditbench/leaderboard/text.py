@@ -12,7 +12,7 @@ from creditbench.leaderboard.statistics import Estimate
 from creditbench.table import latex_table
 
 MISSING = "–"
-SIGNS = {True: "held", False: "did not hold", None: "not measured"}
+SIGNS = {True: "held", False: "did not hold", None: "not settled"}
 
 NOTES = (
     "Scores are normalised: 0 is the trivial predictor, 1 is solved; a seed that diverged counts as "
