@@ -4,11 +4,13 @@
 PYTHON ?= python3
 CONFIG ?= benchmarks/quick.toml
 ARGS ?=
+VERSION ?= v0.1
 
+RUN = results/run-$(VERSION)
 BIN = .venv/bin
 INSTALLED = .venv/installed
 
-.PHONY: help install run test lint bench clean
+.PHONY: help install run results test lint bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -25,6 +27,24 @@ $(INSTALLED): pyproject.toml
 
 run: $(INSTALLED) ## the quick benchmark, resumable; CONFIG=FILE.toml for another
 	$(BIN)/creditbench run --config $(CONFIG) $(ARGS)
+
+results: $(INSTALLED) ## the tables of a version, its figures and the leaderboard's page, resumable; VERSION=v0.2 for another
+	$(BIN)/creditbench run --config benchmarks/results.toml --results $(RUN) $(ARGS) || test $$? -eq 1
+	$(MAKE) --no-print-directory $(RUN)/scaling/points.csv $(RUN)/gradients/gradients.json
+	$(BIN)/creditbench table --results $(RUN) --compact results/$(VERSION)
+	for name in curves pareto profiles scaling gradients; do \
+	  $(BIN)/creditbench figure $$name --results results/$(VERSION) --output results/$(VERSION)/$$name.png || exit; done
+	$(BIN)/creditbench leaderboard --results results/$(VERSION) --output results/leaderboard
+
+# A trial that failed is a result: it is recorded, and what comes after is made of the others. So is a claim that did not hold.
+LEARNERS = $(BIN)/creditbench list learners --json | $(BIN)/python -c \
+  'import json, sys; print(",".join(learner["id"] for learner in json.load(sys.stdin)))'
+
+$(RUN)/scaling/points.csv: | $(INSTALLED)
+	$(BIN)/creditbench scale --learner $$($(LEARNERS)) --axis T,n --output $(@D) || test $$? -eq 1
+
+$(RUN)/gradients/gradients.json: | $(INSTALLED)
+	$(BIN)/creditbench gradients --learner $$($(LEARNERS)) --task mackey_glass,copy_memory --output $(@D)
 
 test: $(INSTALLED) ## the tests; ARGS="-k anp" for some
 	$(BIN)/python -m pytest -n auto $(ARGS)

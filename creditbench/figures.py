@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from creditbench.errors import UsageError
 from creditbench.record import Record
-from creditbench.store import stale
+from creditbench.store import Results, stale
+
+if TYPE_CHECKING:
+    from creditbench.leaderboard.board import Board
 
 _LINES: dict[str, Any] = {"jax": "-", "torch": ":"}
 
@@ -34,7 +38,7 @@ def curves(records: Sequence[Record], output: Path) -> None:
     figure, axes = plt.subplots(
         lines, columns, figsize=(4.2 * columns, 2.7 * lines + 0.5), squeeze=False, layout="constrained"
     )
-    colours = dict(zip(rules, matplotlib.color_sequences["tab10"], strict=False))
+    colours = _colours(rules)
     for ax, task in zip(axes.flat, tasks, strict=False):
         own = [record for record in fresh if record.trial.task == task]
         for rule in rules:
@@ -64,6 +68,14 @@ def curves(records: Sequence[Record], output: Path) -> None:
     )
     figure.savefig(output, dpi=110)
     plt.close(figure)
+
+
+def _colours(rules: Sequence[str]) -> dict[str, Any]:
+    """A colour a rule; with more than twenty rules they come again."""
+    import matplotlib
+
+    known = matplotlib.color_sequences["tab10" if len(rules) <= 10 else "tab20"]
+    return {rule: known[i % len(known)] for i, rule in enumerate(rules)}
 
 
 def _band(seeds: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -283,4 +295,159 @@ def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
     plt.close(figure)
 
 
-FIGURES = {"curves": curves}
+def _few_ticks(ax: Any) -> None:
+    """Some four plain numbers on a logarithmic x axis, however short or long it is."""
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+
+    low, high = ax.get_xlim()
+    few = MaxNLocator(3) if high < 3 * low else LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,))
+    ax.xaxis.set_major_locator(few)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.tick_params(labelsize=8)
+
+
+def pareto(board: Board, output: Path) -> None:
+    """Draw each rule's score against × forward and against algorithm bytes, a line through each backend's front.
+
+    Bars are 95 % intervals of the interquartile mean; rules on a front are full and named.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+
+    axes_of = {"ratio_forward": "time of a step, × forward", "algorithm_bytes": "algorithm bytes"}
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.2), sharey=True, layout="constrained")
+    colours = _colours(sorted({row.rule for row in board.rows}))
+    for ax, (cost, label) in zip(axes, axes_of.items(), strict=True):
+        for (backend, _), rows in board.groups.items():
+            front = board.front(rows, cost)
+            placed = []
+            for row, on in zip(rows, front, strict=True):
+                value = row.cost(cost)
+                if value is None or not row.scores:
+                    continue
+                score = row.scores["iqm"]
+                ax.errorbar(
+                    value,
+                    score.value,
+                    [[score.value - score.low], [score.high - score.value]],
+                    fmt=_BACKENDS[backend][1],
+                    color=colours[row.rule],
+                    alpha=1.0 if on else 0.4,
+                    markersize=4.5,
+                    elinewidth=0.8,
+                )
+                if on:
+                    placed.append((value, score.value))
+                    ax.annotate(
+                        row.rule,
+                        (value, score.value),
+                        xytext=(4, 4),
+                        textcoords="offset points",
+                        fontsize=7,
+                    )
+            if placed:
+                ax.step(
+                    *zip(*sorted(placed), strict=True), where="post", color="0.6", linewidth=0.7, zorder=0
+                )
+        ax.set(xscale="log", xlabel=label)
+        ax.margins(x=0.12)
+        _few_ticks(ax)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("normalised score (IQM)")
+    used = {backend for backend, _ in board.groups}
+    marks = [
+        Line2D([], [], color="0.3", marker=marker, linestyle="", markersize=4.5, label=backend)
+        for backend, (_, marker) in _BACKENDS.items()
+        if backend in used
+    ]
+    marks.append(Line2D([], [], color="0.6", linewidth=0.7, label="Pareto front"))
+    figure.legend(handles=marks, loc="outside upper right", ncols=len(marks), frameon=False, fontsize=8)
+    figure.savefig(output, dpi=150)
+    plt.close(figure)
+
+
+def profiles(board: Board, output: Path) -> None:
+    """Draw the performance profiles: a panel a cost, a colour a rule, a line a backend.
+
+    ρ(τ) is the share of tasks that a rule brings to its target within τ × the cost of the cheapest rule of its backend.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+
+    costs = {"steps": "training steps", "seconds": "training seconds", "bytes": "algorithm bytes"}
+    figure, axes = plt.subplots(1, len(costs), figsize=(7.2, 2.7), sharey=True, layout="constrained")
+    colours = _colours(sorted({row.rule for row in board.rows}))
+    drawn = set()
+    for ax, (cost, label) in zip(axes, costs.items(), strict=True):
+        for (backend, _), rows in board.groups.items():
+            tau, rho = board.profile(rows, cost)
+            for row, own in zip(rows, rho, strict=True):
+                if own[-1] > 0:
+                    drawn.add(row.rule)
+                    ax.step(tau, own, _LINES[backend], where="post", color=colours[row.rule], linewidth=1.3)
+        ax.set(xscale="log", xlabel=f"τ, × least {label}", ylim=(0, 1.03))
+        _few_ticks(ax)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("ρ(τ), share of tasks")
+    used = {backend for backend, _ in board.groups}
+    marks = [Line2D([], [], color=colours[rule], label=rule) for rule in sorted(drawn)]
+    marks += [Line2D([], [], color="0.2", linestyle=s, label=b) for b, s in _LINES.items() if b in used]
+    figure.legend(
+        handles=marks, loc="outside lower center", ncols=min(6, len(marks)), frameon=False, fontsize=8
+    )
+    figure.savefig(output, dpi=150)
+    plt.close(figure)
+
+
+def _measured_scaling(results: Results, output: Path, axis: str) -> None:
+    points = [p for p in results.scaling if p.axis == axis]
+    if not points:
+        known = sorted({p.axis for p in results.scaling}) or "none"
+        raise UsageError(
+            f"there is no scaling in {axis} (known: {', '.join(known)}): measure it with creditbench scale, "
+            "with the folder scaling in the results as --output"
+        )
+    fits = {
+        (p.learner, p.backend, p.quantity): p.model_dump() | {"interval": [p.low, p.high]} for p in points
+    }
+    scaling([p.model_dump() | {"values": [p.value]} for p in points], list(fits.values()), output)
+
+
+def _measured_gradients(results: Results, output: Path) -> None:
+    if not results.gradients:
+        raise UsageError(
+            "there are no gradients: measure them with creditbench gradients, "
+            "with the folder gradients in the results as --output"
+        )
+    names = ("cosine", "bias", "variance", "draws_to_cosine")
+    rows = []
+    for found in results.gradients:
+        values = found.model_dump()
+        rows.append(
+            values | {f"{name}_interval": [values[f"{name}_low"], values[f"{name}_high"]] for name in names}
+        )
+    gradients(rows, output)
+
+
+FIGURES = ("curves", "scaling", "gradients", "pareto", "profiles")
+
+
+def draw(name: str, results: Results, output: Path, axis: str = "T") -> None:
+    """Draw one of `FIGURES`; `axis` is that of `scaling`. Raises `UsageError` where nothing was measured for it."""
+    if name == "curves":
+        curves(results.records, output)
+    elif name == "scaling":
+        _measured_scaling(results, output, axis)
+    elif name == "gradients":
+        _measured_gradients(results, output)
+    else:
+        from creditbench.leaderboard.board import make_board
+
+        {"pareto": pareto, "profiles": profiles}[name](make_board(results), output)

@@ -59,6 +59,9 @@ class Learner:
     claims: ClassVar[Claims]
     optimizer: ClassVar[str] = "sgd"  #: default optimiser
     lr: ClassVar[float] = 1e-2  #: default learning rate
+    search: ClassVar[
+        dict[str, tuple[float, float]]
+    ] = {}  #: field -> (low, high) that `tune` tries, log-uniform
     backends: ClassVar[frozenset[str]] = frozenset({"jax", "torch"})
     decorrelates: ClassVar[bool] = True  #: whether `Decorrelated` may go with it
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -84,9 +85,77 @@ class Record(BaseModel):
         return environment_id(self.environment)
 
     def row(self) -> dict[str, Any]:
-        """The record as one flat row of a table; nested values as JSON."""
-        values = self.model_dump(exclude={"trial", "curve", "environment"})
-        trial = self.trial.model_dump(exclude={"task_path", "learner_path", "measure"})
-        for name in ("hyperparameters", "task_parameters"):
+        """The record as one flat row of a table, without its curve; nested values as JSON. Columns are in fixed order.
+
+        `backend_version`, `device_name` and `seq_len` (None: an endless stream) follow from the others.
+        """
+        trial = self.trial.model_dump(exclude={"measure"})
+        for name in _NESTED:
             trial[name] = json.dumps(trial[name], sort_keys=True)
-        return {"trial": self.trial.id, **trial, **values, "environment": self.environment_id}
+        known = self.environment
+        derived = {
+            "trial": self.trial.id,
+            "backend_version": known.get("packages", {}).get(self.trial.backend),
+            "device_name": known.get("device_name", known.get("cpu") if self.trial.device == "cpu" else None),
+            "seq_len": self.trial.segment if self.trial.protocol == "episodes" else None,
+        }
+        values = self.model_dump(exclude={"trial", "curve", "environment"})
+        row = derived | trial | values | {"environment": self.environment_id}
+        return {name: row[name] for name in (*_FIRST, *(name for name in row if name not in _FIRST))}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], curve: Sequence[Point], environment: dict[str, Any]) -> Record:
+        """The record of a row of a table; empty cells were None. Raises ValueError where it is not a whole one."""
+        row = {name: value for name, value in row.items() if value not in (None, "")}
+        trial = {name: row.pop(name) for name in Trial.model_fields if name in row}
+        for name in _NESTED:
+            trial[name] = json.loads(trial[name])
+        values = {name: value for name, value in row.items() if name not in _DERIVED}
+        values["schema_version"] = int(values["schema_version"])  # what migration looks at
+        record = cls.model_validate(
+            values | {"trial": trial, "curve": tuple(curve), "environment": environment}
+        )
+        if record.trial.id != row.get("trial"):
+            raise ValueError(f"its settings are those of the trial {record.trial.id}")
+        if record.environment_id != row.get("environment"):
+            raise ValueError(f"there is no environment {row.get('environment')}")
+        return record
+
+
+#: Columns of a row that are JSON.
+_NESTED = ("hyperparameters", "task_parameters")
+#: Columns of a row that follow from others.
+_DERIVED = ("trial", "backend_version", "device_name", "seq_len", "environment")
+#: Columns that come first in a row; the others follow as they are declared.
+_FIRST = (
+    *("trial", "suite_version", "task", "task_version", "learner", "learner_sha256", "learner_source"),
+    *(
+        "decorrelate",
+        "backend",
+        "backend_version",
+        "device",
+        "device_name",
+        "hidden",
+        "batch",
+        "alpha",
+        "seq_len",
+    ),
+    *("protocol", "optimizer", "lr", "hyperparameters", "seed", "preset", "budget_steps", "status"),
+    *("status_detail", "metric", "validation_best", "test_score", "normalised_score", "steps_to_target"),
+    *(
+        "seconds_to_target",
+        "train_seconds",
+        "compile_seconds",
+        "steps_per_second",
+        "ratio_forward",
+        "ratio_bptt",
+    ),
+    *(
+        "flops_per_step",
+        "algorithm_bytes",
+        "process_peak_bytes",
+        "device_peak_bytes",
+        "environment",
+        "started_at",
+    ),
+)

@@ -1,20 +1,27 @@
-"""Records on disk: one JSON file a trial."""
+"""Results on disk: while running, one JSON file a trial; once compacted, the tables of a version."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import csv
+import dataclasses
 import hashlib
+import io
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+import creditbench
 from creditbench import registry
 from creditbench.errors import UsageError
-from creditbench.record import SCHEMA_VERSION, Record
+from creditbench.record import SCHEMA_VERSION, Point, Record
 from creditbench.trial import NUMERICS_VERSION, Trial
 
 
@@ -74,10 +81,12 @@ class Store:
 
     def all(self) -> list[Record]:
         """Every record, sorted by task, rule, backend and seed. Raises UsageError for one that cannot be read."""
-        records = [read_record(path) for path in self.records.glob("*.json")]
-        return sorted(
-            records, key=lambda r: (r.trial.task, r.trial.rule, r.trial.backend, r.trial.family, r.trial.seed)
-        )
+        return sorted((read_record(path) for path in self.records.glob("*.json")), key=_order)
+
+
+def _order(record: Record) -> tuple[Any, ...]:
+    trial = record.trial
+    return trial.task, trial.rule, trial.backend, trial.family, trial.seed
 
 
 def read_record(path: Path) -> Record:
@@ -127,3 +136,404 @@ def _source_sha256(kind: registry.Kind, name: str, path: str | None) -> str | No
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError:
         return None
+
+
+# -- the tables of a version -----------------------------------------------------------------------------
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScalingPoint(_Row):
+    """What one size costs, beside the exponent of all sizes: a row of scaling.csv."""
+
+    learner: str
+    backend: str
+    axis: str  #: T, n, B
+    quantity: str  #: time (seconds), algorithm_bytes, flops: of an update
+    size: int
+    value: float  #: median of its blocks
+    blocks: int
+    exponent: float  #: of the upper half of the sizes
+    low: float  #: 95 % interval of the exponent
+    high: float
+    claimed: float | None
+    held: bool | None  #: None: nothing is claimed
+
+
+class GradientQuality(_Row):
+    """How good the estimates of one rule are at one point of a BPTT run: a row of gradients.csv."""
+
+    learner: str
+    backend: str
+    task: str
+    point: float  #: part of the run's budget
+    draws: int
+    cosine: float
+    cosine_low: float
+    cosine_high: float
+    bias: float
+    bias_low: float
+    bias_high: float
+    variance: float
+    variance_low: float
+    variance_high: float
+    draws_to_cosine: int | None  #: None: no number of draws is enough
+    draws_to_cosine_low: int | None
+    draws_to_cosine_high: int | None
+
+
+class Manifest(_Row):
+    """What the files of a version must hold, and what its names stand for."""
+
+    schema_version: int = SCHEMA_VERSION
+    suite_version: str
+    rows: dict[str, int]  #: file -> its rows
+    learners: dict[str, dict[str, Any]]  #: id -> metadata
+    tasks: dict[str, dict[str, Any]]
+    environments: dict[str, dict[str, Any]]  #: id -> processor, system, versions, commit
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """All that a folder holds: records of trials, and measurements beside them."""
+
+    records: tuple[Record, ...] = ()
+    scaling: tuple[ScalingPoint, ...] = ()
+    gradients: tuple[GradientQuality, ...] = ()
+    learners: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  #: metadata by id
+    tasks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+TABLES = ("trials.csv", "curves.parquet", "scaling.csv", "gradients.csv")
+_CURVE = ("trial", *Point.model_fields)
+R = TypeVar("R", bound=_Row)
+
+
+def load(*directories: str | os.PathLike[str]) -> Results:
+    """What the folders hold: the tables of a version where there are any, else the records of runs.
+
+    A folder's measurements are in its tables, or as `creditbench scale --output DIR/scaling` and `creditbench
+    gradients --output DIR/gradients` left them. Where two folders hold the same trial or measurement, that of the
+    later one counts. Raises `UsageError` for a folder that holds nothing, and for what cannot be read.
+    """
+    records: dict[str, Record] = {}
+    scaling: dict[Any, ScalingPoint] = {}
+    gradients: dict[Any, GradientQuality] = {}
+    learners: dict[str, Any] = {}
+    tasks: dict[str, Any] = {}
+    for directory in map(Path, directories):
+        found = read_tables(directory) if (directory / "trials.csv").exists() else _read_run(directory)
+        if not found.records:
+            raise UsageError(
+                f"no records in '{directory}': make some with creditbench run, or name another folder with --results"
+            )
+        records |= {record.trial.id: record for record in found.records}
+        # The sizes of one sweep go together: their exponent is one fit.
+        swept = {(p.learner, p.backend, p.axis, p.quantity) for p in found.scaling}
+        scaling = {k: p for k, p in scaling.items() if k[:4] not in swept}
+        scaling |= {(p.learner, p.backend, p.axis, p.quantity, p.size): p for p in found.scaling}
+        gradients |= {(g.learner, g.backend, g.task, g.point): g for g in found.gradients}
+        learners, tasks = learners | dict(found.learners), tasks | dict(found.tasks)
+    return Results(
+        tuple(sorted(records.values(), key=_order)),
+        tuple(scaling[key] for key in sorted(scaling)),
+        tuple(gradients[key] for key in sorted(gradients)),
+        learners,
+        tasks,
+    )
+
+
+def _read_run(directory: Path) -> Results:
+    """What runs and measurements left in a folder."""
+    records = Store(directory).all()
+    scaling, gradients = [], []
+    folder = directory / "scaling"
+    if folder.is_dir():
+        fits = {
+            (fit["learner"], fit["backend"], fit["axis"], fit["quantity"]): fit
+            for fit in _read_json(folder / "scaling.json")
+        }
+        for point in _read_csv(folder / "points.csv"):
+            fit = dict(fits[point["learner"], point["backend"], point["axis"], point["quantity"]])
+            low, high = fit.pop("interval")
+            scaling.append(_validate(ScalingPoint, fit | point | {"low": low, "high": high}, folder))
+    folder = directory / "gradients"
+    if folder.is_dir():
+        for row in _read_json(folder / "gradients.json"):
+            flat = {name: value for name, value in row.items() if not name.endswith("_interval")}
+            for name in ("cosine", "bias", "variance", "draws_to_cosine"):
+                flat[f"{name}_low"], flat[f"{name}_high"] = row[f"{name}_interval"]
+            gradients.append(_validate(GradientQuality, flat, folder))
+    return Results(
+        tuple(records),
+        tuple(scaling),
+        tuple(gradients),
+        *_describe(records, [row.learner for row in scaling]),
+    )
+
+
+def _describe(
+    records: Iterable[Record], learners: Iterable[str] = ()
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The metadata of the records' learners and tasks by id; of one whose source is gone there is none.
+
+    No user's code is run: of a user's file, what it says of itself is read as text.
+    """
+    paths = {("learners", r.trial.learner): r.trial.learner_path for r in records}
+    paths |= {("tasks", r.trial.task): r.trial.task_path for r in records}
+    paths |= {("learners", name): None for name in learners if ("learners", name) not in paths}
+    names = {
+        "learners": ("name", "paper", "family", "claims"),
+        "tasks": (
+            "name",
+            "citation",
+            "version",
+            "protocol",
+            "metric",
+            "metric_direction",
+            "trivial",
+            "solved",
+        ),
+    }
+    found: dict[str, dict[str, dict[str, Any]]] = {"learners": {}, "tasks": {}}
+    kind: registry.Kind
+    for (kind, name), path in sorted(paths.items(), key=str):  # type: ignore[assignment]
+        if path is not None:
+            values = _read_attributes(Path(path))
+        elif (plugin := registry.load(kind).get(name)) is not None:
+            values = {field: getattr(plugin.cls, field) for field in names[kind]}
+            if kind == "learners":
+                values["claims"] = dataclasses.asdict(values["claims"])
+        else:
+            continue
+        if all(field in values for field in names[kind]):
+            found[kind][name] = {field: values[field] for field in names[kind]}
+    return found["learners"], found["tasks"]
+
+
+def _read_attributes(path: Path) -> dict[str, Any]:
+    """The class attributes in a Python file that are plain values, or `Claims` of plain values; it is not run."""
+    from creditbench.learner import Claims
+
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    found: dict[str, Any] = {}
+    for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for node in owner.body:
+            target: ast.expr
+            value: ast.expr | None
+            if isinstance(node, ast.AnnAssign):
+                target, value = node.target, node.value
+            elif isinstance(node, ast.Assign):
+                target, value = node.targets[0], node.value
+            else:
+                continue
+            if not isinstance(target, ast.Name) or value is None:
+                continue
+            with contextlib.suppress(ValueError, TypeError):  # not a plain value
+                if isinstance(value, ast.Call) and ast.unparse(value.func).endswith("Claims"):
+                    said = {k.arg: ast.literal_eval(k.value) for k in value.keywords if k.arg}
+                    found[target.id] = dataclasses.asdict(Claims(**said))
+                else:
+                    found[target.id] = ast.literal_eval(value)
+    return found
+
+
+def write_tables(results: Results, directory: Path, readme: str) -> None:
+    """Write `results` as the tables of a version: sorted, columns in fixed order, floats in fixed format.
+
+    trials.csv has a row a trial; curves.parquet a row a point of its curve; scaling.csv and gradients.csv are there
+    where something was measured; manifest.json says what they must hold; README.md is `readme`. Raises `UsageError`.
+    """
+    import pandas as pd
+
+    records = results.records
+    trials = [record.row() for record in records]
+    curves = [
+        {"trial": record.trial.id, **point.model_dump()} for record in records for point in record.curve
+    ]
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {
+        "trials.csv": trials,
+        "scaling.csv": [point.model_dump() for point in results.scaling],
+        "gradients.csv": [row.model_dump() for row in results.gradients],
+    }
+    manifest = Manifest(
+        suite_version=creditbench.__version__,
+        rows={name: len(rows) for name, rows in tables.items() if rows} | {"curves.parquet": len(curves)},
+        learners={name: dict(values) for name, values in sorted(results.learners.items())},
+        tasks={name: dict(values) for name, values in sorted(results.tasks.items())},
+        environments={record.environment_id: record.environment for record in records},
+    )
+    kinds = {
+        "trial": "string",
+        "step": "int64",
+        "seconds": "float64",
+        "loss": "float64",
+        "validation": "float64",
+    }
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, rows in tables.items():
+            if rows:
+                exact = _EXACT if name == "trials.csv" else frozenset()
+                _replace(directory / name, _as_csv(rows, exact).encode())
+            else:
+                (directory / name).unlink(missing_ok=True)
+        parquet = io.BytesIO()
+        pd.DataFrame(curves, columns=list(_CURVE)).astype(kinds).to_parquet(
+            parquet, index=False, compression="zstd"
+        )
+        _replace(directory / "curves.parquet", parquet.getvalue())
+        text = json.dumps(manifest.model_dump(exclude={"environments"}), indent=1, sort_keys=True) + "\n"
+        _replace(directory / "manifest.json", text.encode())
+        text = json.dumps(manifest.environments, indent=1, sort_keys=True) + "\n"
+        _replace(directory / "environments.json", text.encode())
+        _replace(directory / "README.md", readme.encode())
+    except OSError as error:
+        raise UsageError(
+            f"tables '{directory}' cannot be written ({error.strerror}): name another folder"
+        ) from None
+
+
+def read_tables(directory: Path) -> Results:
+    """The tables of a version. Raises `UsageError` where one is broken, cut short, or of a newer schema."""
+    described = _read_json(directory / "manifest.json")
+    version = described.get("schema_version") if isinstance(described, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UsageError(
+            f"tables '{directory}' have the schema version {version}, and this creditbench reads up to "
+            f"{SCHEMA_VERSION}: update creditbench"
+        )
+    environments = _read_json(directory / "environments.json")
+    manifest = _validate(Manifest, described | {"environments": environments}, directory / "manifest.json")
+    rows = {name: _read_csv(directory / name) for name in manifest.rows if name.endswith(".csv")}
+    curves = _read_curves(directory / "curves.parquet")
+    for name, expected in manifest.rows.items():
+        count = len(rows[name]) if name in rows else sum(map(len, curves.values()))
+        if count != expected:
+            raise UsageError(
+                f"table '{directory / name}' has {count} rows, and manifest.json says {expected}: "
+                "take it from git again, or make it again with creditbench table --compact"
+            )
+    records: dict[str, Record] = {}
+    for line, row in enumerate(rows.get("trials.csv", ()), 2):
+        where = f"table '{directory / 'trials.csv'}', line {line}"
+        trial = row.get("trial", "")
+        if trial in records:
+            raise UsageError(f"{where}: the trial {trial} is there twice: delete one of the two rows")
+        schema = row.get("schema_version", "")
+        if schema.isdecimal() and int(schema) > SCHEMA_VERSION:
+            raise UsageError(
+                f"{where}: the schema version is {schema}, and this creditbench reads up to {SCHEMA_VERSION}: "
+                "update creditbench"
+            )
+        try:
+            environment = environments.get(row.get("environment", ""), {})
+            records[trial] = Record.from_row(row, curves.get(trial, ()), environment)
+        except (ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise UsageError(
+                f"{where}: trial {trial or '(none)'} is not a whole record ({reason}): "
+                "take the table from git again, or make it again with creditbench table --compact"
+            ) from None
+    return Results(
+        tuple(sorted(records.values(), key=_order)),
+        tuple(_validate(ScalingPoint, row, directory / "scaling.csv") for row in rows.get("scaling.csv", ())),
+        tuple(
+            _validate(GradientQuality, row, directory / "gradients.csv")
+            for row in rows.get("gradients.csv", ())
+        ),
+        manifest.learners,
+        manifest.tasks,
+    )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+#: Columns that a trial's id is taken of: written to the last digit.
+_EXACT = frozenset(Trial.model_fields)
+
+
+def _as_csv(rows: Sequence[Mapping[str, Any]], exact: frozenset[str]) -> str:
+    """Rows as text; a float has nine significant digits, in the columns `exact` all."""
+
+    def cell(name: str, value: Any) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, float):
+            return repr(value) if name in exact else format(value, ".9g")
+        return str(value)
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0])
+    writer.writerows([cell(name, value) for name, value in row.items()] for row in rows)
+    return text.getvalue()
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file. Raises `UsageError` where a row has not as many cells as there are columns."""
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise _broken(path, error) from None
+    if not lines:
+        raise _broken(path, ValueError("it is empty"))
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(lines[0]):
+            raise _broken(path, ValueError(f"line {number} has {len(line)} cells of {len(lines[0])}"))
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _broken(path, error) from None
+
+
+def _read_curves(path: Path) -> dict[str, list[Point]]:
+    """The points of each trial's curve, by its id."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        columns = pyarrow.parquet.read_table(path, columns=list(_CURVE)).to_pydict()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _broken(path, error) from None
+    curves: dict[str, list[Point]] = {}
+    for trial, step, seconds, loss, validation in zip(*(columns[name] for name in _CURVE), strict=True):
+        point = Point(
+            step=step,
+            seconds=seconds,
+            loss=None if loss != loss else loss,
+            validation=None if validation != validation else validation,
+        )
+        curves.setdefault(trial, []).append(point)
+    return curves
+
+
+def _validate(model: type[R], values: Mapping[str, Any], path: Path) -> R:
+    try:
+        return model.model_validate({name: None if value == "" else value for name, value in values.items()})
+    except ValidationError as error:
+        raise _broken(path, error) from None
+
+
+def _broken(path: Path, error: Exception) -> UsageError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return UsageError(
+        f"table '{path}' cannot be read ({' '.join(reason.split())[:160]}): "
+        "take it from git again, or make it again with creditbench table --compact"
+    )

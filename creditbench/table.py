@@ -300,12 +300,25 @@ _LATEX = {
     "–": "--",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "×": r"$\times$",
+    ">": r"$>$",
+    "½": r"$\tfrac12$",
+    "▲": r"$\blacktriangle$",
+    "▼": r"$\blacktriangledown$",
+    "\u202f": r"\,",
 }
 _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 def _latex(section: Section) -> str:
-    """A booktabs table."""
+    caption = f"{section.title}; {section.caption}" if section.caption else section.title
+    return latex_table(caption, section.columns, section.rows, ("rule", "backend", "status"))
+
+
+def latex_table(
+    caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str] = ()
+) -> str:
+    """A booktabs table of text; columns named in `left` are aligned to the left."""
 
     def escape(text: str) -> str:
         return "".join(_LATEX.get(character, character) for character in text)
@@ -313,18 +326,17 @@ def _latex(section: Section) -> str:
     def line(cells: Iterable[str]) -> str:
         return "    " + " & ".join(map(escape, cells)) + r" \\"
 
-    left = ("rule", "backend", "status")
-    alignment = "".join("l" if column in left else "r" for column in section.columns)
+    alignment = "".join("l" if column in left else "r" for column in columns)
     return "\n".join(
         [
             r"\begin{table}",
             r"  \centering",
-            rf"  \caption{{{escape(section.title)}{escape('; ' + section.caption) if section.caption else ''}.}}",
+            rf"  \caption{{{escape(caption)}.}}",
             rf"  \begin{{tabular}}{{{alignment}}}",
             r"    \toprule",
-            line(section.columns),
+            line(columns),
             r"    \midrule",
-            *map(line, section.rows),
+            *map(line, rows),
             r"    \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",

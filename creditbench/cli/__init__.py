@@ -13,7 +13,20 @@ from typing import Annotated
 import typer
 
 import creditbench
-from creditbench.cli import doctor, figure, gradients, listing, run, scale, show, table
+from creditbench.cli import (
+    compare,
+    doctor,
+    export,
+    figure,
+    gradients,
+    leaderboard,
+    listing,
+    run,
+    scale,
+    show,
+    table,
+    tune,
+)
 from creditbench.errors import UsageError
 
 app = typer.Typer(
@@ -33,6 +46,10 @@ app.add_typer(listing.app, name="list")
 app.add_typer(show.app, name="show")
 app.command("run")(run.run)
 app.command("table")(table.table)
+app.command("tune")(tune.tune)
+app.command("compare")(compare.compare)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.command("export")(export.export)
 app.command("figure")(figure.figure)
 app.command("scale")(scale.scale)
 app.command("gradients")(gradients.gradients)

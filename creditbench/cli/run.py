@@ -115,6 +115,12 @@ def run(
         str | None, typer.Option(help="TOML file with a table [TASK.RULE] of tuned values.")
     ] = None,
     results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results/local"),
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of a version or of records: its trials of this grid are not run again. Repeatable."
+        ),
+    ] = None,
     executor: Annotated[
         str,
         typer.Option(
@@ -171,11 +177,12 @@ def run(
       creditbench run --task weather --data weather=WTH.csv --learner ./my_rule.py --backend jax,torch
       creditbench run --learner ./my_rule.py --jobs 2 --timeout 600 --memory-limit 4GB
       creditbench run --config grid.toml --seed 3,9071
+      creditbench run --config benchmarks/results.toml --learner bptt,./my_rule.py --reuse results/v0.1
     """
     from creditbench.doctor import require_device
     from creditbench.executors import make_executor, make_jobs, read_bytes
     from creditbench.grid import Options, make_grid
-    from creditbench.store import Store
+    from creditbench.store import Store, load
 
     options = Options(
         tasks=_names(task),
@@ -216,6 +223,12 @@ def run(
     for note in grid.notes:
         _say(f"note: {note}")
 
+    if reuse and not force:
+        shared = {record.trial.id: record for record in load(*reuse).records}
+        taken = [shared[trial.id] for trial in grid.trials if trial.id in shared and not store.has(trial)]
+        for record in taken:
+            store.put(record)
+        _say(f"{len(taken)} of {len(grid.trials)} trials taken from {', '.join(map(str, reuse))}")
     done = {} if force else {trial.id: store.get(trial) for trial in grid.trials if store.has(trial)}
     if retry:
         done = {name: record for name, record in done.items() if record.status not in FAILURES}

@@ -1,4 +1,4 @@
-"""`creditbench table`: records as a table."""
+"""`creditbench table`: records as a table, and as the tables of a version."""
 
 from __future__ import annotations
 
@@ -9,16 +9,29 @@ import typer
 
 
 def table(
-    results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results/local"),
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of records, or of a version's tables. Repeatable: of the same trial, the later counts.  "
+            "[default: results/local]"
+        ),
+    ] = None,
     form: Annotated[
         str,
         typer.Option(
             "--format",
-            help="rich, markdown, latex: a row a rule; scores: a column a task; csv, json: a row a trial; "
-            "environments: what they were made on (JSON), each once.",
+            help="rich, markdown, latex: a row a rule; scores: a column a task; ranking, ranking-latex: scores over "
+            "all tasks; tasks: normalised scores; csv, json: a row a trial; environments: what they were made "
+            "on (JSON), each once.",
         ),
     ] = "rich",
     output: Annotated[Path | None, typer.Option(help="File to write, in place of standard output.")] = None,
+    compact: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write as a version: trials.csv, curves.parquet, scaling.csv, gradients.csv, README.md."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Make a table of the records of runs.
@@ -29,28 +42,47 @@ def table(
     Examples:
       creditbench table
       creditbench table --results results/local --format latex --output table.tex
+      creditbench table --results results/v0.1 --results results/local --compact results/v0.2
       creditbench table --json
     """
     import sys
 
     from creditbench.errors import UsageError, unknown
-    from creditbench.store import Store
+    from creditbench.store import load, write_tables
     from creditbench.table import FORMATS, print_rich, render
 
     form = "json" if json else form
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS, "creditbench table --help")
-    records = Store(results).all()
-    if not records:
-        raise UsageError(
-            f"no records in '{results}': make some with creditbench run, or name another folder with --results"
-        )
-    if form == "rich" and output is None:
+    over_tasks = ("ranking", "ranking-latex", "tasks")
+    if form not in (*FORMATS, *over_tasks):
+        raise unknown("format", form, (*FORMATS, *over_tasks), "creditbench table --help")
+    folders = results or [Path("results/local")]
+    found = load(*folders)
+    if compact is not None:
+        from creditbench.leaderboard.board import make_board
+        from creditbench.leaderboard.text import readme
+
+        if output is not None:
+            raise UsageError(f"--output is {output} and --compact is {compact}: give one of them")
+        write_tables(found, compact, readme(make_board(found), compact, folders))
+        print(f"tables: {compact}", file=sys.stderr)
+        return
+    if form in over_tasks:
+        from creditbench.leaderboard import text as texts
+        from creditbench.leaderboard.board import make_board
+
+        write = {
+            "ranking": texts.ranking_markdown,
+            "ranking-latex": texts.ranking_latex,
+            "tasks": texts.tasks_markdown,
+        }
+        text = write[form](make_board(found))
+    elif form == "rich" and output is None:
         from rich.console import Console
 
-        print_rich(records, Console(width=None if sys.stdout.isatty() else 160))
+        print_rich(found.records, Console(width=None if sys.stdout.isatty() else 160))
         return
-    text = render(records, form)
+    else:
+        text = render(found.records, form)
     if output is None:
         sys.stdout.write(text)
         return

@@ -1,0 +1,74 @@
+"""`creditbench compare`: what changed between two results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def compare(
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="Before: a folder of results, or a version as in v0.1.")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="After: likewise.")],
+    alpha: Annotated[
+        float, typer.Option(help="Chance of a false finding among all rules, for score and for time.")
+    ] = 0.05,
+    tolerance: Annotated[float, typer.Option(help="Least relative change of time that is told.")] = 0.1,
+    json: Annotated[bool, typer.Option("--json", help="The changes as one JSON array.")] = False,
+) -> None:
+    """Tell what got better, worse, faster, slower, bigger or broken from A to B, and how much was compared.
+
+    Scores: a permutation test over seeds within tasks, Holm-corrected. Times: paired ratios with a t interval,
+    likewise corrected. Algorithm bytes and FLOPs are exact: any change is told. Exits 1 where something got worse.
+
+    \b
+    Examples:
+      creditbench compare v0.1 results/local
+      creditbench compare results/base results/head --tolerance 0.2 --json
+    """
+    import dataclasses
+    import sys
+    from json import dumps
+
+    from creditbench.cli.measuring import show
+    from creditbench.errors import UsageError
+    from creditbench.leaderboard.compare import compare as hold
+    from creditbench.store import load
+
+    if not 0 < alpha < 1:
+        raise UsageError(f"--alpha is {alpha}: give a number between 0 and 1")
+    if not tolerance >= 0:
+        raise UsageError(f"--tolerance is {tolerance}: give a number from 0")
+    found = hold(*(load(folder(name)) for name in (a, b)), alpha=alpha, tolerance=tolerance)
+    rows = [dataclasses.asdict(change) for change in found.changes]
+    if json:
+        print(dumps(rows, indent=1))
+    elif rows:
+        show(
+            [
+                {k: v for k, v in row.items() if k not in ("low", "high")}
+                | {"interval": None if row["low"] is None else [row["low"], row["high"]]}
+                for row in rows
+            ]
+        )
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    counted = ", ".join(f"{name} of {count} rules" for name, count in found.compared.items())
+    print(f"compared: {counted}; {len(rows) or 'no'} changes", file=sys.stderr)
+    if found.regressions:
+        raise typer.Exit(1)
+
+
+def folder(name: str) -> Path:
+    """The folder of that path, or of a version of that name in `results/`. Raises `UsageError` where there is none."""
+    from creditbench.errors import UsageError
+
+    for path in (Path(name), Path("results") / name):
+        if path.is_dir():
+            return path
+    raise UsageError(
+        f"no folder '{name}', and none in results/: name one that creditbench run or table has written"
+    )

@@ -1,0 +1,45 @@
+"""`creditbench leaderboard`: results as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def leaderboard(
+    output: Annotated[Path, typer.Option(help="Folder to write index.html and leaderboard.md into.")],
+    results: Annotated[
+        list[Path] | None, typer.Option(help="Folder of results. Repeatable.  [default: results/local]")
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Draws of each bootstrap interval.")] = 10_000,
+) -> None:
+    """Write one page that opens from disk with no network, and its twin in Markdown.
+
+    \b
+    Examples:
+      creditbench leaderboard --results results/v0.1 --output leaderboard
+      creditbench leaderboard --results results/v0.1 --results results/local --output leaderboard
+    """
+    import sys
+
+    from creditbench.errors import UsageError
+    from creditbench.leaderboard.board import make_board
+    from creditbench.leaderboard.page import page
+    from creditbench.leaderboard.text import markdown
+    from creditbench.store import load
+
+    if draws < 100:
+        raise UsageError(f"--draws is {draws}: give a whole number from 100")
+    folders = results or [Path("results/local")]
+    board = make_board(load(*folders), draws)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "index.html").write_text(page(board, folders), encoding="utf-8")
+        (output / "leaderboard.md").write_text(markdown(board, folders), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"output '{output}' cannot be written ({error.strerror}): name another folder"
+        ) from None
+    print(f"page: {output / 'index.html'}", file=sys.stderr)

@@ -1,0 +1,120 @@
+"""`creditbench tune`: equal budgets of tuning for every rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def tune(
+    output: Annotated[Path, typer.Option(help="TOML file to write, which creditbench run --tuned reads.")],
+    task: Annotated[
+        str, typer.Option(help="Tasks: ids, or paths of Python files, with commas between.")
+    ] = "",
+    learner: Annotated[str, typer.Option(help="Learners, likewise; the suffix +D decorrelates.")] = "",
+    backend: Annotated[str, typer.Option(help="jax or torch.")] = "jax",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, gpu, tpu.")] = "cpu",
+    points: Annotated[int, typer.Option(help="Points of every task and rule.")] = 20,
+    seeds: Annotated[int, typer.Option(help="Tuning seeds of every point, from 1000 on.")] = 1,
+    draw: Annotated[int, typer.Option(help="Seed of the points.")] = 0,
+    preset: Annotated[str, typer.Option(help="Budget of each task: smoke, quick, full.")] = "quick",
+    budget: Annotated[int | None, typer.Option(help="Training time steps, in place of the preset's.")] = None,
+    hidden: Annotated[int, typer.Option(help="Hidden units.")] = 128,
+    results: Annotated[Path, typer.Option(help="Folder of the tuning's records.")] = Path("results/tuning"),
+    executor: Annotated[
+        str, typer.Option(help="inline: this process, which stays warm; local: a fresh process a point.")
+    ] = "inline",
+    jobs: Annotated[int | None, typer.Option(help="Processes at a time, with --executor local.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="What was found as one JSON array.")] = False,
+) -> None:
+    """Try the same number of points for every task and rule, and freeze those that are best on validation.
+
+    What has a record already is not run again: the same command goes on where it was broken off.
+
+    \b
+    Examples:
+      creditbench tune --task mackey_glass,adding --learner bptt,anp,anp+D --output tuned.toml
+      creditbench run --task mackey_glass --learner bptt,anp --tuned tuned.toml
+    """
+    import contextlib
+    import dataclasses
+    import shlex
+    import sys
+    from json import dumps
+
+    from creditbench.cli.measuring import bars, names, show
+    from creditbench.doctor import require_device
+    from creditbench.errors import UsageError
+    from creditbench.executors import make_executor, make_jobs
+    from creditbench.grid import Options, make_grid
+    from creditbench.store import Store
+    from creditbench.tuning import FIRST_SEED, choose, frozen, space, trials_of
+    from creditbench.tuning import draw as draw_points
+
+    for option, value in {"points": points, "seeds": seeds}.items():
+        if value < 1:
+            raise UsageError(f"--{option} is {value}: give a whole number from 1")
+    if backend not in ("jax", "torch"):
+        raise UsageError(
+            f"--backend is {backend}: tune on one, jax or torch; the other has the same equations"
+        )
+    require_device(backend, device)
+    grid = make_grid(
+        Options(
+            tasks=tuple(names("task", task)),
+            learners=tuple(names("learner", learner)),
+            backends=(backend,),
+            device=device,
+            seeds=tuple(range(FIRST_SEED, FIRST_SEED + seeds)),
+            preset=preset,
+            budget=budget,
+            hidden=hidden,
+        )
+    )
+    for note in grid.notes:
+        print(f"note: {note}", file=sys.stderr)
+    wanted = [
+        found
+        for trial in grid.trials
+        for found in trials_of(trial, draw_points(space(trial), points, draw, trial.decorrelate != "none"))
+    ]
+    store = Store(results)
+    where = make_executor(executor, slots=jobs, logs=results / "logs")
+    waiting = [trial for trial in wanted if not store.has(trial)]
+    with bars("points", len(waiting)) as advance:
+        todo = make_jobs(waiting, slots=where.slots)
+        with contextlib.closing(where.run(todo, lambda *_: None)) as records:
+            for record in records:
+                store.put(record)
+                advance(f"{record.trial.task} {record.trial.rule} lr={record.trial.lr:g}: {record.status}")
+    groups: dict[tuple[str, str], list] = {}
+    for trial in wanted:
+        groups.setdefault((trial.task, trial.rule), []).append(store.get(trial))
+    found = [choose(group) for group in groups.values()]
+    words = [
+        "creditbench",
+        "tune",
+        "--task",
+        task,
+        "--learner",
+        learner,
+        "--backend",
+        backend,
+        "--points",
+        str(points),
+    ]
+    words += ["--seeds", str(seeds), "--draw", str(draw), "--preset", preset, "--hidden", str(hidden)]
+    words += ["--budget", str(budget)] if budget is not None else []
+    try:
+        output.write_text(frozen(found, shlex.join([*words, "--output", str(output)])), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"output '{output}' cannot be written ({error.strerror}): name another file"
+        ) from None
+    rows = [dataclasses.asdict(tuned) for tuned in found]
+    if json:
+        print(dumps(rows, indent=1))
+    else:
+        show(rows)

@@ -1,0 +1,1 @@
+"""Scores, statistics, plots and page, made from tables."""

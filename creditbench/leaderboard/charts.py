@@ -1,0 +1,163 @@
+"""The page's charts as Vega-Lite specifications. Their data, and which rules they show, come from the page.
+
+Every chart reads the data set `data`; a colour is a rule, a dash or a shape a backend, everywhere the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+#: Tableau's ten colours: told apart on white and on black.
+COLOURS = (
+    *("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f"),
+    *("#b58900", "#b07aa1", "#ff9da7", "#9c755f", "#8c8c8c"),
+)
+DASHES = ([1, 0], [5, 3], [1, 2], [8, 2, 1, 2])
+SHAPES = ("circle", "square", "triangle-up", "diamond")
+HEIGHT = 320
+
+
+def colours(rules: Sequence[str]) -> dict[str, str]:
+    """A colour a rule; with more than ten rules they come again."""
+    return {rule: COLOURS[i % len(COLOURS)] for i, rule in enumerate(rules)}
+
+
+def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, Any]:
+    """Every chart's specification by its name."""
+    painted = colours(rules)
+    colour = alt.Color("rule:N", legend=None).scale(domain=list(painted), range=list(painted.values()))
+    marks = [DASHES[i % len(DASHES)] for i in range(len(backends))]
+    dash = alt.StrokeDash("backend:N", legend=None).scale(domain=list(backends), range=marks)
+    shapes = [SHAPES[i % len(SHAPES)] for i in range(len(backends))]
+    shape = alt.Shape("backend:N", legend=None).scale(domain=list(backends), range=shapes)
+    detail = alt.Detail("row:N")
+    who = [alt.Tooltip("rule:N"), alt.Tooltip("backend:N")]
+    base = alt.Chart(alt.NamedData("data"))
+
+    def sized(chart: Any, description: str) -> dict[str, Any]:
+        chart = chart.properties(
+            width="container",
+            height=HEIGHT,
+            description=description,
+            autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
+        )
+        found: dict[str, Any] = chart.to_dict(validate=False)
+        # The page has the data.
+        found.pop("datasets", None)
+        return found
+
+    def curve(x: str, title: str) -> dict[str, Any]:
+        at = alt.X(f"{x}:Q", title=title).scale(nice=False)
+        tooltip = [*who, alt.Tooltip(f"{x}:Q", format=",.4~g"), alt.Tooltip("median:Q", format=".4~g"),
+                   alt.Tooltip("low:Q", format=".4~g"), alt.Tooltip("high:Q", format=".4~g")]  # fmt: skip
+        y = alt.Y("median:Q", title="metric on validation").scale(zero=False, domain={"expr": "domain"})
+        band = base.mark_area(opacity=0.12, clip=True).encode(
+            at, alt.Y("low:Q"), alt.Y2("high:Q"), colour, detail
+        )
+        line = base.mark_line(strokeWidth=1.8, clip=True).encode(at, y, colour, dash, detail)
+        hover = base.mark_point(size=60, opacity=0, filled=True, clip=True).encode(
+            at, y, colour, tooltip=tooltip
+        )
+        trivial = base.mark_rule(strokeDash=[4, 4], color="#888").encode(alt.Y("mean(trivial):Q"))
+        return sized(
+            alt.layer(band, trivial, line, hover).add_params(alt.param(name="domain", value=[0, 1])),
+            f"Learning curves: metric on validation by {title}",
+        )
+
+    def pareto(x: str, title: str) -> dict[str, Any]:
+        at = (
+            alt.X(f"{x}:Q", title=title)
+            .scale(type="log", nice=False, padding=30)
+            .axis(format="~s", tickCount=6)
+        )
+        score = alt.Y("score:Q", title="score (IQM)").scale(zero=False)
+        tooltip = [*who, alt.Tooltip(f"{x}:Q", format=".3~g", title=title), alt.Tooltip("score:Q", format=".3f"),
+                   alt.Tooltip("low:Q", format=".3f"), alt.Tooltip("high:Q", format=".3f"),
+                   alt.Tooltip("front:N", title="on the front")]  # fmt: skip
+        bars = base.mark_rule(opacity=0.5).encode(
+            at, alt.Y("low:Q").title("score (IQM)"), alt.Y2("high:Q"), colour
+        )
+        points = base.mark_point(size=90, filled=True).encode(
+            at,
+            score,
+            colour,
+            shape,
+            tooltip=tooltip,
+            opacity=alt.condition("datum.front == 'yes'", alt.value(1), alt.value(0.45)),
+        )
+        names = (
+            base.mark_text(align="left", dx=8, dy=-6, fontSize=11)
+            .transform_filter("datum.front == 'yes'")
+            .encode(at, score, alt.Text("rule:N"))
+            .properties(name="front_names")
+        )
+        front = (
+            base.transform_filter("datum.front == 'yes'")
+            .mark_line(interpolate="step-after", color="#888", strokeWidth=1)
+            .encode(at, score, alt.Order(f"{x}:Q"), alt.Detail("group:N"))
+            .properties(name="front_line")
+        )
+        return sized(alt.layer(front, bars, points, names), f"Pareto front: score against {title}")
+
+    def gradient(field: str, title: str, scale: str) -> dict[str, Any]:
+        at = alt.X("rule:N", title=None, sort=list(rules)).axis(labelAngle=-45, labelOverlap=True)
+        offset = alt.XOffset("place:N")
+        over = alt.Scale(type="log") if scale == "log" else alt.Scale(zero=True)
+        tooltip = [
+            *who,
+            alt.Tooltip("point:Q", title="part of the bptt run"),
+            *(alt.Tooltip(f"{name}:Q", format=".3~g") for name in (field, "low", "high")),
+            alt.Tooltip("draws:Q"),
+        ]
+        bars = base.mark_rule().encode(
+            at, offset, alt.Y("low:Q", scale=over, title=title), alt.Y2("high:Q"), colour
+        )
+        points = base.mark_point(size=50, filled=True).encode(
+            at, offset, alt.Y(f"{field}:Q", scale=over, title=title), colour, shape, tooltip=tooltip
+        )
+        return sized(alt.layer(bars, points), f"Quality of gradients: {title}, a place a rule")
+
+    profile = base.mark_line(interpolate="step-after", strokeWidth=1.8).encode(
+        alt.X("tau:Q", title="τ: times the cheapest rule's cost").scale(type="log", nice=False),
+        alt.Y("rho:Q", title="share of tasks solved").scale(domain=[0, 1]),
+        colour,
+        dash,
+        detail,
+        tooltip=[*who, alt.Tooltip("tau:Q", format=".3~g"), alt.Tooltip("rho:Q", format=".2f")],
+    )
+    scaling = base.encode(
+        alt.X("size:Q", title="size").scale(type="log", base=2, nice=False, padding=10).axis(format="d"),
+        alt.Y("value:Q", title="cost of an update").scale(type="log").axis(format="~e", tickCount=6),
+        colour,
+        detail,
+    )
+    scaled = [
+        *who,
+        alt.Tooltip("size:Q"),
+        alt.Tooltip("value:Q", format=".3~g"),
+        alt.Tooltip("exponent:Q", format=".2f"),
+        alt.Tooltip("claimed:Q", format=".2~f"),
+    ]
+    return {
+        "curves_step": curve("step", "training time steps"),
+        "curves_seconds": curve("seconds", "training seconds"),
+        "pareto_forward": pareto("forward", "× forward"),
+        "pareto_bytes": pareto("bytes", "algorithm bytes"),
+        "profile": sized(
+            profile, "Performance profiles: share of tasks solved within τ times the cheapest rule's cost"
+        ),
+        "scaling": sized(
+            alt.layer(
+                scaling.mark_line(strokeWidth=1.8).encode(dash),
+                scaling.mark_point(filled=True, size=45).encode(shape, tooltip=scaled),
+            ),
+            "Scaling: cost of an update against size",
+        ),
+        "gradient_cosine": gradient("cosine", "cosine of one draw", "linear"),
+        "gradient_bias": gradient("bias", "relative bias", "linear"),
+        "gradient_variance": gradient("variance", "relative variance", "linear"),
+        "gradient_draws_to_cosine": gradient("draws_to_cosine", "draws to cosine 0.9", "log"),
+    }

@@ -1,0 +1,86 @@
+"""Results as a data set for the Hugging Face hub: tables in Parquet, and a card that names them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from creditbench.errors import UsageError
+from creditbench.leaderboard.text import again
+from creditbench.store import Results, write_tables
+
+
+def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> None:
+    """Write `data/*.parquet` and the card README.md, which gives each table a configuration of its own.
+
+    `datasets.load_dataset(directory, "trials")` reads it. Raises `UsageError` where the folder cannot be written.
+    """
+    import tempfile
+
+    import pandas as pd
+
+    text = {"hyperparameters", "task_parameters", "status_detail", "data_sha256", "task_path", "learner_path"}
+    frames = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        # The same rows as those of a version, so that the two never differ.
+        write_tables(results, Path(temporary), "")
+        for name in ("trials", "scaling", "gradients"):
+            path = Path(temporary) / f"{name}.csv"
+            if path.exists():
+                content = path.read_text(encoding="utf-8")
+                columns = next(csv.reader(io.StringIO(content)))
+                kinds = {
+                    column: "string" for column in columns if column in text or column.endswith("sha256")
+                }
+                kinds |= {column: "string" for column in ("trial", "environment") if column in columns}
+                frames[name] = pd.read_csv(io.StringIO(content), dtype=kinds).convert_dtypes()
+        frames["curves"] = pd.read_parquet(Path(temporary) / "curves.parquet")
+    try:
+        (directory / "data").mkdir(parents=True, exist_ok=True)
+        for name, frame in frames.items():
+            frame.to_parquet(directory / "data" / f"{name}.parquet", index=False)
+        (directory / "README.md").write_text(_card(results, list(frames), folders), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"data set '{directory}' cannot be written ({error.strerror}): name another folder"
+        ) from None
+
+
+def _card(results: Results, tables: Sequence[str], folders: Sequence[Path]) -> str:
+    configurations = "".join(
+        f"- config_name: {name}\n  data_files: data/{name}.parquet\n"
+        + ("  default: true\n" if name == "trials" else "")
+        for name in tables
+    )
+    rules = sorted({record.trial.rule for record in results.records})
+    tasks = sorted({record.trial.task for record in results.records})
+    contents = {
+        "trials": "one row a trial: settings, scores, times, memory, environment",
+        "curves": "training loss and validation metric of each trial by step and second",
+        "scaling": "cost against length, width and batch, with fitted and claimed exponents",
+        "gradients": "cosine, bias and variance of each rule's estimate against backpropagation through time",
+    }
+    listed = "\n".join(f"- `{name}`: {contents[name]}" for name in tables)
+    return f"""---
+license: apache-2.0
+pretty_name: creditbench results
+tags:
+- benchmark
+- recurrent-neural-networks
+- temporal-credit-assignment
+configs:
+{configurations}---
+
+# creditbench results
+
+Learning rules for recurrent networks, with and without backpropagation through time, on {len(tasks)} tasks.
+
+{listed}
+
+Rules: {", ".join(rules)}. Tasks: {", ".join(tasks)}.
+
+Times can be compared within one `environment` only. A trial that diverged has the status `diverged` and the
+normalised score 0. Made by `{again("export", folders, "--hub-format", "DIR")}`.
+"""

@@ -1,0 +1,546 @@
+"""The page: one HTML file that opens from disk with no network, its charts, scripts and data inline."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import statistics as plain
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import creditbench
+from creditbench.leaderboard import charts, text
+from creditbench.leaderboard.board import COSTS, REFERENCE, Board, Cell, Row, claims
+from creditbench.leaderboard.text import MISSING, NOTES, interval, mark, number
+
+#: Points of a curve that are kept at most: what a screen can show.
+POINTS = 26
+#: Significant digits of the charts' data.
+DIGITS = 4
+_AXES = {"T": "steps T", "n": "hidden units n", "B": "sequences B"}
+_QUANTITIES = {"time": "seconds", "algorithm_bytes": "algorithm bytes", "flops": "FLOPs"}
+_CLAIMS = {
+    "unbiased": "unbiased",
+    "online": "online",
+    "forward_only": "forward only",
+    "constant": "memory O(1) in T",
+}
+
+
+def page(board: Board, folders: Sequence[Path]) -> str:
+    """The page of a board that was made from `folders`."""
+    import vl_convert
+
+    own = files("creditbench.leaderboard") / "static"
+    parts = {
+        "title": "creditbench leaderboard",
+        "style": (own / "page.css").read_text(encoding="utf-8"),
+        "script": (own / "page.js").read_text(encoding="utf-8"),
+        "vega": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace(
+            "</script", "<\\/script"
+        ),
+        # Within a script element only `<` can end it.
+        "data": json.dumps(_data(board), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
+        "about": _about(board, folders),
+        "filters": _filters(board),
+        "ranking": _ranking(board),
+        "notes": "".join(f"<li>{escape(note)}</li>" for note in NOTES),
+        "heat": _heat(board),
+        "tasks": _options(_described(board)),
+        "axes": _options(
+            {a: _AXES.get(a, a) for a in sorted({p.axis for p in board.results.scaling}, key="TnB".find)}
+        ),
+        "quantities": _options(
+            {q: _QUANTITIES.get(q, q) for q in dict.fromkeys(p.quantity for p in board.results.scaling)}
+        ),
+        "gradient_tasks": _options({g.task: g.task for g in board.results.gradients}),
+        "groups": _options({" ".join(group): " ".join(group) for group in board.groups}),
+        "costs": _options({cost: cost for cost in COSTS}),
+        "ranks": "".join(
+            f"<li>{escape(line.removeprefix('- '))}</li>" for line in text.differences(board).splitlines()
+        ),
+        "exponents": _exponents(board),
+        "rules": "".join(_rule(board, learner) for learner in sorted({row.learner for row in board.rows})),
+        "hardware": "".join(
+            f"<li>{_code(line.removeprefix('- '))}</li>" for line in text.hardware(board).splitlines()
+        ),
+        "noscaling": "" if board.results.scaling else "hidden",
+        "nogradients": "" if board.results.gradients else "hidden",
+    }
+    found = (own / "page.html").read_text(encoding="utf-8")
+    # One pass, so that nothing in a part is taken for a place of another.
+    pieces = found.split("{{")
+    return pieces[0] + "".join(
+        parts[name] + rest for name, _, rest in (p.partition("}}") for p in pieces[1:])
+    )
+
+
+def escape(value: object) -> str:
+    """Text within HTML, in an attribute too."""
+    return html.escape(str(value))
+
+
+def _code(line: str) -> str:
+    """Text with `code` in it."""
+    parts = line.split("`")
+    return "".join(f"<code>{escape(part)}</code>" if i % 2 else escape(part) for i, part in enumerate(parts))
+
+
+def _options(values: Mapping[str, str]) -> str:
+    return "".join(
+        f'<option value="{escape(value)}">{escape(label)}</option>' for value, label in values.items()
+    )
+
+
+def _described(board: Board) -> dict[str, str]:
+    """Each task with what is known of it."""
+    return {
+        task: f"{task}: {about['name']}" if (about := board.results.tasks.get(task)) else task
+        for task in board.tasks
+    }
+
+
+def _claims(board: Board, learner: str) -> list[str]:
+    said = board.results.learners.get(learner, {}).get("claims", {})
+    found = [name for name in ("unbiased", "online", "forward_only") if said.get(name)]
+    return found + (["constant"] if said.get("memory_in_T") == "O(1)" else [])
+
+
+def _family(board: Board, learner: str) -> str:
+    return str(board.results.learners.get(learner, {}).get("family", "unknown"))
+
+
+# -- data ------------------------------------------------------------------------------------------------
+
+
+def _round(value: Any) -> Any:
+    """A number at `DIGITS`; None where it is not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    short = float(f"{value:.{DIGITS}g}")
+    return int(short) if short.is_integer() else short
+
+
+def _rounded(values: Iterable[Any]) -> list[Any]:
+    return [_round(value) for value in values]
+
+
+def _data(board: Board) -> dict[str, Any]:
+    results, rows = board.results, board.rows
+    rules = list(dict.fromkeys(row.rule for row in rows))
+    backends = sorted({row.backend for row in rows})
+    fronts: list[dict[str, bool]] = [{} for _ in rows]
+    for group in board.groups.values():
+        for cost in ("ratio_forward", "algorithm_bytes"):
+            for row, on in zip(group, board.front(group, cost), strict=True):
+                fronts[rows.index(row)][cost] = on
+    profiles: dict[str, Any] = {}
+    for group_key, group in board.groups.items():
+        for cost in COSTS:
+            tau, rho = board.profile(group, cost)
+            profiles.setdefault(" ".join(group_key), {})[cost] = [
+                [rows.index(row), *map(list, zip(*_steps(tau, own), strict=True))]
+                for row, own in zip(group, rho, strict=True)
+                if own[-1] > 0
+            ]
+    return {
+        "rules": rules,
+        "colours": charts.colours(rules),
+        "backends": backends,
+        "rows": [
+            {
+                "rule": row.rule,
+                "learner": row.learner,
+                "backend": row.backend,
+                "device": row.device,
+                "iqm": _rounded(row.scores["iqm"]) if row.scores else None,
+                "forward": _round(row.cost("ratio_forward")),
+                "bytes": _round(row.cost("algorithm_bytes")),
+                "front": fronts[i],
+                "tasks": {
+                    task: [*_rounded((cell.scores.mean(), cell.scores.min(), cell.scores.max())), cell.status]
+                    for task, cell in row.cells.items()
+                    if len(cell.scores)
+                },
+            }
+            for i, row in enumerate(rows)
+        ],
+        "curves": {task: _curves(board, task) for task in board.tasks},
+        "profiles": profiles,
+        "scaling": [
+            [p.learner, p.backend, p.axis, p.quantity, p.size, *_rounded((p.value, p.exponent, p.claimed))]
+            for p in results.scaling
+        ],
+        "gradients": [
+            [
+                *(g.learner, g.backend, g.task, g.point, g.draws),
+                *(
+                    [_round(getattr(g, f"{name}{end}")) for end in ("", "_low", "_high")]
+                    for name in ("cosine", "bias", "variance", "draws_to_cosine")
+                ),
+            ]
+            for g in results.gradients
+        ],
+        "charts": charts.specifications(rules, backends),
+    }
+
+
+def _steps(tau: Any, rho: Any) -> list[tuple[float, float]]:
+    """A step function by its corners alone."""
+    keep = [i for i in range(len(tau)) if i in (0, len(tau) - 1) or rho[i] != rho[i - 1]]
+    return [(_round(tau[i]), _round(rho[i])) for i in keep]
+
+
+def _curves(board: Board, task: str) -> dict[str, Any]:
+    """The curves of one task: of each row, step, median second, and median, worst and best of its seeds."""
+    lines: list[list[Any]] = []
+    low: list[float] = []
+    trivial: list[float] = []
+    first = None
+    for i, row in enumerate(board.rows):
+        cell = row.cells.get(task)
+        if cell is None:
+            continue
+        first = first or cell.records[0]
+        trivial += cell.values("trivial")
+        at: dict[int, list[tuple[float, float]]] = {}
+        for record in cell.records:
+            for point in record.curve:
+                if point.validation is not None:
+                    at.setdefault(point.step, []).append((point.seconds, point.validation))
+        steps = sorted(at)
+        if not steps:
+            continue
+        # Evenly, the first and the last among them.
+        count = min(POINTS, len(steps))
+        steps = [steps[round(k * (len(steps) - 1) / max(1, count - 1))] for k in range(count)]
+        seconds = [plain.median(s for s, _ in at[step]) for step in steps]
+        values = [sorted(v for _, v in at[step]) for step in steps]
+        low += [v[0] for v in values] + [v[-1] for v in values]
+        lines.append(
+            [
+                i,
+                steps,
+                _rounded(seconds),
+                *map(
+                    _rounded,
+                    ((plain.median(v) for v in values), (v[0] for v in values), (v[-1] for v in values)),
+                ),
+            ]
+        )
+    middle = plain.fmean(trivial) if trivial else None
+    domain = [0.0, 1.0]
+    if low and first is not None:
+        # Untrained weights may start far off; what matters is where the lines end, and trivial.
+        ends = [middle] * (middle is not None) + [
+            value for line in lines for value in (line[4][-1], line[5][-1])
+        ]
+        known = [*low, *ends]
+        margin = 0.3 * (max(ends) - min(ends)) or 0.05 * abs(ends[0]) or 1.0
+        if first.metric_direction == "min":
+            domain = [min(known), min(max(known), max(ends) + margin)]
+        else:
+            domain = [max(min(known), min(ends) - margin), max(known)]
+        if domain[0] == domain[1]:
+            domain = [domain[0] - margin, domain[1] + margin]
+    return {
+        "metric": first.metric if first else "",
+        "direction": first.metric_direction if first else "min",
+        "trivial": _round(middle),
+        "domain": _rounded(domain),
+        "lines": lines,
+    }
+
+
+# -- tables ----------------------------------------------------------------------------------------------
+
+
+def _about(board: Board, folders: Sequence[Path]) -> str:
+    trials = len(board.results.records)
+    rules = len({row.rule for row in board.rows})
+    made = text.again("leaderboard", folders, "--output", "DIR")
+    return (
+        f"<p>{rules} rules, {len(board.tasks)} tasks, {trials:,} trials; creditbench "
+        f"{escape(creditbench.__version__)}. "
+        f"Made by <code>{escape(made)}</code>.</p>"
+    )
+
+
+def _filters(board: Board) -> str:
+    def select(name: str, label: str, values: Mapping[str, str], every: str = "all") -> str:
+        options = f'<option value="">{every}</option>' + _options(values)
+        return f'<label>{label} <select id="filter-{name}" data-filter="{name}">{options}</select></label>'
+
+    def same(values: Iterable[str]) -> dict[str, str]:
+        return {value: value for value in sorted(set(values))}
+
+    return "".join(
+        [
+            '<label>Rule <input type="search" id="filter-text" data-filter="text" placeholder="name" '
+            'autocomplete="off"></label>',
+            select("backend", "Backend", same(row.backend for row in board.rows)),
+            select("device", "Device", same(row.device for row in board.rows)),
+            select("family", "Family", same(_family(board, row.learner) for row in board.rows)),
+            select("claim", "Claims", _CLAIMS, "any"),
+            select("task", "Task", {task: task for task in board.tasks}, "all"),
+        ]
+    )
+
+
+#: (title, whether a high value is best first, help) of the columns that sort; the first one is text.
+_COLUMNS = (
+    ("Rank", "asc", "among the rows of one backend and device"),
+    ("Rule", "asc", ""),
+    ("Backend", "asc", ""),
+    ("Score", "desc", "interquartile mean of normalised scores, 95 % interval"),
+    ("Median", "desc", "of the tasks' means"),
+    ("Mean", "desc", "of the tasks' means"),
+    ("Gap", "asc", "optimality gap: how far runs fall short of 1 on average"),
+    (f"P(> {REFERENCE})", "desc", f"probability that a run beats one of {REFERENCE}"),
+    ("Solved", "desc", "tasks that half of the seeds bring to their target"),
+    ("× forward", "asc", "time of a step over that of the forward pass"),
+    ("× bptt", "asc", "time of a step over that of bptt's"),
+    ("kB", "asc", "what an update needs beyond weights and data"),
+    ("Note", "asc", ""),
+)
+
+_ALIGNED = {"Rule": "sticky", "Backend": "", "Note": ""}
+
+
+def _ranking(board: Board) -> str:
+    head = "".join(
+        f'<th scope="col" class="{_ALIGNED.get(title, "n")}" aria-sort="{"ascending" if i == 0 else "none"}">'
+        f'<button type="button" data-column="{i}" data-first="{first}" '
+        f'title="{escape(hint)}">{escape(title)}</button></th>'
+        for i, (title, first, hint) in enumerate(_COLUMNS)
+    )
+    rows = []
+    for i, row in enumerate(board.rows):
+        scores = row.scores
+        kilobytes = row.cost("algorithm_bytes")
+
+        def cell(value: float | str | None, shown: str, kind: str = "n") -> str:
+            # What is missing sorts last.
+            order = "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
+            return f'<td class="{kind}" data-value="{escape(order)}">{shown}</td>'
+
+        name = f'<a href="#rule-{escape(row.learner)}">{escape(row.rule)}</a>'
+        quick = '<abbr title="fewer seeds, preset quick">q</abbr>' if row.quick else ""
+        cells = [
+            cell(
+                float(row.rank) if row.rank else None, MISSING if row.rank is None else f"{row.rank}{quick}"
+            ),
+            f'<th scope="row" class="sticky" data-value="{escape(row.rule)}">{name}</th>',
+            cell(
+                " ".join(row.key[1:]),
+                escape(row.backend if row.device == "cpu" else f"{row.backend} {row.device}"),
+                "t",
+            ),
+            cell(scores["iqm"].value if scores else None, _whisker(scores.get("iqm")), "n score"),
+            *(
+                cell(
+                    scores[n].value if n in scores else None,
+                    number(scores[n].value if n in scores else None, ".2f"),
+                )
+                for n in ("median", "mean", "optimality_gap")
+            ),
+            cell(row.improvement.value if row.improvement else None, _improvement(row)),
+            cell(float(text.solved(row)), f"{text.solved(row)} of {len(board.tasks)}"),
+            *(cell(row.cost(n), number(row.cost(n))) for n in ("ratio_forward", "ratio_bptt")),
+            cell(kilobytes, number(None if kilobytes is None else kilobytes / 1e3, ",.4g")),
+            cell(
+                row.unranked,
+                f"{'<strong class=stale>stale</strong> ' if row.stale else ''}{escape(row.unranked)}",
+                "t note",
+            ),
+        ]
+        attributes = {
+            "row": i,
+            "backend": row.backend,
+            "device": row.device,
+            "family": _family(board, row.learner),
+            "claims": " ".join(_claims(board, row.learner)),
+            "text": f"{row.rule} {board.results.learners.get(row.learner, {}).get('name', '')}".lower(),
+            "tasks": " ".join(task for task, own in row.cells.items() if len(own.scores)),
+        }
+        given = " ".join(f'data-{k}="{escape(v)}"' for k, v in attributes.items())
+        rows.append(f"<tr {given}>{''.join(cells)}</tr>")
+    return f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+
+
+def _improvement(row: Row) -> str:
+    sign = mark(row.improvement)
+    said = {"▲": "better", "▼": "worse"}.get(sign, "")
+    return escape(interval(row.improvement)) + (
+        f' <span role="img" aria-label="{said}">{sign}</span>' if sign else ""
+    )
+
+
+def _whisker(found: Any) -> str:
+    """A score, its interval, and a bar of both from −0.1 to 1.1."""
+    if found is None:
+        return MISSING
+
+    def at(value: float) -> float:
+        return round(100 * min(1.0, max(0.0, (value + 0.1) / 1.2)), 1)
+
+    low, middle, high = at(found.low), at(found.value), at(found.high)
+    return (
+        f"{found.value:.2f} <small>[{found.low:.2f}, {found.high:.2f}]</small>"
+        f'<span class="bar" aria-hidden="true"><i '
+        f'style="left:{low}%;width:{max(0.5, high - low):.1f}%"></i><b style="left:{middle}%"></b></span>'
+    )
+
+
+def _heat(board: Board) -> str:
+    head = "".join(f'<th scope="col"><span>{escape(task)}</span></th>' for task in board.tasks)
+    body = []
+    for i, row in enumerate(board.rows):
+        cells = []
+        for task in board.tasks:
+            cell = row.cells.get(task)
+            if cell is None or not len(cell.scores):
+                state = "missing" if cell is None else cell.status
+                cells.append(
+                    f'<td class="missing" title="{escape(task)}: '
+                    f'{escape(state)}">{MISSING if cell is None else escape(state)}</td>'
+                )
+                continue
+            score = float(cell.scores.mean())
+            # The colour's strength is the score's; below 0 another colour.
+            stale = f"; stale: {cell.stale}" if cell.stale else ""
+            share, sign = round(100 * min(1.0, abs(score))), "bad" if score < 0 else "good"
+            hint = f"{task}: {score:.3f} ({cell.scores.min():.3f} … {cell.scores.max():.3f}), {cell.status}"
+            dagger = "†" if cell.stale else "*" if cell.status != f"{len(cell.records)} ok" else ""
+            cells.append(
+                f'<td class="{sign}" style="--s:{share}%" title="{escape(hint + stale)}">{score:.2f}{dagger}</td>'
+            )
+        name = f'<th scope="row" class="sticky"><a href="#rule-{escape(row.learner)}">{escape(row.label)}</a></th>'
+        body.append(f'<tr data-row="{i}">{name}{"".join(cells)}</tr>')
+    return f'<thead><tr><th scope="col" class="sticky">rule</th>{head}</tr></thead><tbody>{"".join(body)}</tbody>'
+
+
+def _line(head: str, *cells: str, last: str = "") -> str:
+    """A row of a table from HTML; `last` is the class of its last cell."""
+    inside = "".join(f"<td>{cell}</td>" for cell in cells[:-1])
+    return f'<tr><th scope="row">{head}</th>{inside}<td class="{last}">{cells[-1]}</td></tr>'
+
+
+def _exponents(board: Board) -> str:
+    fits = {(p.learner, p.backend, p.axis, p.quantity): p for p in board.results.scaling}
+    signs = {True: "held", False: "<strong>did not hold</strong>", None: MISSING}
+    rows = "".join(
+        _line(
+            escape(p.learner),
+            escape(p.backend),
+            escape(_AXES.get(p.axis, p.axis)),
+            escape(_QUANTITIES.get(p.quantity, p.quantity)),
+            f"{p.exponent:.2f} <small>[{p.low:.2f}, {p.high:.2f}]</small>",
+            number(p.claimed),
+            signs[p.held],
+        )
+        for p in fits.values()
+    )
+    head = "".join(
+        f'<th scope="col">{n}</th>' for n in ("Rule", "Backend", "In", "Quantity", "Exponent", "Claimed", "")
+    )
+    return f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
+
+
+def _rule(board: Board, learner: str) -> str:
+    about = board.results.learners.get(learner, {})
+    own = [row for row in board.rows if row.learner == learner]
+    promised = "".join(
+        _line(escape(c.name), escape(c.claimed), _sign(c.held), escape(c.detail))
+        for c in claims(board.results, learner)
+    )
+    made = [_cells(row) for row in own]
+    sources = sorted(
+        {record.learner_source for row in own for cell in row.cells.values() for record in cell.records}
+    )
+    source = ", ".join(f"learners/{learner}.py" if s == "builtin" else s for s in sources)
+    return (
+        f'<details class="rule" id="rule-{escape(learner)}"><summary><h3>{escape(learner)}</h3> '
+        f"{escape(about.get('name', ''))}</summary>"
+        f"<p>{escape(about.get('family', 'unknown family'))}. {_paper(about.get('paper', ''))} Source "
+        f"and equations: <code>{escape(source)}</code></p>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Claims of {escape(learner)}"><table><thead>'
+        f"<tr><th scope=col>Claim</th><th scope=col>claimed</th><th scope=col>outcome</th>"
+        f"<th scope=col>measured</th></tr></thead><tbody>{promised}</tbody></table></div>{''.join(made)}</details>"
+    )
+
+
+def _sign(held: bool | None) -> str:
+    return {True: "✓ held", False: "<strong>✗ did not hold</strong>", None: "not settled here"}[held]
+
+
+def _paper(paper: str) -> str:
+    """A paper, its DOI or arXiv number as a link."""
+    words = []
+    for word in paper.split():
+        bare = word.rstrip(".,;)")
+        kind, found, rest = bare.partition(":")
+        place = {"doi": "https://doi.org/", "arxiv": "https://arxiv.org/abs/"}.get(kind.lower())
+        link = found and rest and place
+        words.append(
+            f'<a href="{place}{escape(rest)}">{escape(bare)}</a>{escape(word[len(bare) :])}'
+            if link
+            else escape(word)
+        )
+    return " ".join(words) + ("." if paper else "")
+
+
+def _cells(row: Row) -> str:
+    """What one row did on each task, with the command that makes it again."""
+
+    def line(task: str, cell: Cell) -> str:
+        tests = cell.values("test_score")
+        spread = f" ± {plain.stdev(tests):.2g}" if len(tests) > 1 else ""
+        test = f"{plain.fmean(tests):.4g}{spread}" if tests else MISSING
+        figures = [
+            test,
+            f"{cell.scores.mean():.3f}" if len(cell.scores) else MISSING,
+            number(cell.target("steps_to_target"), ",.0f"),
+            number(cell.target("seconds_to_target")),
+            number(cell.median("steps_per_second"), ",.0f"),
+            number(cell.median("ratio_forward")),
+            number(cell.median("ratio_bptt")),
+            number(None if (b := cell.median("algorithm_bytes")) is None else b / 1e3, ",.4g"),
+            number(cell.median("compile_seconds"), ".2f"),
+        ]
+        notes = [cell.status, *([f"stale: {cell.stale}"] if cell.stale else [])]
+        notes += [f"{cell.others} other settings in the table"] if cell.others else []
+        environments = sorted({record.environment_id for record in cell.records})
+        where = escape(", ".join(environments))
+        again = f"<code>{escape(cell.command)}</code>"
+        return _line(escape(task), *figures, escape("; ".join(notes)), where, again, last="command")
+
+    metric = {task: cell.records[0] for task, cell in row.cells.items()}
+    rows = "".join(
+        line(f"{task} ({metric[task].metric} {'↓' if metric[task].metric_direction == 'min' else '↑'})", cell)
+        for task, cell in sorted(row.cells.items())
+    )
+    names = (
+        "task",
+        "test score",
+        "normalised",
+        "steps to target",
+        "s to target",
+        "steps/s",
+        "× forward",
+        "× bptt",
+        "kB",
+        "compile s",
+        "seeds",
+        "machine",
+        "made again by",
+    )
+    head = "".join(f"<th scope=col>{name}</th>" for name in names)
+    return (
+        f'<h4>{escape(row.label)}</h4><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{escape(row.label)} by task"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )

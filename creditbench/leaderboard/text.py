@@ -1,0 +1,272 @@
+"""The board as text: Markdown for people and repositories, LaTeX for papers."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from creditbench.leaderboard.board import COSTS, REFERENCE, SEEDS, Board, Row, claims
+from creditbench.leaderboard.statistics import Estimate
+from creditbench.table import latex_table
+
+MISSING = "–"
+SIGNS = {True: "held", False: "did not hold", None: "not settled"}
+
+NOTES = (
+    "Scores are normalised: 0 is the trivial predictor, 1 is solved; a seed that diverged counts as "
+    "0. IQM is the mean of the middle half of "
+    "all runs (task × seed). Intervals are 95 %, from a bootstrap of seeds within tasks (Agarwal et al. 2021).",
+    f"P(> {REFERENCE}) is the probability that a run of the rule beats one of {REFERENCE} on the "
+    f"same task, Mann–Whitney's U / mn, mean over tasks; "
+    "▲ and ▼ mark an interval that leaves ½ out.",
+    "Costs are geometric means over tasks of medians over seeds: × forward and × bptt are the time "
+    "of a training step over that of the "
+    "cell's forward pass and of bptt's step, in paired blocks; kB is what an update needs beyond weights and data.",
+    f"A rank takes every task and {SEEDS} seeds or more; q marks fewer seeds with the preset quick. "
+    f"Ranks count within one backend and device.",
+)
+
+
+def interval(found: Estimate | None, form: str = ".2f") -> str:
+    """`0.50 [0.40, 0.60]`."""
+    if found is None:
+        return MISSING
+    return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
+
+
+def mark(found: Estimate | None) -> str:
+    """▲ where a probability of improvement lies above ½ with its interval, ▼ where below, else nothing."""
+    if found is None:
+        return ""
+    return "▲" if found.low > 0.5 else "▼" if found.high < 0.5 else ""
+
+
+def number(value: float | None, form: str = ".3g") -> str:
+    """A number, or the mark of a missing one where it is None or not finite."""
+    return MISSING if value is None or not math.isfinite(value) else format(value, form)
+
+
+def solved(row: Row) -> int:
+    """Tasks that half of the seeds or more bring to their target."""
+    return sum(math.isfinite(cell.target("steps_to_target")) for cell in row.cells.values())
+
+
+RANKING = (
+    *("rank", "rule", "backend", "device", "IQM", "median", "mean", "optimality gap", f"P(> {REFERENCE})"),
+    *("solved", "× forward", "× bptt", "kB", "note"),
+)
+
+
+def ranking(board: Board) -> list[tuple[str, ...]]:
+    """The rows of the ranking, in the order of `RANKING`."""
+    found = []
+    for row in board.rows:
+        scores = row.scores
+        kilobytes = row.cost("algorithm_bytes")
+        improvement = " ".join(filter(None, (interval(row.improvement), mark(row.improvement))))
+        found.append(
+            (
+                MISSING if row.rank is None else f"{row.rank}{'q' if row.quick else ''}",
+                row.rule,
+                row.backend,
+                row.device,
+                interval(scores.get("iqm")),
+                *(
+                    number(scores[n].value if n in scores else None, ".2f")
+                    for n in ("median", "mean", "optimality_gap")
+                ),
+                improvement,
+                f"{solved(row)} of {len(board.tasks)}",
+                number(row.cost("ratio_forward")),
+                number(row.cost("ratio_bptt")),
+                number(None if kilobytes is None else kilobytes / 1e3, ",.4g"),
+                row.unranked,
+            )
+        )
+    return found
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: Iterable[str] = ()) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    bars = ["---" if name in left else "---:" for name in head]
+    return "\n".join([line(head), line(bars), *map(line, rows)]) + "\n"
+
+
+def ranking_markdown(board: Board) -> str:
+    """The ranking and what its columns mean."""
+    rows = _table(RANKING, ranking(board), ("rule", "backend", "device", "note"))
+    return rows + "\n" + "\n".join(f"- {note}" for note in NOTES) + "\n"
+
+
+def ranking_latex(board: Board) -> str:
+    """The ranking as a booktabs table."""
+    caption = (
+        "Normalised scores with 95\u202f% intervals, and costs. ▲, ▼: the interval of the probability of "
+        f"improvement over {REFERENCE} leaves ½ out"
+    )
+    return latex_table(caption, RANKING, ranking(board), ("rule", "backend", "device", "note"))
+
+
+def tasks_markdown(board: Board) -> str:
+    """Normalised score of each row on each task: mean over seeds and their range."""
+
+    def cell(row: Row, task: str) -> str:
+        found = row.cells.get(task)
+        if found is None:
+            return "missing"
+        if not len(found.scores):
+            return found.status
+        text = f"{found.scores.mean():.2f} ({found.scores.min():.2f} … {found.scores.max():.2f})"
+        notes = [] if found.status == f"{len(found.records)} ok" else [found.status]
+        return "; ".join([text, *notes, *(["stale"] if found.stale else [])])
+
+    head = ("rule", "backend", *board.tasks)
+    rows = [
+        (row.rule, " ".join(row.key[1:]), *(cell(row, task) for task in board.tasks)) for row in board.rows
+    ]
+    return _table(head, rows, ("rule", "backend"))
+
+
+def differences(board: Board) -> str:
+    """Friedman's test and Nemenyi's critical difference, a line a backend and device."""
+    lines = []
+    for (backend, device), rows in board.groups.items():
+        found = board.ranks(rows)
+        if found is None:
+            lines.append(f"- {backend} {device}: too few tasks or ranked rules for a test of ranks")
+            continue
+        ranked, ranks = found
+        order = ", ".join(
+            f"{row.rule} {rank:.2f}"
+            for rank, row in sorted(zip(ranks.mean_ranks, ranked, strict=True), key=lambda pair: pair[0])
+        )
+        lines.append(
+            f"- {backend} {device}: Friedman χ² = {ranks.statistic:.3g}, p = {ranks.p:.2g}; mean ranks that lie "
+            f"{ranks.critical_difference:.2f} or more apart differ (Nemenyi, 5 %): {order}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def again(verb: str, folders: Sequence[Path], *rest: str) -> str:
+    """The command that makes something again from these results."""
+    words = ["creditbench", *verb.split()]
+    for folder in folders:
+        words += ["--results", folder.as_posix()]
+    return shlex.join([*words, *rest])
+
+
+def markdown(board: Board, folders: Sequence[Path]) -> str:
+    """The page's twin."""
+    results = board.results
+    parts = ["# Leaderboard\n", f"Made by `{again('leaderboard', folders, '--output', 'DIR')}`.\n"]
+    parts += ["## Ranking\n", ranking_markdown(board), "## Normalised score by task\n", tasks_markdown(board)]
+    parts += ["## Ranks\n", differences(board)]
+    for cost in COSTS:
+        lines = []
+        for key, rows in board.groups.items():
+            _, rho = board.profile(rows, cost)
+            shares = [
+                f"{row.rule} {own[0]:.2f}, {own[-1]:.2f}"
+                for row, own in zip(rows, rho, strict=True)
+                if own[-1] > 0
+            ]
+            lines.append(f"- {' '.join(key)}: {'; '.join(shares) or 'no rule reaches a target'}")
+        parts += [
+            f"## Performance profile: {cost}\n",
+            "Share of tasks on which the rule is the cheapest, and share that it solves at any cost.\n",
+            "\n".join(lines) + "\n",
+        ]
+    if results.scaling:
+        fits = {(p.learner, p.backend, p.axis, p.quantity): p for p in results.scaling}
+        exponents = [
+            (*key, f"{p.exponent:.2f} [{p.low:.2f}, {p.high:.2f}]", number(p.claimed), SIGNS[p.held])
+            for key, p in fits.items()
+        ]
+        names = ("rule", "backend", "in", "quantity", "exponent", "claimed", "outcome")
+        parts += ["## Scaling\n", _table(names, exponents, names[:4])]
+    if results.gradients:
+        quality = []
+        for g in results.gradients:
+            place = (g.learner, g.backend, g.task, f"{g.point:g}")
+            figures = (
+                Estimate(g.cosine, g.cosine_low, g.cosine_high),
+                Estimate(g.bias, g.bias_low, g.bias_high),
+                Estimate(g.variance, g.variance_low, g.variance_high),
+            )
+            reached = "never" if g.draws_to_cosine is None else str(g.draws_to_cosine)
+            quality.append((*place, *(interval(figure, ".3g") for figure in figures), reached))
+        head = (
+            "rule",
+            "backend",
+            "task",
+            "part of a bptt run",
+            *("cosine", "bias", "variance", "draws to cosine 0.9"),
+        )
+        parts += ["## Quality of gradients\n", _table(head, quality, head[:3])]
+    parts.append("## Rules\n")
+    for learner, about in sorted(results.learners.items()):
+        lines = [f"- {c.name}: {c.claimed}: {SIGNS[c.held]} ({c.detail})" for c in claims(results, learner)]
+        parts += [
+            f"### {learner}: {about['name']}\n",
+            f"{about['family']}; {about['paper']}\n",
+            "\n".join(lines) + "\n",
+        ]
+    parts += ["## Hardware\n", hardware(board), "## Commands\n", "```sh"]
+    parts += [cell.command for row in board.rows for cell in row.cells.values()]
+    return "\n".join([*parts, "```\n"])
+
+
+def hardware(board: Board) -> str:
+    """A line an environment: what it is, and how many records were made on it."""
+    counts: dict[str, int] = {}
+    known = {}
+    for record in board.results.records:
+        counts[record.environment_id] = counts.get(record.environment_id, 0) + 1
+        known[record.environment_id] = record.environment
+    lines = []
+    for name, count in sorted(counts.items()):
+        about = known[name]
+        packages = ", ".join(f"{k} {v}" for k, v in sorted(about.get("packages", {}).items()))
+        parts = [str(about.get("cpu", "unknown processor")), f"{about.get('cores', '?')} cores"]
+        parts += [str(about[key]) for key in ("device_name", "system") if about.get(key)]
+        parts += [f"Python {about['python']}"] if "python" in about else []
+        commit = f"commit {about['commit'][:12]}" if about.get("commit") else ""
+        dirty = "with changes" if about.get("dirty") else ""
+        lines.append(
+            f"- `{name}` ({count} trials): {'; '.join(filter(None, [*parts, packages, commit, dirty]))}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def readme(board: Board, target: Path, folders: Sequence[Path]) -> str:
+    """The README of a version: how it was made, by which command each table is printed, and the tables."""
+    results, here = board.results, [target]
+    counts = {
+        "trials.csv": (len(results.records), "a row a trial"),
+        "curves.parquet": (sum(len(r.curve) for r in results.records), "a row a point of a trial's curve"),
+        "scaling.csv": (len(results.scaling), "a row a size, with the exponent of its sweep"),
+        "gradients.csv": (len(results.gradients), "a row a rule, task and point of a BPTT run"),
+    }
+    files = [f"| `{name}` | {count} | {text} |" for name, (count, text) in counts.items() if count]
+    return "\n".join(
+        [
+            f"# Results {target.name}\n",
+            f"Made by `{again('table', folders, '--compact', target.as_posix())}`; "
+            f"as a page: `{again('leaderboard', here, '--output', 'DIR')}`.\n",
+            "| file | rows | |\n| --- | ---: | --- |\n" + "\n".join(files) + "\n",
+            "`environments.json`: what the trials ran on; `manifest.json`: the rows that each file must "
+            "hold, and the metadata of rules and tasks.\n",
+            "## Ranking\n",
+            f"`{again('table', here, '--format', 'ranking')}`\n",
+            ranking_markdown(board),
+            "## Scores\n",
+            f"`{again('table', here, '--format', 'tasks')}`\n",
+            tasks_markdown(board),
+            "## Hardware\n",
+            hardware(board),
+        ]
+    )

@@ -1,0 +1,160 @@
+"""Two results held against each other: what was planted is found, and nothing else is."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+
+import pytest
+
+from creditbench.cli import main
+from creditbench.errors import UsageError
+from creditbench.leaderboard.compare import compare
+from creditbench.store import Results, write_tables
+from tests.creditbench.synthetic import make
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("source") / "source.py"
+    path.write_text("# stands for every rule and task\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def before(source) -> Results:
+    return make(source, measured=False)
+
+
+def found(a: Results, b: Results, **options) -> set[tuple[str, str, str]]:
+    return {(c.kind, c.rule, c.quantity) for c in compare(a, b, **options).changes}
+
+
+def test_two_runs_of_one_commit_differ_in_nothing_ten_times_of_ten(source, before):
+    """Scores are the same, times are drawn anew."""
+    for noise in range(1, 11):
+        comparison = compare(before, make(source, measured=False, noise=noise))
+        assert comparison.changes == ()
+        assert comparison.compared == {
+            "score": 4, "ratio_forward": 8, "algorithm_bytes": 8, "flops_per_step": 8,
+        }  # fmt: skip
+
+
+def test_a_busy_machine_makes_no_rule_faster_or_slower_ten_times_of_ten(source):
+    """Times that are half as long again or half as short by chance."""
+    runs = [make(source, measured=False, noise=n, jitter=0.4) for n in range(11)]
+    assert [compare(a, b).changes for a, b in itertools.pairwise(runs)] == [()] * 10
+
+
+def test_a_ratio_that_training_does_not_confirm_is_a_note(source, before):
+    records = [
+        r.model_copy(update={"ratio_forward": 2 * r.ratio_forward}) if r.trial.learner == "rule_01" else r
+        for r in make(source, measured=False, noise=1).records
+    ]
+    comparison = compare(before, dataclasses.replace(before, records=tuple(records)))
+    assert comparison.changes == ()
+    assert "ratio_forward of rule_01 jax changed by +" in comparison.notes[0]
+    assert len(comparison.notes) == 2
+
+
+@pytest.mark.statistical
+def test_scores_that_are_drawn_anew_differ_no_more_often_than_allowed(source):
+    """As of two machines whose rounding tells runs apart: at most 5 % of comparisons, here one of 20 and two more."""
+    runs = [make(source, tasks=2, backends=("jax",), measured=False, noise=n, redraw=True) for n in range(21)]
+    alarms = sum(bool(compare(a, b).changes) for a, b in itertools.pairwise(runs))
+    assert alarms <= 3
+
+
+@pytest.mark.parametrize("noise", range(1, 11))
+def test_a_rule_made_20_percent_slower_is_found_alone(source, before, noise):
+    after = make(source, measured=False, noise=noise, slower=lambda t: 1.2 if t.learner == "rule_02" else 1.0)
+    comparison = compare(before, after)
+    assert {(c.kind, c.rule, c.backend) for c in comparison.changes} == {
+        ("slower", "rule_02", "jax"),
+        ("slower", "rule_02", "torch"),
+    }
+    for change in comparison.regressions:
+        assert change.low < 0.2 < change.high and change.p < 0.05
+
+
+def test_what_is_as_fast_again_is_faster(source, before):
+    slow = make(source, measured=False, noise=3, slower=lambda t: 1.2 if t.backend == "torch" else 1.0)
+    assert {kind for kind, *_ in found(slow, before)} == {"faster"}
+
+
+def test_without_ratios_steps_a_second_are_compared_on_one_processor_alone(source, before):
+    def without(results: Results, **environment) -> Results:
+        records = (r.model_copy(update={"ratio_forward": None} | environment) for r in results.records)
+        return dataclasses.replace(results, records=tuple(records))
+
+    slow = make(source, measured=False, noise=1, slower=lambda t: 1.2 if t.learner == "bptt" else 1.0)
+    assert found(without(before), without(slow)) == {("slower", "bptt", "steps_per_second")}
+    elsewhere = compare(without(before), without(slow, environment={"cpu": "another"}))
+    assert elsewhere.changes == () and "no time was compared" in elsewhere.notes[0]
+
+
+def test_a_rule_made_worse_is_found_with_its_tasks(source, before):
+    after = make(source, measured=False, noise=1, worse=lambda t: 0.3 if t.learner == "rule_01" else 0.0)
+    comparison = compare(before, after)
+    assert {(c.kind, c.rule) for c in comparison.changes} == {("worse", "rule_01")}
+    (overall,) = [c for c in comparison.changes if c.task is None]
+    assert overall.change == pytest.approx(-0.3, abs=0.01) and overall.low < -0.3 < overall.high
+    assert {c.task for c in comparison.changes} == {None, *(f"task_0{i}" for i in range(5))}
+    assert found(after, before) == {("better", "rule_01", "normalised_score")}
+
+
+def test_a_rule_made_worse_on_one_task_and_three_seeds_is_found(source):
+    options = dict(tasks=1, seeds=3, rules=4, measured=False)
+    after = make(source, **options, worse=lambda t: 0.3 if t.learner == "rule_01" else 0.0)
+    assert ("worse", "rule_01", "normalised_score") in found(make(source, **options), after)
+
+
+def test_what_is_counted_is_told_exactly(source, before):
+    grown = tuple(
+        r.model_copy(update={"algorithm_bytes": r.algorithm_bytes + 4096})
+        if r.trial.learner == "rule_03"
+        else r
+        for r in before.records
+    )
+    after = dataclasses.replace(before, records=grown)
+    assert found(before, after) == {("bigger", "rule_03", "algorithm_bytes")}
+
+
+def test_what_broke_went_or_came_is_told(source, before):
+    def status(trial):
+        broken = trial.learner == "rule_01" and trial.task == "task_00" and trial.backend == "jax"
+        return "crashed" if broken and trial.seed == 0 else "ok"
+
+    after = make(source, measured=False, rules=4, tasks=4, status=status)
+    kinds = {(c.kind, c.rule, c.task) for c in compare(before, after).changes}
+    assert ("broken", "rule_01", "task_00") in kinds
+    assert ("gone", "bptt", "task_04") in kinds
+    assert all(kind in ("broken", "gone") for kind, *_ in kinds)
+
+
+def test_nothing_in_common_is_refused(source, before):
+    with pytest.raises(UsageError, match="share no rule"):
+        compare(
+            make(source, backends=("jax",), measured=False), make(source, backends=("torch",), measured=False)
+        )
+
+
+def test_one_measurement_is_not_tested(source):
+    options = dict(tasks=1, seeds=1, measured=False)
+    comparison = compare(make(source, **options), make(source, **options, noise=1, slower=lambda t: 3.0))
+    assert not any(c.kind == "slower" for c in comparison.changes)
+    assert "no time was tested" in comparison.notes[0]
+
+
+def test_the_command_prints_and_exits_by_what_it_found(source, before, tmp_path, capsys):
+    after = make(source, measured=False, noise=1, slower=lambda t: 1.3 if t.learner == "rule_01" else 1.0)
+    write_tables(before, tmp_path / "a", "")
+    write_tables(after, tmp_path / "b", "")
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "a")]) == 0
+    assert "score of 4 rules" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["kind"] for row in rows} == {"slower"} and rows[0]["quantity"] == "ratio_forward"
+    assert main(["compare", str(tmp_path / "a"), "v9"]) == 2
+    assert "no folder 'v9'" in capsys.readouterr().err

@@ -1,0 +1,667 @@
+"""Tables of a version, the board made of them, and the page: opened from disk in a real browser where there is one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import shutil
+import tempfile
+import time
+
+import numpy as np
+import pytest
+
+from creditbench.cli import main
+from creditbench.errors import UsageError
+from creditbench.leaderboard import statistics, text
+from creditbench.leaderboard.board import claims, command, make_board
+from creditbench.leaderboard.page import page
+from creditbench.record import SCHEMA_VERSION
+from creditbench.store import Results, Store, load, write_tables
+from tests.creditbench.synthetic import make
+
+DRAWS = 300
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("source") / "source.py"
+    path.write_text("# stands for every rule and task\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(source):
+    def status(trial):
+        if trial.learner == "rule_03" and trial.backend == "torch" and trial.task == "task_00":
+            return "crashed"
+        return "diverged" if trial.learner == "rule_02" and trial.seed == 1 else "ok"
+
+    return make(source, status=status)
+
+
+@pytest.fixture(scope="module")
+def board(results):
+    return make_board(results, DRAWS)
+
+
+@pytest.fixture
+def version(results, tmp_path):
+    write_tables(results, tmp_path / "v0.1", "# made by a test\n")
+    return tmp_path / "v0.1"
+
+
+# -- tables ------------------------------------------------------------------------------------------------
+
+
+def test_tables_come_back_as_they_were_written(results, version):
+    found = load(version)
+    known = {record.trial.id: record for record in results.records}
+    assert len(found.records) == len(known)
+    for record in found.records:
+        before = known[record.trial.id]
+        assert record.trial == before.trial and record.status == before.status
+        assert record.curve == before.curve and record.environment == before.environment
+        for name in ("test_score", "normalised_score", "seconds_to_target", "flops_per_step", "trivial"):
+            now, then = getattr(record, name), getattr(before, name)
+            assert now is then is None or now == pytest.approx(then, rel=1e-8)
+        for name in ("steps_to_target", "algorithm_bytes", "process_peak_source", "started_at", "metric"):
+            assert getattr(record, name) == getattr(before, name)
+    for kind in ("scaling", "gradients"):
+        rows = {str(list(row.model_dump().values())[:5]): row.model_dump() for row in getattr(found, kind)}
+        assert len(rows) == len(getattr(results, kind))
+        for row in getattr(results, kind):
+            for name, value in row.model_dump().items():
+                now = rows[str(list(row.model_dump().values())[:5])][name]
+                assert now == (pytest.approx(value, rel=1e-8) if isinstance(value, float) else value)
+    assert (found.learners, found.tasks) == (results.learners, results.tasks)
+
+
+def test_what_was_read_is_written_to_the_same_bytes(results, version, tmp_path):
+    again = load(version)
+    shuffled = dataclasses.replace(again, records=tuple(reversed(again.records)))
+    write_tables(load(version), tmp_path / "one", "")
+    write_tables(again, tmp_path / "two", "")
+    for name in ("trials.csv", "scaling.csv", "gradients.csv", "environments.json", "manifest.json"):
+        content = (version / name).read_bytes()
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+        assert sorted(content.splitlines()) == sorted((tmp_path / "two" / name).read_bytes().splitlines())
+    assert len(shuffled.records) == len(again.records)
+
+
+def test_the_columns_that_papers_read_are_there(version):
+    columns = (version / "trials.csv").read_text().splitlines()[0].split(",")
+    expected = [
+        *("trial", "suite_version", "task", "task_version", "learner", "learner_sha256", "learner_source"),
+        *("decorrelate", "backend", "backend_version", "device", "device_name", "hidden", "batch", "alpha"),
+        *(
+            "seq_len",
+            "protocol",
+            "optimizer",
+            "lr",
+            "hyperparameters",
+            "seed",
+            "preset",
+            "budget_steps",
+            "status",
+        ),
+        *("status_detail", "metric", "validation_best", "test_score", "normalised_score", "steps_to_target"),
+        *("seconds_to_target", "train_seconds", "compile_seconds", "steps_per_second", "ratio_forward"),
+        *("ratio_bptt", "flops_per_step", "algorithm_bytes", "process_peak_bytes", "device_peak_bytes"),
+        *("environment", "started_at"),
+    ]
+    assert columns[: len(expected)] == expected
+    assert len(set(columns)) == len(columns)
+    # Floats of every table have at most nine digits, but for those that a trial's hash is taken of.
+    for cell in (version / "gradients.csv").read_text().split(","):
+        assert len(re.sub(r"[^0-9]", "", cell).lstrip("0")) <= 9
+
+
+def _edit(path, change):
+    content = path.read_text()
+    changed = change(content)
+    assert changed != content
+    path.write_text(changed)
+
+
+def _swap(old, new):
+    return lambda content: content.replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        ("trials.csv", lambda c: c[: len(c) // 2], "cells of|is there twice|not a whole record"),
+        ("trials.csv", lambda c: c[: c.rindex("\n", 0, -1) + 1], "has 199 rows, and manifest.json says 200"),
+        ("trials.csv", lambda c: c + c.splitlines()[5] + "\n", "has 201 rows"),
+        ("trials.csv", lambda c: "", "it is empty"),
+        ("trials.csv", _swap(",128,1,1.0,", ",129,1,1.0,"), "its settings are those of the trial"),
+        ("trials.csv", _swap(",ok,", ",fine,"), "not a whole record"),
+        ("manifest.json", _swap(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'), "update creditbench"),
+        ("manifest.json", lambda c: c[:-20], "manifest.json' cannot be read"),
+        ("environments.json", _swap("imagined", "other"), "there is no environment|not a whole record"),
+        ("scaling.csv", _swap(",time,32,", ",time,many,"), "scaling.csv' cannot be read"),
+        ("gradients.csv", lambda c: c[: c.rindex("\n", 0, -1) + 1], "gradients.csv' has 47 rows"),
+    ],
+)  # fmt: skip
+def test_a_broken_table_is_named_with_its_cure(version, file, change, says):
+    _edit(version / file, change)
+    with pytest.raises(UsageError, match=says) as caught:
+        load(version)
+    assert re.search("from git again|update creditbench|delete one", str(caught.value))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_trial_that_is_there_twice_is_named(version):
+    lines = (version / "trials.csv").read_text().splitlines(keepends=True)
+    (version / "trials.csv").write_text("".join([*lines[:-1], lines[3]]))
+    with pytest.raises(UsageError, match=rf"line 201: the trial {lines[3][:16]} is there twice"):
+        load(version)
+
+
+def test_curves_cut_short_are_named(version):
+    path = version / "curves.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UsageError, match=r"curves\.parquet' cannot be read"):
+        load(version)
+
+
+def test_a_row_of_an_older_schema_is_migrated_and_of_a_newer_one_refused(version):
+    lines = (version / "trials.csv").read_text().splitlines()
+    place = lines[0].split(",").index("schema_version")
+    assert place > 40
+
+    def with_version(value):
+        # No cell after the settings holds a comma.
+        head, _, tail = lines[1].rpartition('}"')
+        cells = tail.split(",")
+        cells[place - len(lines[0].split(","))] = value
+        return head + '}"' + ",".join(cells)
+
+    _edit(version / "trials.csv", _swap(lines[1], with_version("1").replace("VmHWM", "")))
+    found = {record.trial.id: record for record in load(version).records}
+    migrated = found[lines[1][:16]]
+    assert (migrated.schema_version, migrated.process_peak_source) == (SCHEMA_VERSION, "ru_maxrss")
+    _edit(version / "trials.csv", _swap(with_version("1").replace("VmHWM", ""), with_version("99")))
+    with pytest.raises(UsageError, match=r"schema version is 99.*update creditbench"):
+        load(version)
+
+
+def test_records_of_runs_are_compacted_beside_a_version(results, source, tmp_path):
+    first, rest = results.records[:100], results.records[100:]
+    write_tables(dataclasses.replace(results, records=first, scaling=(), gradients=()), tmp_path / "v1", "")
+    store = Store(tmp_path / "run")
+    for record in rest:
+        store.put(record)
+    (tmp_path / "run" / "scaling").mkdir()
+    fit = {"learner": "bptt", "backend": "jax", "axis": "T", "quantity": "time"}
+    fit |= {"exponent": 1.0, "interval": [0.9, 1.1], "claimed": 1.0, "held": True}
+    (tmp_path / "run" / "scaling" / "scaling.json").write_text(json.dumps([fit]))
+    (tmp_path / "run" / "scaling" / "points.csv").write_text(
+        "learner,backend,axis,size,quantity,value,blocks\nbptt,jax,T,32,time,0.5,7\nbptt,jax,T,64,time,1.0,7\n"
+    )
+    out = tmp_path / "v2"
+    arguments = ["--results", str(tmp_path / "v1"), "--results", str(tmp_path / "run"), "--compact", str(out)]
+    assert main(["table", *arguments]) == 0
+    found = load(out)
+    assert {r.trial.id for r in found.records} == {r.trial.id for r in results.records}
+    assert [(p.size, p.low, p.exponent) for p in found.scaling] == [(32, 0.9, 1.0), (64, 0.9, 1.0)]
+    assert not (out / "gradients.csv").exists()
+    shown = (out / "README.md").read_text()
+    assert "--compact" in shown and "| `trials.csv` | 200 |" in shown
+
+
+def test_what_a_users_file_says_of_itself_is_read_and_not_run(tmp_path):
+    from creditbench.store import _describe
+    from tests.creditbench.test_table import record, trials
+
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "raise SystemExit('it was run')\n"
+        "class Mine(Learner):\n"
+        "    id = 'mine'\n    name = 'My rule'\n    paper: ClassVar[str] = 'I 2030, doi:10.0/1'\n    family = 'mine'\n"
+        "    claims = Claims(online=True, time='O(n)')\n    sigma: float = open('no such file')\n"
+    )
+    (trial,) = trials("bptt")
+    learners, tasks = _describe(
+        [record(trial.model_copy(update={"learner": "mine", "learner_path": str(path)})), record(trial)]
+    )
+    assert learners["mine"]["name"] == "My rule" and learners["mine"]["paper"] == "I 2030, doi:10.0/1"
+    assert learners["mine"]["claims"]["online"] is True and learners["mine"]["claims"]["time"] == "O(n)"
+    assert learners["bptt"]["name"] == "Backpropagation through time"
+    assert tasks["mackey_glass"]["metric_direction"] == "min"
+
+
+def test_an_empty_folder_is_refused(tmp_path, capsys):
+    assert main(["leaderboard", "--results", str(tmp_path), "--output", str(tmp_path / "x")]) == 2
+    assert "no records in" in capsys.readouterr().err
+
+
+# -- the board ---------------------------------------------------------------------------------------------
+
+
+def test_scores_ranks_and_what_has_none(results, board):
+    rows = {(row.rule, row.backend): row for row in board.rows}
+    assert len(rows) == 8
+    bptt, rule = rows["bptt", "jax"], rows["rule_01", "jax"]
+    mine = [r for r in results.records if (r.trial.rule, r.trial.backend) == ("rule_01", "jax")]
+    own = [[r.normalised_score for r in mine if r.trial.task == task] for task in board.tasks]
+    assert rule.scores == statistics.aggregates(own, DRAWS)
+    assert (bptt.rank, rule.rank) == (1, 2)
+    assert bptt.improvement is None and rule.improvement.high < 0.5
+    # A diverged seed counts as 0; a crashed one is missing, and takes the rank.
+    assert all(cell.scores[1] == 0 for cell in rows["rule_02", "jax"].cells.values())
+    broken = rows["rule_03", "torch"]
+    assert broken.rank is None and broken.unranked == "task_00: 5 crashed"
+    assert board.rows[-1] == broken
+
+
+def test_a_row_is_ranked_with_seeds_enough_on_every_task(source):
+    few = make_board(make(source, seeds=4, measured=False), DRAWS)
+    assert {row.unranked for row in few.rows} == {"4 seeds: a rank takes 5"}
+    quick = make_board(make(source, seeds=3, preset="quick", measured=False), DRAWS)
+    assert all(row.rank and row.quick for row in quick.rows)
+    one = make(source, measured=False)
+    missing = [r for r in one.records if (r.trial.rule, r.trial.task) != ("bptt", "task_01")]
+    gone = make_board(dataclasses.replace(one, records=tuple(missing)), DRAWS)
+    assert {row.unranked for row in gone.rows if row.rule == "bptt"} == {"not run on task_01"}
+
+
+def test_a_record_whose_source_has_changed_is_stale_and_takes_no_rank(source, tmp_path):
+    other = tmp_path / "changed.py"
+    other.write_text("# as it was\n")
+    found = make(other, measured=False, rules=2)
+    from creditbench import store
+
+    other.write_text("# as it is\n")
+    store._source_sha256.cache_clear()
+    stale = make_board(found, DRAWS)
+    assert all(row.rank is None and "has changed" in row.unranked for row in stale.rows)
+    assert "stale" in page(stale, [tmp_path])
+    # A fresh family of the same rule counts before a stale one, and alone.
+    fresh = make(source, measured=False, rules=2)
+    both = make_board(dataclasses.replace(fresh, records=(*found.records, *fresh.records)), DRAWS)
+    assert all(row.rank and not row.stale for row in both.rows)
+
+
+def test_ranks_fronts_and_profiles(board):
+    for rows in board.groups.values():
+        ranked, ranks = board.ranks(rows)
+        best = dict(zip([row.rule for row in ranked], ranks.mean_ranks, strict=True))
+        assert min(best, key=best.__getitem__) == "bptt"
+        tau, rho = board.profile(rows, "steps")
+        assert rho.shape == (len(rows), len(tau)) and (np.diff(rho, axis=1) >= 0).all()
+        assert rho[[row.rule for row in rows].index("bptt"), 0] == 1.0
+        front = dict(zip([row.rule for row in rows], board.front(rows, "algorithm_bytes"), strict=True))
+        assert front["bptt"] and front["rule_01"] and not front["rule_02"]
+
+
+def test_claims_are_held_against_what_was_measured(results):
+    found = {claim.name: claim for claim in claims(results, "rule_02")}
+    assert found["unbiased"].held is True and found["memory in T"].held is True
+    assert found["forward only"].held is None and "creditbench check" in found["forward only"].detail
+    biased = [
+        dataclasses.replace(results).gradients[0].model_copy(update={"learner": "rule_02", "bias_low": 0.2})
+    ] * 3
+    worse = dataclasses.replace(results, gradients=(*results.gradients, *biased))
+    assert next(c for c in claims(worse, "rule_02") if c.name == "unbiased").held is False
+    assert {
+        c.held for c in claims(dataclasses.replace(results, scaling=()), "bptt") if c.name != "unbiased"
+    } == {None}
+
+
+def test_the_command_beside_a_number_names_its_very_trials(tmp_path, capsys):
+    """What the command asks for is resolved to the same trials, and so finds their records."""
+    import shlex
+
+    from creditbench.grid import Options, make_grid
+    from tests.creditbench.test_table import record
+
+    options = Options(
+        tasks=("mackey_glass", "copy_memory"),
+        learners=("bptt", "anp+D"),
+        backends=("torch",),
+        preset="smoke",
+        seeds=(0, 3),
+        settings={"anp.sigma": "0.02"},
+        hidden=8,
+        lrs=(0.3,),
+        bias=True,
+        threads=2,
+    )
+    families = {}
+    custom = dataclasses.replace(options, tasks=("mackey_glass",), budget=40, evaluations=2, segment=4)
+    for trial in (*make_grid(options).trials, *make_grid(custom).trials):
+        families.setdefault(trial.family, []).append(record(trial))
+    for records in families.values():
+        words = shlex.split(command(records))
+        assert words[:2] == ["creditbench", "run"]
+        store = Store(tmp_path)
+        for one in records:
+            store.put(one)
+        # Everything is done already, so that nothing is run.
+        assert main([*words[1:], "--results", str(tmp_path), "--json"]) == 0
+        found = {row["trial"] for row in json.loads(capsys.readouterr().out)}
+        assert found == {one.trial.id for one in records}
+        assert len(list(store.records.iterdir())) == len(found)
+        shutil.rmtree(store.records)
+
+
+def test_a_run_takes_the_rows_of_a_version_and_runs_the_rest(tmp_path, capsys):
+    from creditbench.grid import Options, make_grid
+    from tests.creditbench.test_table import record
+
+    options = Options(
+        tasks=("mackey_glass",), learners=("bptt",), backends=("torch",), preset="smoke", hidden=4
+    )
+    (trial,) = make_grid(options).trials
+    known = record(trial, test_score=0.125, status_detail="of a version")
+    write_tables(Results((known,)), tmp_path / "v", "")
+    arguments = [
+        "run",
+        "--task",
+        "mackey_glass",
+        "--learner",
+        "bptt",
+        "--backend",
+        "torch",
+        "--preset",
+        "smoke",
+    ]
+    arguments += ["--hidden", "4", "--seeds", "2", "--executor", "inline", "--no-measure", "--json"]
+    assert main([*arguments, "--reuse", str(tmp_path / "v"), "--results", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr()
+    rows = {row["seed"]: row for row in json.loads(shown.out)}
+    assert "1 of 2 trials taken from" in shown.err
+    assert rows[0]["test_score"] == 0.125 and rows[0]["status_detail"] == "of a version"
+    assert rows[1]["status"] == "ok" and rows[1]["status_detail"] == ""
+
+
+# -- text and page -----------------------------------------------------------------------------------------
+
+
+def test_the_ranking_prints_what_the_board_holds(board, tmp_path):
+    rows = text.ranking(board)
+    assert [row[1:3] for row in rows] == [(row.rule, row.backend) for row in board.rows]
+    first = board.rows[0].scores["iqm"]
+    assert rows[0][4] == f"{first.value:.2f} [{first.low:.2f}, {first.high:.2f}]"
+    assert any(row[8].endswith("▼") for row in rows)
+    latex = text.ranking_latex(board)
+    assert (
+        r"\toprule" in latex
+        and r"rule\_01" in latex
+        and "▼" not in latex
+        and r"$\blacktriangledown$" in latex
+    )
+    twin = text.markdown(board, [tmp_path])
+    for line in (line for line in twin.splitlines() if line.startswith("| ")):
+        assert line.endswith(" |")
+    assert (
+        "5 crashed" in twin
+        and "creditbench run --task" in twin
+        and "missing" not in twin.split("## Rules")[0]
+    )
+
+
+def test_the_page_is_whole_and_asks_for_nothing(board, tmp_path):
+    found = page(board, [tmp_path])
+    assert "{{" not in found.split("<script")[0]
+    outside = re.sub(r"<script.*?</script>", "", found, flags=re.DOTALL)
+    assert not re.search(r'(?:src|href)="(?!#|data:|https://doi\.org|https://arxiv\.org)', outside)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', found, re.DOTALL)[1])
+    assert len(data["rows"]) == 8 and set(data["curves"]) == set(board.tasks)
+    assert "default-src 'none'" in found
+
+
+@pytest.mark.parametrize("direction", ["min", "max"])
+@pytest.mark.parametrize("shift", [0.0, 3.0, -3.0])
+def test_where_the_curves_end_and_trivial_are_within_the_axis(source, direction, shift):
+    """However good or bad the rules are: all better than trivial, or all worse."""
+    from creditbench.leaderboard.page import _curves
+
+    def moved(record):
+        points = tuple(p.model_copy(update={"validation": p.validation + shift}) for p in record.curve)
+        return record.model_copy(update={"curve": points, "metric_direction": direction})
+
+    made = make(source, tasks=1, measured=False)
+    found = _curves(
+        make_board(dataclasses.replace(made, records=tuple(map(moved, made.records))), 100), "task_00"
+    )
+    low, high = found["domain"]
+    assert low < high and low <= found["trivial"] <= high
+    for *_, worst, best in found["lines"]:
+        assert low <= worst[-1] <= best[-1] <= high
+
+
+def test_a_rule_cannot_write_into_the_page(results, tmp_path):
+    attack = "</script><script>alert(1)</script>\"'{{data}}"
+    about = {k: dict(v) | {"name": attack, "paper": f"doi:{attack}"} for k, v in results.learners.items()}
+    records = tuple(
+        r.model_copy(update={"learner_source": attack, "metric": attack, "status_detail": attack})
+        for r in results.records
+    )
+    found = page(make_board(dataclasses.replace(results, learners=about, records=records), 100), [tmp_path])
+    assert "alert(1)</script>" not in found
+    assert found.count("<script") == 3
+
+
+def test_figures_for_print_are_drawn(results, tmp_path, capsys):
+    import matplotlib.image
+
+    write_tables(results, tmp_path / "v", "")
+    for name in ("curves", "scaling", "gradients", "pareto", "profiles"):
+        output = tmp_path / f"{name}.png"
+        assert main(["figure", name, "--results", str(tmp_path / "v"), "--output", str(output)]) == 0
+        image = matplotlib.image.imread(output)
+        assert len(set(map(tuple, image.reshape(-1, image.shape[2])))) > 20
+    some = [
+        "--rule",
+        "bptt",
+        "--axis",
+        "B",
+        "--results",
+        str(tmp_path / "v"),
+        "--output",
+        str(tmp_path / "x.pdf"),
+    ]
+    assert main(["figure", "scaling", *some]) == 2
+    assert "no scaling in B (known: T, n)" in capsys.readouterr().err
+    assert main(["figure", "profiles", *some]) == 0
+
+
+def test_a_data_set_is_read_by_datasets(results, tmp_path):
+    import datasets
+
+    write_tables(results, tmp_path / "v", "")
+    hub = tmp_path / "hub"
+    assert main(["export", "--results", str(tmp_path / "v"), "--hub-format", str(hub)]) == 0
+    expected = {
+        "trials": 200,
+        "curves": sum(len(r.curve) for r in results.records),
+        "scaling": 96,
+        "gradients": 48,
+    }
+    for name, rows in expected.items():
+        found = datasets.load_dataset(str(hub), name, split="train", cache_dir=str(tmp_path / "cache"))
+        assert len(found) == rows
+    trials = datasets.load_dataset(str(hub), split="train", cache_dir=str(tmp_path / "cache"))
+    known = {record.trial.id: record for record in results.records}
+    for row in list(trials)[:50]:
+        score = known[row["trial"]].test_score
+        assert (row["test_score"] is None) == (score is None)
+        assert score is None or math.isclose(row["test_score"], score, rel_tol=1e-8)
+
+
+# -- in a browser ------------------------------------------------------------------------------------------
+
+
+def _browser(width: int, height: int):
+    """A headless Chromium that notes every request and every line of its console."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    from selenium.webdriver.chrome.service import Service
+
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no Chromium with its driver: install the packages chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (
+        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
+        *("disable-background-networking", "disable-component-update", "disable-dev-shm-usage"),
+        f"user-data-dir={tempfile.mkdtemp()}",
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(driver))
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    light = {"features": [{"name": "prefers-color-scheme", "value": "light"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", light)
+    return browser
+
+
+def _wait(browser, condition: str, seconds: float = 60):
+    """Until a JavaScript expression is true; its value."""
+    end = time.monotonic() + seconds
+    while not (found := browser.execute_script(f"return {condition}")):
+        assert time.monotonic() < end, f"never true: {condition}"
+        time.sleep(0.05)
+    return found
+
+
+_DRAWN = "document.documentElement.dataset.drawn === 'yes' && document.querySelectorAll('.chart svg').length"
+
+
+def _column(browser, name: str) -> list[str]:
+    return browser.execute_script(
+        "const i = [...document.querySelectorAll('#board thead th')].findIndex(h => "
+        "h.textContent.startsWith(arguments[0]));"
+        "return [...document.querySelectorAll('#board tbody tr:not([hidden])')].map(r => r.cells[i].dataset.value)",
+        name,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_the_page_in_a_browser(board, tmp_path, width, height):
+    path = tmp_path / "index.html"
+    path.write_text(page(board, [tmp_path]), encoding="utf-8")
+    browser = _browser(width, height)
+    try:
+        from selenium.webdriver.common.action_chains import ActionChains
+        from selenium.webdriver.common.by import By
+        from selenium.webdriver.common.keys import Keys
+        from selenium.webdriver.support.ui import Select
+
+        browser.get("about:blank")
+        browser.get_log("performance")  # the browser's own start page
+        browser.get(path.as_uri())
+        assert _wait(browser, _DRAWN) == 6  # curves, two fronts, profile, scaling, gradients
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+        # Sorted by a header, with the keyboard alone.
+        button = browser.find_element(By.XPATH, "//table[@id='board']//button[starts-with(., '× forward')]")
+        browser.execute_script("arguments[0].focus()", button)
+        button.send_keys(Keys.ENTER)
+        values = list(map(float, _column(browser, "× forward")))
+        assert values == sorted(values) and values[0] != values[-1]
+        header = button.find_element(By.XPATH, "..")
+        assert header.get_attribute("aria-sort") == "ascending"
+        button.send_keys(Keys.ENTER)
+        assert list(map(float, _column(browser, "× forward"))) == values[::-1]
+        # What has no value comes last, whichever way it is sorted.
+        rank = browser.find_element(By.XPATH, "//table[@id='board']//button[starts-with(., 'Rank')]")
+        for _ in range(2):
+            rank.send_keys(Keys.ENTER)
+            assert _column(browser, "Rank")[-1] == ""
+
+        # Filtered by backend, claim and name; the heat map goes along.
+        def pick(name: str, value: str) -> None:
+            Select(browser.find_element(By.ID, f"filter-{name}")).select_by_value(value)
+
+        pick("backend", "jax")
+        _wait(browser, "document.getElementById('count').textContent === '4 of 8 rows'")
+        assert set(_column(browser, "Backend")) == {"jax cpu"}
+        shown = "document.querySelectorAll('#heat tbody tr:not([hidden])').length"
+        assert browser.execute_script(f"return {shown}") == 4
+        pick("claim", "online")
+        assert _column(browser, "Rule") == ["rule_01"]
+        pick("claim", "")
+        browser.find_element(By.ID, "filter-text").send_keys("rule_0")
+        assert len(_column(browser, "Rule")) == 3
+        assert browser.find_element(By.ID, "count").text == "3 of 8 rows"
+        # One task's score in place of all.
+        pick("task", "task_02")
+        expected = {
+            row.rule: row.cells["task_02"].scores.mean() for row in board.rows if row.backend == "jax"
+        }
+        found = dict(zip(_column(browser, "Rule"), map(float, _column(browser, "Score")), strict=True))
+        assert found == pytest.approx({k: expected[k] for k in found}, rel=1e-3) and len(found) == 3
+        browser.find_element(By.CSS_SELECTOR, ".filters button[type=reset]").send_keys(Keys.ENTER)
+        _wait(browser, "document.getElementById('count').textContent === '8 of 8 rows'")
+        _wait(browser, _DRAWN)
+
+        # Dark mode: the ground and the charts' text turn.
+        colour = "getComputedStyle(document.body).backgroundColor"
+        label = "getComputedStyle(document.querySelector('#chart-curves svg .role-axis-label text')).fill"
+        before = browser.execute_script(f"return [{colour}, {label}]")
+        toggle = browser.find_element(By.ID, "theme")
+        toggle.send_keys(Keys.SPACE)
+        _wait(browser, _DRAWN)
+        after = browser.execute_script(f"return [{colour}, {label}]")
+        assert toggle.get_attribute("aria-pressed") == "true"
+        assert before[0] == "rgb(255, 255, 255)" and sum(map(int, re.findall(r"\d+", after[0]))) < 100
+        assert before[1] != after[1]
+
+        # By second in place of by step.
+        Select(browser.find_element(By.ID, "curve-axis")).select_by_value("seconds")
+        _wait(
+            browser, "document.querySelector('#chart-curves svg')?.textContent.includes('training seconds')"
+        )
+
+        # A tooltip says what a mark is.
+        browser.execute_script("document.getElementById('costs').scrollIntoView({behavior: 'instant'})")
+        _wait(browser, "document.querySelectorAll('.chart svg').length === 6")
+        mark = browser.find_element(By.CSS_SELECTOR, "#chart-forward svg .mark-symbol path")
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", mark)
+        time.sleep(0.3)
+        ActionChains(browser).move_to_element(mark).move_by_offset(1, 1).perform()
+        tip = _wait(browser, "document.querySelector('#vg-tooltip-element.visible')?.innerText")
+        assert re.search(r"rule\W+(bptt|rule_0\d)", tip) and "× forward" in tip
+
+        # The same figures as a table; a rule's section, opened by its link.
+        summary = browser.find_element(By.CSS_SELECTOR, "#curves figure details summary")
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", summary)
+        summary.send_keys(Keys.ENTER)
+        assert _wait(browser, "document.querySelectorAll('#curves figure details tbody tr').length") > 40
+        browser.execute_script("document.querySelector('#board a').click()")
+        _wait(
+            browser,
+            "document.querySelector('details.rule[open] .command code')?.textContent.startsWith('creditbench run')",
+        )
+
+        # Every control has a name, every chart a description.
+        nameless = (
+            "[...document.querySelectorAll('button, select, input')]"
+            ".filter(e => !(e.textContent.trim() || e.labels?.length)).length"
+        )
+        assert browser.execute_script(f"return {nameless}") == 0
+        documents = browser.find_elements(By.CSS_SELECTOR, ".chart [role=graphics-document]")
+        descriptions = [document.get_attribute("aria-label") for document in documents]
+        assert len(set(descriptions)) == 6 and all(len(text) > 20 for text in descriptions)
+
+        assert [line for line in browser.get_log("browser") if line["level"] != "INFO"] == []
+        sent = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
+        asked = {m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"}
+        assert {url for url in asked if not url.startswith(("data:", "blob:"))} == {path.as_uri()}
+    finally:
+        browser.quit()
+
+
+@pytest.mark.slow
+def test_a_large_board_makes_a_page_of_less_than_three_megabytes(source, tmp_path):
+    large = make_board(make(source, rules=30, tasks=12, points=51), 100)
+    assert len(page(large, [tmp_path]).encode()) < 3e6
