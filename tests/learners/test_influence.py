@@ -507,6 +507,25 @@ def test_what_is_carried_grows_with_n_as_claimed(ops, name):
     )
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_a_step_that_is_not_scored_does_not_move_the_estimate(ops, name):
+    """Not by its target, which may be anything; two segments, so that what is learned on the way is compared too."""
+    cell = make_cell(alpha=0.3)
+    params, found = make_params(cell), []
+    for unscored in (0.0, 1e6):
+        state, outcomes = None, []
+        for seed in range(2):
+            batch = make_batch(seed=seed)
+            targets = np.where(batch.weights[..., None] > 0, batch.targets, unscored)
+            assert (batch.weights == 0).any()
+            batch = batch._replace(targets=targets)
+            loss, grads, state, _ = estimate(ops, rule(name), cell, params, batch, seed, state)
+            outcomes += [loss, *grads.values()]
+        found.append(outcomes)
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 # -- oracle 10 ---------------------------------------------------------------------------------------------
 
 
