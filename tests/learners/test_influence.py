@@ -393,6 +393,58 @@ def test_kf_rtrl_is_its_equations(both, options):
         assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("options", SOME_CELLS)
+def test_kernl_is_its_equations(both, options):
+    cell, sigma, rate = make_cell(**options), 1e-3, 0.3
+    params, batch, alpha = make_params(cell), make_batch(), cell.alpha
+    recurrence = params["W_rec"] @ params.get("D", np.eye(N))
+    theta = recurrent_gradient(params, cell)
+    for ops in both:
+        keys = ops.split(ops.key(1), T)
+        beta, gamma, expected = np.eye(N), np.full(N, 0.5), 0.0
+        P, (psi, Omega, Gamma) = np.zeros((B, N, cell.presynaptic)), np.zeros((3, B, N))
+        for (_, _, delta, slope, z), key in zip(steps_numpy(cell, params, batch), keys, strict=True):
+            xi, a, decay = ops.to_numpy(ops.normal(key, (B, N))), z @ theta.T, np.exp(-gamma)
+            P = decay[:, None] * P + slope[:, :, None] * z[:, None, :]
+            expected = expected + np.einsum("bi,ik,bkj->kj", delta, beta, P)
+            moved = np.tanh(a + sigma * psi @ recurrence.T) - np.tanh(a)
+            psi = (1 - alpha) * psi + alpha * moved / sigma + xi
+            Gamma = decay * (Gamma - Omega)
+            Omega = decay * Omega + xi
+            error = Omega @ beta.T - psi
+            step = error @ beta * Gamma / (1 + (Gamma**2).sum(1, keepdims=True))
+            gamma = np.maximum(0, gamma - rate * step.mean(0))
+            beta = beta - rate / B * error.T @ (Omega / (1 + (Omega**2).sum(1, keepdims=True)))
+        _, grads, state, _ = estimate(ops, rule("kernl"), cell, params, batch)
+        assert np.abs(recurrent_gradient(grads, cell) - expected).max() < 1e-8 * np.abs(expected).max()
+        np.testing.assert_allclose(state["trace"].beta, beta.T, atol=1e-8)
+        np.testing.assert_allclose(state["trace"].gamma, gamma, atol=1e-8)
+
+
+@pytest.mark.parametrize("options", SOME_CELLS)
+def test_dni_is_its_equations(ops, options):
+    cell, rate = make_cell(**options), 0.3
+    params, batch = make_params(cell), make_batch()
+    A, before, expected = np.zeros((N, N + OUTPUTS + 1)), np.zeros((B, N + OUTPUTS + 1)), 0.0
+    steps = zip(
+        steps_numpy(cell, params, batch),
+        hidden_numpy(cell, params, batch),
+        batch.targets,
+        batch.weights,
+        strict=True,
+    )
+    for (H, _, delta, slope, z), h_hat, target, weight in steps:
+        features = np.concatenate([h_hat, target * (weight > 0)[:, None], np.ones((B, 1))], axis=1)
+        c = delta + features @ A.T
+        expected = expected + (c * slope).T @ z
+        error = before @ A.T - np.einsum("bki,bk->bi", H, c)
+        A = A - rate / B * error.T @ (before / (1 + (before**2).sum(1, keepdims=True)))
+        before = features
+    _, grads, state, _ = estimate(ops, rule("dni"), cell, params, batch)
+    assert np.abs(recurrent_gradient(grads, cell) - expected).max() < 1e-12 * np.abs(expected).max()
+    np.testing.assert_allclose(state["trace"][0], A, atol=1e-12)
+
+
 def test_the_first_step_of_nothing_is_finite(ops):
     """No activity, no input, no bias: every norm is 0, and nothing may be divided by it."""
     cell = make_cell(bias=False)
