@@ -464,10 +464,15 @@ def test_adaptive_feedback_follows_the_readout(ops):
     h = hidden_numpy(cell, params, batch)
     y = h @ params["W_out"].T + params["c"]
     e = batch.weights[:, :, None] * 2 / OUTPUTS * (y - batch.targets)
-    for h_t, e_t in zip(h, e, strict=True):
+    P, credited = np.zeros((B, N, cell.presynaptic)), 0.0
+    steps = zip(h, e, steps_numpy(cell, params, batch), strict=True)
+    for h_t, e_t, (_, _, _, slope, z) in steps:
+        P = 0.7 * P + slope[:, :, None] * z[:, None, :]
+        credited = credited + np.einsum("bi,bij->ij", e_t @ expected.T, P)
         expected = (1 - decay) * expected - rate * h_t.T @ e_t
-    found = estimate(ops, rule("eprop adaptive"), cell, params, batch)[2]["trace"][1]
-    np.testing.assert_allclose(found, expected, atol=1e-13)
+    _, grads, state, _ = estimate(ops, rule("eprop adaptive"), cell, params, batch)
+    np.testing.assert_allclose(state["trace"][1], expected, atol=1e-13)
+    np.testing.assert_allclose(recurrent_gradient(grads, cell), credited, atol=1e-13)
 
     fast = rule("eprop adaptive", feedback_rate=1.0, feedback_decay=0.01)
     current, state, cosines = params, None, []
