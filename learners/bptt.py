@@ -13,6 +13,7 @@ it is also what every other rule is measured against.
 
 from dataclasses import dataclass
 
+from creditbench.errors import require_positive
 from creditbench.learner import Claims, Learner, backpropagate
 
 
@@ -27,6 +28,9 @@ class BPTT(Learner):
     lr = 1e-3
 
     K: int = 50  #: steps between updates on a stream
+
+    def __post_init__(self):
+        require_positive(self, "K")
 
     @property
     def stream_segment(self):

@@ -1,6 +1,7 @@
 """Decoupled neural interface: a synthetic gradient stands for what later losses will say of this step's activity.
 
     S_t = A ã_t,  ã_t = [ĥ_t, y*_t, 1]               S_t ≈ ∂L_{>t}/∂h_t, linear in ã;  A: [n, n+O+1]
+                                                     y*_t is 0 where the step is not scored
     c_t = δ_t + S_t                                  ∂L_{≥t}/∂h_t
     ∂L/∂θ ≈ Σ_t (c_t ⊙ α φ'(a_t)) z_tᵀ               z_t = [ĥ_{t-1}, x̂_t, 1]
 
@@ -49,6 +50,8 @@ class DNI(Learner):
 
     def segment(self, ops, cell, params, state, batch, key):
         xp, alpha = ops.xp, cell.alpha
+        # A target that is not scored may be anything, the answer to come among it.
+        shown = xp.where(batch.weights[..., None] > 0, batch.targets, xp.zeros_like(batch.targets))
 
         def advance(trace, now, _):
             A, before = trace
@@ -63,4 +66,4 @@ class DNI(Learner):
             A = ops.accumulate(A + 0.0, Outer(error, pre), -self.rate / before.shape[0])
             return (A, features), Outer(post, now.z)
 
-        return online(ops, cell, params, state, batch, key, advance, factors=True)
+        return online(ops, cell, params, state, batch._replace(targets=shown), key, advance, factors=True)

@@ -14,7 +14,8 @@ in it, θ ← μ + e^{-λ} (θ - μ) + s √(1 - e^{-2λ}) ε. The parameters th
 
 With θ from the stationary distribution and L̄ the expected loss, its expectation is as s → 0 the gradient of the
 segment's loss. A run starts at θ = μ, L̄ follows the loss from its first value, and θ moves slowly, so that one
-estimate is not unbiased by itself. There is no clean pass: loss and state are those of the network run with θ.
+estimate is not unbiased by itself. There is no clean pass: loss and state are those of the network run with θ. A
+segment without a scored step has no reward: θ wanders on, and L̄ and μ stay.
 
 Source: Garcia Fernandez, Ahmad & van Gerven 2024, arXiv 2410.13563.
 """
@@ -71,13 +72,14 @@ class OrnsteinUhlenbeckAdaptation(Learner):
         away = {name: ops.accumulate(away[name], state["theta"][name] - params[name], stay) for name in away}
         theta = {name: params[name] + away[name] for name in away}
         after, loss, hidden = forward(ops, cell, params | theta, state["cell"], batch)
+        scored = xp.astype(xp.sum(batch.weights) > 0, loss.dtype)
         expected = xp.where(state["segments"] == 0.0, loss, state["expected"])
-        surprise = (loss - expected) / self.sigma**2
+        surprise = scored * (loss - expected) / self.sigma**2
         grads = {name: surprise * away[name] for name in away}
         state = {
             "cell": after,
             "theta": theta,
-            "expected": expected + self.reward_rate * (loss - expected),
-            "segments": state["segments"] + 1.0,
+            "expected": expected + scored * self.reward_rate * (loss - expected),
+            "segments": state["segments"] + scored,
         }
         return Estimate(loss, grads, state, hidden=hidden)

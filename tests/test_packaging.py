@@ -81,19 +81,6 @@ def test_a_checkout_reads_tasks_and_learners_from_its_root() -> None:
 # -- the documents -----------------------------------------------------------------------------------------
 
 
-def test_the_table_of_rules_is_that_of_the_registry() -> None:
-    def row(plugin: registry.Plugin) -> str:
-        rule, claims = plugin.cls, plugin.cls.claims
-        promises = ["yes" if held else "" for held in (claims.unbiased, claims.online, claims.forward_only)]
-        cells = [f"[`{rule.id}`]({plugin.path.name})", rule.name, rule.family, rule.paper, *promises]
-        return "| " + " | ".join([*cells, claims.memory_in_T, claims.time, claims.memory]) + " |"
-
-    readme = ROOT / "learners" / "README.md"
-    table = [line for line in readme.read_text(encoding="utf-8").splitlines() if line.startswith("| [`")]
-    expected = [row(plugin) for plugin in registry.load("learners").values() if plugin.source == "builtin"]
-    assert table == expected, "the rows of learners/README.md should be:\n" + "\n".join(expected)
-
-
 @pytest.fixture(scope="module")
 def documented_rule(tmp_path_factory: pytest.TempPathFactory) -> registry.Plugin:
     """The rule that CONTRIBUTING.md walks through."""

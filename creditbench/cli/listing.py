@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,12 +41,10 @@ def tasks(
     import dataclasses
 
     from creditbench import registry
-    from creditbench.errors import unknown
 
-    if form not in ("rich", "markdown"):
-        raise unknown("format", form, ("rich", "markdown"), "creditbench list tasks --help")
+    _require_format(form, "tasks")
     if form == "markdown" and not json:
-        print(_markdown(list(registry.load("tasks").values())), end="")
+        print(_table(_TASK_HEADER, map(_task_row, registry.load("tasks").values())), end="")
         return
     rows = []
     for plugin in registry.load("tasks").values():
@@ -75,18 +73,28 @@ def tasks(
 
 
 @app.command()
-def learners(json: Json = False) -> None:
+def learners(
+    json: Json = False,
+    form: Annotated[
+        str, typer.Option("--format", help="rich; markdown, the table of learners/README.md.")
+    ] = "rich",
+) -> None:
     """By which rules.
 
     \b
     Examples:
       creditbench list learners
       creditbench list learners --json
+      creditbench list learners --format markdown
     """
     import dataclasses
 
     from creditbench import registry
 
+    _require_format(form, "learners")
+    if form == "markdown" and not json:
+        print(_table(_LEARNER_HEADER, map(_learner_row, registry.load("learners").values())), end="")
+        return
     rows = []
     for plugin in registry.load("learners").values():
         cls = plugin.cls
@@ -155,25 +163,54 @@ def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -
     Console(width=None if _terminal() else 160).print(table, markup=False)
 
 
-def _markdown(plugins: Sequence[Plugin]) -> str:
-    """A row a task: what it is like, and where it is from."""
-    header = (
-        *("id", "task", "protocol", "T", "N", "I", "O", "batch", "α", "loss", "metric", "trivial", "solved"),
-        *("steps: smoke", "quick", "full", "data", "source"),
+def _require_format(form: str, what: str) -> None:
+    from creditbench.errors import unknown
+
+    if form not in ("rich", "markdown"):
+        raise unknown("format", form, ("rich", "markdown"), f"creditbench list {what} --help")
+
+
+_TASK_HEADER = (
+    *("id", "task", "protocol", "T", "N", "I", "O", "batch", "α", "loss", "metric", "trivial", "solved"),
+    *("steps: smoke", "quick", "full", "data", "source"),
+)
+_LEARNER_HEADER = (
+    *("id", "name", "family", "source", "unbiased", "online", "forward only", "memory in T"),
+    *("time of a step", "memory"),
+)
+
+
+def _task_row(plugin: Plugin) -> tuple[object, ...]:
+    """What a task is like, and where it is from."""
+    cls = plugin.cls
+    arrow = "↓" if cls.metric_direction == "min" else "↑"
+    return (
+        *(_link(plugin), cls.name, cls.protocol, *cls().sizes(), cls.batch, f"{cls.alpha:g}", cls.loss),
+        *(f"{cls.metric} {arrow}", f"{cls.trivial:.4g}", f"{cls.solved:.4g}"),
+        *(f"{cls.budgets[preset]:,}" for preset in ("smoke", "quick", "full")),
+        *("or one's own" if cls.reads_data else "", cls.citation),
     )
-    lines = [header, tuple("---" for _ in header)]
-    for plugin in plugins:
-        cls = plugin.cls
-        link = f"[`{plugin.id}`]({plugin.path.name})" if plugin.source == "builtin" else f"`{plugin.id}`"
-        arrow = "↓" if cls.metric_direction == "min" else "↑"
-        line = (
-            *(link, cls.name, cls.protocol, *cls().sizes(), cls.batch, f"{cls.alpha:g}", cls.loss),
-            *(f"{cls.metric} {arrow}", f"{cls.trivial:.4g}", f"{cls.solved:.4g}"),
-            *(f"{cls.budgets[preset]:,}" for preset in ("smoke", "quick", "full")),
-            *("or one's own" if cls.reads_data else "", cls.citation),
-        )
-        lines.append(tuple(map(str, line)))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _learner_row(plugin: Plugin) -> tuple[object, ...]:
+    """Where a rule is from, and what it claims of itself."""
+    cls, claims = plugin.cls, plugin.cls.claims
+    promises = ("yes" if made else "" for made in (claims.unbiased, claims.online, claims.forward_only))
+    return (
+        *(_link(plugin), cls.name, cls.family, cls.paper, *promises),
+        *(claims.memory_in_T, claims.time, claims.memory),
+    )
+
+
+def _link(plugin: Plugin) -> str:
+    """The id, and what is shipped with a link to its file from its folder's README."""
+    return f"[`{plugin.id}`]({plugin.path.name})" if plugin.source == "builtin" else f"`{plugin.id}`"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def _text(value: Any) -> str:

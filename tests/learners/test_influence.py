@@ -393,6 +393,58 @@ def test_kf_rtrl_is_its_equations(both, options):
         assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("options", SOME_CELLS)
+def test_kernl_is_its_equations(both, options):
+    cell, sigma, rate = make_cell(**options), 1e-3, 0.3
+    params, batch, alpha = make_params(cell), make_batch(), cell.alpha
+    recurrence = params["W_rec"] @ params.get("D", np.eye(N))
+    theta = recurrent_gradient(params, cell)
+    for ops in both:
+        keys = ops.split(ops.key(1), T)
+        beta, gamma, expected = np.eye(N), np.full(N, 0.5), 0.0
+        P, (psi, Omega, Gamma) = np.zeros((B, N, cell.presynaptic)), np.zeros((3, B, N))
+        for (_, _, delta, slope, z), key in zip(steps_numpy(cell, params, batch), keys, strict=True):
+            xi, a, decay = ops.to_numpy(ops.normal(key, (B, N))), z @ theta.T, np.exp(-gamma)
+            P = decay[:, None] * P + slope[:, :, None] * z[:, None, :]
+            expected = expected + np.einsum("bi,ik,bkj->kj", delta, beta, P)
+            moved = np.tanh(a + sigma * psi @ recurrence.T) - np.tanh(a)
+            psi = (1 - alpha) * psi + alpha * moved / sigma + xi
+            Gamma = decay * (Gamma - Omega)
+            Omega = decay * Omega + xi
+            error = Omega @ beta.T - psi
+            step = error @ beta * Gamma / (1 + (Gamma**2).sum(1, keepdims=True))
+            gamma = np.maximum(0, gamma - rate * step.mean(0))
+            beta = beta - rate / B * error.T @ (Omega / (1 + (Omega**2).sum(1, keepdims=True)))
+        _, grads, state, _ = estimate(ops, rule("kernl"), cell, params, batch)
+        assert np.abs(recurrent_gradient(grads, cell) - expected).max() < 1e-8 * np.abs(expected).max()
+        np.testing.assert_allclose(state["trace"].beta, beta.T, atol=1e-8)
+        np.testing.assert_allclose(state["trace"].gamma, gamma, atol=1e-8)
+
+
+@pytest.mark.parametrize("options", SOME_CELLS)
+def test_dni_is_its_equations(ops, options):
+    cell, rate = make_cell(**options), 0.3
+    params, batch = make_params(cell), make_batch()
+    A, before, expected = np.zeros((N, N + OUTPUTS + 1)), np.zeros((B, N + OUTPUTS + 1)), 0.0
+    steps = zip(
+        steps_numpy(cell, params, batch),
+        hidden_numpy(cell, params, batch),
+        batch.targets,
+        batch.weights,
+        strict=True,
+    )
+    for (H, _, delta, slope, z), h_hat, target, weight in steps:
+        features = np.concatenate([h_hat, target * (weight > 0)[:, None], np.ones((B, 1))], axis=1)
+        c = delta + features @ A.T
+        expected = expected + (c * slope).T @ z
+        error = before @ A.T - np.einsum("bki,bk->bi", H, c)
+        A = A - rate / B * error.T @ (before / (1 + (before**2).sum(1, keepdims=True)))
+        before = features
+    _, grads, state, _ = estimate(ops, rule("dni"), cell, params, batch)
+    assert np.abs(recurrent_gradient(grads, cell) - expected).max() < 1e-12 * np.abs(expected).max()
+    np.testing.assert_allclose(state["trace"][0], A, atol=1e-12)
+
+
 def test_the_first_step_of_nothing_is_finite(ops):
     """No activity, no input, no bias: every norm is 0, and nothing may be divided by it."""
     cell = make_cell(bias=False)
@@ -412,10 +464,15 @@ def test_adaptive_feedback_follows_the_readout(ops):
     h = hidden_numpy(cell, params, batch)
     y = h @ params["W_out"].T + params["c"]
     e = batch.weights[:, :, None] * 2 / OUTPUTS * (y - batch.targets)
-    for h_t, e_t in zip(h, e, strict=True):
+    P, credited = np.zeros((B, N, cell.presynaptic)), 0.0
+    steps = zip(h, e, steps_numpy(cell, params, batch), strict=True)
+    for h_t, e_t, (_, _, _, slope, z) in steps:
+        P = 0.7 * P + slope[:, :, None] * z[:, None, :]
+        credited = credited + np.einsum("bi,bij->ij", e_t @ expected.T, P)
         expected = (1 - decay) * expected - rate * h_t.T @ e_t
-    found = estimate(ops, rule("eprop adaptive"), cell, params, batch)[2]["trace"][1]
-    np.testing.assert_allclose(found, expected, atol=1e-13)
+    _, grads, state, _ = estimate(ops, rule("eprop adaptive"), cell, params, batch)
+    np.testing.assert_allclose(state["trace"][1], expected, atol=1e-13)
+    np.testing.assert_allclose(recurrent_gradient(grads, cell), credited, atol=1e-13)
 
     fast = rule("eprop adaptive", feedback_rate=1.0, feedback_decay=0.01)
     current, state, cosines = params, None, []
@@ -505,6 +562,25 @@ def test_what_is_carried_grows_with_n_as_claimed(ops, name):
         rule(name).claims.memory
         == {3: "O(n p)", 2: "O(n²)" if name in ("kf_rtrl", "dni") else "O(p)"}[STATE[name]]
     )
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_step_that_is_not_scored_does_not_move_the_estimate(ops, name):
+    """Not by its target, which may be anything; two segments, so that what is learned on the way is compared too."""
+    cell = make_cell(alpha=0.3)
+    params, found = make_params(cell), []
+    for unscored in (0.0, 1e6):
+        state, outcomes = None, []
+        for seed in range(2):
+            batch = make_batch(seed=seed)
+            targets = np.where(batch.weights[..., None] > 0, batch.targets, unscored)
+            assert (batch.weights == 0).any()
+            batch = batch._replace(targets=targets)
+            loss, grads, state, _ = estimate(ops, rule(name), cell, params, batch, seed, state)
+            outcomes += [loss, *grads.values()]
+        found.append(outcomes)
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 # -- oracle 10 ---------------------------------------------------------------------------------------------

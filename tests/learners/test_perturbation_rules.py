@@ -645,6 +645,21 @@ def test_oua_has_the_expectation_of_bptt_once_it_is_stationary():
     assert deviations(blocks, expected, cell).max() < 4.5
 
 
+def test_a_segment_without_a_scored_step_is_no_reward_to_oua(ops):
+    """Before the first reward, and after it: nothing is credited, and the expected reward stays; θ wanders on."""
+    cell, rule_ = make_cell(alpha=0.3), learner("oua", sigma=0.1)
+    params, scored = make_params(cell), make_batch()
+    silent = scored._replace(weights=np.zeros_like(scored.weights))
+    _, grads, before, _ = estimate(ops, rule_, cell, params, silent, key=1)
+    assert all((g == 0).all() for g in grads.values()) and before["segments"] == 0
+    loss, _, first, _ = estimate(ops, rule_, cell, params, scored, key=2, state=before)
+    assert first["expected"] == pytest.approx(loss, rel=1e-12) and first["segments"] == 1
+    _, grads, after, _ = estimate(ops, rule_, cell, params, silent, key=3, state=first)
+    assert all((g == 0).all() for g in grads.values())
+    assert after["expected"] == first["expected"] and after["segments"] == 1
+    assert (after["theta"]["W_rec"] != first["theta"]["W_rec"]).all()
+
+
 def test_the_mean_converges_to_the_optimum_of_a_quadratic(ops):
     """With no input and one step the loss is ‖y* - W_out tanh(b) - c‖²/2: the output of the mean comes to y*."""
     cell, lr = make_cell(), 0.005
@@ -758,6 +773,7 @@ def test_rules_that_lose_credit_between_segments_do_not_claim_to_be_online(name)
         ("es", {"population": 0}),
         ("es_lowrank", {"rank": 0}),
         ("pes", {"horizon": 0}),
+        ("bptt", {"K": 0}),
         ("bptt_checkpointed", {"K": -1}),
         ("readout_ridge", {"ridge": 0.0}),
         ("reward_hebbian", {"exponent": 2}),
