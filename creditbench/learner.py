@@ -311,6 +311,7 @@ class Step(NamedTuple):
     z: Array  #: presynaptic [ĥ_{t-1}, x̂_t, 1], the 1 where the cell has a bias, [B, m]
     out: Array  #: ĥ_t, [B, n]
     target: Array  #: y*_t, [B, O]
+    weight: Array  #: w_t, [B, 1]
     e: Array  #: w_t ∂ℓ_t/∂y_t, [B, O]
     delta: Array  #: δ_t = Dᵀ W_outᵀ e_t = ∂L_t/∂h_t, or what stands for it, [B, n]
 
@@ -345,7 +346,7 @@ def online(
         e = weight[:, None] * cell.error(ops, y, target)
         z = xp.concat((before, x, xp.ones_like(x[:, :1])) if cell.bias else (before, x), axis=1)
         delta = cell.feedback(params, e) if feedback is None else ops.linear(e, feedback)
-        seen = Step(a, cell.slope(ops, unrolled), z, out, target, e, delta)
+        seen = Step(a, cell.slope(ops, unrolled), z, out, target, weight[:, None], e, delta)
         noise = None if draw is None else draw(keys, B)
         if K == 1:
             noise = None if noise is None else noise.reshape((B, *noise.shape[-1:]))

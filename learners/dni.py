@@ -50,12 +50,12 @@ class DNI(Learner):
 
     def segment(self, ops, cell, params, state, batch, key):
         xp, alpha = ops.xp, cell.alpha
-        # A target that is not scored may be anything, the answer to come among it.
-        shown = xp.where(batch.weights[..., None] > 0, batch.targets, xp.zeros_like(batch.targets))
 
         def advance(trace, now, _):
             A, before = trace
-            features = xp.concat((now.out, now.target, xp.ones_like(now.target[:, :1])), axis=1)
+            # A target that is not scored may be anything, the answer to come among it.
+            target = xp.where(now.weight > 0, now.target, xp.zeros_like(now.target))
+            features = xp.concat((now.out, target, xp.ones_like(target[:, :1])), axis=1)
             c = ops.linear(features, A, now.delta)
             post = c * now.slope
             came_back = cell.back_through_recurrence(params, post)
@@ -66,4 +66,4 @@ class DNI(Learner):
             A = ops.accumulate(A + 0.0, Outer(error, pre), -self.rate / before.shape[0])
             return (A, features), Outer(post, now.z)
 
-        return online(ops, cell, params, state, batch._replace(targets=shown), key, advance, factors=True)
+        return online(ops, cell, params, state, batch, key, advance, factors=True)

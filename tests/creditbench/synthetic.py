@@ -197,7 +197,6 @@ def _record(
         environment=CPU,
         started_at="2000-01-01T00:00:00+00:00",
         duration_seconds=seconds + 2,
-        load=0.5,
     )
 
 

@@ -242,12 +242,13 @@ OTHER_CHOICES = {"decorrelate": "both", "backend": "torch", "dtype": "float64", 
 
 
 @pytest.mark.parametrize("field", Trial.model_fields)
-def test_each_field_but_a_path_changes_the_id(field):
+def test_each_field_but_a_path_or_what_is_measured_beside_changes_the_id(field):
     value = OTHER_CHOICES.get(field, OTHER[type(getattr(FIXED, field))])
     other = Trial(**FIXED.model_dump() | {field: value})
     assert getattr(other, field) != getattr(FIXED, field)
-    assert (other.id == FIXED.id) == field.endswith("_path")
-    assert (other.family == FIXED.family) == (field.endswith("_path") or field == "seed")
+    same = field.endswith("_path") or field == "measure"
+    assert (other.id == FIXED.id) == same
+    assert (other.family == FIXED.family) == (same or field == "seed")
 
 
 def test_the_id_outlives_versions_of_python_and_of_the_harness():
