@@ -68,7 +68,7 @@ class TorchOps(Ops):
             roots.extend(key.root for key in keys)
             return keys if isinstance(leaf, list) else keys[0]
 
-        inputs = _map(fixed, _sorted(args))
+        inputs = _ordered(_map(fixed, _sorted(args)), args)
         self._recorder = recorder
         try:
             with recorder:
@@ -239,6 +239,15 @@ def _sorted(tree):
         return {k: _sorted(tree[k]) for k in sorted(tree)}
     if isinstance(tree, tuple):
         return _rebuild(tree, [_sorted(child) for child in tree])
+    return tree
+
+
+def _ordered(tree, like):
+    """`tree` with the names of each dict in the order of `like`."""
+    if isinstance(tree, dict):
+        return {k: _ordered(tree[k], like[k]) for k in like}
+    if isinstance(tree, tuple):
+        return _rebuild(tree, [_ordered(*pair) for pair in zip(tree, like, strict=True)])
     return tree
 
 

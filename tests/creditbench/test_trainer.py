@@ -113,15 +113,20 @@ def test_weights_best_on_validation_are_tested(backend, monkeypatch):
     seen = []
     evaluate = Program.evaluate
 
-    def spy(self, params, split, sequences, inputs):
-        metric = evaluate(self, params, split, sequences, inputs)
-        seen.append((split, metric, self.ops.to_numpy(params["W_rec"]).copy()))
+    def spy(self, params, sequences, inputs):
+        metric = evaluate(self, params, sequences, inputs)
+        seen.append((sequences.targets.tobytes(), metric, self.ops.to_numpy(params["W_rec"]).copy()))
         return metric
 
     monkeypatch.setattr(Program, "evaluate", spy)
-    record = next(run_trials(trials(backend=backend, lrs=(0.5,), budget=200)))
-    tests = [entry for entry in seen if entry[0] == "test"]
-    validations = [entry for entry in seen if entry[0] == "validation"]
+    trial = trials(backend=backend, lrs=(0.5,), budget=200)[0]
+    record = next(run_trials([trial]))
+    data = {s: Program(trial).task.generate(s, trial.seed, trial.batch) for s in ("validation", "test")}
+    tests, validations = (
+        [entry for entry in seen if entry[0] == data[split].targets.tobytes()]
+        for split in ("test", "validation")
+    )
+    assert len(tests) + len(validations) == len(seen)
     assert len(tests) == 1
     best = min(validations, key=lambda entry: entry[1])
     assert record.validation_best == best[1]
