@@ -75,12 +75,16 @@ class RewardHebbian(Learner):
     def segment(self, ops, cell, params, state, batch, key):
         xp, n, B = ops.xp, cell.hidden, batch.weights.shape[1]
 
+        size = chunk_size(batch)
+        whole = batch.weights.shape[0] <= size
+
         def chunk(carry, xs):
             state, mean, loss, trace, key = carry
             batch = Batch(*xs)
             K = batch.weights.shape[0]
-            key, own = ops.split(key)
-            keys = ops.split(own, K)
+            if not whole:  # the keys of all steps at once would grow with the segment
+                key, own = ops.split(key)
+            keys = ops.split(key if whole else own, K)
             x, target, weight = rows(batch)
             xi = ops.normal(keys, (B, n + cell.outputs), self.sigma).reshape((K * B, -1))
             drive = cell.drive(ops, params, x) + xi[:, :n]
@@ -96,7 +100,7 @@ class RewardHebbian(Learner):
         trace = {name: ops.zeros((B, *shape)) for name, shape in cell.shapes().items()}
         carry = state["cell"], state["mean"], ops.zeros((B,)), trace, key
         xs = tuple(batch)
-        if batch.weights.shape[0] <= (size := chunk_size(batch)):
+        if whole:
             carry, hidden = chunk(carry, xs)
         else:
             carry, hidden = ops.scan_chunks(chunk, carry, xs, size)
