@@ -34,10 +34,10 @@ def shuffled(generate):
     return shuffling
 
 
-def score(task: str, learner: str, budget: int, **options: object) -> float:
+def score(task: str, learner: str, budget: int, hidden: int = 64, **options: object) -> float:
     """The normalised score: 0 is trivial, 1 is solved."""
     (trial,) = make_grid(
-        Options(tasks=(task,), learners=(learner,), hidden=64, budget=budget, evaluations=4, **options)
+        Options(tasks=(task,), learners=(learner,), hidden=hidden, budget=budget, evaluations=4, **options)
     ).trials
     (record,) = run_trials([trial])
     assert record.status == "ok", record.status_detail
@@ -61,4 +61,4 @@ def test_no_learner_finds_anything_in_shuffled_targets(
     monkeypatch.setattr(cls, "generate", shuffled(cls.generate))
     backend = "jax" if "jax" in registry.find("learners", learner).cls.backends else "torch"
     short = {"delayed_match.delay": 2, "delayed_match.train_sequences": 1000}
-    assert score("delayed_match", learner, 1200, backends=(backend,), settings=short) < 0.1
+    assert score("delayed_match", learner, 1200, hidden=24, backends=(backend,), settings=short) < 0.1
