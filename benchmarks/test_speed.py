@@ -35,6 +35,8 @@ EPISODES = [
     ("wp", {"resample": "episode"}, 500),
     ("wp", {"resample": "step", "credit": "step"}, 500),
 ]
+#: (rule, steps between its updates)
+ONLINE = [("rtrl", 1), ("uoro", 1), ("kf_rtrl", 1), ("rflo", 1), ("tbptt", 10)]
 
 
 @pytest.fixture(params=["jax", "torch"])
@@ -46,10 +48,12 @@ def ops(request):
     return make_ops(request.param)
 
 
-def measure(benchmark, ops, id, hyperparameters, cell, segments, steps):
+def measure(benchmark, ops, id, hyperparameters, cell, segments, steps, episodes=None):
     """Time blocks of the rule by the plug-in, then pair by pair against the forward pass."""
     learner = registry.find("learners", id).cls(**hyperparameters)
-    update = Update(learner=learner, cell=cell, steps=steps, episodes=steps > 1)
+    update = Update(
+        learner=learner, cell=cell, steps=steps, episodes=steps > 1 if episodes is None else episodes
+    )
     runs = {"rule": Prepared(ops, update, segments), "forward": Prepared(ops, update.forward, segments)}
     benchmark.pedantic(runs["rule"], rounds=7, warmup_rounds=1)
     blocks = clock.interleaved(runs, budget=0.0)
@@ -76,6 +80,14 @@ def test_episodes(benchmark, ops, id, hyperparameters, n):
     cell = Cell(10, n, 10)
     updates = 1 if hyperparameters.get("resample") == "step" else 5
     measure(benchmark, ops, id, hyperparameters, cell, updates, 210)
+
+
+@pytest.mark.parametrize("n", [32, 128])
+@pytest.mark.parametrize(("id", "steps"), ONLINE, ids=str)
+def test_online(benchmark, ops, id, steps, n):
+    """Rules that carry influence forward, B = 1, 2 inputs, 2 outputs: the shapes of add_stream."""
+    blocks = 200 if id == "rtrl" and n == 128 else 2000
+    measure(benchmark, ops, id, {}, Cell(2, n, 2), blocks // steps, steps, episodes=False)
 
 
 @pytest.mark.parametrize("n", [500])
