@@ -238,6 +238,15 @@ def test_step_credit_has_the_expectation_of_tbptt_1(ops, name, alpha):
     assert deviations(samples, expected, cell).max() < 4.0
 
 
+@pytest.mark.parametrize("name", [*UNBIASED, "np step", "wp step"])
+def test_what_a_draw_yields_has_a_limit_as_sigma_vanishes(ops, name):
+    """The clean loss is taken off: left in, it would add nothing to the mean, and 1/σ to every draw."""
+    cell = make_cell(alpha=0.3)
+    params, batch = make_params(cell), oracle_batch()
+    far, near = (estimate(ops, rule(name, sigma=s), cell, params, batch)[1] for s in (1e-4, 1e-5))
+    assert relative_error(far, near) < 1e-2
+
+
 # -- oracle 6 --------------------------------------------------------------------------------------------
 
 
