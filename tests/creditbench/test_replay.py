@@ -96,7 +96,8 @@ def test_constants_that_a_step_changes_start_anew(ops):
     def f(xs):
         def step(carry, x):
             total = ops.accumulate(ops.from_numpy(np.ones(3)), x)
-            return carry + total.sum(), total
+            unseen = ops.accumulate(torch.from_numpy(np.ones(3)), x)  # made without a kernel
+            return carry + total.sum(), total * unseen
 
         return ops.scan(step, ops.zeros(()), xs)
 
@@ -104,6 +105,22 @@ def test_constants_that_a_step_changes_start_anew(ops):
     recorded = ops.compile(f, xs)
     for _ in range(2):
         assert_same(recorded(xs), f(xs))
+
+
+def test_what_is_made_before_a_loop_lasts_through_all_of_its_steps(ops):
+    def f(w, xs):
+        made = w * 2.0  # read at the beginning of a step, and nothing else of that step may take its place
+
+        def step(carry, x):
+            h = ops.xp.tanh(made + x)
+            for _ in range(3):
+                h = ops.xp.tanh(h * 1.5)
+            return carry + h, None
+
+        return ops.scan(step, w * 0.0, xs)
+
+    args = ops.from_numpy((np.arange(4.0), np.ones((5, 4))))
+    assert_same(ops.compile(f, *args)(*args), f(*args))
 
 
 def test_arguments_are_left_alone(ops):
