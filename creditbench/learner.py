@@ -270,7 +270,7 @@ def antithetic_slopes(
     """
     xp, n, B = ops.xp, cell.hidden, batch.weights.shape[1]
     P = state.h.shape[0] // (2 * B)
-    sign = ops.from_numpy(np.array([sigma, -sigma]).reshape((2, 1, 1)))
+    sign = sigma * ops.from_numpy(np.array([1.0, -1.0]).reshape((2, 1, 1)))
 
     def chunk(carry, batch):
         state, losses = carry

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -22,7 +23,7 @@ from creditbench.measure.cost import figures
 from creditbench.measure.memory import DevicePeak, ProcessPeak
 from creditbench.measure.update import Update
 from creditbench.ops import Ops, Outer, make_ops
-from creditbench.optimizers import make_optimizer
+from creditbench.optimizers import SGD, make_optimizer
 from creditbench.record import Point, Record
 from creditbench.task import Sequences, Task
 from creditbench.trial import Trial
@@ -40,13 +41,17 @@ def run_trials(
 ) -> Iterator[Record]:
     """Train trials that differ in nothing but their seed; yield a record for each, whatever happens to it.
 
-    The seeds share one compiled program and follow each other; `together` trains them as one under `vmap`, which
-    does more work a second but gives no time of its own to a seed. Raises `UsageError` only.
+    The seeds share one compiled program and follow each other; `together` trains them as one under `vmap` (JAX), which
+    does more work a second but gives no time of its own to a seed; then they may differ in their `numbers` too.
+    Raises `UsageError` only.
     """
-    if len({trial.family for trial in trials}) != 1:
-        raise ValueError("trials that run together may differ in nothing but their seed")
+    together = together and trials[0].backend == "jax"
+    if len({trial.program if together else trial.family for trial in trials}) != 1:
+        raise ValueError(
+            "trials that run together may differ in nothing but their seed, under vmap in numbers"
+        )
     program = Program(trials[0])
-    for group in [list(trials)] if together and program.ops.name == "jax" else [[trial] for trial in trials]:
+    for group in [list(trials)] if together else [[trial] for trial in trials]:
         started, clock = datetime.now(UTC), time.perf_counter()
         environment = fingerprint(trials[0].backend, trials[0].device)
         try:
@@ -63,7 +68,7 @@ def run_trials(
 
 
 class Program:
-    """What trials that differ only in their seed have in common: task, cell, rule, and the compiled programs."""
+    """What trials of one run have in common: task, cell, rule, and the compiled programs."""
 
     def __init__(self, trial: Trial, ops: Ops | None = None) -> None:
         self.trial = trial
@@ -73,12 +78,7 @@ class Program:
         )
         self.task: Task = self.task_plugin.cls(**trial.task_parameters)
         self.ops = ops or make_ops(trial.backend, trial.device, trial.dtype)
-        learner = self.plugin.cls(**trial.hyperparameters)
-        decorrelates = trial.decorrelate != "none"
-        self.learner = (
-            Decorrelated(learner=learner, rate=trial.decorrelation_rate) if decorrelates else learner
-        )
-        self.optimizer = make_optimizer(trial.optimizer, trial.lr)
+        self.learner, self.optimizer = self.rule(trial), make_optimizer(trial.optimizer, trial.lr)
         self.compile_seconds = 0.0
         self._compiled: dict[Any, Callable] = {}
 
@@ -90,15 +90,24 @@ class Program:
 
     # -- the programs ----------------------------------------------------------------------------
 
-    def start(self, seed: int) -> Any:
+    def rule(self, trial: Trial) -> Any:
+        """The learner of a trial, decorrelated where its cell is."""
+        learner = self.plugin.cls(**trial.hyperparameters)
+        if trial.decorrelate == "none":
+            return learner
+        return Decorrelated(learner=learner, rate=trial.decorrelation_rate)
+
+    def start(self, trial: Trial) -> Any:
         """(parameters, optimiser's state, learner's state) before training."""
-        params = self.ops.from_numpy(self.learner.weights(self.cell, self.cell.init(seed)))
-        state = self.learner.init(self.ops, self.cell, params, self.trial.batch)
+        learner = self.rule(trial)
+        params = self.ops.from_numpy(learner.weights(self.cell, self.cell.init(trial.seed)))
+        state = learner.init(self.ops, self.cell, params, self.trial.batch)
         return params, self.optimizer.init(self.ops, self.cell.trainable(params)), state
 
-    def block(self, carry: Any, xs: Any) -> Any:
-        """Train on segments `xs` one after another: (carry, losses [S])."""
-        ops, cell, learner = self.ops, self.cell, self.learner
+    def block(self, carry: Any, xs: Any, numbers: Mapping[str, Any] | None = None) -> Any:
+        """Train on segments `xs` one after another: (carry, losses [S]). `numbers`: arrays in place of the trial's."""
+        ops, cell = self.ops, self.cell
+        learner, optimizer = with_numbers(self.learner, self.optimizer, numbers or {})
         episodes, rows = self.trial.protocol == "episodes", self.trial.batch
         checked = False
 
@@ -112,7 +121,7 @@ class Program:
             if not checked:
                 check_estimate(estimate, params)
                 checked = True
-            params, optimizer_state = self.optimizer.update(ops, params, optimizer_state, estimate.grads)
+            params, optimizer_state = optimizer.update(ops, params, optimizer_state, estimate.grads)
             return (params | estimate.assigned, optimizer_state, estimate.state), estimate.loss
 
         return ops.scan(segment, carry, xs)
@@ -141,6 +150,8 @@ class Program:
     def train(self, trials: Sequence[Trial], progress: Progress) -> list[dict[str, Any]]:
         """What each of `trials` yielded; more than one are trained as one program, under `vmap`."""
         ops, trial, many = self.ops, self.trial, len(trials) > 1
+        # Where only numbers differ, all train on the same data with the same draws.
+        alike = len({t.seed for t in trials}) == 1
 
         def stack(trees):
             return ops.tree_map(lambda *leaves: ops.xp.stack(leaves), *trees) if many else trees[0]
@@ -148,28 +159,28 @@ class Program:
         def one(tree, i):
             return ops.tree_map(lambda leaf: leaf[i], tree) if many else tree
 
-        block = ops.vmap(self.block) if many else self.block
+        block = ops.vmap(self.block, in_axes=(0, None if alike else 0, 0)) if many else self.block
+        numbers = (ops.from_numpy(varied(trials)),) if many else ()
         runs = [_Run(self, t) for t in trials]
         keys = [
             ops.split(ops.key(t.seed), trial.evaluations * run.segments)
             for t, run in zip(trials, runs, strict=True)
         ]
-        carry = stack([self.start(t.seed) for t in trials])
+        carry = stack([self.start(t) for t in trials])
         segments, seconds = runs[0].segments, 0.0
         for i, run in enumerate(runs):
             run.evaluate(one(carry[0], i), 0, 0.0, None)
         for number in range(trial.evaluations):
             first, last = number * segments, (number + 1) * segments
-            xs = stack(
-                [
-                    (ops.from_numpy(run.batches(first)), key[first:last])
-                    for run, key in zip(runs, keys, strict=True)
-                ]
-            )
-            train = self.compiled("block", block, carry, xs, donate=(0,))
+            parts = [
+                (ops.from_numpy(run.batches(first)), key[first:last])
+                for run, key in list(zip(runs, keys, strict=True))[: 1 if alike else None]
+            ]
+            xs = parts[0] if alike else stack(parts)
+            train = self.compiled("block", block, carry, xs, *numbers, donate=(0,))
             ops.synchronize((carry, xs))
             clock = time.perf_counter()
-            carry, losses = train(carry, xs)
+            carry, losses = train(carry, xs, *numbers)
             ops.synchronize((carry, losses))
             elapsed = time.perf_counter() - clock
             seconds += elapsed
@@ -364,7 +375,7 @@ def train_to(
     ops, trial = program.ops, program.trial
     run = _Run(program, trial)
     keys = ops.split(ops.key(trial.seed), trial.evaluations * run.segments)
-    carry = program.start(trial.seed)
+    carry = program.start(trial)
     done = 0
     for point in sorted({round(point * trial.evaluations) for point in points}):
         for number in range(done, point):
@@ -377,6 +388,30 @@ def train_to(
                 )
         done = point
         yield point / trial.evaluations, carry[0], Batch(*ops.from_numpy(tuple(run.window(done, steps))))
+
+
+def varied(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
+    """Those `numbers` in which the trials differ: name -> [S]."""
+    values = {name: np.array([trial.numbers[name] for trial in trials]) for name in trials[0].numbers}
+    return {name: array for name, array in values.items() if np.ptp(array) > 0}
+
+
+def with_numbers(learner: Any, optimizer: SGD, numbers: Mapping[str, Any]) -> tuple[Any, SGD]:
+    """The same with those numbers in the place of their own; they may be arrays, so their values are not checked."""
+
+    def changed(instance: Any, **values: Any) -> Any:
+        found = copy.copy(instance)
+        for name, value in values.items():
+            object.__setattr__(found, name, value)
+        return found
+
+    own = {name: value for name, value in numbers.items() if name not in ("lr", "decorrelation_rate")}
+    if isinstance(learner, Decorrelated):
+        inner = changed(learner.learner, **own)
+        learner = changed(learner, learner=inner, rate=numbers.get("decorrelation_rate", learner.rate))
+    else:
+        learner = changed(learner, **own)
+    return learner, changed(optimizer, lr=numbers.get("lr", optimizer.lr))
 
 
 def check_estimate(estimate: Any, params: Any) -> None:

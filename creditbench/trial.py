@@ -62,9 +62,23 @@ class Trial(BaseModel):
         return self._digest("seed")
 
     @property
+    def program(self) -> str:
+        """The family's id without the numbers that a compiled program can take as arguments: `numbers`."""
+        left_out = dict.fromkeys(self.numbers)
+        own = self.hyperparameters | {name: None for name in left_out if name in self.hyperparameters}
+        values = {"lr": 0.0, "decorrelation_rate": 0.0, "hyperparameters": own}
+        return self.model_copy(update=values).family
+
+    @property
     def rule(self) -> str:
         """The rule's name as tables show it: `anp`, or `anp+D` with decorrelation."""
         return self.learner + {"none": "", "hidden": "+D", "both": "+DD"}[self.decorrelate]
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Learning rate, decorrelation rate, and those hyper-parameters that are floats, by name."""
+        own = {name: value for name, value in self.hyperparameters.items() if isinstance(value, float)}
+        return {"lr": self.lr, "decorrelation_rate": self.decorrelation_rate} | own
 
     def _digest(self, *left_out: str) -> str:
         values = self.model_dump(exclude={"task_path", "learner_path", "measure", *left_out})

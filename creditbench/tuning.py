@@ -24,6 +24,7 @@ DECORRELATION_RATES = (1e-5, 1e-1)
 #: Tuning has seeds of its own, from this one on, which no result is made with.
 FIRST_SEED = 1000
 POINTS = 20
+_OWN_AXES = 5  # at most, of a rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +49,11 @@ def draw(axes: Mapping[str, tuple[float, float]], count: int, seed: int, decorre
             raise UsageError(
                 f"the search axis {name} goes from {low} to {high}: give two rising numbers above 0"
             )
+    if len(axes) > _OWN_AXES:
+        raise UsageError(f"the search axes are {', '.join(axes)}: a rule may have {_OWN_AXES}")
+    # All axes that a rule may have are drawn, since their number changes the points in every one of them.
     # Balanced in powers of two: the first ones of the next power, so that no warning is due.
-    sobol = qmc.Sobol(3 + len(axes), scramble=True, rng=seed)
+    sobol = qmc.Sobol(3 + _OWN_AXES, scramble=True, rng=seed)
     unit = sobol.random_base2(max(0, math.ceil(math.log2(count))))[:count]
 
     def within(u: float, bounds: tuple[float, float]) -> float:
@@ -59,7 +63,7 @@ def draw(axes: Mapping[str, tuple[float, float]], count: int, seed: int, decorre
     points = []
     for row in unit:
         optimizer = list(LEARNING_RATES)[min(int(row[0] * len(LEARNING_RATES)), len(LEARNING_RATES) - 1)]
-        own = {name: within(u, bounds) for u, (name, bounds) in zip(row[3:], axes.items(), strict=True)}
+        own = {name: within(u, bounds) for u, (name, bounds) in zip(row[3:], axes.items(), strict=False)}
         rate = within(row[2], DECORRELATION_RATES) if decorrelated else None
         points.append(Point(optimizer, within(row[1], LEARNING_RATES[optimizer]), rate, own))
     return points

@@ -30,6 +30,7 @@ class ActivityNodePerturbation(Learner):
     family = "perturbation"
     claims = Claims(online=True, forward_only=True, time="O(n²)", memory="O(n B)")
     lr = 1e-2
+    search = {"sigma": (1e-4, 1e-1)}
 
     sigma: float = 1e-3  #: standard deviation of the noise
 

@@ -32,6 +32,7 @@ class DNI(Learner):
     paper = "Jaderberg et al. 2017, arXiv:1608.05343"
     family = "synthetic gradient"
     claims = Claims(online=True, time="O(n²)", memory="O(n²)")
+    search = {"rate": (1e-4, 1e-1)}
 
     rate: float = 1e-2  #: η
 

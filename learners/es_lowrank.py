@@ -38,6 +38,7 @@ class LowRankEvolutionStrategy(Learner):
     family = "perturbation"
     claims = Claims(unbiased=True, forward_only=True, time="O(population n²)", memory="O(population r n)")
     lr = 1e-3
+    search = {"sigma": (1e-3, 1e-1)}
 
     population: int = 16  #: antithetic pairs, P
     rank: int = 1  #: r

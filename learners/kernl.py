@@ -44,6 +44,7 @@ class KeRNL(Learner):
     paper = "Roth, Kanitscheider & Fiete 2019, openreview:ryGfnoC5KQ"
     family = "eligibility trace"
     claims = Claims(online=True, forward_only=True, time="O(n²)", memory="O(p)")
+    search = {"beta_rate": (1e-4, 1e-1), "gamma_rate": (1e-4, 1e-1)}
 
     sigma: float = 1e-3  #: σ
     gamma: float = 0.5  #: γ at the start, for every unit

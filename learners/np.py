@@ -33,6 +33,7 @@ class NodePerturbation(Learner):
     family = "perturbation"
     claims = Claims(online=True, forward_only=True, time="O(n²)", memory="O(n B)")
     lr = 1e-3
+    search = {"sigma": (1e-4, 1e-1)}
 
     sigma: float = 1e-2  #: standard deviation of the noise
     credit: Literal["step", "episode", "trace"] = "step"

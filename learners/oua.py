@@ -42,6 +42,7 @@ class OrnsteinUhlenbeckAdaptation(Learner):
     family = "perturbation"
     claims = Claims(online=True, forward_only=True, time="O(n²)", memory="O(p)")
     lr = 1e-4
+    search = {"sigma": (1e-3, 1e-1), "reward_rate": (1e-2, 0.99)}
 
     sigma: float = 2e-2  #: s, stationary standard deviation of the weights about their mean
     reversion: float = 0.1  #: λ, a segment

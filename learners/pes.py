@@ -44,6 +44,7 @@ class PersistentEvolutionStrategy(Learner):
         unbiased=True, online=True, forward_only=True, time="O(population n²)", memory="O(population p)"
     )
     lr = 1e-3
+    search = {"sigma": (1e-3, 1e-1)}
 
     population: int = 16  #: antithetic pairs, P
     sigma: float = 1e-2  #: standard deviation of a segment's perturbation

@@ -32,6 +32,7 @@ class ReadoutRidge(Learner):
     paper = "Jaeger 2001, GMD report 148"
     family = "readout only"
     claims = Claims(online=True, forward_only=True, time="O(n² + n³/K)", memory="O(n²)")
+    search = {"ridge": (1e-4, 1e2)}
 
     ridge: float = 1.0  #: λ
     K: int = 100  #: steps between updates on a stream

@@ -29,6 +29,7 @@ class ReadoutRLS(Learner):
     paper = "Sussillo & Abbott 2009, doi:10.1016/j.neuron.2009.07.018"
     family = "readout only"
     claims = Claims(online=True, forward_only=True, time="O(n²)", memory="O(n²)")
+    search = {"ridge": (1e-4, 1e2)}
 
     ridge: float = 1.0  #: λ
 

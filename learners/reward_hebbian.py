@@ -41,6 +41,7 @@ class RewardHebbian(Learner):
     family = "perturbation"
     claims = Claims(forward_only=True, time="O(n²)", memory="O(p B)")
     lr = 1e-6
+    search = {"sigma": (1e-2, 1.0)}
 
     sigma: float = 0.1  #: standard deviation of the noise
     exponent: Literal[1, 3] = 3  #: of S

@@ -34,6 +34,7 @@ class SPSA(Learner):
     family = "perturbation"
     claims = Claims(unbiased=True, forward_only=True, time="O(n²)", memory="O(p)")
     lr = 1e-4
+    search = {"sigma": (1e-3, 1e-1)}
 
     sigma: float = 1e-2  #: size of the perturbation
     K: int = 50  #: steps between updates on a stream

@@ -38,6 +38,7 @@ class WeightPerturbation(Learner):
     family = "perturbation"
     claims = Claims(unbiased=True, online=True, forward_only=True, time="O(n²)", memory="O(p)")
     lr = 1e-3
+    search = {"sigma": (1e-4, 1e-1)}
 
     sigma: float = 1e-2  #: standard deviation of the noise
     resample: Literal["step", "episode"] = "episode"

@@ -51,7 +51,7 @@ class DelayedMatch(Task):
     metric_direction: ClassVar[Literal["min", "max"]] = "max"
     trivial: ClassVar[float] = 0.5
     solved: ClassVar[float] = 0.95
-    budgets: ClassVar[dict[str, int]] = {"smoke": 320, "quick": 128_000, "full": 640_000}
+    budgets: ClassVar[dict[str, int]] = {"smoke": 320, "quick": 32_000, "full": 640_000}
     batch: ClassVar[int] = 32
     alpha: ClassVar[float] = 0.5
 

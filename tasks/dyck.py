@@ -49,7 +49,7 @@ class Dyck(Task):
     metric_direction: ClassVar[Literal["min", "max"]] = "max"
     trivial: ClassVar[float] = 0.825658
     solved: ClassVar[float] = 0.95
-    budgets: ClassVar[dict[str, int]] = {"smoke": 400, "quick": 120_000, "full": 600_000}
+    budgets: ClassVar[dict[str, int]] = {"smoke": 400, "quick": 30_000, "full": 600_000}
     batch: ClassVar[int] = 32
 
     def __post_init__(self) -> None:

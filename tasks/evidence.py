@@ -50,7 +50,7 @@ class Evidence(Task):
     metric_direction: ClassVar[Literal["min", "max"]] = "max"
     trivial: ClassVar[float] = 0.5
     solved: ClassVar[float] = 0.95
-    budgets: ClassVar[dict[str, int]] = {"smoke": 400, "quick": 120_000, "full": 600_000}
+    budgets: ClassVar[dict[str, int]] = {"smoke": 400, "quick": 30_000, "full": 600_000}
     batch: ClassVar[int] = 32
     alpha: ClassVar[float] = 0.5
 

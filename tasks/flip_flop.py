@@ -47,7 +47,7 @@ class FlipFlop(Task):
     metric_direction: ClassVar[Literal["min", "max"]] = "min"
     trivial: ClassVar[float] = 1.0
     solved: ClassVar[float] = 0.1
-    budgets: ClassVar[dict[str, int]] = {"smoke": 400, "quick": 400_000, "full": 2_000_000}
+    budgets: ClassVar[dict[str, int]] = {"smoke": 400, "quick": 40_000, "full": 2_000_000}
     batch: ClassVar[int] = 4
     alpha: ClassVar[float] = 0.5
 

@@ -54,7 +54,7 @@ class Narma10(Task):
     metric_direction: ClassVar[Literal["min", "max"]] = "min"
     trivial: ClassVar[float] = 1.0
     solved: ClassVar[float] = 0.2
-    budgets: ClassVar[dict[str, int]] = {"smoke": 400, "quick": 400_000, "full": 2_000_000}
+    budgets: ClassVar[dict[str, int]] = {"smoke": 400, "quick": 40_000, "full": 2_000_000}
     batch: ClassVar[int] = 4
 
     def __post_init__(self) -> None:

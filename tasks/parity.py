@@ -46,7 +46,7 @@ class Parity(Task):
     metric_direction: ClassVar[Literal["min", "max"]] = "max"
     trivial: ClassVar[float] = 0.5
     solved: ClassVar[float] = 0.95
-    budgets: ClassVar[dict[str, int]] = {"smoke": 320, "quick": 160_000, "full": 800_000}
+    budgets: ClassVar[dict[str, int]] = {"smoke": 320, "quick": 40_000, "full": 800_000}
     batch: ClassVar[int] = 32
 
     def __post_init__(self) -> None:

@@ -46,7 +46,7 @@ class SelectiveCopy(Task):
     metric_direction: ClassVar[Literal["min", "max"]] = "min"
     trivial: ClassVar[float] = 7 / 8
     solved: ClassVar[float] = 0.1
-    budgets: ClassVar[dict[str, int]] = {"smoke": 300, "quick": 150_000, "full": 750_000}
+    budgets: ClassVar[dict[str, int]] = {"smoke": 300, "quick": 37_500, "full": 750_000}
     batch: ClassVar[int] = 32
 
     def __post_init__(self) -> None:

@@ -60,7 +60,7 @@ class Text8Chars(Task):
     metric_direction: ClassVar[Literal["min", "max"]] = "min"
     trivial: ClassVar[float] = 4.0230
     solved: ClassVar[float] = 2.5
-    budgets: ClassVar[dict[str, int]] = {"smoke": 400, "quick": 100_000, "full": 600_000}
+    budgets: ClassVar[dict[str, int]] = {"smoke": 400, "quick": 40_000, "full": 600_000}
     batch: ClassVar[int] = 16
     reads_data: ClassVar[bool] = True
 

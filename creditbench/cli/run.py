@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +19,8 @@ FAILURES = ("crashed", "invalid", "oom", "timeout")
 DEFAULT_SEEDS = 3
 
 
-def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Take the file's values as defaults, so that the command line wins over them."""
+def read_config(context: typer.Context, path: Path | None, others: Collection[str] = ()) -> Path | None:
+    """Take the file's values as defaults, so that the command line wins over them; those of `others` are not."""
     if path is not None:
         from creditbench.errors import UsageError, unknown
         from creditbench.grid import read_toml
@@ -29,9 +29,11 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         del options["config"]
         defaults = dict(context.default_map or {})
         for key, value in read_toml(path).items():
+            if key in others:
+                continue
             option = options.get(key.replace("_", "-"))
             if option is None:
-                raise unknown(f"option in {path}:", key, options, "creditbench run --help")
+                raise unknown(f"option in {path}:", key, options, f"{context.command_path} --help")
             if option.multiple:
                 value = _assignments(value)
             elif isinstance(value, list):
@@ -156,7 +158,7 @@ def run(
     config: Annotated[
         Path | None,
         typer.Option(
-            callback=_read_config,
+            callback=read_config,
             is_eager=True,
             help="TOML file of these options by name; the command line wins.",
         ),

@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+from creditbench.cli.run import read_config
+
+#: What a file of `creditbench run` says that is not for tuning: it has seeds of its own, and one backend.
+_NOT_FOR_TUNING = ("seeds", "seed", "backend", "tuned", "results", "reuse", "timeout")
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    return read_config(context, path, _NOT_FOR_TUNING)
+
 
 def tune(
     output: Annotated[Path, typer.Option(help="TOML file to write, which creditbench run --tuned reads.")],
@@ -24,19 +33,32 @@ def tune(
     hidden: Annotated[int, typer.Option(help="Hidden units.")] = 128,
     results: Annotated[Path, typer.Option(help="Folder of the tuning's records.")] = Path("results/tuning"),
     executor: Annotated[
-        str, typer.Option(help="inline: this process, which stays warm; local: a fresh process a point.")
-    ] = "inline",
-    jobs: Annotated[int | None, typer.Option(help="Processes at a time, with --executor local.")] = None,
+        str, typer.Option(help="local: warm processes; inline: this process, for debugging.")
+    ] = "local",
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes at a time.  [default: as many as there are cores]")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that a point may take.")] = 600.0,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            callback=_read_config,
+            is_eager=True,
+            help="TOML file of creditbench run, whose tasks, learners and sizes are tuned; the command line wins.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="What was found as one JSON array.")] = False,
 ) -> None:
     """Try the same number of points for every task and rule, and freeze those that are best on validation.
 
-    What has a record already is not run again: the same command goes on where it was broken off.
+    Under JAX the points of a task and rule are trained as one program. What has a record already is not run again:
+    the same command goes on where it was broken off.
 
     \b
     Examples:
       creditbench tune --task mackey_glass,adding --learner bptt,anp,anp+D --output tuned.toml
       creditbench run --task mackey_glass --learner bptt,anp --tuned tuned.toml
+      creditbench tune --config grid.toml --points 16 --output tuned.toml
     """
     import contextlib
     import dataclasses
@@ -45,6 +67,7 @@ def tune(
     from json import dumps
 
     from creditbench.cli.measuring import bars, names, show
+    from creditbench.cli.run import FAILURES
     from creditbench.doctor import require_device
     from creditbench.errors import UsageError
     from creditbench.executors import make_executor, make_jobs
@@ -81,10 +104,10 @@ def tune(
         for found in trials_of(trial, draw_points(space(trial), points, draw, trial.decorrelate != "none"))
     ]
     store = Store(results)
-    where = make_executor(executor, slots=jobs, logs=results / "logs")
+    where = make_executor(executor, slots=jobs, timeout=timeout, logs=results / "logs")
     waiting = [trial for trial in wanted if not store.has(trial)]
     with bars("points", len(waiting)) as advance:
-        todo = make_jobs(waiting, slots=where.slots)
+        todo = make_jobs(waiting, together=True, slots=where.slots)
         with contextlib.closing(where.run(todo, lambda *_: None)) as records:
             for record in records:
                 store.put(record)
@@ -92,7 +115,14 @@ def tune(
     groups: dict[tuple[str, str], list] = {}
     for trial in wanted:
         groups.setdefault((trial.task, trial.rule), []).append(store.get(trial))
-    found = [choose(group) for group in groups.values()]
+    found = []
+    for (of_task, rule), group in groups.items():
+        if all(record.status in FAILURES for record in group):
+            print(
+                f"{of_task} {rule}: not tuned: {group[0].status}: {group[0].status_detail}", file=sys.stderr
+            )
+        else:
+            found.append(choose(group))
     words = [
         "creditbench",
         "tune",
@@ -118,3 +148,5 @@ def tune(
         print(dumps(rows, indent=1))
     else:
         show(rows)
+    if len(found) < len(groups):
+        raise typer.Exit(1)

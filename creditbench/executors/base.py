@@ -43,12 +43,13 @@ def make_jobs(trials: Sequence[Trial], *, together: bool = False, slots: int = 1
     """Trials as jobs.
 
     Under JAX the seeds of a family are one job and share one compilation; where that would leave slots empty, a
-    family is split. PyTorch compiles nothing, so each trial is a job of its own. `together` trains a family as one
-    program (JAX).
+    family is split. PyTorch compiles nothing, so each trial is a job of its own. `together` trains all that can be
+    one program as one (JAX).
     """
     families: dict[str, list[Trial]] = {}
     for trial in trials:
-        families.setdefault(trial.family if trial.backend == "jax" else trial.id, []).append(trial)
+        name = trial.id if trial.backend != "jax" else trial.program if together else trial.family
+        families.setdefault(name, []).append(trial)
     parts = 1 if together else -(-slots // max(1, len(families)))
     return [
         Job(tuple(family[i::split]), together and family[0].backend == "jax")

@@ -103,7 +103,7 @@ class JaxOps(Ops):
     def normal(self, key, shape, scale=1.0):
         def draw(key):
             draws = jax.random.normal(key, shape, self._float)
-            return draws if scale == 1.0 else scale * draws
+            return draws if isinstance(scale, float) and scale == 1.0 else scale * draws
 
         return jax.vmap(draw)(key) if key.ndim else draw(key)
 

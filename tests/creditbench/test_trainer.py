@@ -10,6 +10,7 @@ from creditbench.cell import Cell
 from creditbench.grid import Options, make_grid
 from creditbench.learner import Estimate
 from creditbench.trainer import InvalidEstimateError, Program, _Run, check_estimate, run_trials
+from creditbench.tuning import draw, space, trials_of
 
 
 def trials(task="mackey_glass", learner="anp", backend="jax", seeds=(0,), dtype="float32", **options):
@@ -56,11 +57,46 @@ def test_a_seed_alone_is_the_seed_in_company(task, learner, backend):
     assert alone.test_score == pytest.approx(company.test_score, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("task", "learner"),
+    [
+        *(("mackey_glass", id) for id in sorted(registry.load("learners"))),
+        ("adding", "np"),
+        ("adding", "anp+D"),
+    ],
+)
+def test_a_point_alone_is_the_point_in_company(task, learner):
+    """Points of a rule's search space are trained as one program, their numbers its arguments; float64, JAX."""
+    options = dict(budget=100 if task == "adding" else 200, hidden=4, dtype="float64", evaluations=1)
+    (base,) = trials(task=task, learner=learner, **options)
+    points = [p for p in draw(space(base), 8, 0, base.decorrelate != "none") if p.optimizer == "sgd"][:2]
+    two = [t.model_copy(update={"lr": t.lr / 1e4}) for t in trials_of(base, points)]
+    assert two[0].program == two[1].program and two[0].family != two[1].family
+    company = list(run_trials(two, together=True))
+    for trial, record in zip(two, company, strict=True):
+        assert (record.trial, record.trained_together) == (trial, 2)
+        alone = next(run_trials([trial]))
+        assert alone.status == record.status == "ok", record.status_detail
+        for a, b in zip(alone.curve, record.curve, strict=True):
+            assert a.validation == pytest.approx(b.validation, rel=1e-7)
+    assert company[0].curve[-1].validation != company[1].curve[-1].validation or "readout" in learner
+
+
+def test_trials_that_are_not_one_program_are_refused():
+    (a,), (b,) = trials(lrs=(1e-3,)), trials(lrs=(1e-3,), hidden=9)
+    with pytest.raises(ValueError, match="differ in nothing but"):
+        next(run_trials([a, b], together=True))
+    with pytest.raises(ValueError, match="differ in nothing but"):
+        next(run_trials([a, a.model_copy(update={"lr": 1e-4})]))
+
+
 def test_a_seed_draws_the_same_in_any_company(backend):
     """Weights, data, order and noise, bit for bit."""
     alone, company = Program(trials(backend=backend, seeds=(3,))[0]), Program(trials(backend=backend)[0])
     ops = alone.ops
-    for a, b in zip(*(p.ops.to_numpy(p.start(3)[0]).values() for p in (alone, company)), strict=True):
+    for a, b in zip(
+        *(p.ops.to_numpy(p.start(alone.trial)[0]).values() for p in (alone, company)), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
     keys = [p.ops.split(p.ops.key(3), 7) for p in (alone, company)]
     np.testing.assert_array_equal(*(ops.to_numpy(ops.normal(k, (5,))) for k in keys))

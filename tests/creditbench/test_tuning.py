@@ -39,7 +39,7 @@ def test_points_fill_the_space_evenly_and_are_the_same_again():
 
 
 def test_every_rule_has_the_same_optimisers_and_rates():
-    one, two = draw({}, 20, 3, False), draw({}, 20, 3, True)
+    one, two = draw({}, 20, 3, False), draw({"sigma": (1e-4, 1e-1)}, 20, 3, True)
     assert len(one) == len(two) == 20
     assert [(p.optimizer, p.lr) for p in one] == [(p.optimizer, p.lr) for p in two]
     assert {p.decorrelation_rate for p in one} == {None}
@@ -55,6 +55,7 @@ def test_the_best_on_validation_is_chosen_never_on_test(trial):
     found = choose([*good[:3], diverged])
     assert found.values == {
         "optimizer": points[1].optimizer, "lr": points[1].lr, "decorrelation_rate": points[1].decorrelation_rate,
+        "sigma": 1e-3,
     }  # fmt: skip
     from creditbench import registry
 
