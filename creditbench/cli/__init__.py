@@ -26,6 +26,7 @@ from creditbench.cli import (
     show,
     table,
     tune,
+    versus,
 )
 from creditbench.errors import UsageError
 
@@ -48,6 +49,7 @@ app.command("run")(run.run)
 app.command("table")(table.table)
 app.command("tune")(tune.tune)
 app.command("compare")(compare.compare)
+app.command("versus")(versus.versus)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("export")(export.export)
 app.command("figure")(figure.figure)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from creditbench.leaderboard.board import COSTS, REFERENCE, SEEDS, Board, Row, claims
 from creditbench.leaderboard.statistics import Estimate
+from creditbench.leaderboard.versus import Row as Versus
 from creditbench.table import latex_table
 
 MISSING = "–"
@@ -149,6 +150,37 @@ def differences(board: Board) -> str:
             f"{ranks.critical_difference:.2f} or more apart differ (Nemenyi, 5 %): {order}"
         )
     return "\n".join(lines) + "\n"
+
+
+VERSUS = (
+    *("task", "backend", "rule", "seeds", "score", "normalised", "difference", "p", "verdict", "reached"),
+    *("steps", "× steps", "seconds", "× seconds", "× step time", "× bytes"),
+)
+
+
+def versus_markdown(rows: Sequence[Versus]) -> str:
+    """Rules beside their reference, a row each; ∞: the level was never reached by half of the seeds."""
+
+    def reached(value: float | None, form: str) -> str:
+        return "∞" if value is not None and math.isinf(value) else number(value, form)
+
+    body = []
+    for row in rows:
+        difference = None
+        if row.difference is not None:
+            difference = f"{row.difference:+.3f}"
+            if row.interval:
+                difference += f" [{row.interval[0]:+.3f}, {row.interval[1]:+.3f}]"
+        body.append(
+            (
+                *(row.task, row.backend, row.rule, str(row.seeds), f"{number(row.score, '.4g')}"),
+                *(number(row.normalised, ".3f"), difference or MISSING, number(row.p, ".2g"), row.verdict),
+                *(row.reached or MISSING, reached(row.steps, ",.0f"), reached(row.steps_ratio, ".2f")),
+                *(reached(row.seconds, ".2f"), reached(row.seconds_ratio, ".2f")),
+                *(number(row.step_time_ratio, ".2f"), number(row.bytes_ratio, ".2g")),
+            )
+        )
+    return _table(VERSUS, body, left=("task", "backend", "rule", "verdict"))
 
 
 def again(verb: str, folders: Sequence[Path], *rest: str) -> str:

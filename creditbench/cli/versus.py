@@ -1,0 +1,65 @@
+"""`creditbench versus`: does a rule match a reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def versus(
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of records, or of a version's tables. Repeatable.  [default: results/local]",
+            show_default=False,
+        ),
+    ] = None,
+    reference: Annotated[str, typer.Option(help="Rule that the others are held against.")] = "bptt",
+    level: Annotated[
+        float,
+        typer.Option(help="Part of the way from untrained to the reference's best that counts as converged."),
+    ] = 0.95,
+    margin: Annotated[
+        float, typer.Option(help="Difference of normalised scores that counts as none.")
+    ] = 0.05,
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown, csv or json.")] = "rich",
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+) -> None:
+    """Hold every rule against a reference: final score, steps and seconds to the reference's level, cost.
+
+    \b
+    Examples:
+      creditbench versus --results results/paper
+      creditbench versus --results results/v0.1 --reference readout_rls --format markdown
+    """
+    import dataclasses
+    import math
+    from json import dumps
+
+    from creditbench.cli.measuring import show
+    from creditbench.errors import unknown
+    from creditbench.leaderboard.text import versus_markdown
+    from creditbench.leaderboard.versus import versus as hold
+    from creditbench.store import load
+
+    formats = ("rich", "markdown", "csv", "json")
+    if format_ not in formats:
+        raise unknown("format", format_, formats, "creditbench versus --help")
+    found = hold(load(*(results or [Path("results/local")])), reference, level, margin)
+
+    def plain(value: object) -> object:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    if json or format_ == "json":
+        rows = [{k: plain(v) for k, v in dataclasses.asdict(row).items()} for row in found]
+        print(dumps(rows, indent=1))
+    elif format_ == "csv":
+        import pandas as pd
+
+        print(pd.DataFrame(map(dataclasses.asdict, found)).to_csv(index=False), end="")
+    elif format_ == "markdown":
+        print(versus_markdown(found))
+    else:
+        show([{k: v for k, v in dataclasses.asdict(row).items() if k != "device"} for row in found])
