@@ -10,7 +10,7 @@ RUN = results/run-$(VERSION)
 BIN = .venv/bin
 INSTALLED = .venv/installed
 
-.PHONY: help install run results test lint bench clean
+.PHONY: help install run results paper test lint bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -28,13 +28,25 @@ $(INSTALLED): pyproject.toml
 run: $(INSTALLED) ## the quick benchmark, resumable; CONFIG=FILE.toml for another
 	$(BIN)/creditbench run --config $(CONFIG) $(ARGS)
 
-results: $(INSTALLED) ## the tables of a version, its figures and the leaderboard's page, resumable; VERSION=v0.2 for another
-	$(BIN)/creditbench run --config benchmarks/results.toml --results $(RUN) $(ARGS) || test $$? -eq 1
+results: $(INSTALLED) results/$(VERSION)/tuned.toml ## tune, run and tabulate a version, its figures and the leaderboard's page, resumable; VERSION=v0.2 for another
+	$(BIN)/creditbench run --config benchmarks/results.toml $(VERSIONED) $(ARGS) || test $$? -eq 1
+	$(BIN)/creditbench run --config benchmarks/results.toml $(VERSIONED) $(COSTLY) $(ARGS) || test $$? -eq 1
 	$(MAKE) --no-print-directory $(RUN)/scaling/points.csv $(RUN)/gradients/gradients.json
 	$(BIN)/creditbench table --results $(RUN) --compact results/$(VERSION)
 	for name in curves pareto profiles scaling gradients; do \
 	  $(BIN)/creditbench figure $$name --results results/$(VERSION) --output results/$(VERSION)/$$name.png || exit; done
 	$(BIN)/creditbench leaderboard --results results/$(VERSION) --output results/leaderboard
+
+VERSIONED = --tuned results/$(VERSION)/tuned.toml --results $(RUN)
+# Rules whose step costs O(n⁴) or nearly that, where they can be had.
+COSTLY = --learner rtrl,snapn --task mackey_glass
+POINTS = 16
+
+results/$(VERSION)/tuned.toml: | $(INSTALLED)
+	mkdir -p $(@D)
+	$(BIN)/creditbench tune --config benchmarks/results.toml --points $(POINTS) --results $(RUN)/tuning --output $(RUN)/tuned.toml || test $$? -eq 1
+	$(BIN)/creditbench tune --config benchmarks/results.toml --points $(POINTS) --results $(RUN)/tuning $(COSTLY) --output $(RUN)/costly.toml
+	cat $(RUN)/tuned.toml $(RUN)/costly.toml > $@
 
 # A trial that failed is a result: it is recorded, and what comes after is made of the others. So is a claim that did not hold.
 LEARNERS = $(BIN)/creditbench list learners --json | $(BIN)/python -c \
@@ -45,6 +57,23 @@ $(RUN)/scaling/points.csv: | $(INSTALLED)
 
 $(RUN)/gradients/gradients.json: | $(INSTALLED)
 	$(BIN)/creditbench gradients --learner $$($(LEARNERS)) --task mackey_glass,copy_memory --output $(@D)
+
+WTH ?=
+
+paper: $(INSTALLED) ## the claim of the paper put to the test, resumable; WTH=FILE.csv takes the paper's own weather file
+	mkdir -p results/paper
+	for task in mackey_glass copy_memory weather sequential_digits; do \
+	  given="--config benchmarks/paper/$$task.toml"; \
+	  if test $$task = weather -a -n "$(WTH)"; then given="$$given --data weather=$(WTH)"; fi; \
+	  test -f results/paper/tuned_$$task.toml || $(BIN)/creditbench tune $$given --points $(POINTS) \
+	    --results results/run-paper/tuning --output results/paper/tuned_$$task.toml || exit; \
+	  $(BIN)/creditbench run $$given || test $$? -eq 1 || exit; \
+	done
+	test -f results/run-paper/scaling/points.csv || $(BIN)/creditbench scale --learner bptt,tbptt,np,wp,anp --set tbptt.K=1 \
+	  --backend jax --axis n --points 100,200,500,1000,2000 --quantity time,algorithm_bytes --output results/run-paper/scaling || test $$? -eq 1
+	$(BIN)/creditbench table --results results/run-paper --compact results/paper/v0.1
+	for name in curves scaling; do \
+	  $(BIN)/creditbench figure $$name --results results/paper/v0.1 --axis n --output results/paper/v0.1/$$name.png || exit; done
 
 test: $(INSTALLED) ## the tests; ARGS="-k anp" for some
 	$(BIN)/python -m pytest -n auto $(ARGS)

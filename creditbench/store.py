@@ -351,7 +351,7 @@ def write_tables(results: Results, directory: Path, readme: str) -> None:
     """
     import pandas as pd
 
-    records = results.records
+    records = tuple(map(_published, results.records))
     trials = [record.row() for record in records]
     curves = [
         {"trial": record.trial.id, **point.model_dump()} for record in records for point in record.curve
@@ -397,6 +397,16 @@ def write_tables(results: Results, directory: Path, readme: str) -> None:
         raise UsageError(
             f"tables '{directory}' cannot be written ({error.strerror}): name another folder"
         ) from None
+
+
+def _published(record: Record) -> Record:
+    """The record without the folder of a user's data file: its content is known by its hash."""
+    trial = record.trial
+    data = trial.task_parameters.get("data")
+    if trial.data_sha256 is None or not data or data.startswith("hf:"):
+        return record
+    parameters = trial.task_parameters | {"data": Path(data).name}
+    return record.model_copy(update={"trial": trial.model_copy(update={"task_parameters": parameters})})
 
 
 def read_tables(directory: Path) -> Results:

@@ -50,7 +50,7 @@ def gradients(
     from json import dumps
 
     from creditbench.cli.measuring import bars, names, show, write
-    from creditbench.cli.run import _pairs
+    from creditbench.cli.run import pairs
     from creditbench.doctor import require_device
     from creditbench.errors import UsageError
     from creditbench.figures import gradients as draw
@@ -74,8 +74,8 @@ def gradients(
         raise UsageError(
             f"--learner is {learner}: a decorrelated cell has another gradient; leave out the suffix"
         )
-    settings = _pairs("--set", set_, "np.credit=trace")
-    given = _pairs("--data", data, "weather=WTH.csv")
+    settings = pairs("--set", set_, "np.credit=trace")
+    given = pairs("--data", data, "weather=WTH.csv")
 
     rows = []
     orders = []

@@ -42,20 +42,20 @@ class Rule(NamedTuple):
 
 def resolve_learners(text: str, settings: Sequence[str] | None, extra: Sequence[str] = ()) -> list[Rule]:
     """The learners that a user names, with the fields that were set; `extra` are names of none."""
-    from creditbench.cli.run import _pairs
+    from creditbench.cli.run import pairs
     from creditbench.grid import resolve_learner
 
-    pairs = _pairs("--set", settings, "anp.sigma=1e-3")
+    given = pairs("--set", settings, "anp.sigma=1e-3")
     rules, used = [], set()
     for item in names("learner", text):
         if item in extra:
             rules.append(Rule((item, None, {}), frozenset()))
             continue
-        plugin, fields = resolve_learner(item, pairs)
-        used |= {name for name in pairs if name.partition(".")[0] == plugin.id}
+        plugin, fields = resolve_learner(item, given)
+        used |= {name for name in given if name.partition(".")[0] == plugin.id}
         path = str(plugin.path) if plugin.source == str(plugin.path) else None
         rules.append(Rule((plugin.id, path, fields), plugin.cls.backends))
-    for name in pairs.keys() - used:
+    for name in given.keys() - used:
         raise UsageError(f"--set {name}: no learner of that id is named; write it as in --set anp.sigma=1e-3")
     return rules
 

@@ -204,8 +204,8 @@ def run(
         preset=preset,
         budget=budget,
         evaluations=evaluations,
-        settings=_pairs("--set", set_, "anp.sigma=1e-3"),
-        data=_pairs("--data", data, "weather=WTH.csv"),
+        settings=pairs("--set", set_, "anp.sigma=1e-3"),
+        data=pairs("--data", data, "weather=WTH.csv"),
         tuned=tuned,
         threads=threads,
         measure=measure,
@@ -319,7 +319,8 @@ def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tup
     return tuple(range(count))
 
 
-def _pairs(option: str, items: Sequence[str] | None, example: str) -> dict[str, str]:
+def pairs(option: str, items: Sequence[str] | None, example: str) -> dict[str, str]:
+    """`name=value` items as a dict. Raises `UsageError` for an item that is none."""
     from creditbench.errors import UsageError
 
     pairs = {}

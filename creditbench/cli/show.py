@@ -52,7 +52,7 @@ def task(
     import typing
 
     from creditbench import example
-    from creditbench.cli.run import _pairs
+    from creditbench.cli.run import pairs
     from creditbench.errors import UsageError, unknown
     from creditbench.grid import make_task
     from creditbench.task import Split
@@ -65,7 +65,7 @@ def task(
     if seed < 0:
         raise UsageError(f"seed is {seed}: give a whole number from 0")
     shown = make_task(
-        name, _pairs("--set", set_, "adding.length=30"), _pairs("--data", data, "weather=WTH.csv")
+        name, pairs("--set", set_, "adding.length=30"), pairs("--data", data, "weather=WTH.csv")
     )
     sequences = shown.generate(typing.cast(Split, split), seed, shown.batch)
     length, rows = sequences.weights.shape

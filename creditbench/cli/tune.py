@@ -9,8 +9,18 @@ import typer
 
 from creditbench.cli.run import read_config
 
-#: What a file of `creditbench run` says that is not for tuning: it has seeds of its own, and one backend.
-_NOT_FOR_TUNING = ("seeds", "seed", "backend", "tuned", "results", "reuse", "timeout")
+#: What a file of `creditbench run` says that is not for tuning: it has seeds and a budget of its own, and one backend.
+_NOT_FOR_TUNING = (
+    "seeds",
+    "seed",
+    "backend",
+    "tuned",
+    "results",
+    "reuse",
+    "timeout",
+    "evaluations",
+    "budget",
+)
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -31,6 +41,13 @@ def tune(
     preset: Annotated[str, typer.Option(help="Budget of each task: smoke, quick, full.")] = "quick",
     budget: Annotated[int | None, typer.Option(help="Training time steps, in place of the preset's.")] = None,
     hidden: Annotated[int, typer.Option(help="Hidden units.")] = 128,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A field of a learner or task, as in tbptt.K=1. Repeatable."),
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="A task's data, as in weather=WTH.csv. Repeatable.")
+    ] = None,
     results: Annotated[Path, typer.Option(help="Folder of the tuning's records.")] = Path("results/tuning"),
     executor: Annotated[
         str, typer.Option(help="local: warm processes; inline: this process, for debugging.")
@@ -44,7 +61,8 @@ def tune(
         typer.Option(
             callback=_read_config,
             is_eager=True,
-            help="TOML file of creditbench run, whose tasks, learners and sizes are tuned; the command line wins.",
+            help="TOML file of creditbench run, whose tasks, learners and sizes are tuned, at the preset's budget; "
+            "the command line wins.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="What was found as one JSON array.")] = False,
@@ -67,7 +85,7 @@ def tune(
     from json import dumps
 
     from creditbench.cli.measuring import bars, names, show
-    from creditbench.cli.run import FAILURES
+    from creditbench.cli.run import FAILURES, pairs
     from creditbench.doctor import require_device
     from creditbench.errors import UsageError
     from creditbench.executors import make_executor, make_jobs
@@ -94,6 +112,8 @@ def tune(
             preset=preset,
             budget=budget,
             hidden=hidden,
+            settings=pairs("--set", set_, "anp.sigma=1e-3"),
+            data=pairs("--data", data, "weather=WTH.csv"),
         )
     )
     for note in grid.notes:
@@ -137,6 +157,8 @@ def tune(
     ]
     words += ["--seeds", str(seeds), "--draw", str(draw), "--preset", preset, "--hidden", str(hidden)]
     words += ["--budget", str(budget)] if budget is not None else []
+    for option, items in (("--set", set_), ("--data", data)):
+        words += [word for item in items or () for word in (option, item)]
     try:
         output.write_text(frozen(found, shlex.join([*words, "--output", str(output)])), encoding="utf-8")
     except OSError as error:

@@ -213,6 +213,17 @@ def test_records_of_runs_are_compacted_beside_a_version(results, source, tmp_pat
     assert "--compact" in shown and "| `trials.csv` | 200 |" in shown
 
 
+def test_a_version_names_a_users_data_without_its_folder(results, tmp_path):
+    one = results.records[0]
+    parameters = one.trial.task_parameters | {"data": str(tmp_path / "mine" / "WTH.csv")}
+    trial = one.trial.model_copy(update={"task_parameters": parameters, "data_sha256": "0" * 64})
+    given = dataclasses.replace(results, records=(one.model_copy(update={"trial": trial}),))
+    write_tables(given, tmp_path / "v", "# A version\n")
+    (back,) = load(tmp_path / "v").records
+    assert back.trial.task_parameters["data"] == "WTH.csv" and back.trial.id == trial.id
+    assert str(tmp_path) not in (tmp_path / "v" / "trials.csv").read_text()
+
+
 def test_what_a_users_file_says_of_itself_is_read_and_not_run(tmp_path):
     from creditbench.store import _describe
     from tests.creditbench.test_table import record, trials

@@ -111,3 +111,28 @@ def test_the_command_tunes_and_goes_on_where_it_was_broken_off(tmp_path, capsys)
     assert Store(tmp_path / "r").path(records[1].trial).stat().st_mtime_ns == kept
     tables = [tomllib.loads(text) for text in (first, (tmp_path / "tuned.toml").read_text())]
     assert tables[0] == tables[1]
+
+
+def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys):
+    """Its seeds, backends and budget are those of the results; a rule that fails at every point is told and left out."""
+    config = tmp_path / "grid.toml"
+    config.write_text(
+        'task = ["mackey_glass"]\nlearner = ["bptt", "np"]\nset = ["np.credit=trace"]\nbackend = ["jax", "torch"]\n'
+        'seeds = 5\nbudget = 20000\nhidden = 4\npreset = "smoke"\ntuned = "none.toml"\nresults = "nowhere"\n'
+    )
+    out = tmp_path / "tuned.toml"
+    arguments = ["tune", "--config", str(config), "--points", "2", "--results", str(tmp_path / "r")]
+    assert main([*arguments, "--output", str(out)]) == 0
+    records = Store(tmp_path / "r").all()
+    assert {(r.trial.seed, r.trial.backend, r.trial.budget_steps) for r in records} == {(1000, "jax", 300)}
+    assert {r.trained_together for r in records} == {2}
+    assert all(r.trial.hyperparameters["credit"] == "trace" for r in records if r.trial.learner == "np")
+    assert set(tomllib.loads(out.read_text())["mackey_glass"]) == {"bptt", "np"}
+    store = Store(tmp_path / "r")
+    for one in records:
+        if one.trial.learner == "np":
+            store.put(one.model_copy(update={"status": "crashed", "status_detail": "exit code 3"}))
+    capsys.readouterr()
+    assert main([*arguments, "--output", str(out)]) == 1
+    assert "mackey_glass np: not tuned: crashed: exit code 3" in capsys.readouterr().err
+    assert set(tomllib.loads(out.read_text())["mackey_glass"]) == {"bptt"}
