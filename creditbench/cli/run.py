@@ -49,6 +49,10 @@ def read_config(context: typer.Context, path: Path | None, others: Collection[st
     return path
 
 
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    return read_config(context, path)
+
+
 def _assignments(value: Any) -> list[str]:
     """`["a.b=1"]`, or the tables `{"a.b" = 1}` and `{a = {b = 1}}`, as `["a.b=1"]`."""
     if isinstance(value, dict):
@@ -158,7 +162,7 @@ def run(
     config: Annotated[
         Path | None,
         typer.Option(
-            callback=read_config,
+            callback=_read_config,
             is_eager=True,
             help="TOML file of these options by name; the command line wins.",
         ),
