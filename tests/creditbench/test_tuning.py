@@ -114,14 +114,14 @@ def test_the_command_tunes_and_goes_on_where_it_was_broken_off(tmp_path, capsys)
 
 
 def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys):
-    """Its seeds, backends and budget are those of the results; a rule that fails at every point is told and left out."""
+    """Its seeds, backends and budget are the results' own; a rule that fails at every point is told, and left out."""
     config = tmp_path / "grid.toml"
     config.write_text(
         'task = ["mackey_glass"]\nlearner = ["bptt", "np"]\nset = ["np.credit=trace"]\nbackend = ["jax", "torch"]\n'
         'seeds = 5\nbudget = 20000\nhidden = 4\npreset = "smoke"\ntuned = "none.toml"\nresults = "nowhere"\n'
     )
     out = tmp_path / "tuned.toml"
-    arguments = ["tune", "--config", str(config), "--points", "2", "--results", str(tmp_path / "r")]
+    arguments = ["tune", "--config", str(config), "--points", "4", "--results", str(tmp_path / "r")]
     assert main([*arguments, "--output", str(out)]) == 0
     records = Store(tmp_path / "r").all()
     assert {(r.trial.seed, r.trial.backend, r.trial.budget_steps) for r in records} == {(1000, "jax", 300)}
