@@ -142,7 +142,8 @@ def choose(records: Sequence[Record]) -> Tuned:
         scores[best],
         half if scores[best] > 0 else None,
         len(families),
-        sum(r.train_seconds or 0.0 for r in records),
+        # Points that were one program have its time, all of them.
+        sum((r.train_seconds or 0.0) / r.trained_together for r in records),
     )
 
 

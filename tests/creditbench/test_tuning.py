@@ -64,6 +64,8 @@ def test_the_best_on_validation_is_chosen_never_on_test(trial):
     assert found.score == pytest.approx(min(scores[1], 1.1))
     assert found.sensitivity == sum(s >= found.score / 2 for s in scores) / 4
     assert found.train_seconds == 8.0
+    together = [r.model_copy(update={"trained_together": 4}) for r in [*good[:3], diverged]]
+    assert choose(together).train_seconds == 2.0
     crashed = good[1].model_copy(update={"status": "crashed"})
     assert choose([good[0], crashed, good[2]]).values["lr"] == points[2].lr
     with pytest.raises(UsageError, match="no point of anp"):
