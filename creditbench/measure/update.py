@@ -168,9 +168,18 @@ class Prepared:
         self.compile_seconds = time.perf_counter() - clock
         self()
 
+        #: where PyTorch runs on CUDA, the device whose events time a call; else None
+        self.cuda: Any = None
+        if ops.name == "torch" and (device := self._xs[0].weights.device).type == "cuda":
+            self.cuda = device
+
+    def launch(self) -> None:
+        """Run the block, and do not wait for it."""
+        self._carry, self._losses = self._run(self._carry, self._xs)
+
     def __call__(self) -> None:
-        self._carry, losses = self._run(self._carry, self._xs)
-        self.ops.synchronize((self._carry, losses))
+        self.launch()
+        self.ops.synchronize((self._carry, self._losses))
 
 
 def prepare(ops: Ops, update: Update, steps: int) -> Prepared:
