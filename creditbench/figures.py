@@ -173,6 +173,8 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
             ax.xaxis.set_major_formatter("{x:g}")
             ax.xaxis.set_minor_locator(NullLocator())
         row[0].set_ylabel(_UNITS[quantity], fontsize=8)
+        low, high = row[0].get_ylim()
+        row[0].set_ylim(low, high * (high / low) ** 0.15)  # room for the exponents
     for ax, learner in zip(axes[0], learners, strict=True):
         ax.set_title(learner, fontsize=9)
     figure.supxlabel(_SIZES[axis], fontsize=8)

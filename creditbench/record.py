@@ -62,7 +62,9 @@ class Record(BaseModel):
     process_peak_source: Literal["VmHWM", "ru_maxrss"] | None = (
         None  #: VmHWM is the trial's own, see `ProcessPeak`
     )
-    device_peak_bytes: int | None = None  #: on an accelerator
+    device_peak_bytes: int | None = (
+        None  #: on an accelerator; under JAX the process's so far, see `DevicePeak`
+    )
     trained_together: int = 1  #: seeds trained in one program
     curve: tuple[Point, ...] = ()
     environment: dict[str, Any] = {}

@@ -258,6 +258,7 @@ def _read_run(directory: Path) -> Results:
         for point in _read_csv(folder / "points.csv"):
             fit = dict(fits[point["learner"], point["backend"], point["axis"], point["quantity"]])
             low, high = fit.pop("interval")
+            fit.pop("left_out", None)  # sizes without a point
             scaling.append(_validate(ScalingPoint, fit | point | {"low": low, "high": high}, folder))
     folder = directory / "gradients"
     if folder.is_dir():

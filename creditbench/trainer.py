@@ -126,6 +126,17 @@ class Program:
 
         return ops.scan(segment, carry, xs)
 
+    def keys(self, seed: int, segments: int) -> list[Any]:
+        """The keys of a run: for each evaluation those of the `segments` before it."""
+        ops, evaluations = self.ops, self.trial.evaluations
+        clock = time.perf_counter()
+        keys = ops.split(ops.key(seed), evaluations * segments)
+        parts = [keys[i * segments : (i + 1) * segments] for i in range(evaluations)]
+        ops.synchronize(parts)
+        # JAX compiles what splits a key for the number of its children.
+        self.compile_seconds += time.perf_counter() - clock
+        return parts
+
     def compiled(self, name: str, f: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Callable:
         """`f` compiled for arguments like `args`, once; compile time is added up apart."""
         if name not in self._compiled:
@@ -162,10 +173,7 @@ class Program:
         block = ops.vmap(self.block, in_axes=(0, None if alike else 0, 0)) if many else self.block
         numbers = (ops.from_numpy(varied(trials)),) if many else ()
         runs = [_Run(self, t) for t in trials]
-        keys = [
-            ops.split(ops.key(t.seed), trial.evaluations * run.segments)
-            for t, run in zip(trials, runs, strict=True)
-        ]
+        keys = [self.keys(t.seed, run.segments) for t, run in zip(trials, runs, strict=True)]
         carry = stack([self.start(t) for t in trials])
         segments, seconds = runs[0].segments, 0.0
         for i, run in enumerate(runs):
@@ -173,7 +181,7 @@ class Program:
         for number in range(trial.evaluations):
             first, last = number * segments, (number + 1) * segments
             parts = [
-                (ops.from_numpy(run.batches(first)), key[first:last])
+                (ops.from_numpy(run.batches(first), copy=False), key[number])
                 for run, key in list(zip(runs, keys, strict=True))[: 1 if alike else None]
             ]
             xs = parts[0] if alike else stack(parts)
@@ -255,6 +263,10 @@ class _Run:
         #: segments between evaluations
         self.segments = -(-trial.budget_steps // (trial.segment * trial.evaluations))
         if trial.protocol == "episodes":
+            # A sequence's steps side by side in memory, for `batches` to copy at once; the axes stay as they are.
+            self.train = Sequences(
+                *(np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1) for x in self.train)
+            )
             rng = np.random.default_rng([trial.seed, 0x0DE5])
             rows, needed = self.train.inputs.shape[1], self.segments * trial.evaluations * trial.batch
             epochs = [rng.permutation(rows) for _ in range(-(-needed // rows))]
@@ -279,7 +291,12 @@ class _Run:
             arrays = [x[: usable * K].reshape(usable, K, *x.shape[1:])[take] for x in self.train]
         else:
             take = self.order[first : first + self.segments]
-            arrays = [np.moveaxis(x[:, take], 0, 1) for x in self.train]
+            arrays = []
+            for x in self.train:
+                # A segment at a time, and so small that what is gathered is laid out anew while it is in the cache.
+                arrays.append(np.empty((len(take), len(x), *take.shape[1:], *x.shape[2:]), x.dtype))
+                for segment, rows in zip(arrays[-1], take, strict=True):
+                    segment[:] = x.swapaxes(0, 1)[rows].swapaxes(0, 1)
         inputs, targets, weights = arrays
         total = weights.sum(axis=(1, 2), keepdims=True)
         return Batch(inputs, targets, np.divide(weights, total, out=np.zeros_like(weights), where=total > 0))
@@ -374,13 +391,13 @@ def train_to(
     """
     ops, trial = program.ops, program.trial
     run = _Run(program, trial)
-    keys = ops.split(ops.key(trial.seed), trial.evaluations * run.segments)
+    keys = program.keys(trial.seed, run.segments)
     carry = program.start(trial)
     done = 0
     for point in sorted({round(point * trial.evaluations) for point in points}):
         for number in range(done, point):
-            first, last = number * run.segments, (number + 1) * run.segments
-            xs = ops.from_numpy(run.batches(first)), keys[first:last]
+            batches = run.batches(number * run.segments)
+            xs = ops.from_numpy(batches, copy=False), keys[number]
             carry, losses = program.compiled("block", program.block, carry, xs, donate=(0,))(carry, xs)
             if not np.isfinite(ops.to_numpy(losses)).all():
                 raise UsageError(

@@ -22,7 +22,10 @@ def scale(
         str, typer.Option(help="time, algorithm_bytes, flops, with commas between.")
     ] = "time,algorithm_bytes,flops",
     points: Annotated[
-        str, typer.Option(help="Sizes on the axis, with commas between.  [default: powers of 2]")
+        str,
+        typer.Option(
+            help="Sizes on the axis, with commas between.  [default: four for times, three for the rest]"
+        ),
     ] = "",
     steps: Annotated[int, typer.Option(help="T where it is not swept.")] = 128,
     hidden: Annotated[int, typer.Option(help="n where it is not swept.")] = 128,
@@ -31,6 +34,10 @@ def scale(
         list[str] | None, typer.Option("--set", help="A field of a learner, as in tbptt.K=20. Repeatable.")
     ] = None,
     seconds: Annotated[float, typer.Option(help="Least time that the blocks of one figure take.")] = 0.3,
+    limit: Annotated[
+        float,
+        typer.Option(help="Most seconds that a figure may take at one size; larger sizes are left out."),
+    ] = 20.0,
     threads: Annotated[int, typer.Option(help="Threads of the measuring process.")] = 1,
     output: Annotated[
         Path | None,
@@ -56,7 +63,15 @@ def scale(
     from creditbench.errors import UsageError, unknown
     from creditbench.figures import scaling as draw
     from creditbench.measure.process import results
-    from creditbench.measure.scaling import AXES, FORWARD, QUANTITIES, SIZES, claims_of, summarise
+    from creditbench.measure.scaling import (
+        AXES,
+        EXACT_SIZES,
+        FORWARD,
+        QUANTITIES,
+        SIZES,
+        claims_of,
+        summarise,
+    )
     from creditbench.ops import BACKENDS
 
     for option, given, known in (
@@ -70,39 +85,51 @@ def scale(
     if axis.count(",") and points:
         raise UsageError(f"--points is {points} and --axis is {axis}: name one axis, or leave out --points")
     fixed = {"T": steps, "n": hidden, "B": batch}
-    for option, value in {"steps": steps, "hidden": hidden, "batch": batch, "threads": threads}.items():
-        if value < 1:
-            raise UsageError(f"--{option} is {value}: give a whole number from 1")
-    if not seconds > 0:
-        raise UsageError(f"--seconds is {seconds}: give a number above 0")
+    for option, least in {"steps": steps, "hidden": hidden, "batch": batch, "threads": threads}.items():
+        if least < 1:
+            raise UsageError(f"--{option} is {least}: give a whole number from 1")
+    for option, span in {"seconds": seconds, "limit": limit}.items():
+        if not span > 0:
+            raise UsageError(f"--{option} is {span}: give a number above 0")
     rules = resolve_learners(learner, set_, extra=(FORWARD,))
     quantities, backends = names("quantity", quantity), names("backend", backend)
-    sizes = {name: numbers("points", points) if points else SIZES[name] for name in names("axis", axis)}
-    for values in sizes.values():
-        if len(set(values)) < 2:
-            raise UsageError(f"--points is {points}: an exponent takes two different sizes or more")
+    asked = numbers("points", points) if points else []
+    if points and len(asked) < 2:
+        raise UsageError(f"--points is {points}: an exponent takes two different sizes or more")
+    sizes = {
+        swept: {name: asked or (SIZES if name == "time" else EXACT_SIZES)[swept] for name in quantities}
+        for swept in names("axis", axis)
+    }
     for name in backends:
         require_device(name, device)
 
     found = []
-    total = len(rules) * len(quantities) * len(backends) * sum(map(len, sizes.values()))
+    total = len(rules) * len(backends) * sum(len(own) for each in sizes.values() for own in each.values())
     with bars("figures", total) as advance:
         for name in backends:
             able = [rule.order for rule in rules if rule.order[0] == FORWARD or name in rule.backends]
-            for swept, values in sizes.items():
-                order = {"learners": able, "axis": swept, "sizes": values, "fixed": fixed}
+            for swept, each in sizes.items():
+                order = {"learners": able, "axis": swept, "sizes": each, "fixed": fixed}
                 for point in results(
                     "scale",
                     backend=name,
                     device=device,
                     threads=threads,
-                    quantities=quantities,
                     seconds=seconds,
+                    limit=limit,
                     **order,
                 ):
                     found.append(point | {"backend": name})
                     advance(f"{point['learner']} {name} {swept}={point['size']} {point['quantity']}")
     rows = summarise(found, {rule.order[0]: claims_of(*rule.order) for rule in rules})
+    found = [point for point in found if point["values"]]
+    for row in rows:
+        if row["left_out"]:
+            print(
+                f"note: {row['learner']} {row['backend']}: {row['quantity']} at {row['axis']} = "
+                f"{', '.join(map(str, row['left_out']))} left out, which would take more than --limit {limit:g} s",
+                file=sys.stderr,
+            )
     if output is not None:
         flat = [
             {k: point[k] for k in ("learner", "backend", "axis", "size", "quantity")}

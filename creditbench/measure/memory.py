@@ -35,7 +35,14 @@ def _jax_bytes(f: Any, arguments: tuple[Any, ...]) -> int:
 
     # No argument is given up, as `Learner.segment` is pure; the sizes of results are taken from their shapes, since a
     # result that is an argument too has no buffer of its own.
-    compiled = jax.jit(f).lower(*arguments).compile()
+    # Buffers are laid out before code is made for a CPU, so that code need not be good.
+    (device,) = jax.tree.leaves(arguments)[0].devices()
+    fast = (
+        {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+        if device.platform == "cpu"
+        else None
+    )
+    compiled = jax.jit(f).lower(*arguments).compile(compiler_options=fast)
     results = jax.eval_shape(f, *arguments)
     return compiled.memory_analysis().temp_size_in_bytes + sum(
         x.size * x.dtype.itemsize for x in jax.tree.leaves(results)

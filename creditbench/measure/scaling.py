@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,19 +29,13 @@ AXES = ("T", "n", "B")
 QUANTITIES = ("time", "algorithm_bytes", "flops")
 #: The pseudo-learner that is a plain forward pass.
 FORWARD = "forward"
-SIZES = {
-    "T": (
-        40,
-        80,
-        160,
-        320,
-        640,
-        1280,
-        2560,
-    ),  # whole chunks of 64 and of 10 from 320 on: a rest is compiled apart
-    "n": (16, 32, 64, 128, 256, 512),
-    "B": (1, 2, 4, 8, 16, 32, 64),
-}
+#: Of T whole chunks of 64 and of 10 from 320 on: a rest is compiled apart.
+#: A small size for the eye, and three from the geometric middle on, which are fitted.
+SIZES = {"T": (160, 640, 1280, 2560), "n": (32, 128, 256, 512), "B": (1, 16, 32, 64)}
+#: Figures that are exact: they have no noise, so fewer sizes do. PyTorch runs them slowly, operation by operation.
+EXACT_SIZES = {"T": (320, 640, 1280), "n": (64, 128, 256), "B": (16, 32, 64)}
+#: Seconds that a figure may take at one size.
+LIMIT = 20.0
 _INPUTS = _OUTPUTS = 2
 #: By how much the exponent of an exact figure may exceed the one claimed: where that is 0, and else.
 _CONSTANT, _EXACT = 0.05, 0.1
@@ -173,26 +168,44 @@ def measure(
     *,
     learners: Sequence[tuple[str, str | None, Mapping[str, Any]]],
     axis: str,
-    sizes: Sequence[int],
+    sizes: Mapping[str, Sequence[int]],
     fixed: Mapping[str, int],
-    quantities: Sequence[str],
     seconds: float = clock.SECONDS,
+    limit: float = LIMIT,
 ) -> Iterator[dict[str, Any]]:
-    """The costs at each size: dicts of learner, axis, size, quantity and values, as each is ready."""
+    """The costs at the sizes of each quantity: dicts of learner, axis, size, quantity and values, as each is ready.
+
+    A size that would take longer than `limit` seconds, by the last one's and the growth that the rule claims, is left
+    out, and so are all above it; the two least are always measured. Such a dict has no values.
+    """
     for name, path, hyperparameters in learners:
-        for size in sizes:
-            update = make_update(name, path, hyperparameters, **{**fixed, axis: size})
-            for quantity in quantities:
-                if quantity == "time":
-                    block = prepare(ops, update, update.steps)
-                    values = clock.blocks(block, budget=seconds)
-                elif quantity == "flops":
-                    values = [
-                        work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1)).flops
-                    ]
-                else:
-                    values = [memory.algorithm_bytes(ops, update)]
-                yield {"learner": name, "axis": axis, "size": size, "quantity": quantity, "values": values}
+        growth = claimed(claims_of(name, path, hyperparameters), axis, "time") or 1.0
+        for quantity, own in sizes.items():
+            before, took = 0, 0.0
+            for i, size in enumerate(own):
+                point = {"learner": name, "axis": axis, "size": size, "quantity": quantity}
+                if i > 1 and took * (size / before) ** growth > limit:
+                    yield from (point | {"size": left, "values": []} for left in own[i:])
+                    break
+                update = make_update(name, path, hyperparameters, **{**fixed, axis: size})
+                values, took = _figure(ops, update, quantity, seconds)
+                before = size
+                yield point | {"values": values}
+
+
+def _figure(ops: Ops, update: Update, quantity: str, seconds: float) -> tuple[list[float], float]:
+    """(values, the seconds that they took in running the update)."""
+    if quantity == "time":
+        values = clock.blocks(prepare(ops, update, update.steps), budget=seconds)
+        # Beside the blocks the calls that warm up, and PyTorch's recording.
+        return values, (clock.BLOCKS + 3) * float(np.median(values))
+    start = time.perf_counter()
+    if quantity == "flops":
+        value = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1)).flops
+    else:
+        value = memory.algorithm_bytes(ops, update)
+    # JAX knows these without running anything.
+    return [value], 0.0 if ops.name == "jax" else time.perf_counter() - start
 
 
 def shares(
@@ -201,14 +214,21 @@ def shares(
     learners: Sequence[tuple[str, str | None, Mapping[str, Any]]],
     fixed: Mapping[str, int],
 ) -> Iterator[dict[str, Any]]:
-    """Each rule's share of the roofline that its FLOPs and bytes allow."""
-    from creditbench.measure.roofline import last_cache_bytes, least_bytes, peaks, share
+    """Each rule's share of the roofline that its FLOPs and bytes allow.
 
-    found = peaks(ops)
+    The peaks are taken before each rule and after the last, and the best count: were the machine busy with other
+    things in one moment alone, a rule could else come out faster than the peak.
+    """
+    from creditbench.measure.roofline import Peaks, last_cache_bytes, least_bytes, peaks, share
+
+    best, measured = peaks(ops), []
     for name, path, hyperparameters in learners:
         update = make_update(name, path, hyperparameters, **fixed)
         does = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1))
         seconds = clock.quartiles(clock.blocks(prepare(ops, update, update.steps))).median
+        best = Peaks(*map(max, best, peaks(ops)))
+        measured.append((name, update, does, seconds))
+    for name, update, does, seconds in measured:
         yield {
             "learner": name,
             "gflops": does.flops / seconds / 1e9,
@@ -217,7 +237,7 @@ def shares(
             "product_bytes": does.product_bytes,
             "seconds": seconds,
             "roofline_share": share(
-                found, does.flops, least_bytes(update, does.product_bytes, last_cache_bytes()), seconds
+                best, does.flops, least_bytes(update, does.product_bytes, last_cache_bytes()), seconds
             ),
         }
 
@@ -230,7 +250,8 @@ def summarise(points: Sequence[Mapping[str, Any]], claims: Mapping[str, Claims])
         groups.setdefault(key, []).append(point)
     rows = []
     for (learner, backend, axis, quantity), group in groups.items():
-        found = fit([p["size"] for p in group], [p["values"] for p in group])
+        taken = [p for p in group if p["values"]]
+        found = fit([p["size"] for p in taken], [p["values"] for p in taken])
         claim = claimed(claims[learner], axis, quantity)
         rows.append(
             {
@@ -242,6 +263,7 @@ def summarise(points: Sequence[Mapping[str, Any]], claims: Mapping[str, Claims])
                 "interval": [round(found.low, 4) + 0.0, round(found.high, 4) + 0.0],
                 "claimed": claim,
                 "held": held(found, claim, axis, quantity),
+                "left_out": [p["size"] for p in group if not p["values"]],
             }
         )
     return rows

@@ -15,13 +15,13 @@ import numpy as np
 
 from creditbench.cell import Cell
 from creditbench.learner import Batch, Claims, Decorrelated, Estimate, Learner, backpropagate
-from creditbench.ops.base import Ops, Tree
+from creditbench.ops.base import Array, Ops, Tree
 from creditbench.optimizers import SGD
 
 #: Steps between updates of the reference `bptt` on a stream.
 STREAM_STEPS = 50
-#: What the plain forward pass is: it keeps its state and its outputs [T, B, O].
-FORWARD_CLAIMS = Claims(forward_only=True, memory_in_T="O(T)", time="O(n²)", memory="O(n B + T B)")
+#: What the plain forward pass is: it keeps its state; of its outputs no more than a chunk, where the loss is asked for.
+FORWARD_CLAIMS = Claims(forward_only=True, memory_in_T="O(1)", time="O(n²)", memory="O(n B)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,25 +118,39 @@ class Update:
         """The estimate of one segment alone, and arguments for it: (f, (params, state, batch, key)).
 
         What `f` returns is what an update takes of it: loss, gradients as the rule gives them, state, assigned values;
-        for a forward pass, the outputs.
+        for a forward pass, the loss. Its outputs [T, B, O] would be counted as memory, and no rule returns its own.
         """
         cell, rule = self.cell, self.rule
         batch, keys = self.data(ops, 1)
         batch, key = Batch(*ops.tree_map(lambda x: x[0], tuple(batch))), keys[0]
         params = ops.from_numpy(cell.init(0))
         if rule is None:
-            return lambda params, state, batch, key: cell.run(ops, params, batch.inputs), (
-                params,
-                (),
-                batch,
-                key,
-            )
+            return lambda params, _, batch, key: self._loss(ops, params, batch), (params, (), batch, key)
 
         def f(params, state, batch, key):
             found: Estimate = rule.segment(ops, cell, params, state, batch, key)
             return found.loss, found.grads, found.state, found.assigned
 
         return f, (params, rule.init(ops, cell, params, self.batch), batch, key)
+
+    def _loss(self, ops: Ops, params: Tree, batch: Batch) -> Array:
+        """The loss of a forward pass, of which no more than a chunk of steps is kept."""
+        cell = self.cell
+
+        def step(state, drive):
+            _, state = cell.step(ops, params, state, drive)
+            return state, state.out
+
+        def chunk(carry, part):
+            state, total = carry
+            inputs, targets, weights = part
+            drive = cell.drive(ops, params, inputs.reshape((-1, cell.inputs)))
+            state, out = ops.scan(step, state, drive.reshape((-1, self.batch, cell.hidden)))
+            y = cell.readout(ops, params, out.reshape((-1, cell.hidden))).reshape(targets.shape)
+            return (state, total + ops.xp.sum(weights * cell.losses(ops, y, targets))), None
+
+        carry = cell.start(ops, self.batch), ops.zeros(())
+        return ops.scan_chunks(chunk, carry, tuple(batch), 64)[0][1]
 
 
 class Prepared:
@@ -154,9 +168,18 @@ class Prepared:
         self.compile_seconds = time.perf_counter() - clock
         self()
 
+        #: where PyTorch runs on CUDA, the device whose events time a call; else None
+        self.cuda: Any = None
+        if ops.name == "torch" and (device := self._xs[0].weights.device).type == "cuda":
+            self.cuda = device
+
+    def launch(self) -> None:
+        """Run the block, and do not wait for it."""
+        self._carry, self._losses = self._run(self._carry, self._xs)
+
     def __call__(self) -> None:
-        self._carry, losses = self._run(self._carry, self._xs)
-        self.ops.synchronize((self._carry, losses))
+        self.launch()
+        self.ops.synchronize((self._carry, self._losses))
 
 
 def prepare(ops: Ops, update: Update, steps: int) -> Prepared:

@@ -120,8 +120,11 @@ class Ops(abc.ABC):
     # -- arrays ----------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def from_numpy(self, tree: Tree) -> Tree:
-        """NumPy arrays to arrays of this framework, on this device; floats take this float format."""
+    def from_numpy(self, tree: Tree, *, copy: bool = True) -> Tree:
+        """NumPy arrays to arrays of this framework, on this device; floats take this float format.
+
+        With `copy` False the caller gives its arrays up: their memory may become that of the result.
+        """
 
     @abc.abstractmethod
     def to_numpy(self, tree: Tree) -> Any:

@@ -113,10 +113,12 @@ class JaxOps(Ops):
 
         return jax.vmap(draw)(key) if key.ndim else draw(key)
 
-    def from_numpy(self, tree):
+    def from_numpy(self, tree, *, copy=True):
         def convert(x):
             x = np.asarray(x)
-            return jax.device_put(x.astype(self.dtype) if x.dtype.kind == "f" else x, self._device)
+            # On a CPU what is put there may keep the memory that it has.
+            x = x.astype(self.dtype if x.dtype.kind == "f" else x.dtype, copy=copy)
+            return jax.device_put(x, self._device)
 
         return jax.tree.map(convert, tree)
 

@@ -335,9 +335,9 @@ class Program:
         self, calls: list[_Call | _Draw | _Derive], body: list[Callable[[], Any]], recorder: Recorder
     ) -> list[Callable[[], Any]]:
         """The step as its draws and one CUDA graph of all else."""
-        draws = [run for call, run in zip(calls, body, strict=True) if not isinstance(call, _Call)]
-        if _drawn(calls) > _MOST_DRAWN:
+        if not _graphed(recorder):
             return body
+        draws = [run for call, run in zip(calls, body, strict=True) if not isinstance(call, _Call)]
         rest = [run for call, run in zip(calls, body, strict=True) if isinstance(call, _Call)]
         stream = torch.cuda.Stream(recorder.device)
         stream.wait_stream(torch.cuda.current_stream(recorder.device))
@@ -346,7 +346,8 @@ class Program:
                 run()
         torch.cuda.current_stream(recorder.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # The stream of a capture is of the current device.
+        with torch.cuda.device(recorder.device), torch.cuda.graph(graph):
             for run in rest:
                 run()
         return [*draws, graph.replay]
@@ -405,7 +406,7 @@ def _lay_out(recorder: Recorder, kept: list[_Spec]) -> list[torch.UntypedStorage
     """Memory for every storage that the recording owns; those that are never needed at once may share it."""
     first: dict[int, int] = {}
     last: dict[int, int] = {}
-    graphed = recorder.device.type == "cuda" and _drawn(recorder.calls) <= _MOST_DRAWN
+    graphed = _graphed(recorder)
     for position, call in enumerate(recorder.calls):
         if isinstance(call, _Derive):
             continue
@@ -448,14 +449,20 @@ def _lay_out(recorder: Recorder, kept: list[_Spec]) -> list[torch.UntypedStorage
     return storages
 
 
-def _drawn(calls: list[_Call | _Draw | _Derive]) -> int:
-    """Elements that a step draws, times the four bytes of one."""
+def _graphed(recorder: Recorder) -> bool:
+    """Whether the steps of its loops are captured: on CUDA, unless all draws together take too much memory.
+
+    One answer for all loops: a draw that is made before its step must not share its memory with what is made in it.
+    """
     shapes = [
         call.out.size if isinstance(call.out, _Spec) else call.out.shape
-        for call in calls
+        for call in recorder.calls
         if isinstance(call, _Draw)
     ]
-    return sum(4 * torch.Size(shape).numel() for shape in shapes)
+    return (
+        recorder.device.type == "cuda"
+        and sum(4 * torch.Size(shape).numel() for shape in shapes) <= _MOST_DRAWN
+    )
 
 
 @functools.cache

@@ -159,11 +159,13 @@ class TorchOps(Ops):
                 fill(out, k)
         return draws if isinstance(key, list) else draws[0]
 
-    def from_numpy(self, tree):
+    def from_numpy(self, tree, *, copy=True):
+        # A copy: in-place updates must not reach the caller's array.
+        make = torch.tensor if copy else torch.as_tensor
+
         def convert(x):
             x = np.asarray(x)
-            # A copy: in-place updates must not reach the caller's array.
-            return torch.tensor(x, dtype=self._float if x.dtype.kind == "f" else None, device=self._device)
+            return make(x, dtype=self._float if x.dtype.kind == "f" else None, device=self._device)
 
         return _map(convert, tree)
 

@@ -385,5 +385,55 @@ def test_figures_of_an_accelerator(backend):
     assert exponent(ops, update("bptt", hidden=64, batch=1)).exponent == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.gpu
+def test_events_time_a_block_as_a_wall_clock_does():
+    ops = accelerator("torch")
+    block = prepare(ops, update("bptt", hidden=256, steps=128, batch=16), 1280)
+    assert block.cuda is not None and block.cuda.type == "cuda"
+    events = clock.quartiles([clock.seconds(block) for _ in range(9)]).median
+    walls = []
+    for _ in range(9):
+        start = time.perf_counter()
+        block()
+        walls.append(time.perf_counter() - start)
+    assert events == pytest.approx(clock.quartiles(walls).median, rel=0.3)
+
+
+def test_a_block_on_cuda_is_timed_by_two_events_about_its_launch(monkeypatch):
+    """With a device that is made up: launched between the events, waited for once, milliseconds to seconds."""
+    import torch
+
+    said = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            self.name = "start" if not [s for s in said if s.startswith("made")] else "end"
+            said.append(f"made {self.name}")
+
+        def record(self, stream):
+            said.append(f"{self.name} on {stream}")
+
+        def synchronize(self):
+            said.append(f"wait for {self.name}")
+
+        def elapsed_time(self, end):
+            return 250.0
+
+    class Block:
+        cuda = "cuda:1"
+
+        def launch(self):
+            said.append("launch")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    assert clock.seconds(Block()) == 0.25
+    assert said[2:] == ["start on stream of cuda:1", "launch", "end on stream of cuda:1", "wait for end"]
+
+
+def test_no_block_on_a_cpu_is_timed_by_events(ops):
+    assert prepare(ops, update("bptt", steps=16), 16).cuda is None
+
+
 def test_a_cpu_has_no_device_peak(ops):
     assert memory.DevicePeak(ops).bytes() is None

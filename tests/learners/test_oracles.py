@@ -186,7 +186,7 @@ def deviations(samples, expected, cell):
 
 
 #: Draws: JAX draws them all at once, PyTorch one after another.
-COUNT = {"jax": 40_000, "torch": 1_500}
+COUNT = {"jax": 10_000, "torch": 1_500}
 SIGMA = 1e-4
 
 UNBIASED = ["np episode", "np trace", "wp step episode", "wp step trace", "wp episode"]
