@@ -15,7 +15,7 @@ def perf_gate(
     threshold: Annotated[
         float, typer.Option(help="Ratio of times above which the whole interval must lie to fail.")
     ] = 1.1,
-    pairs: Annotated[int, typer.Option(help="Pairs of blocks of a rule.")] = 40,
+    pairs: Annotated[int, typer.Option(help="Pairs of blocks of a rule.")] = 80,
     summary: Annotated[
         Path | None, typer.Option(help="File to which the table is added as Markdown.")
     ] = None,

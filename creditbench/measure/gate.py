@@ -1,15 +1,15 @@
 """Whether a revision made rules slower or bigger: base and head measured in turn on the same machine.
 
 Each side is a process of its own (`creditbench.measure.side`) whose blocks alternate with the other's, base head head
-base, and so on. What has no clock in it is compared exactly. Times are compared as ratios head / base of
-neighbouring blocks:
+base, and so on. What has no clock in it is compared exactly. Times, of the processor on one thread, are compared as
+ratios head / base of neighbouring blocks:
 
     ratio       median over pairs
     interval    95 %, by the bootstrap over pairs
 
-A rule is slower where the whole interval lies above the threshold, twice: two processes that run the same code may differ for
-as long as they live, by where their memory happens to lie, so that what looks slower is measured anew, on more pairs, in
-fresh processes, and that verdict counts.
+A rule is slower where the whole interval lies above the threshold, twice: two processes that run the same code may
+differ for as long as they live, by where their memory happens to lie, so that what looks slower is measured anew, on
+more pairs, in fresh processes, and that verdict counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,9 +38,9 @@ TOLERANCE = {"flops": 0.01, "algorithm_bytes": 0.01, "operations": 0.0, "kernels
 #: Ratio of times above which a rule is slower.
 THRESHOLD = 1.1
 #: Pairs of blocks, and how many times as many when they are measured anew.
-PAIRS, AGAIN = 40, 3
+PAIRS, AGAIN = 80, 3
 #: Least seconds of a block, and the most that a side may take for an answer.
-BLOCK_SECONDS, DEADLINE = 0.01, 180.0
+BLOCK_SECONDS, DEADLINE = 0.005, 180.0
 #: Verdicts that fail the gate.
 FAILURES = ("grown", "slower", "lost", "crashed")
 
@@ -110,7 +109,7 @@ def slower(found: Interval, threshold: float = THRESHOLD) -> bool:
 def exact_rows(
     learner: str, backend: str, base: Mapping[str, int], head: Mapping[str, int], uncounted: str | None = None
 ) -> list[Row]:
-    """Verdicts on the figures without a clock. One that head alone lacks is lost; one that base lacks is not compared."""
+    """Verdicts on the figures without a clock. One that head alone lacks is lost, one that base lacks is left out."""
     rows = []
     for name, tolerance in TOLERANCE.items():
         a, b = base.get(name), head.get(name)
@@ -172,7 +171,9 @@ class Side:
             lines = self._log.read().decode(errors="replace").strip().splitlines()
             self.close()
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            raise CrashError(f"its process ended with {how}: {(lines or ['it printed nothing'])[-1][:300]}") from None
+            raise CrashError(
+                f"its process ended with {how}: {(lines or ['it printed nothing'])[-1][:300]}"
+            ) from None
         if "crashed" in answer:
             raise CrashError(answer["crashed"])
         return answer
@@ -180,7 +181,7 @@ class Side:
     def _start(self) -> None:
         path = os.pathsep.join(filter(None, (str(self.root), os.environ.get("PYTHONPATH"))))
         environment = {"JAX_PLATFORMS": "cpu"} | os.environ | thread_environment(1) | {"PYTHONPATH": path}
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._pipe, other = Pipe()
         script = Path(__file__).with_name("side.py")
         self._process = subprocess.Popen(
@@ -308,9 +309,7 @@ def _listed(side: Side, name: str) -> dict[str, list[str]]:
         raise UsageError(f"the rules of {name} cannot be listed: {error}") from None
 
 
-def _chosen(
-    wanted: Sequence[str] | None, base: Mapping[str, Any], head: Mapping[str, Any]
-) -> Iterator[str]:
+def _chosen(wanted: Sequence[str] | None, base: Mapping[str, Any], head: Mapping[str, Any]) -> Iterator[str]:
     """The wanted ids, or all of both sides. Raises `UsageError` for one that neither has."""
     from creditbench.errors import unknown
 
@@ -354,8 +353,11 @@ def markdown(found: Found, base: str) -> str:
     """The comparison for a reader: verdict, failures, a row a rule, and what was not compared."""
     lines = ["## Performance", "", summary(found, base), ""]
     lines += [f"- {sentence(row)}" for row in found.failures] + [""] * bool(found.failures)
-    lines += [f"- {row.learner} {row.backend}: {row.verdict}" + (f": {row.detail}" if row.detail else "")
-              for row in found.rows if row.verdict in ("new", "gone", "mended")]
+    lines += [
+        f"- {row.learner} {row.backend}: {row.verdict}" + (f": {row.detail}" if row.detail else "")
+        for row in found.rows
+        if row.verdict in ("new", "gone", "mended")
+    ]
     names = [*TOLERANCE, "seconds"]
     lines += ["", "| rule | backend | " + " | ".join(names).replace("seconds", "time, head / base") + " |"]
     lines += ["| --- | --- |" + " ---: |" * len(names)]

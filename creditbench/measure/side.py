@@ -1,14 +1,14 @@
 """One side of a comparison of two revisions: a process that measures the rules of a checkout, on request.
 
 `python -P side.py FD BACKEND THREADS`, with the checkout in PYTHONPATH, answers the requests that come over the file
-descriptor FD. Rules, `ops`, cell and optimisers are the checkout's; what measures them is always that of this file's own
-checkout, so that both sides are measured alike.
+descriptor FD. Rules, `ops`, cell and optimisers are the checkout's; what measures them is always that of this file's
+own checkout, so that both sides are measured alike.
 
 | request | answer |
 | --- | --- |
 | `{"do": "list"}` | `learners`: ids and their backends |
 | `{"do": "prepare", "learner": ID}` | `figures`: the exact ones, by name; `uncounted`: why one is missing |
-| `{"do": "block", "repeat": R}` | `seconds` that R calls of the prepared program took |
+| `{"do": "block", "repeat": R}` | `seconds` of processor time that R calls of the prepared program took |
 
 What goes wrong is answered with `crashed`, a sentence.
 """
@@ -61,7 +61,9 @@ class Side:
         """Ids of all rules, and the backends of each."""
         from creditbench import registry
 
-        return {"learners": {id: sorted(plugin.cls.backends) for id, plugin in registry.load("learners").items()}}
+        return {
+            "learners": {id: sorted(plugin.cls.backends) for id, plugin in registry.load("learners").items()}
+        }
 
     def prepare(self, learner: str) -> dict[str, Any]:
         """The exact figures of a rule; its program is ready afterwards."""
@@ -96,11 +98,11 @@ class Side:
         return {"figures": figures, "uncounted": uncounted}
 
     def block(self, repeat: int) -> dict[str, Any]:
-        """Seconds of that many calls."""
-        begin = time.perf_counter()
+        """Processor seconds of that many calls: others on the machine disturb them less than the time of day."""
+        begin = time.process_time()
         for _ in range(repeat):
             self.prepared()
-        return {"seconds": time.perf_counter() - begin}
+        return {"seconds": time.process_time() - begin}
 
 
 def main() -> None:
@@ -120,7 +122,9 @@ def main() -> None:
             answer = getattr(side, request.pop("do"))(**request)
         except Exception as error:
             traceback.print_exc()
-            answer = {"crashed": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]}
+            answer = {
+                "crashed": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
+            }
         pipe.send_bytes(json.dumps(answer).encode())
 
 
