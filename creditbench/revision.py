@@ -33,6 +33,16 @@ def resolve(revision: str) -> str:
     return answer.stdout.strip()
 
 
+def changed(revision: str) -> list[Path]:
+    """Files of the checkout that are new or differ since it left that revision, from its root; ignored ones are not."""
+    start = _git("merge-base", resolve(revision), "HEAD")
+    if start.returncode:
+        raise UsageError(f"this checkout and {revision!r} have no commit in common: name another revision")
+    differing = _git("diff", "--name-only", "--diff-filter=d", "-z", start.stdout.strip())
+    new = _git("ls-files", "--others", "--exclude-standard", "-z")
+    return sorted(Path(name) for name in {*differing.stdout.split("\0"), *new.stdout.split("\0")} if name)
+
+
 @contextlib.contextmanager
 def worktree(revision: str) -> Iterator[Path]:
     """A temporary folder that holds that revision, removed at the end however that comes."""

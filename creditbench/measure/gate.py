@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
@@ -148,8 +147,8 @@ class CrashError(Exception):
 class Side:
     """The process of one side. It is started at the first request, and again after one that ended it."""
 
-    def __init__(self, root: Path, backend: str) -> None:
-        self.root, self.backend = root, backend
+    def __init__(self, name: str, root: Path, backend: str) -> None:
+        self.name, self.root, self.backend = name, root, backend
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._log: Any = None
@@ -163,7 +162,7 @@ class Side:
             self._pipe.send_bytes(json.dumps({"do": do} | request).encode())
             if not self._pipe.poll(DEADLINE):
                 self.close()
-                raise CrashError(f"no answer to {do!r} in {DEADLINE:g} s")
+                raise CrashError(f"{self.name}: no answer to {do!r} in {DEADLINE:g} s")
             answer = json.loads(self._pipe.recv_bytes())
         except (EOFError, OSError):
             code = self._process.wait()
@@ -175,7 +174,7 @@ class Side:
                 f"its process ended with {how}: {(lines or ['it printed nothing'])[-1][:300]}"
             ) from None
         if "crashed" in answer:
-            raise CrashError(answer["crashed"])
+            raise CrashError(f"{self.name}: {answer['crashed']}")
         return answer
 
     def _start(self) -> None:
@@ -226,17 +225,6 @@ def pairs(base: Side, head: Side, count: int) -> tuple[list[float], list[float],
     return found["base"], found["head"], calls
 
 
-def _prepared(base: Side, head: Side, learner: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What both sides say when they prepare a rule. Raises `CrashError` naming the side, base first."""
-    answers = []
-    for name, side in (("base", base), ("head", head)):
-        try:
-            answers.append(side.ask("prepare", learner=learner))
-        except CrashError as error:
-            raise CrashError(f"{name}: {error}") from None
-    return answers[0], answers[1]
-
-
 def compare(
     base_root: Path,
     head_root: Path,
@@ -250,63 +238,69 @@ def compare(
 
     Raises `UsageError` where a side cannot even list its rules, and for a rule that neither has.
     """
-    from creditbench.measure.side import SEGMENTS
-
     rows: list[Row] = []
     again = 0
     for backend in backends:
-        with ExitStack() as stack:
-
-            def sides(backend: str = backend, stack: ExitStack = stack) -> tuple[Side, Side]:
-                return tuple(stack.enter_context(Side(root, backend)) for root in (base_root, head_root))  # type: ignore[return-value]
-
-            base, head = sides()
-            known = [_listed(side, name) for side, name in ((base, "base"), (head, "head"))]
+        with Side("base", base_root, backend) as base, Side("head", head_root, backend) as head:
+            known = _listed(base), _listed(head)
             for learner in _chosen(learners, *known):
                 before, after = (backend in found.get(learner, ()) for found in known)
                 if not before and not after:
                     continue
                 progress(f"{learner} {backend}")
-                if not after:
-                    rows.append(_whole(learner, backend, "gone"))
-                    continue
                 try:
-                    if not before:
+                    if not after:
+                        rows.append(_whole(learner, backend, "gone"))
+                    elif not before:
                         head.ask("prepare", learner=learner)
                         rows.append(_whole(learner, backend, "new"))
-                        continue
-                    try:
-                        a = base.ask("prepare", learner=learner)
-                    except CrashError as error:
-                        head.ask("prepare", learner=learner)
-                        rows.append(_whole(learner, backend, "mended", f"base crashed: {error}"))
-                        continue
-                    b = head.ask("prepare", learner=learner)
-                    *times, calls = pairs(base, head, count)
-                    found = time_row(learner, backend, *times, threshold, 1 / (calls * SEGMENTS))
-                    if found.verdict == "slower":
-                        again += 1
-                        progress(f"{learner} {backend} again")
-                        with Side(base_root, backend) as fresh, Side(head_root, backend) as other:
-                            _prepared(fresh, other, learner)
-                            *times, calls = pairs(fresh, other, AGAIN * count)
-                        found = time_row(learner, backend, *times, threshold, 1 / (calls * SEGMENTS))
+                    else:
+                        found, twice = _compared(base, head, learner, threshold, count)
+                        rows += found
+                        again += twice
                 except CrashError as error:
                     rows.append(_whole(learner, backend, "crashed", str(error)))
-                    continue
-                rows += [*exact_rows(learner, backend, a["figures"], b["figures"], b["uncounted"]), found]
     return Found(tuple(rows), again)
+
+
+def _compared(base: Side, head: Side, learner: str, threshold: float, count: int) -> tuple[list[Row], bool]:
+    """The rows of a rule that both sides have, and whether its time was measured again. Raises `CrashError`."""
+    from creditbench.measure.side import SEGMENTS
+
+    backend = head.backend
+    try:
+        before = base.ask("prepare", learner=learner)
+    except CrashError as error:
+        head.ask("prepare", learner=learner)
+        return [_whole(learner, backend, "mended", str(error))], False
+    after = head.ask("prepare", learner=learner)
+
+    def timed(base: Side, head: Side, count: int) -> Row:
+        *times, calls = pairs(base, head, count)
+        return time_row(learner, backend, *times, threshold, 1 / (calls * SEGMENTS))
+
+    time = timed(base, head, count)
+    again = time.verdict == "slower"
+    if again:
+        with Side("base", base.root, backend) as a, Side("head", head.root, backend) as b:
+            a.ask("prepare", learner=learner)
+            b.ask("prepare", learner=learner)
+            time = timed(a, b, AGAIN * count)
+    exact = exact_rows(learner, backend, before["figures"], after["figures"], after["uncounted"])
+    return [*exact, time], again
 
 
 def _whole(learner: str, backend: str, verdict: str, detail: str | None = None) -> Row:
     return Row(learner, backend, None, None, None, None, None, verdict, detail)
 
 
-def _listed(side: Side, name: str) -> dict[str, list[str]]:
+def _listed(side: Side) -> dict[str, list[str]]:
     try:
         return side.ask("list")["learners"]
     except CrashError as error:
-        raise UsageError(f"the rules of {name} cannot be listed: {error}") from None
+        raise UsageError(
+            f"the rules cannot be listed: {error}: mend them, or, where the base is older than what measures it, name a later one"
+        ) from None
 
 
 def _chosen(wanted: Sequence[str] | None, base: Mapping[str, Any], head: Mapping[str, Any]) -> Iterator[str]:
@@ -350,24 +344,26 @@ def summary(found: Found, base: str) -> str:
 
 
 def markdown(found: Found, base: str) -> str:
-    """The comparison for a reader: verdict, failures, a row a rule, and what was not compared."""
-    lines = ["## Performance", "", summary(found, base), ""]
-    lines += [f"- {sentence(row)}" for row in found.failures] + [""] * bool(found.failures)
-    lines += [
-        f"- {row.learner} {row.backend}: {row.verdict}" + (f": {row.detail}" if row.detail else "")
+    """The comparison for a reader: verdict, failures, what was not compared, a row a rule."""
+    notes = [f"- {sentence(row)}" for row in found.failures]
+    notes += [
+        f"- {row.learner} {row.backend}: {row.verdict}" + f", {row.detail}" * bool(row.detail)
         for row in found.rows
         if row.verdict in ("new", "gone", "mended")
     ]
     names = [*TOLERANCE, "seconds"]
-    lines += ["", "| rule | backend | " + " | ".join(names).replace("seconds", "time, head / base") + " |"]
-    lines += ["| --- | --- |" + " ---: |" * len(names)]
     table: dict[tuple[str, str], dict[str, Row]] = {}
     for row in found.rows:
         if row.figure is not None:
             table.setdefault((row.learner, row.backend), {})[row.figure] = row
-    for (learner, backend), figures in table.items():
-        cells = [_cell(figures.get(name)) for name in names]
-        lines.append(f"| {learner} | {backend} | " + " | ".join(cells) + " |")
+    lines = ["## Performance", "", summary(found, base), "", *notes, *[""] * bool(notes)]
+    if table:
+        lines += [
+            "| rule | backend | " + " | ".join(names[:-1]) + " | time, head / base |",
+            "| --- | --- |" + " ---: |" * len(names),
+        ]
+    for who, figures in table.items():
+        lines.append(f"| {' | '.join((*who, *(_cell(figures.get(name)) for name in names)))} |")
     return "\n".join(lines) + "\n"
 
 
