@@ -1,4 +1,4 @@
-"""What a change adds to `learners/` and `tasks/`: is it fit, and how does it do beside the revision that it starts from?
+"""What a change adds to `learners/` and `tasks/`: is it fit, and how does it do beside the revision before it?
 
     python .github/submission.py --base REV [--summary FILE]
 
@@ -6,8 +6,8 @@
 2. A small board of these in both backends: this checkout's, and, of what REV has too, REV's.
 3. What changed between the two boards.
 
-Exits 1 where a check failed or a trial of this checkout ended in an error. What got worse is shown and fails nothing: at
-this size it is a hint. The boards lie in results/submission/.
+Exits 1 where a check failed or a trial of this checkout ended in an error. What got worse is shown and fails nothing:
+at this size it is a hint. The boards lie in results/submission/.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def creditbench(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[
 
 
 def ids(checkout: Path, kind: str) -> list[str]:
+    """The rules or tasks that a checkout has."""
     answer = creditbench(checkout, "list", kind, "--json")
     if answer.returncode:
         raise UsageError(f"the {kind} of {checkout} cannot be listed: see above")
@@ -61,6 +62,7 @@ def board(checkout: Path, rules: list[str], tasks: list[str], results: Path) -> 
 
 
 def main() -> int:
+    """Check, run, compare, report; the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--base", required=True, help="revision that the change starts from")
     parser.add_argument("--summary", type=Path, help="file to which the report is added as Markdown")

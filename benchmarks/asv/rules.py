@@ -13,15 +13,15 @@ os.environ.update(thread_environment(1))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # Imported, not yet used: neither starts a thread before its first computation, so that forking is safe.
-import jax  # noqa: E402, F401
-import torch  # noqa: E402
+import jax  # noqa: F401
+import torch
 
-from creditbench import registry  # noqa: E402
-from creditbench.cell import Cell  # noqa: E402
-from creditbench.measure.memory import algorithm_bytes  # noqa: E402
-from creditbench.measure.update import Prepared, Update  # noqa: E402
-from creditbench.measure.work import count  # noqa: E402
-from creditbench.ops import make_ops  # noqa: E402
+from creditbench import registry
+from creditbench.cell import Cell
+from creditbench.measure.memory import algorithm_bytes
+from creditbench.measure.update import Prepared, Update
+from creditbench.measure.work import count
+from creditbench.ops import make_ops
 
 LEARNERS = {name: plugin.cls for name, plugin in registry.load("learners").items()}
 BACKENDS = ["jax", "torch"]

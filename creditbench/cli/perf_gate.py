@@ -33,7 +33,6 @@ def perf_gate(
       creditbench perf-gate --base HEAD~1 --learner anp,np --backend torch
       creditbench perf-gate --base origin/main --summary "$GITHUB_STEP_SUMMARY"
     """
-    import signal
     import sys
     from json import dumps
 
@@ -54,8 +53,7 @@ def perf_gate(
         raise UsageError(f"--pairs is {pairs}: an interval takes 10 or more")
     rules = names("learner", learner) if learner else None
     against = f"{base} ({resolve(base)[:9]})"
-    # What ends a job in CI must not leave the other revision's folder behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_cleanly()
     total = len(rules or load("learners")) * len(backends)
     with worktree(base) as folder, bars("rules", total) as advance:
         found = gate.compare(folder, root(), rules, backends, threshold, pairs, advance)
@@ -76,3 +74,11 @@ def perf_gate(
     print(gate.summary(found, against), file=sys.stderr)
     if not found.passed:
         raise typer.Exit(1)
+
+
+def end_cleanly() -> None:
+    """Have SIGTERM, which ends a job in CI, leave nothing behind: neither the other revision's folder nor a process."""
+    import signal
+    import sys
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

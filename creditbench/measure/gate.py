@@ -165,17 +165,23 @@ class Side:
                 raise CrashError(f"{self.name}: no answer to {do!r} in {DEADLINE:g} s")
             answer = json.loads(self._pipe.recv_bytes())
         except (EOFError, OSError):
-            code = self._process.wait()
-            self._log.seek(0)
-            lines = self._log.read().decode(errors="replace").strip().splitlines()
-            self.close()
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            raise CrashError(
-                f"its process ended with {how}: {(lines or ['it printed nothing'])[-1][:300]}"
-            ) from None
+            raise CrashError(f"{self.name}: its process ended with {self._end()}") from None
         if "crashed" in answer:
             raise CrashError(f"{self.name}: {answer['crashed']}")
         return answer
+
+    def _end(self) -> str:
+        """How a process ended that has closed its pipe, and the last line that it printed."""
+        assert self._process is not None
+        try:
+            code = self._process.wait(timeout=10)
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        except subprocess.TimeoutExpired:
+            how = "its pipe closed, still running"
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
+        self.close()
+        return f"{how}: {lines[-1][:300]}"
 
     def _start(self) -> None:
         path = os.pathsep.join(filter(None, (str(self.root), os.environ.get("PYTHONPATH"))))
@@ -276,8 +282,8 @@ def _compared(base: Side, head: Side, learner: str, threshold: float, count: int
     after = head.ask("prepare", learner=learner)
 
     def timed(base: Side, head: Side, count: int) -> Row:
-        *times, calls = pairs(base, head, count)
-        return time_row(learner, backend, *times, threshold, 1 / (calls * SEGMENTS))
+        a, b, calls = pairs(base, head, count)
+        return time_row(learner, backend, a, b, threshold, 1 / (calls * SEGMENTS))
 
     time = timed(base, head, count)
     again = time.verdict == "slower"
@@ -299,7 +305,8 @@ def _listed(side: Side) -> dict[str, list[str]]:
         return side.ask("list")["learners"]
     except CrashError as error:
         raise UsageError(
-            f"the rules cannot be listed: {error}: mend them, or, where the base is older than what measures it, name a later one"
+            f"the rules cannot be listed: {error}: mend that, or name a later base where this one is older than "
+            "what is needed to measure it"
         ) from None
 
 
