@@ -5,15 +5,16 @@ PYTHON ?= python3
 CONFIG ?= benchmarks/quick.toml
 ARGS ?=
 VERSION ?= v0.1
+BASE ?= main
 
 RUN = results/run-$(VERSION)
 BIN = .venv/bin
 INSTALLED = .venv/installed
 
-.PHONY: help install run results paper test lint bench clean
+.PHONY: help install run results paper test lint bench perf-gate asv check-submission clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
 
 install: $(INSTALLED) ## the virtual environment .venv and everything in it
 
@@ -87,5 +88,17 @@ bench: $(INSTALLED) ## how fast the rules are, on one thread and on all
 	CREDITBENCH_THREADS=1 $(BIN)/python -m pytest benchmarks --benchmark-only $(ARGS)
 	CREDITBENCH_THREADS=$$($(BIN)/python -c "import os; print(os.cpu_count())") $(BIN)/python -m pytest benchmarks --benchmark-only $(ARGS)
 
+perf-gate: $(INSTALLED) ## whether this checkout is slower or bigger than BASE=main, both measured here in turn
+	$(BIN)/creditbench perf-gate --base "$(BASE)" $(ARGS)
+
+# What is measured is the checkout, as it is installed in .venv.
+asv: $(INSTALLED) ## the history of every rule's cost and score: measure this commit, make the page .asv/html
+	$(BIN)/asv machine --yes
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/asv run --python=same --set-commit-hash "$$(git rev-parse HEAD)" $(ARGS)
+	$(BIN)/asv publish
+
+check-submission: $(INSTALLED) ## check the rules and tasks that differ from BASE=main, and run them beside it
+	$(BIN)/python .github/submission.py --base "$(BASE)" $(ARGS)
+
 clean: ## remove .venv and caches, keep results
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .benchmarks .asv/env

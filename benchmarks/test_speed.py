@@ -3,9 +3,13 @@
     make bench                                          all of it
     pytest benchmarks/test_speed.py -k "anp and 500"    some of it
 
+    make bench ARGS="-k anp --benchmark-save=before"    keep a run, one file for each number of threads
+    make bench ARGS="-k anp --benchmark-compare"        set the next one beside the last that was kept
+
 One round is one compiled block of updates; the table's times are seconds a block. `extra_info` (in the JSON, and
 printed at the end) has steps or updates a second and the paired ratio to the forward pass: a block of the rule and
-a block of the forward pass follow each other, the ratio is taken pair by pair, and its median is given.
+a block of the forward pass follow each other, the ratio is taken pair by pair, and its median is given. The tables are
+grouped by rule.
 """
 
 import os
@@ -22,6 +26,7 @@ from creditbench.ops import make_ops
 #: One thread, and all of them. JAX fixes its threads when it starts: `make bench` runs this file once for each.
 THREADS = int(os.environ.get("CREDITBENCH_THREADS", "1"))
 
+RULES = registry.load("learners")
 STREAM = [
     ("anp", {}, "none", 500),
     ("anp", {}, "hidden", 500),
@@ -55,6 +60,7 @@ def measure(benchmark, ops, id, hyperparameters, cell, segments, steps, episodes
         learner=learner, cell=cell, steps=steps, episodes=steps > 1 if episodes is None else episodes
     )
     runs = {"rule": Prepared(ops, update, segments), "forward": Prepared(ops, update.forward, segments)}
+    benchmark.group = f"{id}, {THREADS} threads"  # read when the benchmark runs
     benchmark.pedantic(runs["rule"], rounds=7, warmup_rounds=1)
     blocks = clock.interleaved(runs, budget=0.0)
     seconds = benchmark.stats.stats.median
@@ -64,7 +70,14 @@ def measure(benchmark, ops, id, hyperparameters, cell, segments, steps, episodes
         milliseconds_per_update=round(1000 * seconds / segments, 3),
         times_forward=round(clock.ratio(blocks["rule"], blocks["forward"]).median, 2),
     )
-    benchmark.group = f"{THREADS} threads"
+
+
+@pytest.mark.parametrize("id", RULES)
+def test_update(benchmark, ops, id):
+    """Every rule of the registry on episodes of T = 64, n = 64, B = 1; one update an episode."""
+    if ops.name not in RULES[id].cls.backends:
+        pytest.skip(f"{id} has no {ops.name}")
+    measure(benchmark, ops, id, {}, Cell(2, 64, 2), 10, 64)
 
 
 @pytest.mark.parametrize(("id", "hyperparameters", "decorrelate", "n"), STREAM, ids=str)
@@ -103,9 +116,9 @@ def test_normals(benchmark, ops, n):
         return total + sum(draws), None
 
     run = ops.compile(lambda keys: ops.scan(draw, ops.zeros(()), keys), keys)
+    benchmark.group = f"{THREADS} threads"
     benchmark.pedantic(lambda: ops.synchronize(run(keys)), rounds=5, warmup_rounds=1)
     count = steps * sum(int(np.prod(shape)) for shape in shapes.values())
     benchmark.extra_info.update(
         threads=THREADS, million_normals_per_second=round(count / benchmark.stats.stats.median / 1e6)
     )
-    benchmark.group = f"{THREADS} threads"

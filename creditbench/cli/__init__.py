@@ -21,6 +21,7 @@ from creditbench.cli import (
     gradients,
     leaderboard,
     listing,
+    perf_gate,
     run,
     scale,
     show,
@@ -56,6 +57,7 @@ app.command("figure")(figure.figure)
 app.command("scale")(scale.scale)
 app.command("gradients")(gradients.gradients)
 app.command("doctor")(doctor.doctor)
+app.command("perf-gate")(perf_gate.perf_gate)
 
 
 def _version(asked: bool) -> None:

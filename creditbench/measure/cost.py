@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -93,29 +95,65 @@ def compare(
     return [*verdicts, Verdict("time ratio", 1.0, ratio.median, ratio.low <= 1 + TIME_TOLERANCE)]
 
 
-def compilations(ops: Ops, update: Update, steps: int) -> int | None:
-    """Programs that XLA compiles for a block called three times: one, unless something is compiled over and over.
+def compilations(ops: Ops, update: Update, steps: int) -> int:
+    """How often something is compiled in a training of three blocks of about `steps` steps: once, unless over and over.
 
-    None where nothing says (PyTorch).
+    JAX: programs that XLA compiles. PyTorch: runs of the block in Python; a block that was recorded is only replayed.
     """
+    # What makes the arguments compiles too, and is cached from here on.
+    carry, xs = update.start(ops), update.data(ops, max(1, round(steps / update.steps)))
+    block, events = update.block(ops), 0
+
+    def counted(carry, xs):
+        nonlocal events
+        events += ops.name == "torch"
+        return block(carry, xs)
+
+    with _xla_compilations(ops) as compiled:
+        run = ops.compile(counted, carry, xs, donate=() if update.learner is None else (0,))
+        for _ in range(3):
+            carry, losses = run(carry, xs)
+            ops.synchronize((carry, losses))
+    return events + len(compiled)
+
+
+@contextlib.contextmanager
+def _xla_compilations(ops: Ops) -> Iterator[list[str]]:
+    """A list that grows with each program that XLA compiles meanwhile; of another backend it stays empty."""
+    found: list[str] = []
     if ops.name != "jax":
-        return None
+        yield found
+        return
     import jax
 
-    # What makes the arguments compiles too, and is cached from here on.
-    update.start(ops), update.data(ops, max(1, round(steps / update.steps)))
-    events = 0
-
     def listen(name: str, *_: object, **__: object) -> None:
-        nonlocal events
-        events += name == "/jax/core/compile/backend_compile_duration"
+        if name == "/jax/core/compile/backend_compile_duration":
+            found.append(name)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        prepare(ops, update, steps)()
+        yield found
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-    return events
+
+
+def kernels(ops: Ops, update: Update, segments: int = 2) -> int:
+    """Operations that a compiled block of that many segments runs, views not among them. PyTorch only."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    carry, xs = update.start(ops), update.data(ops, segments)
+    run = ops.compile(update.block(ops), carry, xs)
+    count = 0
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal count
+            count += not function.is_view
+            return function(*args, **(kwargs or {}))
+
+    with Count():
+        run(carry, xs)
+    return count
 
 
 @cache

@@ -16,7 +16,7 @@ from creditbench import registry
 from creditbench.cell import Cell
 from creditbench.learner import Claims, backpropagate
 from creditbench.measure import clock, memory, scaling, work
-from creditbench.measure.cost import compare, compilations, cost, ratios
+from creditbench.measure.cost import compare, compilations, cost, kernels, ratios
 from creditbench.measure.update import ReverseMode, Update, prepare
 from creditbench.ops import make_ops
 
@@ -248,10 +248,31 @@ def test_compile_time_is_apart_from_the_steady_state(ops):
         assert subject.compile_seconds > 10 * block
 
 
-def test_an_update_is_compiled_once():
-    ops = make_ops("jax")
+@dataclass(frozen=True, kw_only=True)
+class Reader(ReverseMode):
+    """Reads a value in Python, so that it cannot be recorded."""
+
+    def segment(self, ops, cell, params, state, batch, key):
+        found = super().segment(ops, cell, params, state, batch, key)
+        return found._replace(loss=found.loss * (1.0 if found.loss.item() > 0 else -1.0))
+
+
+def test_an_update_is_compiled_once(ops):
     assert compilations(ops, update("anp", steps=16), 16) == 1
-    assert compilations(make_ops("torch"), update("anp", steps=16), 16) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*runs unrecorded")
+def test_an_update_that_cannot_be_recorded_runs_in_python_each_time():
+    once = update("bptt", steps=16)
+    assert compilations(make_ops("torch"), replace(once, learner=Reader()), 16) == 1 + 3
+
+
+def test_kernels_are_those_that_a_replay_runs():
+    """What two segments more cost is the same from any number on, and twice the work is more."""
+    ops, once = make_ops("torch"), Update(learner=Once(), cell=Cell(3, 8, 2), steps=16)
+    found = [kernels(ops, once, segments) for segments in (2, 4, 6)]
+    assert found[2] - found[1] == found[1] - found[0] > 2 * 16  # a product at each step
+    assert kernels(ops, replace(once, learner=Once(times=2))) > 1.7 * found[0]
 
 
 def test_twice_the_work_changes_flops_ratio_and_verdict(ops):

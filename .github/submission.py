@@ -1,0 +1,125 @@
+"""What a change adds to `learners/` and `tasks/`: is it fit, and how does it do beside the revision before it?
+
+    python .github/submission.py --base REV [--summary FILE]
+
+1. `creditbench check` on every rule and task whose file is new or differs from REV.
+2. A small board of these in both backends: this checkout's, and, of what REV has too, REV's.
+3. What changed between the two boards.
+
+Exits 1 where a check failed or a trial of this checkout ended in an error. What got worse is shown and fails nothing:
+at this size it is a hint. The boards lie in results/submission/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from creditbench.errors import UsageError
+from creditbench.registry import Kind, load
+from creditbench.revision import changed, root, worktree
+
+BOARD = ("--backend", "jax,torch", "--preset", "smoke", "--hidden", "32", "--seeds", "3")
+KINDS: tuple[Kind, ...] = ("learners", "tasks")
+#: What stands beside a rule that changed, and a task.
+RULES, TASKS = ("bptt", "readout_rls"), ("mackey_glass", "copy_memory")
+#: Lines of a command's output that the summary keeps, the last ones.
+LINES = 200
+
+
+def creditbench(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line of a checkout; standard error goes where this one's goes."""
+    path = os.pathsep.join(filter(None, (str(checkout), os.environ.get("PYTHONPATH"))))
+    return subprocess.run(
+        [sys.executable, "-m", "creditbench", *arguments],
+        cwd=checkout,
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ids(checkout: Path, kind: str) -> list[str]:
+    """The rules or tasks that a checkout has."""
+    answer = creditbench(checkout, "list", kind, "--json")
+    if answer.returncode:
+        raise UsageError(f"the {kind} of {checkout} cannot be listed: see above")
+    return [row["id"] for row in json.loads(answer.stdout)]
+
+
+def board(checkout: Path, rules: list[str], tasks: list[str], results: Path) -> tuple[bool, str]:
+    """Run a board afresh: whether all of it went well, and its table."""
+    shutil.rmtree(results, ignore_errors=True)
+    names = ("--learner", ",".join(rules), "--task", ",".join(tasks), "--results", str(results))
+    ran = creditbench(checkout, "run", *names, *BOARD)
+    table = creditbench(root(), "table", "--results", str(results), "--format", "markdown")
+    return ran.returncode == 0, table.stdout
+
+
+def main() -> int:
+    """Check, run, compare, report; the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--base", required=True, help="revision that the change starts from")
+    parser.add_argument("--summary", type=Path, help="file to which the report is added as Markdown")
+    options = parser.parse_args()
+    head, report, failed = root(), ["## Submission", ""], []
+
+    def say(*lines: str) -> None:
+        print(*lines, sep="\n", flush=True)
+        report.extend(lines)
+
+    # Those of the folders themselves: what lies deeper is a task's data.
+    files = [path for path in changed(options.base) if str(path.parent) in KINDS and path.suffix == ".py"]
+    if files:
+        say(f"{len(files)} files differ from {options.base}: {', '.join(map(str, files))}", "")
+        checked = creditbench(head, "check", *map(str, files))
+        say("### Check", "", "```", *checked.stdout.rstrip().splitlines()[-LINES:], "```", "")
+        if checked.returncode:
+            failed.append(f"creditbench check ended with exit code {checked.returncode}")
+        rules, tasks = (
+            [plugin.id for plugin in load(kind).values() if plugin.path in {head / path for path in files}]
+            for kind in KINDS
+        )
+        rules, tasks = list(dict.fromkeys((*rules, *RULES))), tasks or list(TASKS)
+        results = head / "results" / "submission"
+        well, table = board(head, rules, tasks, results / "head")
+        say("### This change", "", table, "")
+        if not well:
+            failed.append("a trial ended in an error")
+        with worktree(options.base) as base:
+            known = (
+                [id for id in rules if id in ids(base, "learners")],
+                [id for id in tasks if id in ids(base, "tasks")],
+            )
+            if all(known):
+                _, table = board(base, *known, results / "base")
+                say(f"### {options.base}", "", table, "")
+                compared = creditbench(head, "compare", str(results / "base"), str(results / "head"))
+                say(
+                    "### What changed",
+                    "",
+                    "```",
+                    *(compared.stdout.rstrip().splitlines() or ["nothing"]),
+                    "```",
+                    "",
+                )
+    else:
+        say(f"no rule and no task differs from {options.base}: nothing was checked")
+    say(f"FAILED: {'; '.join(failed)}" if failed else "passed" if files else "")
+    if options.summary is not None:
+        with options.summary.open("a", encoding="utf-8") as file:
+            file.write("\n".join(report) + "\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

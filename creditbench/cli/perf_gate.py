@@ -1,0 +1,84 @@
+"""`creditbench perf-gate`: whether this checkout is slower or bigger than another revision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def perf_gate(
+    base: Annotated[str, typer.Option(help="Revision to compare with: a branch, tag or hash.")],
+    learner: Annotated[str, typer.Option(help="Ids of rules, with commas between.  [default: all]")] = "",
+    backend: Annotated[str, typer.Option(help="jax, torch, or both with a comma between.")] = "jax,torch",
+    threshold: Annotated[
+        float, typer.Option(help="Ratio of times above which the whole interval must lie to fail.")
+    ] = 1.1,
+    pairs: Annotated[int, typer.Option(help="Pairs of blocks of a rule.")] = 80,
+    summary: Annotated[
+        Path | None, typer.Option(help="File to which the table is added as Markdown.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON array, an object a figure.")] = False,
+) -> None:
+    """Compare the rules of this checkout, uncommitted changes included, with those of another revision.
+
+    Both are measured in turn on this machine: FLOPs, algorithm bytes, operations, compilations, and time as a paired
+    ratio. Exits 1 where an exact figure grew, where a rule is slower beyond doubt, where one crashed, and where nothing
+    was compared.
+
+    \b
+    Examples:
+      creditbench perf-gate --base main
+      creditbench perf-gate --base HEAD~1 --learner anp,np --backend torch
+      creditbench perf-gate --base origin/main --summary "$GITHUB_STEP_SUMMARY"
+    """
+    import sys
+    from json import dumps
+
+    from creditbench.cli.measuring import bars, names
+    from creditbench.errors import UsageError, unknown
+    from creditbench.measure import gate
+    from creditbench.ops import BACKENDS
+    from creditbench.registry import load
+    from creditbench.revision import resolve, root, worktree
+
+    backends = names("backend", backend)
+    for name in backends:
+        if name not in BACKENDS:
+            raise unknown("backend", name, BACKENDS, "creditbench perf-gate --help")
+    if not threshold > 1:
+        raise UsageError(f"--threshold is {threshold}: give a number above 1, as in 1.1")
+    if pairs < 10:
+        raise UsageError(f"--pairs is {pairs}: an interval takes 10 or more")
+    rules = names("learner", learner) if learner else None
+    against = f"{base} ({resolve(base)[:9]})"
+    end_cleanly()
+    total = len(rules or load("learners")) * len(backends)
+    with worktree(base) as folder, bars("rules", total) as advance:
+        found = gate.compare(folder, root(), rules, backends, threshold, pairs, advance)
+    if json:
+        print(dumps([row._asdict() for row in found.rows], indent=1))
+    else:
+        print(gate.markdown(found, against))
+    if summary is not None:
+        try:
+            with summary.open("a", encoding="utf-8") as file:
+                file.write(gate.markdown(found, against))
+        except OSError as error:
+            raise UsageError(
+                f"summary '{summary}' cannot be written ({error.strerror}): name another file"
+            ) from None
+    for row in found.failures:
+        print(gate.sentence(row), file=sys.stderr)
+    print(gate.summary(found, against), file=sys.stderr)
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def end_cleanly() -> None:
+    """Have SIGTERM, which ends a job in CI, leave nothing behind: neither the other revision's folder nor a process."""
+    import signal
+    import sys
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
