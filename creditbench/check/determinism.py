@@ -32,14 +32,14 @@ _CLOCKS = ("time", "perf_counter", "monotonic", "process_time")
 def _run(subject: Subject, *, key: int = 1, now: float = 1e9, seed: int = 0) -> Any:
     """One estimate, traced anew, with the clock stopped at `now` and the global generators seeded."""
     cell = make_cell(alpha=0.3)
-    with _stopped(subject, now), _seeded(seed):
+    with stopped_clock(subject.plugin.cls.__module__, now), other_seed(seed):
         return estimate(subject.ops, subject.rule, cell, subject.params(cell), make_batch(), key)
 
 
 @contextlib.contextmanager
-def _stopped(subject: Subject, now: float) -> Iterator[None]:
-    """The clocks of `time`, and what the rule's file has imported of them, stand at `now` seconds."""
-    owner, moved = sys.modules[subject.plugin.cls.__module__], []
+def stopped_clock(module: str, now: float) -> Iterator[None]:
+    """The clocks of `time`, and what that module has imported of them, stand at `now` seconds."""
+    owner, moved = sys.modules[module], []
     for name in (*_CLOCKS, *(f"{name}_ns" for name in _CLOCKS)):
         real, value = getattr(time, name), int(now * 1e9) if name.endswith("_ns") else now
         for place, own in [(time, name), *((owner, k) for k, held in vars(owner).items() if held is real)]:
@@ -53,7 +53,7 @@ def _stopped(subject: Subject, now: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def other_seed(seed: int) -> Iterator[None]:
     """The global generators of Python, NumPy and PyTorch seeded; afterwards as they were."""
     before = _global_states()
     try:

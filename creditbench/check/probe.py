@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -88,8 +89,8 @@ _TABLE, _KEYS = 65_537, 997
 def injected(backend: str, repeated: bool = False) -> Any:
     """A backend in float64 that takes its normals, and their signs, from one NumPy table, by a key that is an index.
 
-    So both backends draw the same. `repeated`: every key draws the same too. The shapes that were asked for are in
-    its set `drawn`.
+    So both backends draw the same. `repeated`: every key draws the same too. Its `drawn` counts the draws of each
+    shape; under JAX those of a step that is traced once count once.
     """
     ops = quick_ops(backend)
     base: Any = type(ops)
@@ -103,7 +104,7 @@ def injected(backend: str, repeated: bool = False) -> Any:
             return self.xp.stack([(key * 31 + i) % _KEYS for i in range(1, num + 1)])
 
         def normal(self, key, shape, scale=1.0):
-            self.drawn.add(tuple(shape))
+            self.drawn[tuple(shape)] += key.size
             first = key[..., None] * stride
             at = (first + np.arange(int(np.prod(shape)))) % _TABLE
             return scale * self.table[at].reshape((*key.shape, *shape))
@@ -119,7 +120,7 @@ def injected(backend: str, repeated: bool = False) -> Any:
             return (key * 31 + i + 1) % _KEYS
 
         def fill_normal(self, out, key, scale):
-            self.drawn.add(tuple(out.shape))
+            self.drawn[tuple(out.shape)] += 1
             at = (key * stride + np.arange(out.numel())) % _TABLE
             out.copy_(scale * self.table[at].reshape(out.shape))
 
@@ -129,7 +130,7 @@ def injected(backend: str, repeated: bool = False) -> Any:
 
     found = (InjectedJax if backend == "jax" else InjectedTorch)(dtype="float64")
     found.table = found.from_numpy(np.random.default_rng(99).standard_normal(_TABLE))
-    found.drawn = set()
+    found.drawn = Counter()
     return found
 
 
