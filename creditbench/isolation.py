@@ -95,7 +95,7 @@ class Confined:
     `entry`: "package.module:function", called in the child as `function(order, send)`. `order`: what JSON can say.
     `send(**values)` sends a message to the parent, `send.receive()` waits for what `Confined.send` sends. `readable`:
     files and folders that it may read beside Python's own; `writable_devices`: files of an accelerator. `threads`: of
-    the libraries' pools.
+    the libraries' pools. `withhold`: whether the tasks and their data are out of its reach.
 
     Start it in a thread that outlives it: Linux takes the end of the thread for the end of the parent.
     """
@@ -109,6 +109,7 @@ class Confined:
         limits: Limits | None = None,
         threads: int = 1,
         device: str = "cpu",
+        withhold: bool = True,
     ) -> None:
         self.limits, self.threads, self.device = limits or Limits(), threads, device
         self._start = {
@@ -118,7 +119,7 @@ class Confined:
             "limits": {
                 name: None if value == math.inf else value for name, value in asdict(self.limits).items()
             },
-            "withheld": [str(path) for path in withheld()],
+            "withheld": [str(path) for path in withheld()] if withhold else [],
             "parent": os.getpid(),
             "device": device,
         }

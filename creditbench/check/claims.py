@@ -166,7 +166,7 @@ def online(subject: Subject) -> str:
     cuts = [(unit,) * (steps // unit), (unit, steps - unit)]
     if unit == 1:
         cuts.append((7, 5))
-    for sizes in cuts:
+    for sizes in dict.fromkeys(cuts):
         found, own = _cut(ops, rule, cell, params, batch, sizes)
         if own != drawn:
             return f"{steps} updates of 1 step; noise is drawn anew for each segment, so that no sums are compared"
@@ -178,7 +178,7 @@ def online(subject: Subject) -> str:
                     raise Broken(
                         f"in segments of {_sizes(sizes)} steps the summed {name} is {error:.2g} from that in one piece"
                     )
-    return f"{steps} steps in one piece, and in segments of {' / '.join(map(_sizes, cuts))}"
+    return f"{steps} steps in one piece, and in segments of {' / '.join(map(_sizes, dict.fromkeys(cuts)))}"
 
 
 def _sizes(sizes: tuple[int, ...]) -> str:
@@ -279,8 +279,8 @@ def _noted(owner: Any, name: str, said: str, called: set[str]) -> Iterator[None]
 
 # -- cost ------------------------------------------------------------------------------------------------
 
-#: Sizes between which exponents are taken. They are exact figures, so that two sizes are enough.
-_T = {"algorithm_bytes": (640, 2560), "flops": (160, 640)}
+#: Sizes between which exponents are taken: exact figures, so that two are enough; T in whole chunks of 64 and of 10.
+_T = {"algorithm_bytes": (640, 2560), "flops": (320, 1280)}
 _N = {"jax": (128, 512), "torch": (32, 128)}
 _UNITS = 16  # n where T is swept
 
@@ -330,7 +330,7 @@ def _grows(subject: Subject, axis: str, quantity: str, sizes: tuple[int, int], t
             values.append([float(found)])
     found = scaling.fit(sizes, values, draws=2)
     name = {"flops": "FLOPs", "algorithm_bytes": "bytes"}[quantity]
-    said = f"{name} grow as {axis}^{found.exponent:.2f} from {axis} = {sizes[0]} to {sizes[1]}, claimed {text}"
+    said = f"{name} grow as {axis}^{round(found.exponent, 2) + 0.0:.2f} from {axis} = {sizes[0]} to {sizes[1]}, claimed {text}"
     if not scaling.held(found, claim, axis, quantity):
         raise Broken(said)
     return said

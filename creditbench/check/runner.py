@@ -16,6 +16,8 @@ from creditbench.isolation import Confined, ConfinedError, Limits
 
 #: Wall-clock seconds of one process, unless the user says otherwise.
 SECONDS = 300.0
+#: Resident bytes of one process.
+MEMORY = 4 << 30
 
 
 @dataclass
@@ -80,9 +82,16 @@ def run(
     def follow(backend: str, side: _Side) -> None:
         own = order | {"backend": backend, "first": backend == backends[0]}
         readable = [Path(order["path"])] if "path" in order else []
-        limits = Limits(seconds=seconds, cpu_seconds=seconds)
+        limits = Limits(seconds=seconds, memory=MEMORY)
+        confined = Confined(
+            # It sees random data alone: there is nothing to withhold, and a task needs its own files.
+            *("creditbench.check.child:main", own),
+            readable=readable,
+            limits=limits,
+            withhold=False,
+        )
         try:
-            with Confined("creditbench.check.child:main", own, readable=readable, limits=limits) as process:
+            with confined as process:
                 for message in process.messages():
                     _take(side, message)
                     if "result" in message:
