@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -94,10 +94,10 @@ def _known(kind: Kind) -> _Found:
     """What is shipped and installed. What cannot be used is told on standard error, once."""
     found = _Found({}, {})
     for path in sorted(shipped(kind).glob("*.py")):
-        _add(found, path.stem, lambda path=path: _from_path(kind, path, "builtin"))
+        _add(found, path.stem, partial(_from_path, kind, path, "builtin"))
     for point in importlib.metadata.entry_points(group=f"creditbench.{kind}"):
         source = f"entry point {point.dist.name if point.dist else point.name}"
-        _add(found, point.name, lambda point=point, source=source: _from_point(kind, point, source))
+        _add(found, point.name, partial(_from_point, kind, point, source))
     return found
 
 
@@ -114,9 +114,7 @@ def _add(found: _Found, name: str, make: Callable[[], Plugin]) -> None:
 
 
 def _clash(plugin: Plugin, other: Plugin) -> str:
-    return (
-        f"the id {plugin.id!r} of {_place(plugin)} is taken by {_place(other)}: give it an id of its own"
-    )
+    return f"the id {plugin.id!r} of {_place(plugin)} is taken by {_place(other)}: give it an id of its own"
 
 
 def _place(plugin: Plugin) -> str:

@@ -32,7 +32,7 @@ def main(order: Mapping[str, Any], send: Send) -> None:
         return
     learner = plugin.kind == "learners"
     backend = order["backend"]
-    runs = learner and backend in plugin.cls.backends or not learner and order["first"]
+    runs = (learner and backend in plugin.cls.backends) or (not learner and order["first"])
     send(
         about={
             "kind": plugin.kind,
@@ -81,12 +81,12 @@ def open_plugin(order: Mapping[str, Any]) -> Plugin:
         return registry.find(order["kind"], order["id"])
     plugin = registry.read(Path(order["path"]))
     if not isinstance(plugin.id, str) or not plugin.id.isidentifier():
-        raise UsageError(f"the id of {plugin.path} is {plugin.id!r}: give it letters, digits and _, as in my_rule")
+        raise UsageError(
+            f"the id of {plugin.path} is {plugin.id!r}: give it letters, digits and _, as in my_rule"
+        )
     taken = registry.load(plugin.kind).get(plugin.id)
     if taken is not None and taken.path != plugin.path:
         raise UsageError(
             f"the id {plugin.id!r} of {plugin.path} is taken by {taken.path}: give it an id of its own"
         )
     return plugin
-
-

@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from creditbench.cell import Cell
 from creditbench.check.base import Broken, Check, NotApplicable, check
 from creditbench.check.probe import (
-    B,
     T,
     arguments,
     autodiff,
-    difference,
     late_batch,
     make_batch,
     make_cell,
@@ -62,7 +60,7 @@ def unbiased(subject: Subject) -> str:
     _, gradient = autodiff(ops, cell, params, batch)
     expected = np.concatenate([gradient[name].ravel() for name in cell.shapes()])
     if not subject.noisy:
-        loss, found, *_ = ops.to_numpy(_once(ops, rule, cell, params, batch))
+        _, found, *_ = ops.to_numpy(_once(ops, rule, cell, params, batch))
         missing = set(cell.shapes()) - set(found)
         if missing:
             raise Broken(f"no gradient of {', '.join(sorted(missing))}")
@@ -88,7 +86,9 @@ def unbiased(subject: Subject) -> str:
     parts = draws[: len(draws) // 16 * 16].reshape(16, -1, expected.size).mean(axis=1)
     small, all_ = (np.sqrt(((x - expected) ** 2).sum(-1).mean()) for x in (parts, draws.mean(0)[None]))
     if small < 1.6 * all_:
-        raise Broken(f"16 times the draws make the error {small / all_:.2g} times smaller, where it should be 4")
+        raise Broken(
+            f"16 times the draws make the error {small / all_:.2g} times smaller, where it should be 4"
+        )
     seen = f"{len(draws):,} draws, {worst:.1f} standard errors at most"
     if power > 1.0:
         raise NotApplicable(f"too noisy to tell: {seen}, and a gradient of 0 would have passed")
@@ -188,7 +188,9 @@ def _sizes(sizes: tuple[int, ...]) -> str:
 def _cut(ops: Any, rule: Learner, cell: Cell, params: Any, batch: Batch, sizes: tuple[int, ...]) -> Any:
     """((summed gradients, last assigned values), draws) of an episode in segments of those sizes, at fixed weights."""
     _, state, _, key = arguments(ops, rule, cell, params, batch)
-    current, total, assigned, start = ops.from_numpy(params), {}, {}, 0
+    current, start = ops.from_numpy(params), 0
+    total: dict[str, Any] = {}
+    assigned: dict[str, Any] = {}
     segment = segment_of(ops, rule, cell)
     ops.drawn.clear()
     with _step_by_step(ops.name):
@@ -214,7 +216,11 @@ def _step_by_step(backend: str) -> Any:
 # -- forward only ----------------------------------------------------------------------------------------
 
 
-@check(CHECKS, "forward only", "leave out reverse mode (value_and_grad, vjp, backward), or leave out `forward_only`")
+@check(
+    CHECKS,
+    "forward only",
+    "leave out reverse mode (value_and_grad, vjp, backward), or leave out `forward_only`",
+)
 def forward_only(subject: Subject) -> str:
     """No reverse pass is asked for: not of `ops`, not of the framework, not as a scan that runs backwards."""
     if not subject.rule.claims.forward_only:
@@ -241,15 +247,15 @@ def reverse_passes(subject: Subject) -> set[str]:
     if ops.name == "jax":
         import jax
 
-        names = ("grad", "value_and_grad", "vjp", "jacrev", "hessian", "linear_transpose")
-        places += [(jax, name, f"jax.{name}") for name in names]
+        transforms = ["grad", "value_and_grad", "vjp", "jacrev", "hessian", "linear_transpose"]
+        places += [(jax, name, f"jax.{name}") for name in transforms]
     else:
         import torch
 
         places += [(torch.autograd, n, f"torch.autograd.{n}") for n in ("grad", "backward")]
         places += [(torch.Tensor, "backward", "Tensor.backward")]
-        names = ("grad", "grad_and_value", "vjp", "jacrev", "hessian")
-        places += [(torch.func, name, f"torch.func.{name}") for name in names]
+        transforms = ["grad", "grad_and_value", "vjp", "jacrev", "hessian"]
+        places += [(torch.func, name, f"torch.func.{name}") for name in transforms]
     args = arguments(ops, subject.rule, cell, subject.params(cell), make_batch())
     with contextlib.ExitStack() as stack:
         for owner, name, said in places:
@@ -328,10 +334,11 @@ def _grows(subject: Subject, axis: str, quantity: str, sizes: tuple[int, int], t
             else:
                 found = memory.algorithm_bytes(ops, update)
             values.append([float(found)])
-    found = scaling.fit(sizes, values, draws=2)
+    fitted = scaling.fit(sizes, values, draws=2)
     name = {"flops": "FLOPs", "algorithm_bytes": "bytes"}[quantity]
-    said = f"{name} grow as {axis}^{round(found.exponent, 2) + 0.0:.2f} from {axis} = {sizes[0]} to {sizes[1]}, claimed {text}"
-    if not scaling.held(found, claim, axis, quantity):
+    exponent = round(fitted.exponent, 2) + 0.0
+    said = f"{name} grow as {axis}^{exponent:.2f} from {axis} = {sizes[0]} to {sizes[1]}, claimed {text}"
+    if not scaling.held(fitted, claim, axis, quantity):
         raise Broken(said)
     return said
 
@@ -343,5 +350,3 @@ def _strange(text: str, rule: Any) -> list[str]:
     return sorted(
         {name for name in names if name not in fields and not set(name) <= set("TnBpmKIO") and name != "log"}
     )
-
-

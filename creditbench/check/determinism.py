@@ -174,7 +174,9 @@ def seeds_together(subject: Subject) -> str:
     for i, one in enumerate(expected):
         worst, where = difference(one, ops.tree_map(lambda x, i=i: x[i], found))
         if worst > 1e-9:
-            raise Broken(f"seed {3 + i} beside another differs from itself alone in {_named(where)}: {worst:.1g}")
+            raise Broken(
+                f"seed {3 + i} beside another differs from itself alone in {_named(where)}: {worst:.1g}"
+            )
     return "two under vmap are the two alone"
 
 

@@ -24,7 +24,7 @@ _CELLS: tuple[dict[str, Any], ...] = (
 
 def numbers(subject: Subject) -> dict[str, Any]:
     """What two segments give in each cell, with injected noise, by name, as lists."""
-    found = {}
+    found: dict[str, Any] = {}
     for i, options in enumerate(_CELLS):
         if options.get("decorrelate") and not subject.rule.decorrelates:
             continue
@@ -52,6 +52,7 @@ def compare(found: dict[str, dict[str, Any]], declared: frozenset[str]) -> str:
         cell, part, name = where.partition(",")[0].split(" ", 2)
         options = ", ".join(f"{k} {v}" for k, v in _CELLS[int(cell)].items())
         raise Broken(
-            f"with the same noise, {name} of jax and of torch differ by {worst:.2g} (segment {int(part) + 1}; {options})"
+            f"with the same noise, {name} of jax and of torch differ by {worst:.2g} "
+            f"(segment {int(part) + 1}; {options})"
         )
     return f"with the same noise to {worst:.1g}"

@@ -1,4 +1,4 @@
-"""The small cells, batches and noise on which a rule is looked at, in float64; and one estimate of it as NumPy arrays."""
+"""The small cells, batches and noise on which a rule is looked at, in float64, and one estimate as NumPy arrays."""
 
 from __future__ import annotations
 

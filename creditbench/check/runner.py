@@ -56,7 +56,10 @@ def resolve(item: str) -> dict[str, Any]:
         if item in plugins:
             return {"kind": kind, "id": item}
     raise unknown(
-        "learner or task", item, [name for plugins in known.values() for name in plugins], "creditbench list learners"
+        "learner or task",
+        item,
+        [name for plugins in known.values() for name in plugins],
+        "creditbench list learners",
     )
 
 

@@ -40,7 +40,7 @@ def _trains(subject: Subject, episodes: bool) -> str:
                 cell=Cell(2, 8, 2, alpha=0.5, bias=True, decorrelate=decorrelate),
                 steps=K,
                 batch=_ROWS,
-                optimizer=make_optimizer(rule.optimizer, rule.lr),  # type: ignore[arg-type]
+                optimizer=make_optimizer(rule.optimizer, rule.lr),
                 episodes=episodes,
             )
             carry, xs = update.start(ops), update.data(ops, _UPDATES)

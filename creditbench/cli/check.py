@@ -21,7 +21,9 @@ def check(
         Path | None,
         typer.Option(help="Folder of results that a leaderboard is made of: what held is written there too."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON array of objects: name, held, detail.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON array of objects: name, held, detail.")
+    ] = False,
 ) -> None:
     """Hold a learner to its contract, its claims and both backends, or a task to its contract.
 
@@ -105,6 +107,8 @@ def _show(report: object, titled: bool) -> None:
     for result in report.results:
         sign = {True: "yes", False: "NO", None: "–"}[result.held]
         table.add_row(
-            Text(result.name), Text(sign, style="bold red" if result.held is False else ""), Text(result.detail)
+            Text(result.name),
+            Text(sign, style="bold red" if result.held is False else ""),
+            Text(result.detail),
         )
     Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -52,7 +52,9 @@ def _write(kind: Kind, name: str) -> None:
 
     what = kind[:-1]
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise UsageError(f"{name!r} is no id of a {what}: give lower-case letters, digits and _, as in my_{what}")
+        raise UsageError(
+            f"{name!r} is no id of a {what}: give lower-case letters, digits and _, as in my_{what}"
+        )
     for other in registry.KINDS:
         taken = registry.load(other).get(name)
         if taken is not None:
