@@ -2,6 +2,10 @@
 
 All three come in through `load`. A plug-in is a Python file or module that holds one subclass of `Task` or
 `Learner`; it is found by its `id`.
+
+Shipped files are imported, and so are a user's tasks, which make the targets and are trusted. A learner from elsewhere
+is not: its class is a stand-in, made of what a confined process found in the file (`creditbench.contributed`). The
+file itself is imported where a caller says `imports=True`, which is right in a process that trusts it with all it has.
 """
 
 from __future__ import annotations
@@ -10,8 +14,11 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +27,9 @@ from typing import Any, Literal
 from creditbench.errors import UsageError, unknown
 
 Kind = Literal["tasks", "learners"]
+
+#: Seconds that a plug-in's import may take.
+IMPORT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,7 @@ class Plugin:
     source: str  #: "builtin", the path of a user's file, or "entry point PACKAGE"
     path: Path
     sha256: str  #: of the source file
+    entry: str | None = None  #: what an installed package's entry point names, where its class is a stand-in
 
 
 def shipped(kind: Kind) -> Path:
@@ -41,17 +52,26 @@ def shipped(kind: Kind) -> Path:
     return inside if inside.is_dir() else package.parent / kind
 
 
-def load(kind: Kind, paths: Sequence[str | Path] = ()) -> dict[str, Plugin]:
+def load(kind: Kind, paths: Sequence[str | Path] = (), *, imports: bool = False) -> dict[str, Plugin]:
     """Every task or learner by its id: the shipped ones, those of `paths` and those of installed packages.
 
-    Raises `UsageError` for a path that is missing or cannot be imported, and for an id that is taken.
+    `imports`: import learners that are not shipped into this process, instead of a stand-in for each. Raises
+    `UsageError` for a path that is missing or cannot be imported, and for an id that is taken.
     """
+    from creditbench import contributed
+
     found = dict(_builtin(kind))
-    extra = [_from_path(kind, Path(path)) for path in paths]
-    extra += [
-        _inspect(kind, point.load(), f"entry point {point.dist.name if point.dist else point.name}")
-        for point in importlib.metadata.entry_points(group=f"creditbench.{kind}")
+    confined = kind == "learners" and not imports
+    extra = [
+        contributed.from_path(Path(path)) if confined else _from_path(kind, Path(path)) for path in paths
     ]
+    for point in importlib.metadata.entry_points(group=f"creditbench.{kind}"):
+        source = f"entry point {point.dist.name if point.dist else point.name}"
+        extra.append(
+            contributed.from_package(point.value, source)
+            if confined
+            else inspect_plugin(kind, import_plugin(point.load, source), source)
+        )
     for plugin in extra:
         if plugin.id in found:
             raise UsageError(
@@ -61,9 +81,11 @@ def load(kind: Kind, paths: Sequence[str | Path] = ()) -> dict[str, Plugin]:
     return dict(sorted(found.items()))
 
 
-def find(kind: Kind, name: str, paths: Sequence[str | Path] = ()) -> Plugin:
+def find(kind: Kind, name: str, paths: Sequence[str | Path] = (), *, imports: bool = False) -> Plugin:
     """The task or learner of that id. Raises `UsageError`, with the nearest id, when there is none."""
-    plugins = load(kind, paths)
+    if not paths and name in _builtin(kind):
+        return _builtin(kind)[name]
+    plugins = load(kind, paths, imports=imports)
     if name not in plugins:
         raise unknown(kind[:-1], name, plugins, f"creditbench list {kind}")
     return plugins[name]
@@ -75,26 +97,86 @@ def _builtin(kind: Kind) -> dict[str, Plugin]:
     return {plugin.id: plugin for plugin in plugins}
 
 
-def _from_path(kind: Kind, path: Path, source: str | None = None) -> Plugin:
-    path = path.resolve()
+def require_python(kind: Kind, path: Path) -> None:
+    """Raise `UsageError` unless the path is that of a Python file."""
     if not path.is_file():
         raise UsageError(f"no file {path}: name a Python file that holds a {kind[:-1]}")
+    if path.suffix != ".py":
+        raise UsageError(f"{path} is not a Python file: name a file that ends in .py")
+
+
+def _from_path(kind: Kind, path: Path, source: str | None = None) -> Plugin:
+    path = path.resolve()
+    require_python(kind, path)
+    module = import_plugin(lambda: load_file(kind, path), str(path))
+    return inspect_plugin(kind, module, source or str(path))
+
+
+def load_file(kind: Kind, path: Path) -> Any:
+    """The module in a file, newly imported under a name of its own."""
     name = f"creditbench_{kind}.{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path} is not a Python file: name a file that ends in .py")
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException:
         del sys.modules[name]
-        raise UsageError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    return _inspect(kind, module, source or str(path))
+        raise
+    return module
 
 
-def _inspect(kind: Kind, found: Any, source: str) -> Plugin:
-    """The plug-in in a module, or the class itself where an entry point names one."""
+def import_plugin(load: Callable[[], Any], shown: str) -> Any:
+    """What `load` imports. Raises `UsageError` where that fails, ends the interpreter or takes for ever."""
+    try:
+        with _deadline(IMPORT_SECONDS):
+            return load()
+    except _TooLongError:
+        raise UsageError(never_imported(shown, IMPORT_SECONDS)) from None
+    except SystemExit as error:
+        raise UsageError(
+            f"{shown} ends Python as it is imported (exit status {error.code}): mend it"
+        ) from None
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package == "creditbench":
+            raise UsageError(f"{shown} cannot be imported: {type(error).__name__}: {error}") from error
+        raise UsageError(f"{shown} needs the package {package}: pip install {package}") from error
+    except Exception as error:
+        raise UsageError(f"{shown} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def never_imported(shown: str, seconds: float) -> str:
+    """What is said of an import without end."""
+    return f"{shown} was not imported within {seconds:g} s: have it do nothing but define its class"
+
+
+class _TooLongError(BaseException):
+    """No `Exception`, so that a file that catches all of those does not go on."""
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """End what takes longer; in the main thread alone, which is where plug-ins are loaded."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise _TooLongError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def inspect_plugin(kind: Kind, found: Any, source: str) -> Plugin:
+    """The plug-in in a module, or the class itself where an entry point names one. Raises `UsageError`."""
     base = _base(kind)
     module = found.__module__ if isinstance(found, type) else found.__name__
     path = Path(inspect.getfile(found))
