@@ -43,9 +43,18 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, cast
 
-ConfinedStatus = Literal["timeout", "oom", "crashed", "invalid"]
+from creditbench.errors import (
+    ConfinedError,
+    FailureStatus,
+    UsageError,
+    one_line,
+    status_of,
+    tells_of_no_memory,
+)
+
+__all__ = ["Confined", "ConfinedError", "Limits", "Send", "confinement", "missing", "probe", "read_arrays"]
 
 _PACKAGE = Path(__file__).resolve().parent
 _TICK = 0.05  # seconds between two looks at a child that says nothing
@@ -79,14 +88,6 @@ class Limits:
     memory: int = 4 << 30  #: bytes resident
     file_bytes: int = 256 << 20  #: of one file, and of all that its folder holds
     processes: int = 0  #: that it may start; 0: a fork is refused
-
-
-class ConfinedError(Exception):
-    """How a confined process failed: a status of `Record`, and one sentence."""
-
-    def __init__(self, status: ConfinedStatus, detail: str) -> None:
-        super().__init__(detail)
-        self.status, self.detail = status, detail
 
 
 class Confined:
@@ -129,7 +130,8 @@ class Confined:
         self.directory = Path(self._folder).resolve()
         self._mark = uuid.uuid4().hex
         self._log: IO[bytes] = tempfile.TemporaryFile(buffering=0)
-        self._buffer, self._ended, self._looked = b"", False, 0.0
+        self._buffer, self._ended = b"", False
+        self._watched = self._looked = 0.0  #: when it was last watched, and when with all that it has
         self._lines: list[bytes] = []
         orders, self._to = os.pipe()
         self._from, reports = os.pipe()
@@ -180,7 +182,8 @@ class Confined:
                 return
             select.select([self._from], [], [], max(0.0, min(_TICK, self._left())))
             self._read()
-            self._look()
+            if not self._lines or time.monotonic() - self._watched > _TICK:
+                self._look()
 
     def receive(self) -> dict[str, Any]:
         """The next message. Raises `ConfinedError` where none comes."""
@@ -212,10 +215,9 @@ class Confined:
         last = " | ".join([line for line in lines if line][-_LAST_LINES:])
         return last if len(last) <= _LONGEST_DETAIL else "…" + last[-_LONGEST_DETAIL:]
 
-    def printed(self) -> bytes:
-        """All that it has printed, up to the last 16 MiB."""
-        size = os.fstat(self._log.fileno()).st_size
-        return os.pread(self._log.fileno(), 16 << 20, max(0, size - (16 << 20)))
+    def printed(self, start: int = 0) -> bytes:
+        """What it has printed after its first `start` bytes, 16 MiB at most."""
+        return os.pread(self._log.fileno(), 16 << 20, start)
 
     def _write(self, values: Mapping[str, Any]) -> None:
         line = json.dumps(values).encode() + b"\n"
@@ -255,7 +257,8 @@ class Confined:
         if "failed" in message:
             status, detail = message["failed"], message.get("detail")
             if status in ("oom", "crashed", "invalid") and isinstance(detail, str):
-                raise ConfinedError(status, "".join(c for c in detail if c.isprintable())[:1000])
+                text = "".join(c for c in detail if c.isprintable())[:1000]
+                raise ConfinedError(status, text, usage=message.get("usage") is True)
             raise ConfinedError("invalid", "it sent a failure of no known kind")
         return message
 
@@ -266,6 +269,7 @@ class Confined:
 
     def _look(self) -> None:
         """Raise `ConfinedError` where a limit is passed."""
+        self._watched = time.monotonic()
         if self._left() < 0:
             raise ConfinedError("timeout", f"no result within {self.limits.seconds:g} s")
         import psutil
@@ -324,9 +328,7 @@ class Confined:
                 detail += " (as the system does when memory runs out)"
         else:
             detail = f"exit code {code}"
-        from creditbench.errors import tells_of_no_memory
-
-        status: ConfinedStatus = "oom" if code and tells_of_no_memory(said) else "crashed"
+        status: FailureStatus = "oom" if code and tells_of_no_memory(said) else "crashed"
         raise ConfinedError(status, f"{detail}: {said}" if said else detail)
 
     # -- the end ---------------------------------------------------------------------------------
@@ -349,7 +351,7 @@ class Confined:
         for descriptor in (self._to, self._from):
             os.close(descriptor)
         self._log.close()
-        _remove(self._folder)
+        remove_folder(self._folder)
 
     def _environment(self) -> dict[str, str]:
         from creditbench.executors.base import thread_environment
@@ -446,7 +448,7 @@ def _unlinked(number: int) -> int:
     return total
 
 
-def _remove(folder: str) -> None:
+def remove_folder(folder: str) -> None:
     """Remove a folder, whatever is in it."""
 
     def open_up(_: Any, path: str, __: Any) -> None:
@@ -530,13 +532,11 @@ def _child(orders: int, reports: int) -> None:
     )
     if not limits["processes"]:
         sys.addaudithook(_refuse)
-    from creditbench.errors import UsageError, one_line, status_of
-
     module, _, name = start["entry"].partition(":")
     try:
         getattr(import_module(module), name)(start["order"], send)
     except UsageError as error:
-        send(failed="invalid", detail=str(error))
+        send(failed="invalid", detail=str(error), usage=True)
     except Exception as error:
         import traceback
 

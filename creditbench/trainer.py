@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import traceback
@@ -16,7 +17,7 @@ import creditbench
 from creditbench import registry
 from creditbench.cell import Cell
 from creditbench.environment import fingerprint
-from creditbench.errors import InvalidEstimateError, UsageError, one_line, status_of
+from creditbench.errors import ConfinedError, InvalidEstimateError, UsageError, one_line, status_of
 from creditbench.learner import Batch, Decorrelated, Estimate
 from creditbench.measure.cost import figures
 from creditbench.measure.memory import DevicePeak, ProcessPeak
@@ -36,51 +37,75 @@ Progress = Callable[[Trial, float], None]  #: trial, part of its budget that is 
 
 
 def run_trials(
-    trials: Sequence[Trial], progress: Progress | None = None, together: bool = False
+    trials: Sequence[Trial],
+    progress: Progress | None = None,
+    together: bool = False,
+    engine: Callable[[Trial], Program] | None = None,
 ) -> Iterator[Record]:
     """Train trials that differ in nothing but their seed; yield a record for each, whatever happens to it.
 
     The seeds share one compiled program and follow each other; `together` trains them as one under `vmap`, which
-    does more work a second but gives no time of its own to a seed. Raises `UsageError` only.
+    does more work a second but gives no time of its own to a seed. `engine` makes the program: `Program`, unless the
+    rule is to train elsewhere. Raises `UsageError` only.
     """
     if len({trial.family for trial in trials}) != 1:
         raise ValueError("trials that run together may differ in nothing but their seed")
-    program = Program(trials[0])
-    for group in [list(trials)] if together and program.ops.name == "jax" else [[trial] for trial in trials]:
+    program = (engine or Program)(trials[0])
+    with contextlib.closing(program):
+        yield from _run(program, trials, progress or (lambda *_: None), together)
+
+
+def _run(program: Program, trials: Sequence[Trial], progress: Progress, together: bool) -> Iterator[Record]:
+    together = together and program.ops.name == "jax" and program.trains_together
+    for group in [list(trials)] if together else [[trial] for trial in trials]:
         started, clock = datetime.now(UTC), time.perf_counter()
         environment = fingerprint(trials[0].backend, trials[0].device)
         try:
-            outcomes = program.train(group, progress or (lambda *_: None))
+            outcomes = program.train(group, progress)
         except UsageError:
             raise
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
+            if not isinstance(error, ConfinedError):  # whose traceback is the harness's own, and says nothing
+                traceback.print_exc(file=sys.stderr)
             outcomes = [{"status": status_of(error), "status_detail": one_line(error)}] * len(group)
         duration = time.perf_counter() - clock
         for trial, outcome in zip(group, outcomes, strict=True):
-            outcome = outcome | {"environment": environment}
+            outcome = outcome | {"environment": program.environment(environment)}
             yield program.record(trial, started=started, duration=duration, together=len(group), **outcome)
 
 
 class Program:
     """What trials that differ only in their seed have in common: task, cell, rule, and the compiled programs."""
 
+    trains_together = True  #: whether several seeds may be one program
+
     def __init__(self, trial: Trial, ops: Ops | None = None) -> None:
         self.trial = trial
         self.task_plugin = registry.find("tasks", trial.task, [trial.task_path] if trial.task_path else [])
-        self.plugin = registry.find(
-            "learners", trial.learner, [trial.learner_path] if trial.learner_path else []
-        )
         self.task: Task = self.task_plugin.cls(**trial.task_parameters)
         self.ops = ops or make_ops(trial.backend, trial.device, trial.dtype)
-        learner = self.plugin.cls(**trial.hyperparameters)
-        decorrelates = trial.decorrelate != "none"
-        self.learner = (
-            Decorrelated(learner=learner, rate=trial.decorrelation_rate) if decorrelates else learner
-        )
+        self.learner, self.learner_source = self.make_learner()
         self.optimizer = make_optimizer(trial.optimizer, trial.lr)
         self.compile_seconds = 0.0
         self._compiled: dict[Any, Callable] = {}
+
+    def make_learner(self) -> tuple[Any, str]:
+        """The rule, and where it is from."""
+        trial = self.trial
+        paths = [trial.learner_path] if trial.learner_path else []
+        plugin = registry.find("learners", trial.learner, paths, imports=True)
+        return with_decorrelation(plugin.cls(**trial.hyperparameters), trial), plugin.source
+
+    def close(self) -> None:
+        """Give up what outlives a trial."""
+
+    def environment(self, here: dict[str, Any]) -> dict[str, Any]:
+        """On what it runs, given what this process sees."""
+        return here
+
+    def peaks(self) -> tuple[ProcessPeak, DevicePeak]:
+        """Memory from now on, of the process and of the device."""
+        return ProcessPeak(), DevicePeak(self.ops)
 
     @cached_property
     def cell(self) -> Cell:
@@ -221,7 +246,7 @@ class Program:
         return Record(
             suite_version=creditbench.__version__,
             trial=trial,
-            learner_source=self.plugin.source,
+            learner_source=self.learner_source,
             metric=self.task.metric,
             metric_direction=self.task.metric_direction,
             trained_together=together,
@@ -242,7 +267,7 @@ class _Run:
         )
         self.validation_inputs = program.ops.from_numpy(self.validation.inputs)
         #: segments between evaluations
-        self.segments = -(-trial.budget_steps // (trial.segment * trial.evaluations))
+        self.segments = segments_between(trial)
         if trial.protocol == "episodes":
             rng = np.random.default_rng([trial.seed, 0x0DE5])
             rows, needed = self.train.inputs.shape[1], self.segments * trial.evaluations * trial.batch
@@ -252,7 +277,7 @@ class _Run:
         self.rates: list[float] = []
         self.best: tuple[float, dict[str, np.ndarray]] | None = None
         self.diverged_at: int | None = None
-        self.peak, self.device_peak = ProcessPeak(), DevicePeak(program.ops)
+        self.peak, self.device_peak = program.peaks()
 
     def batches(self, first: int) -> Batch:
         """Segments `first` to `first + self.segments`: arrays [S, K, B, ·], weights summing to 1 in each segment."""
@@ -377,6 +402,17 @@ def train_to(
                 )
         done = point
         yield point / trial.evaluations, carry[0], Batch(*ops.from_numpy(tuple(run.window(done, steps))))
+
+
+def segments_between(trial: Trial) -> int:
+    """Segments between two evaluations."""
+    return -(-trial.budget_steps // (trial.segment * trial.evaluations))
+
+
+def with_decorrelation(learner: Any, trial: Trial) -> Any:
+    """The rule as the trial's cell needs it."""
+    decorrelates = trial.decorrelate != "none"
+    return Decorrelated(learner=learner, rate=trial.decorrelation_rate) if decorrelates else learner
 
 
 def check_estimate(estimate: Any, params: Any) -> None:

@@ -78,13 +78,13 @@ def _needed(checks: tuple[Check, ...], name: str) -> bool:
 def open_plugin(order: Mapping[str, Any]) -> Plugin:
     """The learner or task that `order` names. Raises `UsageError`."""
     if order.get("path") is None:
-        return registry.find(order["kind"], order["id"])
+        return registry.find(order["kind"], order["id"], imports=True)
     plugin = registry.read(Path(order["path"]))
     if not isinstance(plugin.id, str) or not plugin.id.isidentifier():
         raise UsageError(
             f"the id of {plugin.path} is {plugin.id!r}: give it letters, digits and _, as in my_rule"
         )
-    taken = registry.load(plugin.kind).get(plugin.id)
+    taken = registry.builtin(plugin.kind).get(plugin.id)
     if taken is not None and taken.path != plugin.path:
         raise UsageError(
             f"the id {plugin.id!r} of {plugin.path} is taken by {taken.path}: give it an id of its own"

@@ -74,14 +74,14 @@ def thread_environment(threads: int) -> dict[str, str]:
     }
 
 
-def is_builtin(trial: Trial) -> bool:
-    """Whether task and learner are both shipped with the harness."""
-    if trial.task_path or trial.learner_path:
-        return False
-    return all(
-        _plugin(kind, name, None).source == "builtin"
-        for kind, name in (("tasks", trial.task), ("learners", trial.learner))
-    )
+def is_contributed(trial: Trial) -> bool:
+    """Whether the rule is not shipped with the harness, so that it is to train in a confined process."""
+    return trial.learner_path is not None or _plugin("learners", trial.learner).source != "builtin"
+
+
+def is_own_task(trial: Trial) -> bool:
+    """Whether the task is not shipped with the harness."""
+    return trial.task_path is not None or _plugin("tasks", trial.task).source != "builtin"
 
 
 def read_bytes(text: str) -> int:
@@ -111,10 +111,11 @@ def show_bytes(count: float) -> str:
 def failure(trial: Trial, status: Status, detail: str, started: datetime, seconds: float) -> Record:
     """The record of a trial that left none itself."""
     task = _plugin("tasks", trial.task, trial.task_path)
+    source = trial.learner_path or _plugin("learners", trial.learner).source
     return Record(
         suite_version=creditbench.__version__,
         trial=trial,
-        learner_source=_plugin("learners", trial.learner, trial.learner_path).source,
+        learner_source=source,
         status=status,
         status_detail=detail,
         metric=task.cls.metric,
@@ -126,5 +127,5 @@ def failure(trial: Trial, status: Status, detail: str, started: datetime, second
 
 
 @cache
-def _plugin(kind: registry.Kind, name: str, path: str | None) -> registry.Plugin:
+def _plugin(kind: registry.Kind, name: str, path: str | None = None) -> registry.Plugin:
     return registry.find(kind, name, [path] if path else [])

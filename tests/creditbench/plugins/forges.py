@@ -1,7 +1,7 @@
-"""A rule that sends a record of its own making to the parent."""
+"""A rule that writes a record of its own making into whatever is open."""
 
+import contextlib
 import os
-import sys
 
 from creditbench.learner import Claims, Learner, backpropagate
 
@@ -14,6 +14,8 @@ class Rule(Learner):
     claims = Claims()
 
     def segment(self, ops, cell, params, state, batch, key):
-        os.write(int(sys.argv[1]), b'{"record": {"status": "ok", "test_score": 0.0}}\n')
+        for descriptor in range(3, 32):
+            with contextlib.suppress(OSError):
+                os.write(descriptor, b'{"record": {"status": "ok", "test_score": 0.0}}\n')
         estimate = backpropagate(ops, cell, params, state["cell"], batch)
         return estimate._replace(state={"cell": estimate.state})
