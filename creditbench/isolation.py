@@ -95,8 +95,8 @@ class Confined:
 
     `entry`: "package.module:function", called in the child as `function(order, send)`. `order`: what JSON can say.
     `send(**values)` sends a message to the parent, `send.receive()` waits for what `Confined.send` sends. `readable`:
-    files and folders that it may read beside Python's own; `writable_devices`: files of an accelerator. `threads`: of
-    the libraries' pools.
+    files and folders that it may read beside Python's own. `threads`: of the libraries' pools. `device`: another than
+    `cpu` opens the files of accelerators to it.
 
     Start it in a thread that outlives it: Linux takes the end of the thread for the end of the parent.
     """
@@ -127,6 +127,7 @@ class Confined:
     def __enter__(self) -> Confined:
         self._folder = tempfile.mkdtemp(prefix="creditbench-")
         self.directory = Path(self._folder).resolve()
+        self.given = 0  #: bytes that the parent has put into the folder, which are no part of its limit
         self._mark = uuid.uuid4().hex
         self._log: IO[bytes] = tempfile.TemporaryFile(buffering=0)
         self._buffer, self._ended = b"", False
@@ -298,7 +299,7 @@ class Confined:
             raise ConfinedError(
                 "invalid", f"it started {len(members) - 1} processes, and may start {self.limits.processes}"
             )
-        written = _size_of(self._folder) + _unlinked(self.process.pid)
+        written = _size_of(self._folder) + _unlinked(self.process.pid) - self.given
         if written > self.limits.file_bytes:
             raise ConfinedError(
                 "invalid",

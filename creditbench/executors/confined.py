@@ -105,11 +105,16 @@ class ConfinedProgram(Program):
         """`f`; of a block, the order to train on the segments of `args`, which are handed over here."""
         if name != "block":
             return super().compiled(name, f, *args, donate=donate)
-        batch, _ = args[1]
-        for file, array in zip(_SEGMENTS, self.ops.to_numpy(tuple(batch)), strict=True):
-            _save(self._confined().directory / file, array)
+        child, arrays = self._confined(), self.ops.to_numpy(tuple(args[1][0]))
+        files = [child.directory / file for file in _SEGMENTS]
+        child.given = sum(array.nbytes for array in arrays)
+        for file, array in zip(files, arrays, strict=True):
+            _save(file, array)
         clock = time.perf_counter()
         self._do("load")
+        for file in files:
+            file.unlink(missing_ok=True)
+        child.given = 0
         if name not in self._compiled:
             self.compile_seconds += time.perf_counter() - clock
             self._compiled[name] = self._block

@@ -204,6 +204,29 @@ def test_a_rule_alone_in_its_process_trains_as_in_company(backend, rules, tmp_pa
         assert [numbers(record) for record in inline] == [numbers(record) for record in inside]
 
 
+def test_between_orders_the_process_stands_still_and_its_memory_is_what_is_measured():
+    """Else it could train while the clock does not run."""
+    from creditbench.executors.confined import ConfinedProgram
+
+    (trial,) = trials(bad("honest"))
+    trial = trial.model_copy(update={"measure": True})
+    program, seen = ConfinedProgram(trial, Limits(seconds=300.0)), []
+
+    def look(_, part):
+        child = psutil.Process(program.child.process.pid)
+        seen.append((part, child.status(), child.memory_info().rss))
+
+    (outcome,) = program.train([trial], look)
+    program.close()
+    assert [(part, status) for part, status, _ in seen] == [
+        (0.5, psutil.STATUS_STOPPED),
+        (1.0, psutil.STATUS_STOPPED),
+    ]
+    assert outcome["status"] == "ok" and outcome["ratio_forward"] > 0 and outcome["flops_per_step"] > 0
+    assert type(outcome["algorithm_bytes"]) is int and program.learner is None
+    assert outcome["process_peak_bytes"] is None or outcome["process_peak_bytes"] < seen[-1][2]
+
+
 def test_a_file_that_changes_under_a_run_is_not_run(tmp_path):
     mine = tmp_path / "mine.py"
     shutil.copy(bad("honest"), mine)
@@ -270,6 +293,28 @@ def test_a_deadline_ends_a_process():
     ):
         child.receive()  # it waits for a message that does not come
     assert (caught.value.status, caught.value.detail) == ("timeout", "no result within 0.5 s")
+
+
+def test_processes_beyond_those_allowed_are_noticed_and_all_are_ended():
+    tests = Path(__file__).parents[1]
+    entry = "tests.creditbench.confined_entries:forks"
+    with (
+        pytest.raises(ConfinedError) as caught,
+        Confined(entry, {"count": 3}, readable=[tests], limits=Limits(processes=2)) as child,
+    ):
+        list(child.messages())
+    assert (caught.value.status, caught.value.detail) == (
+        "invalid",
+        "it started 3 processes, and may start 2",
+    )
+    assert not [p for p in psutil.process_iter() if child._mark in environment_of(p).values()]
+
+
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
 
 
 @seccomp
