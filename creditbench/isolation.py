@@ -95,8 +95,8 @@ class Confined:
 
     `entry`: "package.module:function", called in the child as `function(order, send)`. `order`: what JSON can say.
     `send(**values)` sends a message to the parent, `send.receive()` waits for what `Confined.send` sends. `readable`:
-    files and folders that it may read beside Python's own; `writable_devices`: files of an accelerator. `threads`: of
-    the libraries' pools. `withhold`: whether the tasks and their data are out of its reach.
+    files and folders that it may read beside Python's own. `threads`: of the libraries' pools. `device`: another than
+    `cpu` opens the files of accelerators to it. `withhold`: whether the tasks and their data are out of its reach.
 
     Start it in a thread that outlives it: Linux takes the end of the thread for the end of the parent.
     """
@@ -128,6 +128,7 @@ class Confined:
     def __enter__(self) -> Confined:
         self._folder = tempfile.mkdtemp(prefix="creditbench-")
         self.directory = Path(self._folder).resolve()
+        self.given = 0  #: bytes that the parent has put into the folder, which are no part of its limit
         self._mark = uuid.uuid4().hex
         self._log: IO[bytes] = tempfile.TemporaryFile(buffering=0)
         self._buffer, self._ended = b"", False
@@ -299,7 +300,7 @@ class Confined:
             raise ConfinedError(
                 "invalid", f"it started {len(members) - 1} processes, and may start {self.limits.processes}"
             )
-        written = _size_of(self._folder) + _unlinked(self.process.pid)
+        written = _size_of(self._folder) + _unlinked(self.process.pid) - self.given
         if written > self.limits.file_bytes:
             raise ConfinedError(
                 "invalid",
@@ -383,9 +384,10 @@ def read_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str) -
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise refuse(f"cannot be opened ({error.strerror})") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise refuse("is no plain file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise refuse("is no plain file")
         most = sum(sizes.values()) + 4096
         content = file.read(most + 1)
     if len(content) > most:

@@ -40,18 +40,17 @@ def run_trials(
     trials: Sequence[Trial],
     progress: Progress | None = None,
     together: bool = False,
-    engine: Callable[[Trial], Program] | None = None,
+    program: Program | None = None,
 ) -> Iterator[Record]:
     """Train trials that differ in nothing but their seed; yield a record for each, whatever happens to it.
 
     The seeds share one compiled program and follow each other; `together` trains them as one under `vmap`, which
-    does more work a second but gives no time of its own to a seed. `engine` makes the program: `Program`, unless the
-    rule is to train elsewhere. Raises `UsageError` only.
+    does more work a second but gives no time of its own to a seed. `program`: what trains them, where that is not in
+    this process; it is closed at the end. Raises `UsageError` only.
     """
     if len({trial.family for trial in trials}) != 1:
         raise ValueError("trials that run together may differ in nothing but their seed")
-    program = (engine or Program)(trials[0])
-    with contextlib.closing(program):
+    with contextlib.closing(program or Program(trials[0])) as program:
         yield from _run(program, trials, progress or (lambda *_: None), together)
 
 

@@ -22,7 +22,6 @@ import numpy as np
 from creditbench import contributed, isolation, registry
 from creditbench.cell import Cell
 from creditbench.errors import ConfinedError
-from creditbench.executors.base import is_contributed
 from creditbench.executors.worker import warm_up
 from creditbench.isolation import Confined, Limits, Send
 from creditbench.learner import Batch
@@ -37,11 +36,6 @@ _WEIGHTS, _SEGMENTS = "weights.npz", ("inputs.npy", "targets.npy", "weights.npy"
 _COSTS = ("ratio_forward", "ratio_bptt", "flops_per_step", "algorithm_bytes")
 
 
-def engine(limits: Limits) -> Callable[[Trial], Program]:
-    """What makes a trial's program: where the rule is not shipped, one that trains in a confined process."""
-    return lambda trial: ConfinedProgram(trial, limits) if is_contributed(trial) else Program(trial)
-
-
 class ConfinedProgram(Program):
     """A program whose blocks run in a confined process, seed by seed. After a failure the next seed has a new one."""
 
@@ -50,21 +44,26 @@ class ConfinedProgram(Program):
     def __init__(self, trial: Trial, limits: Limits) -> None:
         self.limits = limits
         self.child: Confined | None = None
+        self._imported, self._told = False, 0
         super().__init__(trial)
 
     def make_learner(self) -> tuple[Any, str]:
         """No rule is made here."""
-        trial = self.trial
-        self.path, self.entry = trial.learner_path, None
-        if self.path:
+        self.entry: str | None = None
+        if self.trial.learner_path is not None:
+            self.path = self.trial.learner_path
             return None, self.path
-        plugin = registry.find("learners", trial.learner)
+        plugin = registry.find("learners", self.trial.learner)
         self.path, self.entry = str(plugin.path), plugin.entry
         return None, plugin.source
 
     def environment(self, here: dict[str, Any]) -> dict[str, Any]:
         """With what the rule was held by, beside what changes from trial to trial."""
         return here | {"host": here["host"] | {"confinement": isolation.confinement()}}
+
+    def prepare(self) -> None:
+        """Have the confined process import its framework, before anything of a trial is due."""
+        self._do("settle")
 
     def peaks(self) -> tuple[ProcessPeak, DevicePeak]:
         """Memory of the confined process."""
@@ -74,6 +73,12 @@ class ConfinedProgram(Program):
     def train(self, trials: Sequence[Trial], progress: Progress) -> list[dict[str, Any]]:
         """What each of `trials` yielded. What the rule prints goes to standard error."""
         try:
+            child = self._confined()
+            if not self._imported:
+                self._imported = True
+                self._do(
+                    "import", **contributed.place(child, self.path, self.trial.learner_sha256, self.entry)
+                )
             return super().train(trials, progress)
         except BaseException:
             self.close()
@@ -100,11 +105,16 @@ class ConfinedProgram(Program):
         """`f`; of a block, the order to train on the segments of `args`, which are handed over here."""
         if name != "block":
             return super().compiled(name, f, *args, donate=donate)
-        batch, _ = args[1]
-        for file, array in zip(_SEGMENTS, self.ops.to_numpy(tuple(batch)), strict=True):
-            _save(self._confined().directory / file, array)
+        child, arrays = self._confined(), self.ops.to_numpy(tuple(args[1][0]))
+        files = [child.directory / file for file in _SEGMENTS]
+        child.given = sum(array.nbytes for array in arrays)
+        for file, array in zip(files, arrays, strict=True):
+            _save(file, array)
         clock = time.perf_counter()
         self._do("load")
+        for file in files:
+            file.unlink(missing_ok=True)
+        child.given = 0
         if name not in self._compiled:
             self.compile_seconds += time.perf_counter() - clock
             self._compiled[name] = self._block
@@ -133,10 +143,9 @@ class ConfinedProgram(Program):
         return isolation.read_arrays(path, shapes | others, self.trial.dtype)
 
     def _confined(self) -> Confined:
-        """The confined process, with the rule imported."""
+        """The confined process; a new one knows nothing of the rule."""
         if self.child is not None:
             return self.child
-        assert self.path is not None
         order = {
             "trial": self.trial.model_dump(mode="json"),
             "cell": [self.cell.inputs, self.cell.outputs, self.cell.loss],
@@ -149,8 +158,7 @@ class ConfinedProgram(Program):
             threads=self.trial.threads,
             device=self.trial.device,
         ).__enter__()
-        self._told = 0
-        self._do("import", **contributed.place(self.child, self.path, self.trial.learner_sha256, self.entry))
+        self._told, self._imported = 0, False
         return self.child
 
     def _do(self, what: str, **order: Any) -> dict[str, Any]:
@@ -176,7 +184,8 @@ class ConfinedProgram(Program):
 
 def _number(answer: Mapping[str, Any], name: str) -> Any:
     value = answer[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    kinds = (int,) if name == "algorithm_bytes" else (int, float)
+    if type(value) not in kinds or not 0 <= value < math.inf:
         raise ConfinedError("invalid", f"it sent {name} as {value!r:.50}, which is no number from 0")
     return value
 
@@ -192,7 +201,7 @@ def _save(path: Path, array: Any) -> None:
 
 
 def serve(order: Mapping[str, Any], send: Send) -> None:
-    """Train as ordered: `import`, then for each seed `settle`, `start`, and `load` and `train` for each block."""
+    """Do what is ordered: `import` the rule; for each seed `settle`, `start`, and for each block `load`, `train`."""
     trial = Trial.model_validate(order["trial"])
     inner = _Inner(trial, *order["cell"])
     while (asked := send.receive()) is not None:

@@ -25,8 +25,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from typing import IO, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from creditbench.isolation import Limits
 
 _PROGRESS_SECONDS = 0.2  # between two reports
 _KEPT_BYTES = 128 << 20  # growth since the start at which compiled functions are forgotten
@@ -138,7 +140,7 @@ def _work(jobs: IO[str], pipe: IO[str]) -> None:
 
     from creditbench import registry
     from creditbench.environment import fingerprint
-    from creditbench.executors.confined import engine  # and with it what trains, before the first job
+    from creditbench.executors import confined  # noqa: F401 - with all that trains, before the first job
     from creditbench.isolation import Limits
     from creditbench.memory import reset_peak, resident_bytes, settle
 
@@ -152,13 +154,15 @@ def _work(jobs: IO[str], pipe: IO[str]) -> None:
     _send(pipe, ready=os.getpid(), resets=reset_peak(), environment=fingerprint(backend, settings["device"]))
     for line in jobs:
         job = json.loads(line)
-        _run(job, pipe, engine(Limits(seconds=math.inf, memory=settings["memory_limit"])))
+        _run(job, pipe, Limits(seconds=math.inf, memory=settings["memory_limit"]))
         _tidy(backend, base)
         _send(pipe, done=[trial["seed"] for trial in job["trials"]], grown=resident_bytes() - base)
 
 
-def _run(job: dict[str, Any], pipe: IO[str], engine: Callable) -> None:
+def _run(job: dict[str, Any], pipe: IO[str], limits: Limits) -> None:
     from creditbench.errors import one_line, status_of
+    from creditbench.executors.base import is_contributed
+    from creditbench.executors.confined import ConfinedProgram
     from creditbench.trainer import run_trials
     from creditbench.trial import Trial
 
@@ -171,9 +175,13 @@ def _run(job: dict[str, Any], pipe: IO[str], engine: Callable) -> None:
             _send(pipe, trial=trial.id, progress=part)
 
     trials = [Trial.model_validate(values) for values in job["trials"]]
-    _send(pipe, started=trials[0].id)
+    program = None
     try:
-        for record in run_trials(trials, progress, job["together"], engine):
+        if is_contributed(trials[0]):
+            program = ConfinedProgram(trials[0], limits)
+            program.prepare()
+        _send(pipe, started=trials[0].id)
+        for record in run_trials(trials, progress, job["together"], program):
             _write(pipe, f'{{"record": {record.model_dump_json()}}}')
     except Exception as error:
         # What goes wrong outside the training of one seed concerns all of them alike.

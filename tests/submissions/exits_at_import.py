@@ -1,21 +1,19 @@
-"""A rule that writes a record of its own making into whatever is open."""
+"""It ends the process as it is imported."""
 
-import contextlib
 import os
 
 from creditbench.learner import Claims, Learner, backpropagate
 
+os._exit(4)
+
 
 class Rule(Learner):
-    id = "forges"
-    name = "forges"
+    id = "exits_at_import"
+    name = "exits_at_import"
     paper = "none"
     family = "test"
     claims = Claims()
 
     def segment(self, ops, cell, params, state, batch, key):
-        for descriptor in range(3, 32):
-            with contextlib.suppress(OSError):
-                os.write(descriptor, b'{"record": {"status": "ok", "test_score": 0.0}}\n')
         estimate = backpropagate(ops, cell, params, state["cell"], batch)
         return estimate._replace(state={"cell": estimate.state})
