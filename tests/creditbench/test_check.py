@@ -163,15 +163,15 @@ def test_reverse_mode_is_seen_however_it_is_asked_for(backend):
 @pytest.mark.parametrize(
     ("name", "check", "said"),
     [
-        ("exits", "estimate", "7"),
+        ("exits_in_segment", "estimate", "exit code"),
         ("hangs", "estimate", "6"),
         (
-            "lacks_a_package",
+            "needs_a_package",
             "import",
             "needs the package no_such_package_at_all: pip install no_such_package_at_all",
         ),
         ("fails_to_import", "import", "cannot be imported, line 4: ZeroDivisionError: division by zero"),
-        ("leaves_at_import", "import", "ends Python as it is imported (exit status 3)"),
+        ("quits_at_import", "import", "ends Python as it is imported (exit status bye)"),
         ("takes_an_id", "import", "is taken by"),
     ],
 )
@@ -299,7 +299,7 @@ def clear():
 def test_one_broken_shipped_file_costs_only_itself(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "learners"
     folder.mkdir()
-    for name in ("fails_to_import", "lacks_a_package", "gives_nan"):
+    for name in ("fails_to_import", "needs_a_package", "gives_nan"):
         (folder / f"{name}.py").write_text((SUBMISSIONS / f"{name}.py").read_text())
     (folder / "same_id.py").write_text((SUBMISSIONS / "gives_nan.py").read_text())
     monkeypatch.setattr(registry, "shipped", lambda kind: folder)
