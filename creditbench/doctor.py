@@ -49,6 +49,19 @@ def machine() -> dict[str, Any]:
     }
 
 
+def confinement() -> dict[str, Any]:
+    """What confined code is refused here, tried out: `landlock`, `seccomp`, `refused`, `error`. Never raises."""
+    from creditbench import isolation
+    from creditbench.errors import ConfinedError
+
+    found: dict[str, Any] = isolation.confinement() | {"refused": {}, "error": isolation.missing()}
+    try:
+        found["refused"] = isolation.probe()
+    except ConfinedError as error:
+        return found | {"error": f"a confined process did not start: {error.detail}"}
+    return found
+
+
 def examine(backend: str) -> dict[str, Any]:
     """Whether a backend works, its version and devices, and how fast the CPU is with it. Never raises.
 

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Literal
 
+FailureStatus = Literal["timeout", "oom", "crashed", "invalid"]  #: of a trial that failed
+
 #: What libraries say when memory is refused, in lower case. Not all of them raise MemoryError.
 _NO_MEMORY = (
     "memoryerror",
@@ -28,8 +30,21 @@ class InvalidEstimateError(Exception):
     """A learner broke the contract of `Learner.segment`."""
 
 
-def status_of(error: BaseException) -> Literal["invalid", "oom", "crashed"]:
+class ConfinedError(Exception):
+    """How a confined process failed: a status of `Record`, and one sentence.
+
+    `usage`: the sentence is that of a `UsageError` in the process.
+    """
+
+    def __init__(self, status: FailureStatus, detail: str, usage: bool = False) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.usage = status, detail, usage
+
+
+def status_of(error: BaseException) -> FailureStatus:
     """The status of a trial that `error` ended."""
+    if isinstance(error, ConfinedError):
+        return error.status
     if isinstance(error, InvalidEstimateError):
         return "invalid"
     return "oom" if isinstance(error, MemoryError) or tells_of_no_memory(str(error)) else "crashed"
@@ -46,6 +61,8 @@ def tells_of_no_memory(text: str) -> bool:
 
 def one_line(error: BaseException) -> str:
     """The error's class and the first line of its message, for `Record.status_detail`."""
+    if isinstance(error, ConfinedError):
+        return error.detail
     message = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {message}"[:300]
 

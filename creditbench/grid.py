@@ -122,9 +122,9 @@ def make_grid(options: Options) -> Grid:
     a learner rules out (a backend, a decorrelated cell) are left out with a note. Raises `UsageError` for anything
     that cannot be run.
     """
-    tasks = {plugin.id: plugin for plugin in (_resolve("tasks", item) for item in options.tasks)}
+    tasks = _by_id(_resolve("tasks", item) for item in options.tasks)
     rules = list(_rules(options))
-    learners = {plugin.id: plugin for plugin, _, _ in rules}
+    learners = _by_id(plugin for plugin, _, _ in rules)
     settings = _settings(options.settings, tasks, learners)
     for name in options.data:
         if name not in tasks:
@@ -162,6 +162,18 @@ def make_grid(options: Options) -> Grid:
     if not trials:
         raise UsageError(f"nothing is left to run: {'; '.join(dict.fromkeys(notes))}")
     return Grid(tuple(trials.values()), tuple(dict.fromkeys(notes)))
+
+
+def _by_id(plugins: Iterable[Plugin]) -> dict[str, Plugin]:
+    """The plug-ins by their ids. Raises `UsageError` where two files have the same one."""
+    found: dict[str, Plugin] = {}
+    for plugin in plugins:
+        other = found.setdefault(plugin.id, plugin)
+        if other.path != plugin.path:
+            raise UsageError(
+                f"the id {plugin.id!r} of {plugin.path} is that of {other.path} too: give each an id of its own"
+            )
+    return found
 
 
 def make_task(item: str, settings: Mapping[str, Any], data: Mapping[str, str]) -> Task:

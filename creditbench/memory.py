@@ -1,4 +1,4 @@
-"""Resident memory of this process, and its peak.
+"""Resident memory of this process or, on Linux, of another of the same user, and its peak.
 
 Linux keeps the peak as VmHWM, which can be set back to what is resident now, so that a process which runs many trials
 can tell what each of them took. Elsewhere there is `ru_maxrss`, which only grows.
@@ -13,7 +13,7 @@ import resource
 import sys
 from pathlib import Path
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
 _RESET_PEAK = "5"  # proc(5)
 
 
@@ -28,32 +28,40 @@ def settle() -> tuple[int, bool]:
     return (resident_bytes(), True) if reset_peak() else (peak_bytes(), False)
 
 
-def reset_peak() -> bool:
+def reset_peak(process: int | None = None) -> bool:
     """Set the peak to what is resident now; whether that can be done here."""
     try:
-        _CLEAR.write_text(_RESET_PEAK)
+        _proc(process, "clear_refs").write_text(_RESET_PEAK)
     except OSError:
         return False
     return True
 
 
-def peak_bytes() -> int:
+def peak_bytes(process: int | None = None) -> int:
     """Peak of resident memory since the last reset, or since the process began where there is none."""
     if _STATUS.exists():
-        return _field("VmHWM")
+        return _field("VmHWM", process)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def resident_bytes() -> int:
+def resident_bytes(process: int | None = None) -> int:
     """Bytes that are resident now."""
     if _STATUS.exists():
-        return _field("VmRSS")
+        return _field("VmRSS", process)
     import psutil
 
-    return psutil.Process().memory_info().rss
+    return psutil.Process(process).memory_info().rss
 
 
-def _field(name: str) -> int:
-    lines = _STATUS.read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{name}:"))
+def _field(name: str, process: int | None) -> int:
+    """A figure of a process's status; 0 where the process has ended."""
+    try:
+        lines = _proc(process, "status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(f"{name}:")), 0)
+
+
+def _proc(process: int | None, name: str) -> Path:
+    return Path("/proc", "self" if process is None else str(process), name)

@@ -184,6 +184,16 @@ class GradientQuality(_Row):
     draws_to_cosine_high: int | None
 
 
+class CheckResult(_Row):
+    """What `creditbench check` found of one rule: a row of checks.csv."""
+
+    learner: str
+    learner_sha256: str  #: of the source that was checked
+    name: str
+    held: bool | None  #: None: not applicable
+    detail: str
+
+
 class Manifest(_Row):
     """What the files of a version must hold, and what its names stand for."""
 
@@ -204,9 +214,10 @@ class Results:
     gradients: tuple[GradientQuality, ...] = ()
     learners: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  #: metadata by id
     tasks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    checks: tuple[CheckResult, ...] = ()
 
 
-TABLES = ("trials.csv", "curves.parquet", "scaling.csv", "gradients.csv")
+TABLES = ("trials.csv", "curves.parquet", "scaling.csv", "gradients.csv", "checks.csv")
 _CURVE = ("trial", *Point.model_fields)
 R = TypeVar("R", bound=_Row)
 
@@ -214,13 +225,15 @@ R = TypeVar("R", bound=_Row)
 def load(*directories: str | os.PathLike[str]) -> Results:
     """What the folders hold: the tables of a version where there are any, else the records of runs.
 
-    A folder's measurements are in its tables, or as `creditbench scale --output DIR/scaling` and `creditbench
-    gradients --output DIR/gradients` left them. Where two folders hold the same trial or measurement, that of the
-    later one counts. Raises `UsageError` for a folder that holds nothing, and for what cannot be read.
+    A folder's measurements are in its tables, or as `creditbench scale --output DIR/scaling`, `creditbench gradients
+    --output DIR/gradients` and `creditbench check --results DIR` left them. Where two folders hold the same trial,
+    measurement or rule checked, that of the later one counts. Raises `UsageError` for a folder that holds nothing, and
+    for what cannot be read.
     """
     records: dict[str, Record] = {}
     scaling: dict[Any, ScalingPoint] = {}
     gradients: dict[Any, GradientQuality] = {}
+    checks: dict[str, list[CheckResult]] = {}
     learners: dict[str, Any] = {}
     tasks: dict[str, Any] = {}
     for directory in map(Path, directories):
@@ -235,6 +248,8 @@ def load(*directories: str | os.PathLike[str]) -> Results:
         scaling = {k: p for k, p in scaling.items() if k[:4] not in swept}
         scaling |= {(p.learner, p.backend, p.axis, p.quantity, p.size): p for p in found.scaling}
         gradients |= {(g.learner, g.backend, g.task, g.point): g for g in found.gradients}
+        # A rule is checked as a whole.
+        checks |= {c.learner: [own for own in found.checks if own.learner == c.learner] for c in found.checks}
         learners, tasks = learners | dict(found.learners), tasks | dict(found.tasks)
     return Results(
         tuple(sorted(records.values(), key=_order)),
@@ -242,6 +257,7 @@ def load(*directories: str | os.PathLike[str]) -> Results:
         tuple(gradients[key] for key in sorted(gradients)),
         learners,
         tasks,
+        tuple(row for name in sorted(checks) for row in checks[name]),
     )
 
 
@@ -272,6 +288,41 @@ def _read_run(directory: Path) -> Results:
         tuple(scaling),
         tuple(gradients),
         *_describe(records, [row.learner for row in scaling]),
+        _read_checks(directory),
+    )
+
+
+def write_checks(directory: Path, about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+    """Write what `creditbench check` found of one learner, for `load` to read; of a task nothing is kept.
+
+    Raises `UsageError`.
+    """
+    if about.get("kind") != "learners":
+        return
+    rows = [
+        {
+            "learner": about["id"],
+            "learner_sha256": about["sha256"],
+            **{k: result[k] for k in ("name", "held", "detail")},
+        }
+        for result in results
+    ]
+    folder = directory / "checks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / f"{about['id']}.json", (json.dumps(rows, indent=1) + "\n").encode())
+    except OSError as error:
+        raise UsageError(
+            f"results folder '{directory}' cannot be written ({error.strerror}): name another with --results"
+        ) from None
+
+
+def _read_checks(directory: Path) -> tuple[CheckResult, ...]:
+    """What `write_checks` left in a folder."""
+    return tuple(
+        _validate(CheckResult, row, path)
+        for path in sorted((directory / "checks").glob("*.json"))
+        for row in _read_json(path)
     )
 
 
@@ -347,8 +398,9 @@ def _read_attributes(path: Path) -> dict[str, Any]:
 def write_tables(results: Results, directory: Path, readme: str) -> None:
     """Write `results` as the tables of a version: sorted, columns in fixed order, floats in fixed format.
 
-    trials.csv has a row a trial; curves.parquet a row a point of its curve; scaling.csv and gradients.csv are there
-    where something was measured; manifest.json says what they must hold; README.md is `readme`. Raises `UsageError`.
+    trials.csv has a row a trial; curves.parquet a row a point of its curve; scaling.csv, gradients.csv and checks.csv
+    are there where something was measured or checked; manifest.json says what they must hold; README.md is `readme`.
+    Raises `UsageError`.
     """
     import pandas as pd
 
@@ -361,6 +413,7 @@ def write_tables(results: Results, directory: Path, readme: str) -> None:
         "trials.csv": trials,
         "scaling.csv": [point.model_dump() for point in results.scaling],
         "gradients.csv": [row.model_dump() for row in results.gradients],
+        "checks.csv": [row.model_dump() for row in results.checks],
     }
     manifest = Manifest(
         suite_version=creditbench.__version__,
@@ -460,6 +513,7 @@ def read_tables(directory: Path) -> Results:
         ),
         manifest.learners,
         manifest.tasks,
+        tuple(_validate(CheckResult, row, directory / "checks.csv") for row in rows.get("checks.csv", ())),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import sys
 import time
@@ -17,7 +18,7 @@ import creditbench
 from creditbench import registry
 from creditbench.cell import Cell
 from creditbench.environment import fingerprint
-from creditbench.errors import InvalidEstimateError, UsageError, one_line, status_of
+from creditbench.errors import ConfinedError, InvalidEstimateError, UsageError, one_line, status_of
 from creditbench.learner import Batch, Decorrelated, Estimate
 from creditbench.measure.cost import figures
 from creditbench.measure.memory import DevicePeak, ProcessPeak
@@ -37,50 +38,76 @@ Progress = Callable[[Trial, float], None]  #: trial, part of its budget that is 
 
 
 def run_trials(
-    trials: Sequence[Trial], progress: Progress | None = None, together: bool = False
+    trials: Sequence[Trial],
+    progress: Progress | None = None,
+    together: bool = False,
+    program: Program | None = None,
 ) -> Iterator[Record]:
     """Train trials that differ in nothing but their seed; yield a record for each, whatever happens to it.
 
     The seeds share one compiled program and follow each other; `together` trains them as one under `vmap` (JAX), which
     does more work a second but gives no time of its own to a seed; then they may differ in their `numbers` too.
-    Raises `UsageError` only.
+    `program`: what trains them, where that is not in this process; it is closed at the end. Raises `UsageError` only.
     """
-    together = together and trials[0].backend == "jax"
+    together = together and trials[0].backend == "jax" and (program or Program).trains_together
     if len({trial.program if together else trial.family for trial in trials}) != 1:
         raise ValueError(
             "trials that run together may differ in nothing but their seed, under vmap in numbers"
         )
-    program = Program(trials[0])
+    with contextlib.closing(program or Program(trials[0])) as program:
+        yield from _run(program, trials, progress or (lambda *_: None), together)
+
+
+def _run(program: Program, trials: Sequence[Trial], progress: Progress, together: bool) -> Iterator[Record]:
     for group in [list(trials)] if together else [[trial] for trial in trials]:
         started, clock = datetime.now(UTC), time.perf_counter()
         environment = fingerprint(trials[0].backend, trials[0].device)
         try:
-            outcomes = program.train(group, progress or (lambda *_: None))
+            outcomes = program.train(group, progress)
         except UsageError:
             raise
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
+            if not isinstance(error, ConfinedError):  # whose traceback is the harness's own, and says nothing
+                traceback.print_exc(file=sys.stderr)
             outcomes = [{"status": status_of(error), "status_detail": one_line(error)}] * len(group)
         duration = time.perf_counter() - clock
         for trial, outcome in zip(group, outcomes, strict=True):
-            outcome = outcome | {"environment": environment}
+            outcome = outcome | {"environment": program.environment(environment)}
             yield program.record(trial, started=started, duration=duration, together=len(group), **outcome)
 
 
 class Program:
     """What trials of one run have in common: task, cell, rule, and the compiled programs."""
 
+    trains_together = True  #: whether several seeds may be one program
+
     def __init__(self, trial: Trial, ops: Ops | None = None) -> None:
         self.trial = trial
         self.task_plugin = registry.find("tasks", trial.task, [trial.task_path] if trial.task_path else [])
-        self.plugin = registry.find(
-            "learners", trial.learner, [trial.learner_path] if trial.learner_path else []
-        )
         self.task: Task = self.task_plugin.cls(**trial.task_parameters)
         self.ops = ops or make_ops(trial.backend, trial.device, trial.dtype)
-        self.learner, self.optimizer = self.rule(trial), make_optimizer(trial.optimizer, trial.lr)
+        self.learner, self.learner_source = self.make_learner()
+        self.optimizer = make_optimizer(trial.optimizer, trial.lr)
         self.compile_seconds = 0.0
         self._compiled: dict[Any, Callable] = {}
+
+    def make_learner(self) -> tuple[Any, str]:
+        """The rule, and where it is from."""
+        trial = self.trial
+        paths = [trial.learner_path] if trial.learner_path else []
+        plugin = registry.find("learners", trial.learner, paths, imports=True)
+        return with_decorrelation(plugin.cls(**trial.hyperparameters), trial), plugin.source
+
+    def close(self) -> None:
+        """Give up what outlives a trial."""
+
+    def environment(self, here: dict[str, Any]) -> dict[str, Any]:
+        """On what it runs, given what this process sees."""
+        return here
+
+    def peaks(self) -> tuple[ProcessPeak, DevicePeak]:
+        """Memory from now on, of the process and of the device."""
+        return ProcessPeak(), DevicePeak(self.ops)
 
     @cached_property
     def cell(self) -> Cell:
@@ -90,16 +117,9 @@ class Program:
 
     # -- the programs ----------------------------------------------------------------------------
 
-    def rule(self, trial: Trial) -> Any:
-        """The learner of a trial, decorrelated where its cell is."""
-        learner = self.plugin.cls(**trial.hyperparameters)
-        if trial.decorrelate == "none":
-            return learner
-        return Decorrelated(learner=learner, rate=trial.decorrelation_rate)
-
     def start(self, trial: Trial) -> Any:
         """(parameters, optimiser's state, learner's state) before training."""
-        learner = self.rule(trial)
+        learner, _ = with_numbers(self.learner, self.optimizer, trial.numbers)
         params = self.ops.from_numpy(learner.weights(self.cell, self.cell.init(trial.seed)))
         state = learner.init(self.ops, self.cell, params, self.trial.batch)
         return params, self.optimizer.init(self.ops, self.cell.trainable(params)), state
@@ -240,7 +260,7 @@ class Program:
         return Record(
             suite_version=creditbench.__version__,
             trial=trial,
-            learner_source=self.plugin.source,
+            learner_source=self.learner_source,
             metric=self.task.metric,
             metric_direction=self.task.metric_direction,
             trained_together=together,
@@ -261,7 +281,7 @@ class _Run:
         )
         self.validation_inputs = program.ops.from_numpy(self.validation.inputs)
         #: segments between evaluations
-        self.segments = -(-trial.budget_steps // (trial.segment * trial.evaluations))
+        self.segments = segments_between(trial)
         if trial.protocol == "episodes":
             # A sequence's steps side by side in memory, for `batches` to copy at once; the axes stay as they are.
             self.train = Sequences(
@@ -275,7 +295,7 @@ class _Run:
         self.rates: list[float] = []
         self.best: tuple[float, dict[str, np.ndarray]] | None = None
         self.diverged_at: int | None = None
-        self.peak, self.device_peak = ProcessPeak(), DevicePeak(program.ops)
+        self.peak, self.device_peak = program.peaks()
 
     def batches(self, first: int) -> Batch:
         """Segments `first` to `first + self.segments`: arrays [S, K, B, ·], weights summing to 1 in each segment."""
@@ -429,6 +449,17 @@ def with_numbers(learner: Any, optimizer: SGD, numbers: Mapping[str, Any]) -> tu
     else:
         learner = changed(learner, **own)
     return learner, changed(optimizer, lr=numbers.get("lr", optimizer.lr))
+
+
+def segments_between(trial: Trial) -> int:
+    """Segments between two evaluations."""
+    return -(-trial.budget_steps // (trial.segment * trial.evaluations))
+
+
+def with_decorrelation(learner: Any, trial: Trial) -> Any:
+    """The rule as the trial's cell needs it."""
+    decorrelates = trial.decorrelate != "none"
+    return Decorrelated(learner=learner, rate=trial.decorrelation_rate) if decorrelates else learner
 
 
 def check_estimate(estimate: Any, params: Any) -> None:

@@ -14,6 +14,7 @@ import typer
 
 import creditbench
 from creditbench.cli import (
+    check,
     compare,
     doctor,
     export,
@@ -21,6 +22,7 @@ from creditbench.cli import (
     gradients,
     leaderboard,
     listing,
+    new,
     perf_gate,
     run,
     scale,
@@ -46,6 +48,7 @@ app = typer.Typer(
 )
 app.add_typer(listing.app, name="list")
 app.add_typer(show.app, name="show")
+app.add_typer(new.app, name="new")
 app.command("run")(run.run)
 app.command("table")(table.table)
 app.command("tune")(tune.tune)
@@ -56,6 +59,7 @@ app.command("export")(export.export)
 app.command("figure")(figure.figure)
 app.command("scale")(scale.scale)
 app.command("gradients")(gradients.gradients)
+app.command("check")(check.check)
 app.command("doctor")(doctor.doctor)
 app.command("perf-gate")(perf_gate.perf_gate)
 

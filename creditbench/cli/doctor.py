@@ -33,7 +33,7 @@ def doctor(
     from json import dumps
 
     from creditbench.cli.measuring import resolve_learners
-    from creditbench.doctor import examine, machine
+    from creditbench.doctor import confinement, examine, machine
     from creditbench.errors import UsageError
     from creditbench.measure.process import results
     from creditbench.ops import BACKENDS
@@ -42,8 +42,8 @@ def doctor(
         if value < 1:
             raise UsageError(f"--{option} is {value}: give a whole number from 1")
     rules = resolve_learners(learner, None) if learner else []
-    host = machine()
-    rows: list[dict[str, Any]] = [host | examine(backend) for backend in BACKENDS]
+    host, confined = machine(), confinement()
+    rows: list[dict[str, Any]] = [host | {"confinement": confined} | examine(backend) for backend in BACKENDS]
     if rules:
         for row in rows:
             able = [rule.order for rule in rules if row["backend"] in rule.backends]
@@ -59,6 +59,7 @@ def doctor(
     else:
         for name, value in (host | {"memory_bytes": f"{host['memory_bytes'] / 2**30:.1f} GiB"}).items():
             print(f"{name.removesuffix('_bytes'):14} {value}")
+        print(f"{'confinement':14} {_confinement(confined)}")
         for row in rows:
             print()
             print(f"{row['backend']:14} {'works' if row['works'] else 'does not work: ' + row['error']}")
@@ -77,3 +78,11 @@ def doctor(
                     )
     if not any(row["works"] for row in rows):
         raise typer.Exit(1)
+
+
+def _confinement(found: dict[str, Any]) -> str:
+    """How a learner that is not shipped is held here, in one line."""
+    held = [f"Landlock {found['landlock']}"] * bool(found["landlock"]) + ["seccomp"] * found["seccomp"]
+    refused = [name for name, is_refused in found["refused"].items() if is_refused]
+    line = f"{', '.join(held) or 'a process of its own alone'}; refused: {', '.join(refused) or 'nothing'}"
+    return line + (f" ({found['error']})" if found["error"] else "")

@@ -130,7 +130,8 @@ def run(
     executor: Annotated[
         str,
         typer.Option(
-            help="local: processes of their own, which take one trial after another; inline: this process."
+            help="local: processes of their own, and a confined one for a learner that is not shipped; inline: this "
+            "process, for debugging: what it imports has all your rights."
         ),
     ] = "local",
     jobs: Annotated[int | None, typer.Option(help="Processes at a time.  [default: cores / threads]")] = None,
@@ -226,7 +227,7 @@ def run(
     for name in options.backends:
         require_device(name, device)
     grid = make_grid(options)
-    for note in grid.notes:
+    for note in (*grid.notes, *_what_is_not_confined(grid.trials, executor)):
         _say(f"note: {note}")
 
     if reuse and not force:
@@ -256,6 +257,18 @@ def run(
         )
         raise typer.Exit(130) from None
     _conclude([done[trial.id] for trial in grid.trials], results, json)
+
+
+def _what_is_not_confined(trials: Sequence[Trial], executor: str) -> Iterator[str]:
+    """What learners that are not shipped are not kept from here."""
+    from creditbench.executors.base import is_contributed
+    from creditbench.isolation import missing
+
+    if any(is_contributed(trial) for trial in trials):
+        if executor == "inline":
+            yield "the executor 'inline' runs learners that are not shipped with all your rights"
+        elif lacks := missing():
+            yield f"{lacks}; see: creditbench doctor"
 
 
 def _conclude(records: Sequence[Record], results: Path, as_json: bool) -> None:

@@ -43,12 +43,14 @@ def make_jobs(trials: Sequence[Trial], *, together: bool = False, slots: int = 1
     """Trials as jobs.
 
     Under JAX the seeds of a family are one job and share one compilation; where that would leave slots empty, a
-    family is split. PyTorch compiles nothing, so each trial is a job of its own. `together` trains all that can be
-    one program as one (JAX).
+    family is split. PyTorch compiles nothing, so each trial is a job of its own. `together` trains all
+    that can be one program as one (JAX, shipped rules).
     """
     families: dict[str, list[Trial]] = {}
     for trial in trials:
-        name = trial.id if trial.backend != "jax" else trial.program if together else trial.family
+        name = trial.id if trial.backend != "jax" else trial.family
+        if together and trial.backend == "jax" and is_builtin(trial):
+            name = trial.program
         families.setdefault(name, []).append(trial)
     parts = 1 if together else -(-slots // max(1, len(families)))
     return [
@@ -75,14 +77,14 @@ def thread_environment(threads: int) -> dict[str, str]:
     }
 
 
-def is_builtin(trial: Trial) -> bool:
-    """Whether task and learner are both shipped with the harness."""
-    if trial.task_path or trial.learner_path:
-        return False
-    return all(
-        _plugin(kind, name, None).source == "builtin"
-        for kind, name in (("tasks", trial.task), ("learners", trial.learner))
-    )
+def is_contributed(trial: Trial) -> bool:
+    """Whether the rule is not shipped with the harness, so that it is to train in a confined process."""
+    return trial.learner_path is not None or _plugin("learners", trial.learner).source != "builtin"
+
+
+def is_own_task(trial: Trial) -> bool:
+    """Whether the task is not shipped with the harness."""
+    return trial.task_path is not None or _plugin("tasks", trial.task).source != "builtin"
 
 
 def read_bytes(text: str) -> int:
@@ -112,10 +114,11 @@ def show_bytes(count: float) -> str:
 def failure(trial: Trial, status: Status, detail: str, started: datetime, seconds: float) -> Record:
     """The record of a trial that left none itself."""
     task = _plugin("tasks", trial.task, trial.task_path)
+    source = trial.learner_path or _plugin("learners", trial.learner).source
     return Record(
         suite_version=creditbench.__version__,
         trial=trial,
-        learner_source=_plugin("learners", trial.learner, trial.learner_path).source,
+        learner_source=source,
         status=status,
         status_detail=detail,
         metric=task.cls.metric,
@@ -127,5 +130,5 @@ def failure(trial: Trial, status: Status, detail: str, started: datetime, second
 
 
 @cache
-def _plugin(kind: registry.Kind, name: str, path: str | None) -> registry.Plugin:
+def _plugin(kind: registry.Kind, name: str, path: str | None = None) -> registry.Plugin:
     return registry.find(kind, name, [path] if path else [])

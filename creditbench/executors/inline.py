@@ -15,7 +15,7 @@ from creditbench.record import Record
 
 
 class InlineExecutor(Executor):
-    """No isolation, no limit of time or memory: a rule that ends the process ends the run."""
+    """No isolation, no limit of time or memory: a rule is imported here, and one that ends the process ends the run."""
 
     def __init__(self, *, threads: int = 1) -> None:
         self.threads = threads

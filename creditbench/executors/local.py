@@ -1,8 +1,9 @@
 """Processes on this machine, several at a time, each on cores of its own and warm: it takes one job after another.
 
 A worker (`creditbench.executors.worker`) serves one backend, so that it imports one framework, once. What a trial may
-leave behind reaches no other: a user's plug-in always has a worker of its own for each job, a worker whose trial has
-failed is ended, and so is one that has grown or is old. A rule that crashes, hangs, eats memory or ends its process
+leave behind reaches no other: a user's rule trains in a confined process below the worker
+(`creditbench.executors.confined`), a user's task has a worker of its own for each job, a worker whose trial has failed
+is ended, and so is one that has grown or is old. A rule that crashes, hangs, eats memory or ends its process
 costs one trial: its record says what happened, and the seeds that were waiting behind it run again, each alone.
 A worker that fails before its trial has started is no failure of the rule: the job is given to another one, once.
 """
@@ -36,11 +37,12 @@ from creditbench.executors.base import (
     Job,
     Progress,
     failure,
-    is_builtin,
+    is_own_task,
     show_bytes,
     thread_environment,
     usable_cores,
 )
+from creditbench.isolation import remove_folder
 from creditbench.record import Record, Status
 from creditbench.trial import Trial
 
@@ -117,12 +119,12 @@ class _Kind(NamedTuple):
     backend: str
     device: str
     dtype: str  #: JAX has one setting of float64 for a whole process
-    builtin: bool  #: else it serves one job
+    shipped: bool  #: the task; else it serves one job. A rule that is not shipped never comes into it
 
     @classmethod
     def of(cls, job: Job) -> _Kind:
         trial = job.trials[0]
-        return cls(trial.backend, trial.device, trial.dtype, is_builtin(trial))
+        return cls(trial.backend, trial.device, trial.dtype, not is_own_task(trial))
 
 
 class _Slot:
@@ -173,13 +175,14 @@ class _Worker:
         self.pipe, reports = os.pipe()
         life, self.life = os.pipe()  # closed when this process ends, however it ends
         os.set_blocking(self.pipe, False)
-        environment = os.environ | thread_environment(executor.threads)
+        self.folder = tempfile.mkdtemp(prefix="creditbench-")
+        environment = os.environ | thread_environment(executor.threads) | {"TMPDIR": self.folder}
         if kind.device == "cpu":
             # JAX would else start every platform that it finds, and take memory on it.
             environment.setdefault("JAX_PLATFORMS", "cpu")
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "creditbench.executors.worker", str(reports), str(life)],
+                [sys.executable, "-m", "creditbench.executors.worker", str(reports), str(life), self.folder],
                 stdin=subprocess.PIPE,
                 stdout=self.log,
                 stderr=self.log,
@@ -197,6 +200,7 @@ class _Worker:
             "backend": kind.backend,
             "device": kind.device,
             "cores": _cores(slot, executor.threads),
+            "memory_limit": executor.memory_limit,
         }
         self.buffer, self.unsent = b"", json.dumps(settings).encode() + b"\n"
         self.family = _Family(self.process.pid)
@@ -344,7 +348,7 @@ class _Worker:
     def fit(self) -> bool:
         """Whether it may take another job."""
         return (
-            self.kind.builtin
+            self.kind.shipped
             and self.done  # which a trial that fails prevents
             and self.verdict is None
             and not self.buffer
@@ -416,7 +420,10 @@ class _Family:
         total = 0
         for process in self.members:
             with contextlib.suppress(psutil.Error):  # it has ended
-                total += figure(process)
+                try:
+                    total += figure(process)
+                except psutil.AccessDenied:  # it lets nobody look into it, while a rule trains below it
+                    total += process.memory_info().rss
         return total
 
 
@@ -439,6 +446,8 @@ def _end(workers: Sequence[_Worker]) -> None:
             worker.process.stdin.close()
         os.close(worker.pipe)
         worker.log.close()
+        if os.path.lexists(worker.folder):  # a guard that was killed leaves it
+            remove_folder(worker.folder)
 
 
 def _cores(slot: int, threads: int) -> list[int]:

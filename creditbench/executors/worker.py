@@ -1,8 +1,11 @@
-"""A process that runs jobs, one after another: `python -m creditbench.executors.worker FD LIFE`.
+"""A process that runs jobs, one after another: `python -m creditbench.executors.worker FD LIFE FOLDER`.
+
+A rule that is not shipped is never imported here: it trains in a process below this one (`confined`).
 
 It is two processes. The *guard*, which the parent has started, forks the *worker* before anything heavy is imported,
 adopts whatever the worker's children leave behind, and waits. When the worker has ended, or when the parent has (which
-closes LIFE, a pipe that nobody writes to), the guard kills everything below it, and ends as the worker did.
+closes LIFE, a pipe that nobody writes to), the guard kills everything below it, removes FOLDER, in which all that is
+temporary lies, and ends as the worker did.
 
 Standard input: one line of JSON with settings, then one a job. Messages leave by the file descriptor FD, a line of
 JSON each: `ready` once the framework is imported, then for each job `started`, `progress`, `record` or `failed`, and
@@ -15,13 +18,17 @@ import contextlib
 import ctypes
 import gc
 import json
+import math
 import os
 import select
 import signal
 import sys
 import time
 import traceback
-from typing import IO, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from creditbench.isolation import Limits
 
 _PROGRESS_SECONDS = 0.2  # between two reports
 _KEPT_BYTES = 128 << 20  # growth since the start at which compiled functions are forgotten
@@ -31,6 +38,7 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 def main() -> None:
     """Become the guard, and in a fork the worker."""
     reports, life = map(int, sys.argv[1:3])
+    folder = sys.argv[3]
     wake, wakes = os.pipe()
     os.set_blocking(wakes, False)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -41,7 +49,7 @@ def main() -> None:
     if worker:
         os.close(reports)
         os.close(0)
-        _guard(worker, life, wake)
+        _guard(worker, life, wake, folder)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
@@ -61,8 +69,8 @@ def main() -> None:
 # -- the guard -------------------------------------------------------------------------------------------
 
 
-def _guard(worker: int, life: int, wake: int) -> NoReturn:
-    """Wait for the end of the worker or of the parent; leave no process behind; end as the worker did."""
+def _guard(worker: int, life: int, wake: int, folder: str) -> NoReturn:
+    """Wait for the end of the worker or of the parent; leave no process and no file behind; end as the worker did."""
     status: int | None = None
     while status is None:
         ready, _, _ = select.select([life, wake], [], [])
@@ -70,6 +78,7 @@ def _guard(worker: int, life: int, wake: int) -> NoReturn:
             break
         status = _reap(worker)
     _end_all(worker)
+    _remove(folder)
     if status is None:
         os._exit(0)
     code = os.waitstatus_to_exitcode(status)
@@ -81,6 +90,12 @@ def _guard(worker: int, life: int, wake: int) -> NoReturn:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+def _remove(folder: str) -> None:
+    from creditbench.isolation import remove_folder
+
+    remove_folder(folder)
 
 
 def _reap(worker: int) -> int | None:
@@ -125,26 +140,29 @@ def _work(jobs: IO[str], pipe: IO[str]) -> None:
 
     from creditbench import registry
     from creditbench.environment import fingerprint
+    from creditbench.executors import confined  # noqa: F401 - with all that trains, before the first job
+    from creditbench.isolation import Limits
     from creditbench.memory import reset_peak, resident_bytes, settle
-    from creditbench.trainer import run_trials  # noqa: F401 - imported once, before the first job
 
     backend = settings["backend"]
     registry.load("tasks")
     registry.load("learners")
-    _warm_up(backend)
+    warm_up(backend)
     settle()
     gc.freeze()  # a framework is some 10⁵ objects, which no later collection has to look at
     base = resident_bytes()
     _send(pipe, ready=os.getpid(), resets=reset_peak(), environment=fingerprint(backend, settings["device"]))
     for line in jobs:
         job = json.loads(line)
-        _run(job, pipe)
+        _run(job, pipe, Limits(seconds=math.inf, memory=settings["memory_limit"]))
         _tidy(backend, base)
         _send(pipe, done=[trial["seed"] for trial in job["trials"]], grown=resident_bytes() - base)
 
 
-def _run(job: dict[str, Any], pipe: IO[str]) -> None:
+def _run(job: dict[str, Any], pipe: IO[str], limits: Limits) -> None:
     from creditbench.errors import one_line, status_of
+    from creditbench.executors.base import is_contributed
+    from creditbench.executors.confined import ConfinedProgram
     from creditbench.trainer import run_trials
     from creditbench.trial import Trial
 
@@ -157,9 +175,13 @@ def _run(job: dict[str, Any], pipe: IO[str]) -> None:
             _send(pipe, trial=trial.id, progress=part)
 
     trials = [Trial.model_validate(values) for values in job["trials"]]
-    _send(pipe, started=trials[0].id)
+    program = None
     try:
-        for record in run_trials(trials, progress, job["together"]):
+        if is_contributed(trials[0]):
+            program = ConfinedProgram(trials[0], limits)
+            program.prepare()
+        _send(pipe, started=trials[0].id)
+        for record in run_trials(trials, progress, job["together"], program):
             _write(pipe, f'{{"record": {record.model_dump_json()}}}')
     except Exception as error:
         # What goes wrong outside the training of one seed concerns all of them alike.
@@ -179,7 +201,7 @@ def _tidy(backend: str, base: int) -> None:
         settle()
 
 
-def _warm_up(backend: str) -> None:
+def warm_up(backend: str) -> None:
     """Have the framework load what it loads when first used, so that no trial's figures hold it."""
     import numpy as np
 

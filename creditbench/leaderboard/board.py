@@ -285,15 +285,30 @@ class Claim:
 
 
 def claims(results: Results, learner: str) -> list[Claim]:
-    """The claims of a learner, held against scaling.csv and gradients.csv."""
+    """The claims of a learner, held against scaling.csv and gradients.csv, and else against checks.csv."""
     from scipy.stats import binom
 
     said = dict(results.learners.get(learner, {}).get("claims", {}))
+    checked = {row.name: row for row in results.checks if row.learner == learner}
+    sources = {r.trial.learner_sha256 for r in results.records if r.trial.learner == learner}
     found = []
+
+    def by_check(label: str, nothing: str) -> tuple[bool | None, str]:
+        """What the check of that name found, unless it was of another source than the trials."""
+        row = checked.get(label)
+        if row is None:
+            return None, nothing
+        if sources and row.learner_sha256 not in sources:
+            return (
+                None,
+                "checked, but the rule has another source since: run creditbench check --results again",
+            )
+        return row.held, f"creditbench check: {row.detail}"
+
     for name, label in (("unbiased", "unbiased"), ("online", "online"), ("forward_only", "forward only")):
         if not said.get(name):
             continue
-        held, detail = None, "by creditbench check, not in these tables"
+        held, detail = by_check(label, "not checked: creditbench check --results")
         if name == "unbiased":
             own = [row for row in results.gradients if row.learner == learner]
             if own:
@@ -305,8 +320,6 @@ def claims(results: Results, learner: str) -> list[Claim]:
                     f"a bias is shown in {biased} of {len(own)} places; the largest is "
                     f"{worst.bias:.2g} [{worst.bias_low:.2g}, {worst.bias_high:.2g}], {worst.task} {worst.backend}"
                 )
-            else:
-                detail = "not measured"
         found.append(Claim(label, "yes", held, detail))
     axes = {
         ("algorithm_bytes", "T"): ("memory in T", "memory_in_T"),
@@ -325,12 +338,9 @@ def claims(results: Results, learner: str) -> list[Claim]:
         detail = "; ".join(
             f"{p.backend}: {axis}^{p.exponent:.2f} [{p.low:.2f}, {p.high:.2f}]" for p in fits.values()
         )
-        found.append(
-            Claim(
-                label,
-                str(said[field]),
-                all(bool(p.held) for p in measured) if measured else None,
-                detail or "not measured",
-            )
-        )
+        held = all(bool(p.held) for p in measured) if measured else None
+        if held is None:
+            held, checked_ = by_check(label.removesuffix(" of a step"), "" if detail else "not measured")
+            detail = "; ".join(filter(None, (checked_, detail)))
+        found.append(Claim(label, str(said[field]), held, detail))
     return found

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from creditbench.measure.update import Update
-from creditbench.memory import peak_bytes, settle
+from creditbench.memory import peak_bytes, reset_peak, resident_bytes, settle
 from creditbench.ops.base import Ops
 
 
@@ -92,20 +92,28 @@ def _torch_bytes(f: Any, arguments: tuple[Any, ...]) -> int:
 
 
 class ProcessPeak:
-    """Growth of this process's peak resident memory since the object was made.
+    """Growth of the peak resident memory of this process, or of `process`, since the object was made.
 
     Where the peak can be set back (`creditbench.memory`), a trial's figure is its own even in a process that has run
     others. Elsewhere the peak of the whole process so far serves: a trial that stays below an earlier one's peak then
-    shows no growth. `source` says which.
+    shows no growth. `source` says which. Of another process there is the first figure or none.
     """
 
-    def __init__(self) -> None:
-        self._before, own = settle()
-        self.source = "VmHWM" if own else "ru_maxrss"
+    def __init__(self, process: int | None = None) -> None:
+        self._process = process
+        self.source: str | None
+        if process is None:
+            self._before, own = settle()
+            self.source = "VmHWM" if own else "ru_maxrss"
+        else:
+            self.source = "VmHWM" if reset_peak(process) else None
+            self._before = resident_bytes(process) if self.source else 0
 
-    def bytes(self) -> int:
-        """The growth so far."""
-        return max(0, peak_bytes() - self._before)
+    def bytes(self) -> int | None:
+        """The growth so far; None where there is no figure."""
+        if self.source is None:
+            return None
+        return max(0, peak_bytes(self._process) - self._before)
 
 
 class DevicePeak:

@@ -145,7 +145,7 @@ def claims_of(name: str, path: str | None, hyperparameters: Mapping[str, Any]) -
 
 
 def _learner(name: str, path: str | None, hyperparameters: Mapping[str, Any]) -> Any:
-    return registry.find("learners", name, [path] if path else []).cls(**hyperparameters)
+    return registry.find("learners", name, [path] if path else [], imports=True).cls(**hyperparameters)
 
 
 def make_update(

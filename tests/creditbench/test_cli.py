@@ -450,7 +450,7 @@ def half_way(results: Path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(RULE_HANGS="1"),
+        env=environment(TZ="HANGS"),
         # Tests that run in the background inherit an ignored SIGINT, as a shell without job control sets it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -491,7 +491,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_does_the_rest(tmp_path):
     rest = command(
         "run", *SMALL, "--learner", f"bptt,{HANGS}", "--seeds", "1", "--results", str(tmp_path), "--json"
     )
-    done = subprocess.run(rest, capture_output=True, text=True, env=environment(RULE_HANGS="0"))
+    done = subprocess.run(rest, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     assert "1 of 2 trials already done" in done.stderr and "[1/1] mackey_glass hangs" in done.stderr
     assert [row["status"] for row in json.loads(done.stdout)] == ["ok", "ok"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from creditbench import doctor
+from creditbench import doctor, isolation
+from creditbench.cli.doctor import _confinement
 from creditbench.errors import UsageError
 
 
@@ -35,3 +36,12 @@ def test_machine_knows_cores_and_memory():
     found = doctor.machine()
     assert 1 <= found["cores_usable"] <= found["cores"]
     assert found["memory_bytes"] > 2**20
+
+
+def test_what_confined_code_is_refused_is_tried_out(monkeypatch):
+    found = doctor.confinement()
+    assert set(found["refused"]) == {"files", "processes", "network", "signals"}
+    assert all(found["refused"].values()) or found["error"]
+    assert "refused: " in _confinement(found)
+    monkeypatch.setattr(isolation, "_BOOT", "raise SystemExit(3)")
+    assert "a confined process did not start: exit code 3" in _confinement(doctor.confinement())

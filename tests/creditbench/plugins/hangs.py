@@ -1,4 +1,4 @@
-"""A rule that hangs where the environment says so, and else is BPTT."""
+"""A rule that hangs where the time zone says so, a variable that a confined process keeps, and else is BPTT."""
 
 import os
 import time
@@ -14,7 +14,7 @@ class Rule(Learner):
     claims = Claims()
 
     def segment(self, ops, cell, params, state, batch, key):
-        if os.environ.get("RULE_HANGS") == "1":
+        if os.environ.get("TZ") == "HANGS":
             time.sleep(600)
         estimate = backpropagate(ops, cell, params, state["cell"], batch)
         return estimate._replace(state={"cell": estimate.state})

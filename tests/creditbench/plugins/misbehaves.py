@@ -1,4 +1,4 @@
-"""A rule that does harm in the way that its field `how` names, and else is BPTT."""
+"""A user's task, which is trusted, that does harm in the way that its field `how` names, as the test split is made."""
 
 import ctypes
 import os
@@ -7,29 +7,44 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from creditbench.learner import Claims, Learner, backpropagate
+from creditbench.task import Sequences, Task, mse
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule(Learner):
-    id = "misbehaves"
-    name = "misbehaves"
-    paper = "none"
-    family = "test"
-    claims = Claims()
+class Misbehaves(Task):
     how: str = ""
 
-    def segment(self, ops, cell, params, state, batch, key):
-        for name in self.how.split("+"):
-            HARM[name](ops)
-        estimate = backpropagate(ops, cell, params, state["cell"], batch)
-        return estimate._replace(state={"cell": estimate.state})
+    id = "misbehaves"
+    name = "Misbehaves"
+    citation = "none"
+    version = 1
+    protocol = "stream"
+    loss = "mse"
+    metric = "mse"
+    metric_direction = "min"
+    trivial = 1.0
+    solved = 0.05
+    budgets: ClassVar[dict[str, int]] = {"smoke": 40, "quick": 40, "full": 40}
+
+    def generate(self, split, seed, batch):
+        if split == "test":
+            for name in self.how.split("+"):
+                HARM[name]()
+        noise = self.rng(split, seed).standard_normal((300, batch, 1), np.float32)
+        return Sequences(noise, np.roll(noise, 1, 0), np.ones((300, batch), np.float32))
+
+    def score(self, outputs, sequences):
+        return mse(outputs, sequences)
+
+    def trivial_score(self, sequences):
+        return float((sequences.targets**2).mean())
 
 
-def allocate(ops):
+def allocate():
     """Take memory without end, 16 MB at a time."""
     hoard = []
     while True:
@@ -37,50 +52,49 @@ def allocate(ops):
         time.sleep(0.001)
 
 
-def fork(ops):
+def fork():
     """Leave a child that lives on."""
     if os.fork() == 0:
         time.sleep(600)
         os._exit(0)
 
 
-def fork_and_allocate(ops):
+def fork_and_allocate():
     """Have a child take the memory."""
     if os.fork() == 0:
-        allocate(ops)
+        allocate()
     time.sleep(600)
 
 
-def daemon(ops):
+def daemon():
     """Leave a process in a session of its own, whose parent has ended."""
     start = "import subprocess, sys; subprocess.Popen(['sleep', '600'], start_new_session=True)"
     subprocess.run([sys.executable, "-c", start], check=True)
 
 
-def read_nothing(ops):
+def read_nothing():
     """Read where nothing is."""
     ctypes.string_at(0)
 
 
-def say(ops):
+def say():
     """Print lines, of which a log keeps the last."""
     for line in ("one", "two", "three", "", "four"):
         print(line)
 
 
 HARM = {
-    "": lambda ops: None,
+    "": lambda: None,
     "allocates": allocate,
-    "asks": lambda ops: ops.synchronize(ops.from_numpy(np.broadcast_to(np.float32(1), (1 << 40,)))),
-    "no_memory": lambda ops: np.ones(1 << 50),
-    "sleeps": lambda ops: time.sleep(600),
-    "exits": lambda ops: os._exit(3),
-    "killed": lambda ops: os.kill(os.getpid(), signal.SIGKILL),
+    "no_memory": lambda: np.ones(1 << 50),
+    "sleeps": lambda: time.sleep(600),
+    "exits": lambda: os._exit(3),
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "segfault": read_nothing,
     "forks": fork,
     "daemon": daemon,
     "fork_allocates": fork_and_allocate,
-    "kills_guard": lambda ops: os.kill(os.getppid(), signal.SIGKILL),
-    "kills_group": lambda ops: os.killpg(0, signal.SIGKILL),
+    "kills_guard": lambda: os.kill(os.getppid(), signal.SIGKILL),
+    "kills_group": lambda: os.killpg(0, signal.SIGKILL),
     "says": say,
 }

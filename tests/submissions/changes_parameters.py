@@ -1,19 +1,19 @@
-"""A rule that sends a record of its own making to the parent."""
+"""A rule that adds to its parameters in place."""
 
-import os
-import sys
+from dataclasses import dataclass
 
 from creditbench.learner import Claims, Learner, backpropagate
 
 
+@dataclass(frozen=True, kw_only=True)
 class Rule(Learner):
-    id = "forges"
-    name = "forges"
+    id = "changes_parameters"
+    name = "changes_parameters"
     paper = "none"
     family = "test"
-    claims = Claims()
+    claims = Claims(memory_in_T="O(T)", memory="O(T n B)")
 
     def segment(self, ops, cell, params, state, batch, key):
-        os.write(int(sys.argv[1]), b'{"record": {"status": "ok", "test_score": 0.0}}\n')
         estimate = backpropagate(ops, cell, params, state["cell"], batch)
+        ops.accumulate(params["W_in"], ops.dense(estimate.grads["W_in"]), -0.1)
         return estimate._replace(state={"cell": estimate.state})

@@ -1,0 +1,92 @@
+"""What runs in the process that holds the contributed code: its import, and the checks under one backend."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from creditbench import registry
+from creditbench.check import lists, parity
+from creditbench.check.base import Check, Result, located, outcomes
+from creditbench.errors import UsageError
+from creditbench.registry import Plugin
+
+Send = Callable[..., None]
+
+
+def main(order: Mapping[str, Any], send: Send) -> None:
+    """Check what `order` names under its backend, and send what comes of it as it comes.
+
+    order: `path` of a file, or `kind` and `id` of what is shipped or installed; `backend`; `only`, the names of the
+    checks to run, or null for all. Messages: `started` (name of a check), `result` (name, held, detail), `about`
+    (kind, id, claims, sha256), `numbers` (for `parity`).
+    """
+    only = order["only"]
+    send(started=lists.IMPORT.name)
+    try:
+        plugin = open_plugin(order)
+    except UsageError as error:
+        send(result=dataclasses.asdict(Result(lists.IMPORT.name, False, str(error))))
+        return
+    learner = plugin.kind == "learners"
+    backend = order["backend"]
+    runs = (learner and backend in plugin.cls.backends) or (not learner and order["first"])
+    send(
+        about={
+            "kind": plugin.kind,
+            "id": plugin.id,
+            "sha256": plugin.sha256,
+            "backends": sorted(plugin.cls.backends) if learner else [],
+            "runs": runs,
+        }
+    )
+    send(result=dataclasses.asdict(Result(lists.IMPORT.name, True, f"{plugin.kind[:-1]} '{plugin.id}'")))
+    if not runs:
+        return
+    subject: Any
+    if learner:
+        from creditbench.check.subject import Subject
+
+        subject, checks = Subject(plugin, backend), lists.LEARNER
+    else:
+        from creditbench.check.task import TaskSubject
+
+        subject, checks = TaskSubject(plugin), lists.TASK
+    broken = False
+    for found in outcomes(chosen(checks, only), subject, plugin.path, lambda name: send(started=name)):
+        broken |= found.held is False and _needed(checks, found.name)
+        send(result=dataclasses.asdict(found))
+    if learner and not broken and (only is None or parity.NAME in only):
+        send(started=parity.NAME)
+        try:
+            send(numbers=parity.numbers(subject))
+        except Exception as error:
+            send(result=dataclasses.asdict(Result(parity.NAME, False, located(error, plugin.path))))
+
+
+def chosen(checks: tuple[Check, ...], only: list[str] | None) -> list[Check]:
+    """The checks of those names."""
+    return [one for one in checks if only is None or one.name in only]
+
+
+def _needed(checks: tuple[Check, ...], name: str) -> bool:
+    return any(one.needed for one in checks if one.name == name)
+
+
+def open_plugin(order: Mapping[str, Any]) -> Plugin:
+    """The learner or task that `order` names. Raises `UsageError`."""
+    if order.get("path") is None:
+        return registry.find(order["kind"], order["id"], imports=True)
+    plugin = registry.read(Path(order["path"]))
+    if not isinstance(plugin.id, str) or not plugin.id.isidentifier():
+        raise UsageError(
+            f"the id of {plugin.path} is {plugin.id!r}: give it letters, digits and _, as in my_rule"
+        )
+    taken = registry.builtin(plugin.kind).get(plugin.id)
+    if taken is not None and taken.path != plugin.path:
+        raise UsageError(
+            f"the id {plugin.id!r} of {plugin.path} is taken by {taken.path}: give it an id of its own"
+        )
+    return plugin

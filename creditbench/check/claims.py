@@ -1,0 +1,352 @@
+"""What a rule claims of itself, held against BPTT, against other ways to cut a sequence, and against its cost."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from creditbench.cell import Cell
+from creditbench.check.base import Broken, Check, NotApplicable, check
+from creditbench.check.probe import (
+    T,
+    arguments,
+    autodiff,
+    late_batch,
+    make_batch,
+    make_cell,
+    relative_error,
+    segment_of,
+)
+from creditbench.check.subject import Subject
+from creditbench.learner import Batch, Learner
+from creditbench.measure import memory, scaling, work
+from creditbench.measure.gradients import flatten, sample
+from creditbench.measure.update import Update
+from creditbench.ops import Ops
+
+CHECKS: list[Check] = []
+
+# -- unbiased --------------------------------------------------------------------------------------------
+
+#: Draws at first and at most, and the seconds after which there are no more: JAX draws many at once.
+_DRAWS = {"jax": (4096, 65_536), "torch": (512, 4096)}
+_SECONDS = 12.0
+#: A deviation of so many standard errors is a bias.
+_ERRORS = 4.0
+#: There are draws enough where a gradient too large or too small by this part of it would show.
+_POWER = 0.1
+
+
+@check(
+    CHECKS,
+    "unbiased",
+    "look for a missing factor (B, K, σ, α), a target's weight left out, or influence that is dropped; else leave out "
+    "`unbiased`",
+)
+def unbiased(subject: Subject) -> str:
+    """The mean of draws is BPTT's gradient in every parameter, and its error falls as 1/√N."""
+    rule, ops = subject.precise, subject.ops
+    if not rule.claims.unbiased:
+        raise NotApplicable("not claimed")
+    cell = make_cell(alpha=0.3)
+    params, batch = subject.params(cell), late_batch()
+    _, gradient = autodiff(ops, cell, params, batch)
+    expected = np.concatenate([gradient[name].ravel() for name in cell.shapes()])
+    if not subject.noisy:
+        _, found, *_ = ops.to_numpy(_once(ops, rule, cell, params, batch))
+        missing = set(cell.shapes()) - set(found)
+        if missing:
+            raise Broken(f"no gradient of {', '.join(sorted(missing))}")
+        error = relative_error(found, gradient)
+        if error > 1e-8:
+            raise Broken(f"without noise, and {error:.2g} of the largest entry away from BPTT's gradient")
+        return f"is BPTT's gradient to {error:.1g}"
+    first, most = _DRAWS[ops.name]
+    began, draws = time.monotonic(), np.zeros((0, expected.size))
+    while True:
+        more = _draw(ops, rule, cell, params, batch, max(first, len(draws)), len(draws))
+        draws = np.concatenate([draws, more])
+        along = draws @ expected / float(expected @ expected)  # 1 where a draw is the gradient
+        power = _ERRORS * float(along.std(ddof=1)) / np.sqrt(len(draws))
+        if power < _POWER or len(draws) >= most or time.monotonic() - began > _SECONDS:
+            break
+    worst, where = _deviation(draws, expected, cell)
+    if worst > _ERRORS:
+        raise Broken(
+            f"the mean of {len(draws):,} draws is {worst:.3g} standard errors from BPTT's gradient in {where}"
+        )
+    # The error of the mean falls as 1/√N: a sixteenth of the draws has four times the error, a bias one as large.
+    parts = draws[: len(draws) // 16 * 16].reshape(16, -1, expected.size).mean(axis=1)
+    small, all_ = (np.sqrt(((x - expected) ** 2).sum(-1).mean()) for x in (parts, draws.mean(0)[None]))
+    if small < 1.6 * all_:
+        raise Broken(
+            f"16 times the draws make the error {small / all_:.2g} times smaller, where it should be 4"
+        )
+    seen = f"{len(draws):,} draws, {worst:.1f} standard errors at most"
+    if power > 1.0:
+        raise NotApplicable(f"too noisy to tell: {seen}, and a gradient of 0 would have passed")
+    return f"{seen}; a factor of {1 + power:.2f} would have shown"
+
+
+def _once(ops: Ops, rule: Any, cell: Cell, params: Any, batch: Batch) -> Any:
+    args = arguments(ops, rule, cell, params, batch)
+    return ops.compile(segment_of(ops, rule, cell), *args)(*args)
+
+
+def _draw(
+    ops: Ops, rule: Any, cell: Cell, params: Any, batch: Batch, count: int, seed: int
+) -> NDArray[np.float64]:
+    """Draws of the estimate of one segment from its first state, [count, p]."""
+    args = arguments(ops, rule, cell, params, batch)
+    if ops.name == "jax":
+        return sample(ops, cell, rule, args[0], args[2], count, seed)
+
+    def one(params, state, batch, key):
+        return flatten(ops, cell, rule.segment(ops, cell, params, state, Batch(*batch), key).grads)
+
+    replay = ops.compile(one, *args)
+    return np.stack([ops.to_numpy(replay(*args[:3], key)) for key in ops.split(ops.key(seed), count)])
+
+
+def _deviation(draws: NDArray[np.float64], expected: NDArray[Any], cell: Cell) -> tuple[float, str]:
+    """The largest |mean - expected| in standard errors, and the parameter.
+
+    Of each parameter: along the expected gradient itself, and along 4 random directions. The errors are those of the
+    means of 64 groups, since a draw alone may have heavy tails.
+    """
+    rng, start, worst = np.random.default_rng(0), 0, (0.0, "")
+    groups = draws[: len(draws) // 64 * 64].reshape(64, -1, draws.shape[1]).mean(axis=1)
+    for name, shape in cell.shapes().items():
+        part = slice(start, start + int(np.prod(shape)))
+        start = part.stop
+        directions = np.vstack([expected[part], rng.standard_normal((4, part.stop - part.start))])
+        away = (groups[:, part] - expected[part]) @ directions.T
+        # What is the same in every draw is exact to rounding.
+        rounding = 1e-10 * np.abs(directions).sum(1) * max(np.abs(expected).max(), 1e-300)
+        error = np.maximum(away.std(axis=0, ddof=1) / 8.0, rounding)
+        worst = max(worst, (float((np.abs(away.mean(axis=0)) / error).max()), name))
+    return worst
+
+
+# -- online ----------------------------------------------------------------------------------------------
+
+
+@check(
+    CHECKS,
+    "online",
+    "carry in `state` all that a later step needs, and use nothing of the segment's length or of later steps",
+)
+def online(subject: Subject) -> str:
+    """An episode cut into segments of any length, one step too, has the same summed gradient as in one piece.
+
+    Where noise is drawn anew for each segment, the estimates differ, and only that there is one is looked at.
+    """
+    rule, ops = subject.rule, subject.repeated
+    if not rule.claims.online:
+        raise NotApplicable("not claimed")
+    if ops.name == "jax" and "torch" in rule.backends:
+        raise NotApplicable("looked at under torch")  # where every step is run, and not traced
+    unit = rule.stream_segment
+    steps = unit * max(2, -(-T // unit))
+    cell = make_cell(alpha=0.3)
+    params, batch = subject.params(cell), make_batch(steps)
+    whole, drawn = _cut(ops, rule, cell, params, batch, (steps,))
+    # An update at every step must be possible, even where the rule would rather have more of them.
+    alone, _ = _cut(ops, rule, cell, params, batch, (1,) * steps)
+    bad = [name for part in alone for name, x in part.items() if not np.isfinite(x).all()]
+    if bad:
+        raise Broken(f"in segments of 1 step the summed {bad[0]} is not finite")
+    cuts = [(unit,) * (steps // unit), (unit, steps - unit)]
+    if unit == 1:
+        cuts.append((7, 5))
+    for sizes in dict.fromkeys(cuts):
+        found, own = _cut(ops, rule, cell, params, batch, sizes)
+        if own != drawn:
+            return f"{steps} updates of 1 step; noise is drawn anew for each segment, so that no sums are compared"
+        scale = max(float(np.abs(x).max()) for part in whole for x in part.values())
+        for one, other in zip(whole, found, strict=True):
+            for name, x in one.items():
+                error = float(np.abs(x - other[name]).max()) / scale
+                if not error < 1e-9:
+                    raise Broken(
+                        f"in segments of {_sizes(sizes)} steps the summed {name} is {error:.2g} from that in one piece"
+                    )
+    return f"{steps} steps in one piece, and in segments of {' / '.join(map(_sizes, dict.fromkeys(cuts)))}"
+
+
+def _sizes(sizes: tuple[int, ...]) -> str:
+    return str(sizes[0]) if len(set(sizes)) == 1 else "+".join(map(str, sizes))
+
+
+def _cut(ops: Any, rule: Learner, cell: Cell, params: Any, batch: Batch, sizes: tuple[int, ...]) -> Any:
+    """((summed gradients, last assigned values), draws) of an episode in segments of those sizes, at fixed weights."""
+    _, state, _, key = arguments(ops, rule, cell, params, batch)
+    current, start = ops.from_numpy(params), 0
+    total: dict[str, Any] = {}
+    assigned: dict[str, Any] = {}
+    segment = segment_of(ops, rule, cell)
+    ops.drawn.clear()
+    with _step_by_step(ops.name):
+        for size in sizes:
+            part = Batch(*ops.from_numpy(tuple(x[start : start + size] for x in batch)))
+            _, grads, state, new = segment(current, state, part, key)
+            current, assigned, start = current | new, assigned | ops.to_numpy(new), start + size
+            total = {k: total.get(k, 0.0) + g for k, g in ops.to_numpy(grads).items()}
+    return (total, assigned), dict(ops.drawn)
+
+
+def _step_by_step(backend: str) -> Any:
+    """A context in which every step of a loop is run, and none compiled."""
+    if backend == "jax":
+        import jax
+
+        return jax.disable_jit()
+    import torch
+
+    return torch.no_grad()
+
+
+# -- forward only ----------------------------------------------------------------------------------------
+
+
+@check(
+    CHECKS,
+    "forward only",
+    "leave out reverse mode (value_and_grad, vjp, backward), or leave out `forward_only`",
+)
+def forward_only(subject: Subject) -> str:
+    """No reverse pass is asked for: not of `ops`, not of the framework, not as a scan that runs backwards."""
+    if not subject.rule.claims.forward_only:
+        raise NotApplicable("not claimed")
+    called = reverse_passes(subject)
+    if called:
+        raise Broken(f"runs a reverse pass: {', '.join(sorted(called))}")
+    return "no reverse pass is asked for"
+
+
+def reverse_passes(subject: Subject) -> set[str]:
+    """What of reverse mode the rule asks for in one segment."""
+    called: set[str] = set()
+    cell, base = make_cell(alpha=0.3), type(subject.ops)
+
+    class Watched(base):  # type: ignore[misc, valid-type]
+        def scan(self, f, carry, xs, *, reverse=False):
+            if reverse:
+                called.add("ops.scan(reverse=True)")
+            return super().scan(f, carry, xs, reverse=reverse)
+
+    ops = Watched(dtype="float64")
+    places: list[tuple[Any, str, str]] = [(ops, n, f"ops.{n}") for n in ("value_and_grad", "vjp", "jacobian")]
+    if ops.name == "jax":
+        import jax
+
+        transforms = ["grad", "value_and_grad", "vjp", "jacrev", "hessian", "linear_transpose"]
+        places += [(jax, name, f"jax.{name}") for name in transforms]
+    else:
+        import torch
+
+        places += [(torch.autograd, n, f"torch.autograd.{n}") for n in ("grad", "backward")]
+        places += [(torch.Tensor, "backward", "Tensor.backward")]
+        transforms = ["grad", "grad_and_value", "vjp", "jacrev", "hessian"]
+        places += [(torch.func, name, f"torch.func.{name}") for name in transforms]
+    args = arguments(ops, subject.rule, cell, subject.params(cell), make_batch())
+    with contextlib.ExitStack() as stack:
+        for owner, name, said in places:
+            stack.enter_context(_noted(owner, name, said, called))
+        ops.compile(segment_of(ops, subject.rule, cell), *args)
+    # What `ops` itself calls is no second finding.
+    own = {said for said in called if said.startswith("ops.")}
+    return own or called
+
+
+@contextlib.contextmanager
+def _noted(owner: Any, name: str, said: str, called: set[str]) -> Iterator[None]:
+    """Calls of `owner.name` put `said` into `called`."""
+    real = getattr(owner, name)
+
+    def noted(*args, **kwargs):
+        called.add(said)
+        return real(*args, **kwargs)
+
+    own = name in vars(owner)
+    setattr(owner, name, noted)
+    try:
+        yield
+    finally:
+        setattr(owner, name, real) if own else delattr(owner, name)
+
+
+# -- cost ------------------------------------------------------------------------------------------------
+
+#: Sizes between which exponents are taken: exact figures, so that two are enough; T in whole chunks of 64 and of 10.
+_T = {"algorithm_bytes": (640, 2560), "flops": (320, 1280)}
+_N = {"jax": (128, 512), "torch": (32, 128)}
+_UNITS = 16  # n where T is swept
+
+
+@check(
+    CHECKS,
+    "memory in T",
+    "sum over time in the carry of ops.scan, carry the key too, and return nothing for each step (see CONTRIBUTING.md, "
+    "Good to know); or claim what it is",
+)
+def memory_in_T(subject: Subject) -> str:  # noqa: N802 - T as in the claim
+    """Algorithm bytes grow with the steps of a segment no faster than claimed."""
+    return _grows(subject, "T", "algorithm_bytes", _T["algorithm_bytes"], subject.rule.claims.memory_in_T)
+
+
+@check(CHECKS, "memory", "keep no array larger than claimed, temporaries included; or claim what it is")
+def memory_in_n(subject: Subject) -> str:
+    """Algorithm bytes grow with the hidden units no faster than claimed."""
+    return _grows(subject, "n", "algorithm_bytes", (64, 256), subject.rule.claims.memory)
+
+
+@check(CHECKS, "time", "use rank-one factors (Outer) and products of rows; or claim what it is")
+def time_of_a_step(subject: Subject) -> str:
+    """FLOPs grow with the hidden units, and with the steps, no faster than claimed."""
+    claims = subject.rule.claims
+    with_n = _grows(subject, "n", "flops", _N[subject.backend], claims.time)
+    return f"{with_n}; {_grows(subject, 'T', 'flops', _T['flops'], claims.time)}"
+
+
+def _grows(subject: Subject, axis: str, quantity: str, sizes: tuple[int, int], text: str) -> str:
+    """The exponent of a cost in T or n beside the one claimed."""
+    claim = scaling.claimed(subject.rule.claims, axis, quantity)
+    if claim is None:
+        raise NotApplicable(f"'{text}' is no claim that can be held against figures: write it as O(...)")
+    if axis == "n" and (strange := _strange(text, subject.rule)):
+        raise NotApplicable(f"{', '.join(strange)} in {text} may grow with n")
+    values = []
+    with subject.single_precision() as ops:
+        for size in sizes:
+            K = max(4, subject.rule.stream_segment) if axis == "n" else size
+            cell = Cell(2, size if axis == "n" else _UNITS, 2)
+            update = Update(learner=subject.rule, cell=cell, steps=K)
+            if quantity == "flops":
+                found = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1)).flops
+            else:
+                found = memory.algorithm_bytes(ops, update)
+            values.append([float(found)])
+    fitted = scaling.fit(sizes, values, draws=2)
+    name = {"flops": "FLOPs", "algorithm_bytes": "bytes"}[quantity]
+    exponent = round(fitted.exponent, 2) + 0.0
+    said = f"{name} grow as {axis}^{exponent:.2f} from {axis} = {sizes[0]} to {sizes[1]}, claimed {text}"
+    if not scaling.held(fitted, claim, axis, quantity):
+        raise Broken(said)
+    return said
+
+
+def _strange(text: str, rule: Any) -> list[str]:
+    """Names in a claim that are neither the harness's symbols nor hyper-parameters of the rule."""
+    fields = {field.name for field in dataclasses.fields(rule)}
+    names = re.findall(r"[A-Za-z_]+", text.removeprefix("O"))
+    return sorted(
+        {name for name in names if name not in fields and not set(name) <= set("TnBpmKIO") and name != "log"}
+    )

@@ -1,0 +1,212 @@
+"""The same arguments, the same result: twice, at another time, with other global random states, beside other seeds."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from creditbench.check.base import Broken, Check, NotApplicable, check
+from creditbench.check.probe import (
+    T,
+    arguments,
+    difference,
+    estimate,
+    make_batch,
+    make_cell,
+    segment_of,
+)
+from creditbench.check.subject import Subject
+from creditbench.learner import Batch
+
+CHECKS: list[Check] = []
+_CLOCKS = ("time", "perf_counter", "monotonic", "process_time")
+
+
+def _run(subject: Subject, *, key: int = 1, now: float = 1e9, seed: int = 0) -> Any:
+    """One estimate, traced anew, with the clock stopped at `now` and the global generators seeded."""
+    cell = make_cell(alpha=0.3)
+    with stopped_clock(subject.plugin.cls.__module__, now), other_seed(seed):
+        return estimate(subject.ops, subject.rule, cell, subject.params(cell), make_batch(), key)
+
+
+@contextlib.contextmanager
+def stopped_clock(module: str, now: float) -> Iterator[None]:
+    """The clocks of `time`, and what that module has imported of them, stand at `now` seconds."""
+    owner, moved = sys.modules[module], []
+    for name in (*_CLOCKS, *(f"{name}_ns" for name in _CLOCKS)):
+        real, value = getattr(time, name), int(now * 1e9) if name.endswith("_ns") else now
+        for place, own in [(time, name), *((owner, k) for k, held in vars(owner).items() if held is real)]:
+            setattr(place, own, lambda value=value: value)
+            moved.append((place, own, real))
+    try:
+        yield
+    finally:
+        for place, own, real in moved:
+            setattr(place, own, real)
+
+
+@contextlib.contextmanager
+def other_seed(seed: int) -> Iterator[None]:
+    """The global generators of Python, NumPy and PyTorch seeded; afterwards as they were."""
+    before = _global_states()
+    try:
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - the global state is what is looked at
+        if "torch" in sys.modules:
+            import torch
+
+            torch.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(before["Python"])
+        np.random.set_state(before["NumPy"])  # noqa: NPY002
+        if "PyTorch" in before:
+            import torch
+
+            torch.set_rng_state(before["PyTorch"])
+
+
+def _global_states() -> dict[str, Any]:
+    found = {"Python": random.getstate(), "NumPy": np.random.get_state()}  # noqa: NPY002
+    if "torch" in sys.modules:
+        import torch
+
+        found["PyTorch"] = torch.get_rng_state()
+    return found
+
+
+def depends_on_key(subject: Subject) -> bool:
+    """Whether two keys give two results."""
+    return difference(_run(subject, key=1), _run(subject, key=2))[0] > 0
+
+
+@check(
+    CHECKS,
+    "determinism",
+    "draw all that is random from `key`, and carry in `state` all that outlives a segment: nothing in globals, in the "
+    "class, or in an unseeded generator",
+    needed=True,
+)
+def determinism(subject: Subject) -> str:
+    """Two runs with the same arguments agree bit for bit."""
+    worst, where = difference(_run(subject), _run(subject))
+    if worst:
+        raise Broken(f"two runs with the same arguments and key differ, in {_named(where)} by {worst:.1g}")
+    return "two runs agree bit for bit"
+
+
+def _named(where: str) -> str:
+    part, _, rest = where.partition(".")
+    names = ("loss", "grads", "state", "assigned")
+    return f"{names[int(part)]} {rest}".strip() if part.isdigit() else where
+
+
+@check(CHECKS, "clock", "do not let a result depend on the time: count steps, in `state`")
+def clock(subject: Subject) -> str:
+    """Another time of day gives the same result."""
+    worst, where = difference(_run(subject), _run(subject, now=1.5e9))
+    if worst:
+        raise Broken(f"reads the clock: at another time {_named(where)} differs by {worst:.1g}")
+    return "no result depends on it"
+
+
+@check(
+    CHECKS,
+    "global random state",
+    "draw from `key` with ops.normal or ops.rademacher; where NumPy must draw, from np.random.default_rng of a field",
+)
+def global_random_state(subject: Subject) -> str:
+    """The global generators are neither read nor moved."""
+    cell = make_cell(alpha=0.3)
+    before = _global_states()
+    estimate(subject.ops, subject.rule, cell, subject.params(cell), make_batch())
+    after = _global_states()
+    moved = [name for name in before if not all(map(np.array_equal, before[name], after[name]))]
+    if moved:
+        raise Broken(f"draws from the global random state of {' and '.join(moved)}")
+    worst, where = difference(_run(subject), _run(subject, seed=1))
+    if worst:
+        raise Broken(f"reads a global random state: with another seed of it {_named(where)} differs")
+    return "neither read nor moved"
+
+
+@check(CHECKS, "keys", "use the noise that is drawn, and draw it from `key`")
+def keys(subject: Subject) -> str:
+    """Two keys give two results where the rule draws, and the same result where it does not."""
+    cell = make_cell(alpha=0.3)
+    counted = subject.injected
+    counted.drawn.clear()
+    estimate(counted, subject.rule, cell, subject.params(cell), make_batch())
+    draws = bool(counted.drawn)
+    if subject.noisy and not draws and len(subject.plugin.cls.backends) > 1:
+        raise Broken("two keys give two results, but nothing is drawn with ops.normal or ops.rademacher")
+    if draws and not subject.noisy:
+        raise Broken("noise is drawn, but two keys give the same result")
+    return "two keys give two results" if subject.noisy else "nothing is drawn"
+
+
+@check(
+    CHECKS,
+    "seeds together",
+    "use shapes of the arrays that segment is given, and nothing that jax.vmap cannot follow",
+)
+def seeds_together(subject: Subject) -> str:
+    """Two seeds under one `vmap` are the two alone: weights and noise of their own (oracle of `run --together`)."""
+    if subject.backend != "jax":
+        raise NotApplicable("jax only")
+    cell, ops = make_cell(alpha=0.3), subject.ops
+    alone = [
+        arguments(ops, subject.rule, cell, subject.rule.weights(cell, cell.init(seed)), make_batch(), seed)
+        for seed in (3, 4)
+    ]
+    segment = segment_of(ops, subject.rule, cell)
+    single = ops.compile(segment, *alone[0])
+    expected = [ops.to_numpy(single(*args)) for args in alone]
+    both = ops.tree_map(lambda *x: ops.xp.stack(x), *alone)
+    found = ops.to_numpy(ops.compile(ops.vmap(segment), *both)(*both))
+    for i, one in enumerate(expected):
+        worst, where = difference(one, ops.tree_map(lambda x, i=i: x[i], found))
+        if worst > 1e-9:
+            raise Broken(
+                f"seed {3 + i} beside another differs from itself alone in {_named(where)}: {worst:.1g}"
+            )
+    return "two under vmap are the two alone"
+
+
+@check(
+    CHECKS,
+    "recording",
+    "keep what a step makes in the carry of ops.scan, and look at no value of a tensor: a recorded step is replayed",
+)
+def recording(subject: Subject) -> str:
+    """Recorded and replayed, `segment` is what it is run plainly, for another key, batch and weights too."""
+    if subject.backend != "torch":
+        raise NotApplicable("torch only")
+    import torch
+
+    cell, ops, rule = make_cell(alpha=0.3), subject.ops, subject.rule
+    segment = segment_of(ops, rule, cell)
+    first = arguments(ops, rule, cell, subject.params(cell), make_batch(T), 1)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        replay = ops.compile(segment, *first)
+    if said:
+        if len(subject.plugin.cls.backends) == 1:
+            raise NotApplicable(str(said[0].message))
+        raise Broken(str(said[0].message))
+    replay(*first)
+    other = (ops.from_numpy(rule.weights(cell, cell.init(5))), *first[1:2])
+    other = (*other, Batch(*ops.from_numpy(tuple(make_batch(T, seed=1)))), ops.key(2))
+    found = ops.to_numpy(replay(*other))
+    with torch.no_grad():
+        worst, where = difference(ops.to_numpy(segment(*other)), found)
+    if worst > 1e-12:
+        raise Broken(f"replayed, {_named(where)} differs by {worst:.1g} from a plain run")
+    return "a replay is a plain run"

@@ -1,0 +1,58 @@
+"""One rule under two backends: with the same noise, the same numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from creditbench.check.base import Broken, NotApplicable
+from creditbench.check.probe import difference, estimate, make_batch, make_cell, wrapped
+from creditbench.check.subject import Subject
+
+NAME = "backends agree"
+ADVICE = (
+    "write the rule in `ops` alone: what NumPy, Python's random or a framework's own defaults add differs between "
+    "backends"
+)
+_CELLS: tuple[dict[str, Any], ...] = (
+    dict(alpha=0.3),
+    dict(bias=False, loss="cross_entropy"),
+    dict(alpha=0.3, decorrelate="both"),
+)
+
+
+def numbers(subject: Subject) -> dict[str, Any]:
+    """What two segments give in each cell, with injected noise, by name, as lists."""
+    found: dict[str, Any] = {}
+    for i, options in enumerate(_CELLS):
+        if options.get("decorrelate") and not subject.rule.decorrelates:
+            continue
+        cell = make_cell(**options)
+        rule, state = wrapped(subject.rule, cell), None
+        for part in range(2):  # so that the carried state is compared by what it does
+            batch = make_batch(seed=part, loss=cell.loss)
+            loss, grads, state, assigned = estimate(
+                subject.injected, rule, cell, subject.params(cell), batch, part, state
+            )
+            own = {"loss": loss, **{f"grads {k}": v for k, v in grads.items()}}
+            own |= {f"assigned {k}": v for k, v in assigned.items()}
+            found |= {f"{i} {part} {name}": np.asarray(value).tolist() for name, value in own.items()}
+    return found
+
+
+def compare(found: dict[str, dict[str, Any]], declared: frozenset[str]) -> str:
+    """Hold the `numbers` of the backends against each other; raises `Broken` or `NotApplicable`."""
+    if len(declared) < 2:
+        raise NotApplicable(f"the rule is written for {', '.join(declared)} alone")
+    if len(found) < 2:
+        raise NotApplicable(f"one backend gave numbers: {', '.join(found) or 'none'}")
+    worst, where = difference(found["jax"], found["torch"])
+    if worst > 1e-10:
+        cell, part, name = where.partition(",")[0].split(" ", 2)
+        options = ", ".join(f"{k} {v}" for k, v in _CELLS[int(cell)].items())
+        raise Broken(
+            f"with the same noise, {name} of jax and of torch differ by {worst:.2g} "
+            f"(segment {int(part) + 1}; {options})"
+        )
+    return f"with the same noise to {worst:.1g}"

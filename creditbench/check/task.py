@@ -1,0 +1,263 @@
+"""What a task is held to: its arrays, its seeds, its splits, its scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import math
+import time
+from functools import cached_property
+from typing import Any, get_args
+
+import numpy as np
+
+from creditbench.check.base import Broken, Check, NotApplicable, check
+from creditbench.check.determinism import other_seed, stopped_clock
+from creditbench.registry import Plugin
+from creditbench.task import Sequences, Split
+
+CHECKS: list[Check] = []
+_SPLITS: tuple[Split, ...] = get_args(Split)
+_PRESETS = ("smoke", "quick", "full")
+#: Seconds of processor that generating the train split may take.
+_SECONDS = 0.5
+_SEEDS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSubject:
+    """A task as the checks take it."""
+
+    plugin: Plugin
+
+    @cached_property
+    def task(self) -> Any:
+        """The task at its default parameters."""
+        return self.plugin.cls()
+
+    @cached_property
+    def test(self) -> Sequences:
+        """The test split of seed 0."""
+        return self.task.generate("test", 0, self.task.batch)
+
+
+def digest(sequences: Sequences) -> str:
+    """A hash of all that the sequences hold."""
+    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in sequences)).hexdigest()
+
+
+def rows(sequences: Sequences) -> set[bytes]:
+    """Each sequence's inputs and targets, as bytes."""
+    both = np.concatenate([sequences.inputs, sequences.targets], axis=-1)
+    return {both[:, row].tobytes() for row in range(both.shape[1])}
+
+
+@check(CHECKS, "metadata", "set the class attributes as creditbench/task.py describes them", needed=True)
+def metadata(subject: TaskSubject) -> str:
+    """Names, protocol, loss, version, citation and budgets are of the right kind."""
+    cls = subject.plugin.cls
+    for name in ("id", "name", "citation", "metric"):
+        if not isinstance(getattr(cls, name), str) or not getattr(cls, name).strip():
+            raise Broken(f"{name} is {getattr(cls, name)!r}, and must be text")
+    for name, allowed in {
+        "protocol": ("stream", "episodes"),
+        "loss": ("mse", "cross_entropy"),
+        "metric_direction": ("min", "max"),
+    }.items():
+        if getattr(cls, name) not in allowed:
+            raise Broken(f"{name} is {getattr(cls, name)!r}, and must be {' or '.join(allowed)}")
+    for name in ("version", "batch"):
+        if type(getattr(cls, name)) is not int or getattr(cls, name) < 1:
+            raise Broken(f"{name} is {getattr(cls, name)!r}, and must be a whole number from 1")
+    if not 0 < cls.alpha <= 1:
+        raise Broken(f"alpha is {cls.alpha!r}, and must lie in (0, 1]")
+    budgets = [cls.budgets.get(preset, 0) for preset in _PRESETS]
+    if not 0 < budgets[0] < budgets[1] < budgets[2]:
+        raise Broken(f"budgets are {cls.budgets!r}, and must grow from smoke to quick to full")
+    if cls.reads_data != ("data" in {field.name for field in dataclasses.fields(cls)}):
+        raise Broken("reads_data and a field `data` go together")
+    hash(subject.task)
+    if subject.task != cls():
+        raise Broken("two tasks with the same parameters are not equal: let it be a frozen dataclass")
+    return f"{cls.protocol}, {cls.loss}, version {cls.version}"
+
+
+@check(
+    CHECKS,
+    "arrays",
+    "return Sequences of float32: inputs [T, N, I], targets [T, N, O], weights [T, N]",
+    needed=True,
+)
+def arrays(subject: TaskSubject) -> str:
+    """Every split is float32, time first and finite; weights are not negative, and some of each row are above 0."""
+    for split in _SPLITS:
+        found = subject.task.generate(split, 0, 2)
+        if not isinstance(found, Sequences):
+            raise Broken(f"{split} is {type(found).__name__}, and must be Sequences")
+        for name, array in zip(Sequences._fields, found, strict=True):
+            if getattr(array, "dtype", None) != np.float32:
+                raise Broken(
+                    f"{name} of {split} are {getattr(array, 'dtype', type(array).__name__)}, not float32"
+                )
+            if array.ndim != (2 if name == "weights" else 3):
+                raise Broken(f"{name} of {split} have {array.ndim} axes: they go time, row, channel")
+            if not np.isfinite(array).all():
+                raise Broken(f"{name} of {split} are not finite")
+        inputs, targets, weights = found
+        if not inputs.shape[:2] == targets.shape[:2] == weights.shape:
+            raise Broken(
+                f"{split} has inputs {inputs.shape}, targets {targets.shape}, weights {weights.shape}: the first two "
+                "axes must agree"
+            )
+        if min(inputs.shape + targets.shape) < 1:
+            raise Broken(f"{split} is empty: inputs {inputs.shape}, targets {targets.shape}")
+        if weights.min() < 0:
+            raise Broken(f"a weight of {split} is {weights.min():g}, and must not be negative")
+        if not weights.any(axis=0).all():
+            raise Broken(f"a row of {split} has no weight above 0: no step of it is scored")
+        if subject.task.loss == "cross_entropy":
+            scored = targets[weights > 0]
+            if scored.min() < 0 or np.abs(scored.sum(-1) - 1).max() > 1e-3:
+                raise Broken(f"targets of {split} are no probabilities: with cross_entropy they sum to 1")
+    return "float32, time first, finite; weights from 0, some above"
+
+
+@check(CHECKS, "rows", "a stream's train split has exactly `batch` rows, that of episodes at least one batch")
+def train_rows(subject: TaskSubject) -> str:
+    """The train split has as many rows as were asked for."""
+    task = subject.task
+    for batch in (1, 3):
+        count = task.generate("train", 0, batch).inputs.shape[1]
+        if task.protocol == "stream" and count != batch:
+            raise Broken(f"{count} rows in train where {batch} were asked for")
+        if task.protocol == "episodes" and count < max(task.batch, batch):
+            raise Broken(f"{count} rows in train are less than a batch of {max(task.batch, batch)}")
+    return "as asked for"
+
+
+@check(
+    CHECKS,
+    "determinism",
+    "draw from self.rng(split, seed) alone, look at no clock, and give out copies of what is cached",
+    needed=True,
+)
+def determinism(subject: TaskSubject) -> str:
+    """The same seed yields the same bytes: twice, after changes of the arrays, at another time, after other draws."""
+    for split in _SPLITS:
+        with stopped_clock(subject.plugin.cls.__module__, 1e9), other_seed(0):
+            found = subject.plugin.cls().generate(split, 3, 2)
+        first = digest(found)
+        for array in found:
+            if array.flags.writeable:
+                array += 1
+        with stopped_clock(subject.plugin.cls.__module__, 1e9), other_seed(0):
+            if digest(subject.plugin.cls().generate(split, 3, 2)) != first:
+                raise Broken(f"{split} of the same seed is another one the second time")
+        with stopped_clock(subject.plugin.cls.__module__, 1.5e9), other_seed(7):
+            if digest(subject.plugin.cls().generate(split, 3, 2)) != first:
+                raise Broken(f"{split} depends on the clock or on a global random state")
+    return "the same seed yields the same bytes"
+
+
+@check(CHECKS, "seeds", "let the seed reach the generator: self.rng(split, seed)")
+def seeds(subject: TaskSubject) -> str:
+    """Another seed yields other training data, unless no split depends on it."""
+    same = [
+        split
+        for split in _SPLITS
+        if digest(subject.task.generate(split, 0, 2)) == digest(subject.task.generate(split, 1, 2))
+    ]
+    if len(same) == len(_SPLITS):
+        raise NotApplicable("the data are the same for every seed")
+    if "train" in same:
+        raise Broken(f"train is the same for every seed, where {_others(same)} are not")
+    return "another seed, other data" + (f"; {' and '.join(same)} fixed" if same else "")
+
+
+def _others(same: list[Any]) -> str:
+    return " and ".join(split for split in _SPLITS if split not in same)
+
+
+@check(
+    CHECKS, "splits", "draw each split from its own generator, or cut data into stretches that do not overlap"
+)
+def splits(subject: TaskSubject) -> str:
+    """No sequence is in two splits, or twice in one."""
+    found = {split: subject.task.generate(split, 0, 2) for split in _SPLITS}
+    sets = {split: rows(part) for split, part in found.items()}
+    for split, part in found.items():
+        if len(sets[split]) < part.inputs.shape[1]:
+            raise Broken(f"{part.inputs.shape[1] - len(sets[split])} sequences are twice in {split}")
+    for one, other in itertools.combinations(_SPLITS, 2):
+        if shared := len(sets[one] & sets[other]):
+            raise Broken(f"{shared} sequences of {one} are in {other} too")
+    return "share no sequence"
+
+
+@check(
+    CHECKS, "direction", "set `solved` to what a task that is solved scores, on the better side of `trivial`"
+)
+def direction(subject: TaskSubject) -> str:
+    """A solved task is better than the trivial predictor, by the metric's direction."""
+    cls = subject.plugin.cls
+    better = "below" if cls.metric_direction == "min" else "above"
+    if not all(map(math.isfinite, (cls.trivial, cls.solved))):
+        raise Broken(f"trivial is {cls.trivial!r} and solved {cls.solved!r}: both must be finite")
+    if not (cls.solved < cls.trivial if cls.metric_direction == "min" else cls.solved > cls.trivial):
+        raise Broken(f"solved is {cls.solved:g}, and must lie {better} trivial, {cls.trivial:g}")
+    return f"solved {cls.solved:g} {better} trivial {cls.trivial:g}"
+
+
+@check(
+    CHECKS, "trivial score", "set `trivial` to the mean of trivial_score over seeds, at default parameters"
+)
+def trivial(subject: TaskSubject) -> str:
+    """The constant `trivial` is what the trivial predictor scores on the test split, within 4 standard errors."""
+    task, cls = subject.task, subject.plugin.cls
+    scores = np.array([task.trivial_score(task.generate("test", s, task.batch)) for s in range(_SEEDS)])
+    error = scores.std(ddof=1) / np.sqrt(_SEEDS)
+    said = f"{scores.mean():.5g} ± {error:.1g} over {_SEEDS} seeds, and trivial is {cls.trivial:g}"
+    if not abs(scores.mean() - cls.trivial) <= 4 * error + 0.01 * abs(cls.trivial - cls.solved):
+        raise Broken(said)
+    return said
+
+
+@check(
+    CHECKS,
+    "score",
+    "score the steps whose weight is above 0, those alone, and return not a number for such outputs",
+)
+def score(subject: TaskSubject) -> str:
+    """Noise is no solution; unscored steps do not count; outputs that are not finite have no score."""
+    task, test = subject.task, subject.test
+    noise = np.random.default_rng(0).normal(size=test.targets.shape).astype(np.float32)
+    found = task.score(noise, test)
+    if not isinstance(found, float) or not math.isfinite(found):
+        raise Broken(f"random outputs score {found!r}, and must score a finite float")
+    if found < task.solved if task.metric_direction == "min" else found > task.solved:
+        raise Broken(f"random outputs score {found:g}, better than solved, {task.solved:g}")
+    hidden = noise.copy()
+    hidden[test.weights == 0] = 1e6
+    if task.score(hidden, test) != found:
+        raise Broken("outputs at steps of weight 0 change the score")
+    if not math.isnan(task.score(np.full_like(noise, np.nan), test)):
+        raise Broken("outputs that are not a number have a score: return nan for them")
+    return f"random outputs score {found:.4g}"
+
+
+@check(
+    CHECKS,
+    "generating",
+    f"vectorise the generator over rows and steps: it has {_SECONDS} s of processor time",
+)
+def generating(subject: TaskSubject) -> str:
+    """Processor time of the train split at default parameters, the best of three."""
+    times = []
+    for _ in range(3):
+        began = time.process_time()
+        subject.task.generate("train", 0, subject.task.batch)
+        times.append(time.process_time() - began)
+    if min(times) > _SECONDS:
+        raise Broken(f"the train split takes {min(times):.2f} s")
+    return f"the train split takes {min(times):.2g} s"

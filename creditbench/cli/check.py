@@ -1,0 +1,114 @@
+"""`creditbench check`: is a learner or a task fit for submission?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def check(
+    path: Annotated[
+        list[str], typer.Argument(help="Python files that hold a learner or a task, or ids of what is there.")
+    ],
+    backend: Annotated[str, typer.Option(help="jax, torch, or both with a comma between.")] = "jax,torch",
+    only: Annotated[
+        str, typer.Option(help="Names of the checks to run, with commas between.  [default: all that apply]")
+    ] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds that a backend's process may take.")] = 300.0,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Folder of results that a leaderboard is made of: what held is written there too."),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON array of objects: name, held, detail.")
+    ] = False,
+) -> None:
+    """Hold a learner to its contract, its claims and both backends, or a task to its contract.
+
+    The code runs in a confined process of its own, one a backend. Where something does not hold, the table says what
+    was found, and below it what to do; then the exit status is 1.
+
+    \b
+    Examples:
+      creditbench check my_rule.py
+      creditbench check anp bptt --json
+      creditbench check my_rule.py --only unbiased,online --backend torch
+      creditbench check my_rule.py --results results/local
+    """
+    import sys
+    from dataclasses import asdict
+    from json import dumps
+
+    from creditbench.check import lists, runner
+    from creditbench.cli.measuring import bars, names
+    from creditbench.errors import UsageError, unknown
+    from creditbench.ops import BACKENDS
+
+    backends = names("backend", backend)
+    for name in backends:
+        if name not in BACKENDS:
+            raise unknown("backend", name, BACKENDS, "creditbench list backends")
+    chosen = names("only", only) if only else None
+    runner.require_names(chosen or ())
+    if not timeout > 0:
+        raise UsageError(f"--timeout is {timeout}: give a number of seconds above 0")
+    for item in path:
+        runner.resolve(item)
+    reports = []
+    count = len(chosen) if chosen else len(lists.LEARNER) + 1
+    with bars("check", len(path) * len(backends) * count) as advance:
+        for item in path:
+            reports.append(runner.run(item, backends, chosen, timeout, advance))
+    if results is not None:
+        from creditbench.store import write_checks
+
+        for report in reports:
+            write_checks(results, report.about, [asdict(result) for result in report.results])
+    several = len(reports) > 1
+    if json:
+        rows = [
+            ({"subject": report.subject} if several else {}) | asdict(result)
+            for report in reports
+            for result in report.results
+        ]
+        print(dumps(rows, indent=1))
+    else:
+        for report in reports:
+            _show(report, several)
+    failed = [(report, result) for report in reports for result in report.failures]
+    for report, result in failed:
+        said = f"{report.subject}: " if several else ""
+        print(
+            f"{said}{result.name}: {result.detail}\n  what to do: "
+            f"{lists.advice(report.about.get('kind', 'learners'), result.name)}",
+            file=sys.stderr,
+        )
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show(report: object, titled: bool) -> None:
+    """A table on standard output."""
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from creditbench.check.runner import Report
+
+    assert isinstance(report, Report)
+    table = Table(title=Text(report.subject) if titled else None, title_justify="left")
+    table.add_column("check", no_wrap=True)
+    table.add_column("held", no_wrap=True)
+    table.add_column("what was found", overflow="fold")
+    for result in report.results:
+        sign = {True: "yes", False: "NO", None: "–"}[result.held]
+        table.add_row(
+            Text(result.name),
+            Text(sign, style="bold red" if result.held is False else ""),
+            Text(result.detail),
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

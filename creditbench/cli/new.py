@@ -1,0 +1,88 @@
+"""`creditbench new`: a file to start from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from creditbench.registry import Kind
+
+app = typer.Typer(
+    help="Write a template that passes `creditbench check` at once.\n\n"
+    "\b\nExamples:\n  creditbench new learner my_rule\n  creditbench new task my_task",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def learner(name: Annotated[str, typer.Argument(help="Its id: letters, digits and _.")]) -> None:
+    """Write NAME.py, a whole learning rule, into the current folder.
+
+    \b
+    Examples:
+      creditbench new learner my_rule
+    """
+    _write("learners", name)
+
+
+@app.command()
+def task(name: Annotated[str, typer.Argument(help="Its id: letters, digits and _.")]) -> None:
+    """Write NAME.py, a whole task, into the current folder.
+
+    \b
+    Examples:
+      creditbench new task my_task
+    """
+    _write("tasks", name)
+
+
+def _write(kind: Kind, name: str) -> None:
+    """Write the template of that kind under that id. Raises `UsageError`; nothing is overwritten."""
+    import keyword
+    import re
+    import sys
+    from importlib.resources import files
+    from pathlib import Path
+
+    from creditbench import registry
+    from creditbench.errors import UsageError
+
+    what = kind[:-1]
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise UsageError(
+            f"{name!r} is no id of a {what}: give lower-case letters, digits and _, as in my_{what}"
+        )
+    for other in registry.KINDS:
+        taken = registry.load(other).get(name)
+        if taken is not None:
+            raise UsageError(f"the id {name!r} is taken by {taken.path}: give the {what} another")
+    text = (files("creditbench") / "templates" / f"{what}.py").read_text(encoding="utf-8")
+    old = {"learners": "my_rule", "tasks": "my_task"}[kind]
+    for form in (str, _class_name, _title):
+        text = text.replace(form(old), form(name))
+    path = Path(f"{name}.py")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"{path} is there already: give another name, or move it away") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}): go to another folder") from None
+    option = f"--{what} {path}"
+    rest = "--task mackey_glass" if kind == "learners" else "--learner bptt"
+    print(
+        f"wrote {path}; next: edit it, then\n  creditbench check {path}\n"
+        f"  creditbench run {option} {rest} --preset smoke",
+        file=sys.stderr,
+    )
+
+
+def _class_name(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()

@@ -1,0 +1,301 @@
+"""Learners that are not shipped: described by a confined process, so that no process that is trusted imports them.
+
+`from_path` and `from_package` give a plug-in whose class is a *stand-in*: a dataclass with the fields and the metadata
+that the confined process found. To make an instance asks such a process again, which checks the values as the rule
+itself does. A stand-in cannot train: a trial's rule is imported by the process that trains it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from creditbench import isolation, registry
+from creditbench.errors import ConfinedError, UsageError
+from creditbench.learner import Claims, Learner
+from creditbench.registry import Plugin
+
+_LONGEST_FILE = 1 << 20
+_PLAIN = {kind.__name__: kind for kind in (bool, int, float, str, type(None))}
+
+
+def from_path(path: Path) -> Plugin:
+    """The learner in a file. Raises `UsageError` for one that is none, or is imported in vain."""
+    path = path.resolve()
+    registry.require_python("learners", path)
+    content = read_source(path)
+    sha256 = hashlib.sha256(content).hexdigest()
+    stand_in = _stand_in(str(path), sha256, None)
+    return Plugin("learners", stand_in.id, stand_in, str(path), path, sha256)
+
+
+def from_package(value: str, source: str) -> Plugin:
+    """The learner that an entry point names ("package.module:Class"). Raises `UsageError`."""
+    path = package_file(value, source)
+    sha256 = hashlib.sha256(read_source(path)).hexdigest()
+    stand_in = _stand_in(str(path), sha256, value)
+    return Plugin("learners", stand_in.id, stand_in, source, path, sha256, value)
+
+
+def read_source(path: Path) -> bytes:
+    """The bytes of a plug-in's file. Raises `UsageError`."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): name another file") from None
+    if len(content) > _LONGEST_FILE:
+        raise UsageError(f"{path} has {len(content)} bytes: a learner is a file of at most {_LONGEST_FILE}")
+    return content
+
+
+def package_file(value: str, source: str) -> Path:
+    """The file of the module that an entry point names; nothing is imported. Raises `UsageError`."""
+    module = value.partition(":")[0].strip()
+    top, *below = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    candidates = [Path(folder, *below) for folder in folders]
+    files = [path / "__init__.py" for path in candidates] + [path.with_suffix(".py") for path in candidates]
+    if spec and spec.origin and not below:
+        files.insert(0, Path(spec.origin))
+    for path in files:
+        if path.is_file():
+            return path.resolve()
+    raise UsageError(f"{source} names {module}, which cannot be found: install the package again")
+
+
+def package_folder(value: str, path: Path) -> Path:
+    """The folder or file that holds all of the package of an entry point, given its module's file."""
+    depth = len(value.partition(":")[0].strip().split("."))
+    if path.name == "__init__.py":
+        return path.parents[depth - 1]
+    return path.parents[depth - 2] if depth > 1 else path
+
+
+def place(child: isolation.Confined, path: str, sha256: str, package: str | None) -> dict[str, Any]:
+    """Put a copy of a learner's file, of that very sha256, into the child's folder: the order that has it imported."""
+    if package is not None:
+        return {"package": package, "shown": path, "root": str(package_folder(package, Path(path)).parent)}
+    content = read_source(Path(path))
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UsageError(f"{path} has changed since the run began: run again")
+    copy = child.directory / "submission" / Path(path).name
+    copy.parent.mkdir(mode=0o700)
+    copy.write_bytes(content)
+    return {"file": str(copy), "shown": path}
+
+
+def readable(path: str, package: str | None) -> list[Path]:
+    """What a child must be able to read for the import, beside the copy."""
+    return [] if package is None else [package_folder(package, Path(path))]
+
+
+# -- in the confined process -----------------------------------------------------------------------------
+
+
+def import_class(order: Mapping[str, Any]) -> Any:
+    """The class that `place` tells of. Raises `UsageError`."""
+    import sys
+
+    shown = order["shown"]
+    if "file" in order:
+        module = registry.import_plugin(
+            lambda: registry.load_file("learners", Path(order["file"])), order["shown"]
+        )
+    else:
+        import importlib.metadata
+
+        if order["root"] not in sys.path:
+            sys.path.append(order["root"])
+        point = importlib.metadata.EntryPoint("learner", order["package"], "creditbench.learners")
+        module = registry.import_plugin(point.load, shown)
+    try:
+        return registry.inspect_plugin("learners", module, shown).cls
+    except UsageError as error:
+        raise UsageError(str(error).replace(order.get("file") or shown, shown)) from None
+
+
+def describe(_: Mapping[str, Any], send: isolation.Send) -> None:
+    """Say what class a file holds, and of each instance that is asked for, its fields."""
+    order = send.receive()
+    assert order is not None
+    cls = import_class(order)
+    hints = typing.get_type_hints(cls)
+    fields, plain = [], True
+    for field in dataclasses.fields(cls):
+        default = field.default
+        if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        fields.append(
+            {
+                "name": field.name,
+                "type": _type(hints.get(field.name)),
+                "default": None if default is dataclasses.MISSING else default,
+                "required": default is dataclasses.MISSING,
+            }
+        )
+        plain = plain and default is not dataclasses.MISSING
+    claims = cls.claims
+    if plain:
+        made = _make(cls, order["values"] or {}, order["shown"])
+        claims = made.claims
+    elif order["values"] is not None:
+        made = _make(cls, order["values"], order["shown"])
+    values = {"class": cls.__name__, "fields": fields, "claims": dataclasses.asdict(claims)}
+    for name in ("id", "name", "paper", "family", "optimizer", "lr", "decorrelates"):
+        values[name] = getattr(cls, name)
+    values["search"] = {name: list(bounds) for name, bounds in cls.search.items()}
+    values["backends"] = sorted(cls.backends)
+    if plain or order["values"] is not None:
+        values["made"] = {"values": dataclasses.asdict(made), "stream_segment": made.stream_segment}
+    try:
+        json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"a field of {cls.__name__} in {order['shown']} has no JSON form: {error}") from None
+    send(**values)
+
+
+def _make(cls: Any, values: Mapping[str, Any], shown: str) -> Any:
+    try:
+        return cls(**values)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{cls.__name__} in {shown} cannot be made: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _type(hint: Any) -> Any:
+    """A type as JSON: its name, or [how it is made, of what]; None for one that has no such form."""
+    if isinstance(hint, type) and hint.__name__ in _PLAIN and hint is _PLAIN[hint.__name__]:
+        return hint.__name__
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return ["literal", list(parts)]
+    if origin in (typing.Union, types.UnionType):
+        return ["union", [_type(part) for part in parts]]
+    return None
+
+
+# -- in the trusted one ----------------------------------------------------------------------------------
+
+
+def _hint(known: Any) -> Any:
+    """The type that `_type` told of; `Any` where it told of none."""
+    match known:
+        case str(name) if name in _PLAIN:
+            return _PLAIN[name]
+        case ["literal", [*values]] if values and all(type(value) in _PLAIN.values() for value in values):
+            return Literal[tuple(values)]
+        case ["union", [*parts]] if parts:
+            return typing.Union[tuple(map(_hint, parts))]  # noqa: UP007
+    return Any
+
+
+@cache
+def _ask(path: str, sha256: str, package: str | None, values: str | None) -> dict[str, Any]:
+    """What a confined process says of a learner, with an instance of `values` (JSON). Raises `UsageError`."""
+    limits = isolation.Limits(seconds=registry.IMPORT_SECONDS)
+    try:
+        with isolation.Confined(
+            "creditbench.contributed:describe", {}, readable=readable(path, package), limits=limits
+        ) as child:
+            order = place(child, path, sha256, package)
+            child.send(**order, values=None if values is None else json.loads(values))
+            return child.receive()
+    except ConfinedError as error:
+        if error.status == "timeout":
+            raise UsageError(registry.never_imported(path, registry.IMPORT_SECONDS)) from None
+        if error.usage:
+            raise UsageError(error.detail) from None
+        raise UsageError(f"{path} cannot be imported: {error.detail}") from None
+
+
+@cache
+def _stand_in(path: str, sha256: str, package: str | None) -> Any:
+    """A class with the fields and the metadata of a learner. Raises `UsageError`."""
+    found = _ask(path, sha256, package, None)
+    try:
+        _check(found)
+        own = {
+            name: found[name] for name in ("id", "name", "paper", "family", "optimizer", "lr", "decorrelates")
+        }
+        own |= {
+            "claims": Claims(**found["claims"]),
+            "search": {str(name): (float(low), float(high)) for name, (low, high) in found["search"].items()},
+            "backends": frozenset(found["backends"]),
+        }
+        fields = [
+            (
+                field["name"],
+                _hint(field["type"]),
+                dataclasses.field()
+                if field["required"]
+                else dataclasses.field(default=_frozen(field["default"])),
+            )
+            for field in found["fields"]
+        ]
+        unset = found.get("made")
+
+        def made(self: Any) -> None:
+            values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+            answer = unset
+            if answer is None or _plain(values) != _plain(answer["values"]):
+                answer = _ask(path, sha256, package, json.dumps(values, allow_nan=False))["made"]
+            for name, value in answer["values"].items():
+                if name in values:
+                    object.__setattr__(self, name, _frozen(value))
+            segment = answer["stream_segment"]
+            if type(segment) is not int or segment < 1:
+                raise UsageError(
+                    f"stream_segment of {found['class']} in {path} is {segment!r}: it must be a whole number from 1"
+                )
+            object.__setattr__(self, "_stream_segment", segment)
+
+        own |= {"__post_init__": made, "stream_segment": property(lambda self: self._stream_segment)}
+        return dataclasses.make_dataclass(
+            found["class"], fields, bases=(Learner,), namespace=own, frozen=True, kw_only=True
+        )
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    except Exception as error:
+        raise UsageError(
+            f"{path} does not describe itself as a learner does ({type(error).__name__}: {error}): mend it"
+        ) from None
+
+
+def _check(found: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for metadata of another type than `Learner`'s."""
+    for name in ("id", "name", "paper", "family", "optimizer"):
+        value = found[name]
+        if not (isinstance(value, str) and value.strip() and value.isprintable()):
+            raise UsageError(f"{name} is {value!r}: set it to a text of one line")
+    lr = found["lr"]
+    if isinstance(lr, bool) or not isinstance(lr, int | float) or not math.isfinite(lr):
+        raise UsageError(f"lr is {lr!r}: set it to a finite number")
+    if type(found["decorrelates"]) is not bool:
+        raise UsageError(f"decorrelates is {found['decorrelates']!r}: set it to True or False")
+    if not found["backends"] or not set(found["backends"]) <= {"jax", "torch"}:
+        raise UsageError(f"backends is {found['backends']!r}: set it to one or both of jax and torch")
+
+
+def _plain(values: Any) -> Any:
+    return json.loads(json.dumps(values))
+
+
+def _frozen(value: Any) -> Any:
+    """JSON's list as the tuple that a field of a frozen class has."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

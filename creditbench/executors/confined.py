@@ -1,0 +1,252 @@
+"""Training of a rule that is not shipped: it trains in a confined process, and everything else happens here.
+
+Here are the task, the targets of validation and test, the clock and the record; the confined process has the rule and,
+block by block, the segments that it trains on. The order of a block is answered with the weights, which are looked at
+before anything is done with them, and scored with the harness's own forward pass. The clock runs from the order to the
+answer; while it does not run, the process stands still.
+
+What stays the rule's own word: the training losses on its curve and, where they are taken, the figures of `measure`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from creditbench import contributed, isolation, registry
+from creditbench.cell import Cell
+from creditbench.errors import ConfinedError
+from creditbench.executors.worker import warm_up
+from creditbench.isolation import Confined, Limits, Send
+from creditbench.learner import Batch
+from creditbench.measure.memory import DevicePeak, ProcessPeak
+from creditbench.memory import settle
+from creditbench.ops import make_ops
+from creditbench.optimizers import make_optimizer
+from creditbench.trainer import Program, Progress, segments_between, with_decorrelation
+from creditbench.trial import Trial
+
+_WEIGHTS, _SEGMENTS = "weights.npz", ("inputs.npy", "targets.npy", "weights.npy")
+_COSTS = ("ratio_forward", "ratio_bptt", "flops_per_step", "algorithm_bytes")
+
+
+class ConfinedProgram(Program):
+    """A program whose blocks run in a confined process, seed by seed. After a failure the next seed has a new one."""
+
+    trains_together = False
+
+    def __init__(self, trial: Trial, limits: Limits) -> None:
+        self.limits = limits
+        self.child: Confined | None = None
+        self._imported, self._told = False, 0
+        super().__init__(trial)
+
+    def make_learner(self) -> tuple[Any, str]:
+        """No rule is made here."""
+        self.entry: str | None = None
+        if self.trial.learner_path is not None:
+            self.path = self.trial.learner_path
+            return None, self.path
+        plugin = registry.find("learners", self.trial.learner)
+        self.path, self.entry = str(plugin.path), plugin.entry
+        return None, plugin.source
+
+    def environment(self, here: dict[str, Any]) -> dict[str, Any]:
+        """With what the rule was held by, beside what changes from trial to trial."""
+        return here | {"host": here["host"] | {"confinement": isolation.confinement()}}
+
+    def prepare(self) -> None:
+        """Have the confined process import its framework, before anything of a trial is due."""
+        self._do("settle")
+
+    def peaks(self) -> tuple[ProcessPeak, DevicePeak]:
+        """Memory of the confined process."""
+        self._do("settle")
+        return ProcessPeak(self._confined().process.pid), DevicePeak(self.ops)
+
+    def train(self, trials: Sequence[Trial], progress: Progress) -> list[dict[str, Any]]:
+        """What each of `trials` yielded. What the rule prints goes to standard error."""
+        try:
+            child = self._confined()
+            if not self._imported:
+                self._imported = True
+                self._do(
+                    "import", **contributed.place(child, self.path, self.trial.learner_sha256, self.entry)
+                )
+            return super().train(trials, progress)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._tell()
+
+    def close(self) -> None:
+        """End the confined process."""
+        self._tell()
+        child, self.child = self.child, None
+        self._compiled.pop("block", None)
+        if child is not None:
+            child.__exit__()
+
+    # -- what the confined process does ------------------------------------------------------------
+
+    def start(self, trial: Trial) -> Any:
+        """(parameters, nothing, nothing): the other two are in the confined process."""
+        self._do("start", seed=trial.seed)
+        return self.ops.from_numpy(self._weights()), None, None
+
+    def compiled(self, name: str, f: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Callable:
+        """`f`; of a block, the order to train on the segments of `args`, which are handed over here."""
+        if name != "block":
+            return super().compiled(name, f, *args, donate=donate)
+        child, arrays = self._confined(), self.ops.to_numpy(tuple(args[1][0]))
+        files = [child.directory / file for file in _SEGMENTS]
+        child.given = sum(array.nbytes for array in arrays)
+        for file, array in zip(files, arrays, strict=True):
+            _save(file, array)
+        clock = time.perf_counter()
+        self._do("load")
+        for file in files:
+            file.unlink(missing_ok=True)
+        child.given = 0
+        if name not in self._compiled:
+            self.compile_seconds += time.perf_counter() - clock
+            self._compiled[name] = self._block
+        return self._block
+
+    def _block(self, _: Any, xs: Any) -> Any:
+        segments = len(xs[0].weights)
+        self._do("train")
+        found = self._weights(losses=(segments,))
+        losses = found.pop("losses")
+        return (self.ops.from_numpy(found), None, None), self.ops.from_numpy(losses)
+
+    def cost(self, rate: float | None) -> dict[str, Any]:
+        """The figures that the confined process has taken; as honest as the rule. None where it fails."""
+        try:
+            answer = self._do("cost", rate=rate)
+            return {name: _number(answer, name) for name in _COSTS if name in answer}
+        except ConfinedError as error:
+            print(f"its cost was not measured: {error.detail}", file=sys.stderr)
+            self.close()
+            return {}
+
+    def _weights(self, **others: tuple[int, ...]) -> dict[str, Any]:
+        shapes = {name: value.shape for name, value in self.cell.init(0).items()}
+        path = self._confined().directory / _WEIGHTS
+        return isolation.read_arrays(path, shapes | others, self.trial.dtype)
+
+    def _confined(self) -> Confined:
+        """The confined process; a new one knows nothing of the rule."""
+        if self.child is not None:
+            return self.child
+        order = {
+            "trial": self.trial.model_dump(mode="json"),
+            "cell": [self.cell.inputs, self.cell.outputs, self.cell.loss],
+        }
+        self.child = Confined(
+            "creditbench.executors.confined:serve",
+            order,
+            readable=contributed.readable(self.path, self.entry),
+            limits=self.limits,
+            threads=self.trial.threads,
+            device=self.trial.device,
+        ).__enter__()
+        self._told, self._imported = 0, False
+        return self.child
+
+    def _do(self, what: str, **order: Any) -> dict[str, Any]:
+        """Give an order and wait for its answer; the process stands still before and after."""
+        child = self._confined()
+        child.go()
+        child.send(do=what, **order)
+        answer = child.receive()
+        child.stop()
+        if answer.get("done") != what:
+            raise ConfinedError(
+                "invalid", f"it sent something that is no answer to {what!r}: {answer!s:.100}"
+            )
+        return answer
+
+    def _tell(self) -> None:
+        if self.child is not None:
+            printed = self.child.printed(self._told)
+            self._told += len(printed)
+            sys.stderr.write(printed.decode(errors="replace"))
+            sys.stderr.flush()
+
+
+def _number(answer: Mapping[str, Any], name: str) -> Any:
+    value = answer[name]
+    kinds = (int,) if name == "algorithm_bytes" else (int, float)
+    if type(value) not in kinds or not 0 <= value < math.inf:
+        raise ConfinedError("invalid", f"it sent {name} as {value!r:.50}, which is no number from 0")
+    return value
+
+
+def _save(path: Path, array: Any) -> None:
+    """Write an array into a file that is new: what lay there may be anything, a link to elsewhere among it."""
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+# -- in the confined process -------------------------------------------------------------------------------
+
+
+def serve(order: Mapping[str, Any], send: Send) -> None:
+    """Do what is ordered: `import` the rule; for each seed `settle`, `start`, and for each block `load`, `train`."""
+    trial = Trial.model_validate(order["trial"])
+    inner = _Inner(trial, *order["cell"])
+    while (asked := send.receive()) is not None:
+        answer = getattr(inner, f"do_{asked['do']}")(asked)
+        send(done=asked["do"], **(answer or {}))
+
+
+class _Inner(Program):
+    """The part of a program that knows the rule. It knows no task."""
+
+    def __init__(self, trial: Trial, inputs: int, outputs: int, loss: Any) -> None:
+        self.trial, self.compile_seconds = trial, 0.0
+        self.ops = make_ops(trial.backend, trial.device, trial.dtype)
+        self.optimizer = make_optimizer(trial.optimizer, trial.lr)
+        self.cell = Cell(inputs, trial.hidden, outputs, trial.alpha, trial.bias, trial.decorrelate, loss)
+        self._compiled = {}
+        warm_up(trial.backend)
+
+    def do_import(self, asked: Mapping[str, Any]) -> None:
+        cls = contributed.import_class(asked)
+        self.learner = with_decorrelation(cls(**self.trial.hyperparameters), self.trial)
+
+    def do_settle(self, _: Mapping[str, Any]) -> None:
+        settle()
+
+    def do_start(self, asked: Mapping[str, Any]) -> None:
+        ops, self.segments, self.first = self.ops, segments_between(self.trial), 0
+        self.own_keys = ops.split(ops.key(asked["seed"]), self.trial.evaluations * self.segments)
+        self.carry = self.start(self.trial.model_copy(update={"seed": asked["seed"]}))
+        self._snapshot()
+
+    def do_load(self, _: Mapping[str, Any]) -> None:
+        batch = Batch(*(np.load(file, allow_pickle=False) for file in _SEGMENTS))
+        last = self.first + self.segments
+        self.xs = self.ops.from_numpy(batch), self.own_keys[self.first : last]
+        self.first = last
+        self.run = self.compiled("block", self.block, self.carry, self.xs, donate=(0,))
+        self.ops.synchronize((self.carry, self.xs))
+
+    def do_train(self, _: Mapping[str, Any]) -> None:
+        self.carry, losses = self.run(self.carry, self.xs)
+        self._snapshot(losses=losses)
+
+    def do_cost(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        return self.cost(asked["rate"])
+
+    def _snapshot(self, **others: Any) -> None:
+        np.savez(_WEIGHTS, **self.ops.to_numpy(self.carry[0] | others))

@@ -1,0 +1,424 @@
+"""`creditbench check` and `creditbench new`: what is sound passes, and each bad submission fails by its own line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from creditbench import registry
+from creditbench.check import claims, lists, parity, runner, task
+from creditbench.check.base import outcomes
+from creditbench.check.claims import reverse_passes
+from creditbench.check.subject import Subject
+from creditbench.check.task import TaskSubject
+from creditbench.cli import main
+from creditbench.errors import UsageError
+from creditbench.leaderboard.board import claims as board_claims
+from creditbench.store import load, write_checks
+from tests.tasks.conftest import has_data
+
+SUBMISSIONS = Path(__file__).parents[1] / "submissions"
+
+
+def subject(name: str, backend: str) -> Subject:
+    return Subject(registry.read(SUBMISSIONS / f"{name}.py"), backend)
+
+
+def found(name: str, backend: str, check: str):
+    """The result of one check of one bad submission, in this process."""
+    it = subject(name, backend)
+    (result,) = outcomes([c for c in lists.LEARNER if c.name == check], it, it.plugin.path)
+    return result
+
+
+# -- bad submissions -----------------------------------------------------------------------------------------
+
+#: submission -> (check that it fails, what is said of it), under one backend or both
+BAD = {
+    "wrong_shape_of_gradient": ("estimate", "grads['W_in'] has shape (1, 1), not (8, 2)"),
+    "wrong_shape_of_state": (
+        "estimate",
+        "state 'cell.h' is (1, 8) float64 after a segment, and was (3, 8) float64",
+    ),
+    "gives_nan": ("estimate", "grads.W_in is not finite"),
+    "puts_into_state": ("arguments unchanged", "state.cell.h of its arguments is put in or replaced"),
+    "cheats_on_unscored": (
+        "unscored steps",
+        "grads W_out changes with the target of a step that is not scored",
+    ),
+    "reads_the_clock": ("clock", "reads the clock: at another time grads W_in differs"),
+    "draws_globally": ("global random state", "draws from the global random state of NumPy"),
+    "reads_a_global_seed": (
+        "global random state",
+        "reads a global random state: with another seed of it grads W_in differs",
+    ),
+    "never_the_same": ("determinism", "two runs with the same arguments and key differ, in grads W_in"),
+    "no_noise_used": ("keys", "noise is drawn, but two keys give the same result"),
+    "falsely_unbiased": ("unbiased", "without noise, and"),
+    "falsely_unbiased_noisy": ("unbiased", "standard errors from BPTT's gradient in W_in"),
+    "falsely_constant": ("memory in T", "bytes grow as T^"),
+    "falsely_forward": ("forward only", "runs a reverse pass: ops.scan(reverse=True)"),
+    "slow_in_n": ("time", "FLOPs grow as n^"),
+    "diverges": ("stream", "not finite"),
+}
+#: What only one backend can tell, or tells so much sooner that it is asked alone.
+ONE = {
+    "falsely_constant": "torch",
+    "slow_in_n": "jax",
+    "diverges": "torch",
+    "falsely_unbiased_noisy": "torch",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_submission_is_caught_with_its_own_line(name):
+    check, said = BAD[name]
+    for backend in [ONE[name]] if name in ONE else ["jax", "torch"]:
+        result = found(name, backend, check)
+        assert result.held is False, result
+        assert said in result.detail
+        assert lists.advice("learners", check)
+
+
+def test_parameters_changed_in_place_are_caught_where_they_can_be():
+    result = found("changes_parameters", "torch", "arguments unchanged")
+    assert result.held is False and result.detail == "params.W_in is changed in place"
+
+
+def test_a_segments_length_in_the_estimate_is_no_online_rule():
+    result = found("falsely_online", "torch", "online")
+    assert result.held is False
+    assert "in segments of 1 steps the summed W_in is" in result.detail and "in one piece" in result.detail
+
+
+def test_a_rule_that_is_another_under_the_other_backend_is_caught():
+    numbers = {
+        backend: parity.numbers(subject("another_under_torch", backend)) for backend in ("jax", "torch")
+    }
+    with pytest.raises(parity.Broken, match=r"grads W_in of jax and of torch differ by 0\.001"):
+        parity.compare(numbers, frozenset(numbers))
+
+
+@pytest.mark.parametrize(
+    "check", ["unbiased", "determinism", "keys", "recording", "online", "stream", "speed"]
+)
+def test_a_sound_rule_passes_what_others_fail(check):
+    """The same checks are silent on a rule whose claims are true; they would else say nothing."""
+    it = Subject(registry.find("learners", "spsa" if check == "unbiased" else "anp"), "torch")
+    (result,) = outcomes([c for c in lists.LEARNER if c.name == check], it, it.plugin.path)
+    assert result.held is True, result.detail
+
+
+def test_a_noisy_rule_with_a_wrong_factor_fails(monkeypatch):
+    """spsa that is a twentieth too large is told from BPTT."""
+    monkeypatch.setitem(claims._DRAWS, "torch", (2048, 4096))
+    cls = registry.find("learners", "spsa").cls
+
+    class Scaled(cls):
+        def segment(self, ops, *args):
+            found = super().segment(ops, *args)
+            return found._replace(grads={k: 1.3 * ops.dense(g) for k, g in found.grads.items()})
+
+    plugin = dataclasses.replace(registry.find("learners", "spsa"), cls=Scaled)
+    with pytest.raises(claims.Broken, match="standard errors from BPTT's gradient"):
+        claims.unbiased(Subject(plugin, "torch"))
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_reverse_mode_is_seen_however_it_is_asked_for(backend):
+    class Reverse(registry.find("learners", "anp").cls):
+        def segment(self, ops, cell, params, state, batch, key):
+            def loss(W_rec):
+                return ops.xp.sum(W_rec * W_rec)
+
+            self.ask(ops, loss, params["W_rec"])
+            return super().segment(ops, cell, params, state, batch, key)
+
+    plugin = registry.find("learners", "anp")
+    asked = {
+        "ops.value_and_grad": lambda self, ops, f, x: ops.value_and_grad(f)(x),
+        "ops.vjp": lambda self, ops, f, x: ops.vjp(f, x),
+        "ops.jacobian": lambda self, ops, f, x: ops.jacobian(f),
+    }
+    if backend == "jax":
+        import jax
+
+        asked["jax.grad"] = lambda self, ops, f, x: jax.grad(f)(x)
+    else:
+        import torch
+
+        asked["torch.func.grad"] = lambda self, ops, f, x: torch.func.grad(f)(x)
+    for name, ask in asked.items():
+        Reverse.ask = ask
+        assert name in reverse_passes(Subject(dataclasses.replace(plugin, cls=Reverse), backend))
+    assert not reverse_passes(Subject(plugin, backend))
+
+
+# -- rules in the process of their own -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "said"),
+    [
+        ("exits_in_segment", "estimate", "exit code"),
+        ("hangs", "estimate", "6"),
+        (
+            "needs_a_package",
+            "import",
+            "needs the package no_such_package_at_all: pip install no_such_package_at_all",
+        ),
+        ("fails_to_import", "import", "cannot be imported, line 4: ZeroDivisionError: division by zero"),
+        ("quits_at_import", "import", "ends Python as it is imported (exit status bye)"),
+        ("takes_an_id", "import", "is taken by"),
+    ],
+)
+def test_a_submission_that_breaks_its_process_is_a_failed_check(name, check, said, capsys):
+    path = str(SUBMISSIONS / f"{name}.py")
+    arguments = ["check", path, "--json", "--backend", "torch", "--timeout", "6" if name == "hangs" else "60"]
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    rows = json.loads(printed.out)
+    assert set(rows[0]) == {"name", "held", "detail"}
+    (failed,) = [row for row in rows if row["held"] is False]
+    assert failed["name"] == check and said in failed["detail"], failed
+    assert "what to do: " in printed.err
+    if name == "takes_an_id":
+        assert (
+            str(SUBMISSIONS / "takes_an_id.py") in failed["detail"] and "learners/anp.py" in failed["detail"]
+        )
+
+
+def test_bad_usage_is_one_line(tmp_path, capsys):
+    for arguments, said in (
+        (["check", str(tmp_path / "no.py")], "no file"),
+        (["check", "anpp"], "did you mean 'anp'?"),
+        (["check", "anp", "--only", "unbiasd"], "did you mean 'unbiased'?"),
+        (["check", "anp", "--backend", "jx"], "did you mean 'jax'?"),
+        (["check", "anp", "--timeout", "0"], "--timeout is 0"),
+    ):
+        assert main(arguments) == 2
+        printed = capsys.readouterr()
+        assert printed.out == "" and printed.err.count("\n") == 1 and said in printed.err
+
+
+def test_every_check_has_advice_and_a_name_of_its_own():
+    for checks in (lists.LEARNER, lists.TASK):
+        assert len({one.name for one in checks}) == len(checks)
+        assert all(one.advice and one.run.__doc__ for one in checks)
+    assert next(iter(lists.order())) == "import" and parity.NAME in lists.order()
+
+
+def test_a_backend_that_the_rule_is_not_written_for_says_nothing():
+    ran = {"about": {"kind": "learners", "id": "x", "runs": True, "backends": ["torch"]}}
+    not_run = {"about": {**ran["about"], "runs": False}}
+    sides = {"jax": runner._Side(), "torch": runner._Side()}
+    for side, messages in (("jax", [not_run]), ("torch", [ran])):
+        for message in messages:
+            runner._take(sides[side], message)
+    runner._take(sides["torch"], {"result": {"name": "estimate", "held": True, "detail": "fits"}})
+    report = {r.name: r for r in runner.merge("x.py", sides).results}
+    assert report["estimate"].held is True
+    assert report[parity.NAME].held is None and "for torch alone" in report[parity.NAME].detail
+
+
+# -- tasks -----------------------------------------------------------------------------------------------
+
+
+def task_results(cls) -> dict[str, object]:
+    plugin = dataclasses.replace(registry.find("tasks", "adding"), cls=cls)
+    return {r.name: r for r in outcomes(lists.TASK, TaskSubject(plugin), plugin.path)}
+
+
+ADDING = registry.find("tasks", "adding").cls
+
+
+def test_a_bad_task_is_caught_with_its_own_line():
+    def changed(**parts):
+        return dataclasses.dataclass(frozen=True, kw_only=True)(
+            type("Bad", (ADDING,), {"__module__": ADDING.__module__, **parts})
+        )
+
+    def generating(change):
+        return changed(
+            generate=lambda self, split, seed, batch: change(ADDING.generate(self, split, seed, batch), split)
+        )
+
+    bad = {
+        "metadata": (changed(protocol="streams"), "protocol is 'streams', and must be stream or episodes"),
+        "direction": (changed(solved=0.5), "solved is 0.5, and must lie below trivial, 0.166667"),
+        "trivial score": (changed(trivial=0.2), "and trivial is 0.2"),
+        "arrays": (
+            generating(lambda s, split: s._replace(inputs=s.inputs.astype(float))),
+            "inputs of train are float64, not float32",
+        ),
+        "determinism": (
+            generating(lambda s, split: s._replace(inputs=s.inputs + task.time.time_ns() % 7)),
+            "depends on the clock or on a global random state",
+        ),
+        "splits": (
+            changed(generate=lambda self, split, seed, batch: ADDING.generate(self, "train", seed, batch)),
+            "sequences of train are in validation too",
+        ),
+        "seeds": (
+            changed(
+                generate=lambda self, split, seed, batch: ADDING.generate(
+                    self, split, seed if split == "test" else 0, batch
+                )
+            ),
+            "train is the same for every seed, where test are not",
+        ),
+        "score": (
+            changed(score=lambda self, outputs, s: float(abs(outputs).mean())),
+            "outputs at steps of weight 0",
+        ),
+    }
+    for name, (cls, said) in bad.items():
+        result = task_results(cls)[name]
+        assert result.held is False and said in result.detail, result
+
+
+def test_every_shipped_task_passes():
+    for plugin in registry.load("tasks").values():
+        if not has_data(plugin.id):
+            continue
+        for result in outcomes(lists.TASK, TaskSubject(plugin), plugin.path):
+            assert result.held is not False, (plugin.id, result)
+
+
+# -- what is found, and what is not ----------------------------------------------------------------------
+
+
+def clear():
+    registry._builtin.cache_clear()
+    registry._known.cache_clear()
+
+
+def test_one_broken_shipped_file_costs_only_itself(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "learners"
+    folder.mkdir()
+    for name in ("fails_to_import", "needs_a_package", "gives_nan"):
+        (folder / f"{name}.py").write_text((SUBMISSIONS / f"{name}.py").read_text())
+    (folder / "same_id.py").write_text((SUBMISSIONS / "gives_nan.py").read_text())
+    monkeypatch.setattr(registry, "shipped", lambda kind: folder)
+    clear()
+    try:
+        assert list(registry.load("learners")) == ["gives_nan"]
+        notes = capsys.readouterr().err.splitlines()
+        assert len(notes) == 3 and all(note.startswith("note: left out: ") for note in notes)
+        assert f"{folder / 'fails_to_import.py'} cannot be imported, line 4" in notes[0]
+        assert "pip install no_such_package_at_all" in notes[1]
+        assert f"{folder / 'same_id.py'} is taken by {folder / 'gives_nan.py'}" in notes[2]
+        registry.load("learners")
+        assert capsys.readouterr().err == ""  # told once
+        with pytest.raises(UsageError, match="line 4: ZeroDivisionError"):
+            registry.find("learners", "fails_to_import")
+    finally:
+        clear()
+
+
+# -- from a template to a ranked row ---------------------------------------------------------------------
+
+
+def test_a_template_is_refused_under_a_bad_or_taken_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, said in (
+        ("Not-an-id", "lower-case letters"),
+        ("anp", "is taken by"),
+        ("adding", "is taken by"),
+    ):
+        assert main(["new", "learner", name]) == 2
+        assert said in capsys.readouterr().err
+    (tmp_path / "mine.py").write_text("kept")
+    assert main(["new", "task", "mine"]) == 2
+    assert "mine.py is there already" in capsys.readouterr().err
+    assert (tmp_path / "mine.py").read_text() == "kept"
+
+
+def test_a_template_is_created_checked_run_and_ranked(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CREDITBENCH_CACHE", str(tmp_path / "cache"))
+    assert main(["new", "learner", "my_idea"]) == 0
+    assert main(["new", "task", "my_recall"]) == 0
+    # Under one backend and without what takes longest; the shipped rules' own tests have the rest.
+    few = [c.name for c in lists.LEARNER if c.name not in ("memory in T", "time", "speed")]
+    assert (
+        main(
+            [
+                "check",
+                "my_idea.py",
+                "--json",
+                "--results",
+                "out",
+                "--backend",
+                "torch",
+                "--only",
+                ",".join(few),
+            ]
+        )
+        == 0
+    )
+    rows = {row["name"]: row["held"] for row in json.loads(capsys.readouterr().out)}
+    assert rows["online"] is True and rows["forward only"] is True and rows["unbiased"] is None
+    assert main(["check", "my_recall.py", "--json"]) == 0
+    assert all(row["held"] for row in json.loads(capsys.readouterr().out))
+    small = [
+        "--preset",
+        "smoke",
+        "--budget",
+        "60",
+        "--hidden",
+        "4",
+        "--segment",
+        "1",
+        "--seeds",
+        "5",
+        "--executor",
+        "inline",
+    ]
+    command = [
+        "run",
+        "--learner",
+        "my_idea.py,bptt",
+        "--task",
+        "my_recall.py",
+        "--results",
+        "out",
+        "--backend",
+        "torch",
+    ]
+    assert main([*command, *small, "--set", "my_recall.steps=200"]) == 0
+    capsys.readouterr()
+    assert main(["table", "--results", "out", "--format", "ranking"]) == 0
+    assert "my_idea" in capsys.readouterr().out
+    assert main(["table", "--results", "out", "--compact", "v1"]) == 0
+    assert (tmp_path / "v1" / "checks.csv").is_file()
+    results = load("v1")
+    found = {claim.name: claim for claim in board_claims(results, "my_idea")}
+    assert found["online"].held is True and found["forward only"].held is True
+    assert "creditbench check" in found["online"].detail
+    # Of another source, what was found says nothing.
+    other = dataclasses.replace(
+        results, checks=tuple(row.model_copy(update={"learner_sha256": "0" * 64}) for row in results.checks)
+    )
+    assert {c.name: c.held for c in board_claims(other, "my_idea")}["online"] is None
+    assert main(["leaderboard", "--results", "v1", "--output", "page", "--draws", "200"]) == 0
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert "my_idea" in page and "✓ held" in page
+
+
+def test_what_did_not_hold_is_shown_so(tmp_path):
+    about = {"kind": "learners", "id": "my_idea", "sha256": "0" * 64}
+    write_checks(tmp_path, about, [{"name": "online", "held": False, "detail": "not so"}])
+    (row,) = load_checks(tmp_path)
+    assert (row.learner, row.name, row.held, row.detail) == ("my_idea", "online", False, "not so")
+    write_checks(tmp_path, about | {"kind": "tasks", "id": "t"}, [])
+    assert [path.name for path in (tmp_path / "checks").iterdir()] == ["my_idea.json"]
+
+
+def load_checks(folder: Path):
+    from creditbench.store import _read_checks
+
+    return _read_checks(folder)

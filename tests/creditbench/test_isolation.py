@@ -1,0 +1,437 @@
+"""Code that is not trusted: what it is kept from, and that its trial costs nobody else anything.
+
+The pack of bad rules is in `tests/submissions`; each is caught with a line of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import struct
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from creditbench import contributed, isolation, registry
+from creditbench.cli import main
+from creditbench.errors import UsageError
+from creditbench.executors import Job, make_executor, make_jobs
+from creditbench.grid import Options, make_grid
+from creditbench.isolation import Confined, ConfinedError, Limits, read_arrays
+
+PACK = Path(__file__).parents[1] / "submissions"
+
+landlock = pytest.mark.skipif(not isolation.confinement()["landlock"], reason="the kernel has no Landlock")
+seccomp = pytest.mark.skipif(not isolation.confinement()["seccomp"], reason="the kernel takes no filters")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path, monkeypatch):
+    """No process below this one, and nothing in the folder for what is temporary."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    assert set(psutil.Process().children(recursive=True)) <= before
+    assert not list(folder.iterdir())
+
+
+def trials(*learners, tasks=("mackey_glass",), backends=("torch",), seeds=(0,), settings=None):
+    options = Options(
+        tasks=tasks,
+        learners=learners,
+        backends=backends,
+        seeds=seeds,
+        hidden=4,
+        settings={"mackey_glass.steps": "300"} | (settings or {}),
+        budget=40,
+        evaluations=2,
+        segment=1,
+        preset="smoke",
+    )
+    return make_grid(options).trials
+
+
+def bad(name: str) -> str:
+    return str(PACK / f"{name}.py")
+
+
+def numbers(record) -> tuple:
+    """What a trial yields apart from times and memory."""
+    points = tuple((point.step, point.loss, point.validation) for point in record.curve)
+    return record.status, record.validation_best, record.test_score, record.normalised_score, points
+
+
+# -- what is caught as a file is imported ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("imports_for_ever", "was not imported within 3 s: have it do nothing but define its class"),
+        ("exits_at_import", "cannot be imported: exit code 4"),
+        ("quits_at_import", "ends Python as it is imported (exit status bye): mend it"),
+        ("needs_a_package", "needs the package no_such_package_at_all: pip install no_such_package_at_all"),
+        (
+            "forks",
+            "PermissionError: [Errno 1] os.fork is refused: no code in a confined process starts a process",
+        ),
+        ("runs_a_program", "subprocess.Popen is refused: no code in a confined process starts a process"),
+        ("connects", "is refused: no code in a confined process"),
+        ("kills_its_parent", "os.kill is refused: no code in a confined process signals another"),
+        pytest.param("reads_the_parent", "Permission denied: '/proc/", marks=landlock),
+        pytest.param("reads_targets", "Permission denied: '", marks=landlock),
+        ("fills_the_disk", "in its working folder, over the limit of 268 MB"),
+        ("fills_a_file", "OSError: [Errno 27] File too large"),
+    ],
+)
+def test_a_bad_import_is_an_error_of_one_line(name, said, monkeypatch):
+    monkeypatch.setattr(registry, "IMPORT_SECONDS", 3.0 if name == "imports_for_ever" else 60.0)
+    clock = time.monotonic()
+    with pytest.raises(UsageError) as caught:
+        contributed.from_path(PACK / f"{name}.py")
+    assert str(PACK / f"{name}.py") in str(caught.value) and said in str(caught.value)
+    assert "\n" not in str(caught.value) and time.monotonic() - clock < 60
+    assert f"creditbench_learners.{name}" not in " ".join(sys.modules)
+
+
+def test_the_command_line_says_it_and_exits_2(capsys, tmp_path):
+    arguments = ["run", "--task", "mackey_glass", "--learner", f"bptt,{bad('exits_at_import')}"]
+    assert main([*arguments, "--results", str(tmp_path / "results")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: {bad('exits_at_import')} cannot be imported: exit code 4"
+
+
+def test_an_id_that_is_taken_names_both_places(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text((PACK / "honest.py").read_text().replace('id = "honest"', 'id = "bptt"'))
+    with pytest.raises(UsageError) as caught:
+        trials(str(mine))
+    assert str(mine) in str(caught.value) and str(registry.find("learners", "bptt").path) in str(caught.value)
+    mine.write_text((PACK / "honest.py").read_text())
+    with pytest.raises(UsageError) as caught:
+        trials(str(mine), bad("honest"))
+    assert str(mine) in str(caught.value) and bad("honest") in str(caught.value)
+
+
+@landlock
+def test_no_rule_writes_into_the_store(tmp_path):
+    store = tmp_path / "results"
+    (store / "records").mkdir(parents=True)
+    with pytest.raises(
+        UsageError, match=r"PermissionError: \[Errno 13\] Permission denied: .*0123456789abcdef"
+    ):
+        trials(bad("writes_into_the_store"), settings={"writes_into_the_store.store": str(store)})
+    assert not list((store / "records").iterdir())
+
+
+def test_a_stand_in_says_what_the_rule_says(tmp_path):
+    """Fields with their types, checks and metadata, and no module of the rule in this process."""
+    path = tmp_path / "mine.py"
+    source = registry.find("learners", "np").path.read_text()
+    path.write_text(source.replace('id = "np"', 'id = "mine"'))
+    found, known = contributed.from_path(path), registry.find("learners", "np").cls
+    assert not [module for module in sys.modules.values() if getattr(module, "__file__", "") == str(path)]
+    for name in ("name", "paper", "family", "optimizer", "lr", "search", "backends", "decorrelates"):
+        assert getattr(found.cls, name) == getattr(known, name)
+    assert found.cls().claims == known().claims and found.cls().stream_segment == known().stream_segment
+    (made,), (expected,) = (
+        trials(name, settings={f"{id}.sigma": "0.5"}) for name, id in ((str(path), "mine"), ("np", "np"))
+    )
+    assert made.hyperparameters == expected.hyperparameters
+    with pytest.raises(UsageError, match="sigma is -1"):
+        found.cls(sigma=-1.0)
+    with pytest.raises(UsageError, match=r"mine.sigma is 'x': give a value of the type float"):
+        trials(str(path), settings={"mine.sigma": "x"})
+
+
+# -- what is caught as it trains -------------------------------------------------------------------------
+
+
+def test_the_grid_goes_on_after_each(tmp_path, monkeypatch):
+    """In one slot, and in one worker as long as it lives: what cheats scores as its honest twin does."""
+    expected = {
+        "exits_in_segment": ("crashed", "exit code 5: so long"),
+        "forges": ("invalid", "it sent something that is no answer to 'train': {'record': {'status': 'ok'"),
+        "sends_a_pickle": (
+            "invalid",
+            "the snapshot holds pickled objects in W_in: it must hold plain numbers",
+        ),
+        "allocates": ("oom", "of memory taken, over the limit of 1.5 GB"),
+        "patches_the_metric": ("ok", ""),
+        "honest": ("ok", ""),
+        "spies": ("ok", ""),
+    }
+    if not all(isolation.confinement().values()):
+        del expected["spies"]
+    made = trials(*map(bad, expected), "bptt")
+    executor = make_executor("local", slots=1, timeout=120.0, memory_limit=1.5e9, logs=tmp_path / "logs")
+    found = {record.trial.learner: record for record in executor.run(make_jobs(made))}
+    for name, (status, detail) in expected.items():
+        record = found[name]
+        assert (name, record.status) == (name, status), record.status_detail
+        assert detail in record.status_detail
+        assert record.learner_source == bad(name) and record.trial.learner_sha256
+        if status == "ok":
+            assert numbers(record) == numbers(found["bptt"]) and record.test_score > 0.1
+            assert record.environment["host"]["confinement"] == isolation.confinement()
+            assert record.process_peak_bytes is not None or sys.platform != "linux"
+    assert "so long" in (tmp_path / "logs" / f"{found['exits_in_segment'].trial.id}.log").read_text()
+
+
+@pytest.mark.parametrize(("backend", "rules"), [("torch", "anp,anp+D"), ("jax", "anp")])
+def test_a_rule_alone_in_its_process_trains_as_in_company(backend, rules, tmp_path):
+    """Bit for bit, noise included; under JAX with two seeds one after another on one compilation."""
+    mine = tmp_path / "mine.py"
+    mine.write_text(registry.find("learners", "anp").path.read_text().replace('id = "anp"', 'id = "mine"'))
+    own = [f"{mine}{suffix.removeprefix('anp')}" for suffix in rules.split(",")]
+    seeds = (0, 1) if backend == "jax" else (0,)
+    made = [trials(*names, backends=(backend,), seeds=seeds) for names in (rules.split(","), own)]
+    inside, outside = (list(make_executor("local", slots=1).run(make_jobs(group))) for group in made)
+    assert len(inside) == len(outside) == 2
+    for a, b in zip(inside, outside, strict=True):
+        assert a.status == "ok" and numbers(a) == numbers(b)
+        assert "confinement" in b.environment["host"] and "confinement" not in a.environment["host"]
+    if backend == "torch":
+        inline = list(make_executor("inline").run([Job((trial,)) for trial in made[1]]))
+        assert [numbers(record) for record in inline] == [numbers(record) for record in inside]
+
+
+def test_between_orders_the_process_stands_still_and_its_memory_is_what_is_measured():
+    """Else it could train while the clock does not run."""
+    from creditbench.executors.confined import ConfinedProgram
+
+    (trial,) = trials(bad("honest"))
+    trial = trial.model_copy(update={"measure": True})
+    program, seen = ConfinedProgram(trial, Limits(seconds=300.0)), []
+
+    def look(_, part):
+        child = psutil.Process(program.child.process.pid)
+        seen.append((part, child.status(), child.memory_info().rss))
+
+    (outcome,) = program.train([trial], look)
+    program.close()
+    assert [(part, status) for part, status, _ in seen] == [
+        (0.5, psutil.STATUS_STOPPED),
+        (1.0, psutil.STATUS_STOPPED),
+    ]
+    assert outcome["status"] == "ok" and outcome["ratio_forward"] > 0 and outcome["flops_per_step"] > 0
+    assert type(outcome["algorithm_bytes"]) is int and program.learner is None
+    assert outcome["process_peak_bytes"] is None or outcome["process_peak_bytes"] < seen[-1][2]
+
+
+def test_a_file_that_changes_under_a_run_is_not_run(tmp_path):
+    mine = tmp_path / "mine.py"
+    shutil.copy(bad("honest"), mine)
+    (trial,) = trials(str(mine))
+    mine.write_text(mine.read_text() + "\n")
+    (record,) = make_executor("local", slots=1).run([Job((trial,))])
+    assert record.status == "crashed" and "has changed since the run began" in record.status_detail
+
+
+# -- the process -----------------------------------------------------------------------------------------
+
+HERE = "creditbench.isolation:_probe"
+
+
+def test_the_kernel_refuses_what_it_is_said_to(tmp_path):
+    found, refused = isolation.confinement(), isolation.probe()
+    if found["landlock"]:
+        assert refused["files"]
+    if found["seccomp"]:
+        assert refused["processes"] and refused["network"] and refused["signals"]
+    assert bool(isolation.missing()) == (not all(found.values()))
+
+
+def test_what_is_missing_is_said(monkeypatch):
+    monkeypatch.setattr(isolation, "_landlock", lambda: 0)
+    monkeypatch.setattr(isolation, "_seccomp", lambda: False)
+    assert isolation.missing() == (
+        "confined code is not kept from reading and writing files of this user (no Landlock), starting processes, of "
+        "which it is noticed soon after, the network"
+    )
+
+
+def test_an_environment_holds_no_secret(monkeypatch):
+    monkeypatch.setenv("GITHUB_TOKEN", "secret")
+    with Confined(HERE, {"file": "x", "parent": os.getpid()}) as child:
+        found = psutil.Process(child.process.pid).environ()
+        descriptors = {os.path.basename(path) for path in os.listdir(f"/proc/{child.process.pid}/fd")}
+        child.receive()
+        folder = child.directory
+    assert "GITHUB_TOKEN" not in found and "PYTHONPATH" not in found
+    assert found["HOME"] == found["TMPDIR"] == str(folder) and not folder.exists()
+    assert len(descriptors) <= 6
+
+
+@seccomp
+def test_the_parent_cannot_be_looked_into_while_a_child_lives():
+    before = isolation._prctl(isolation._PR_GET_DUMPABLE, 0)
+    with Confined(HERE, {"file": "x", "parent": os.getpid()}):
+        assert isolation._prctl(isolation._PR_GET_DUMPABLE, 0) == 0
+    assert isolation._prctl(isolation._PR_GET_DUMPABLE, 0) == before
+
+
+def test_a_function_that_fails_says_why():
+    with pytest.raises(ConfinedError) as caught, Confined(HERE, {}) as child:
+        child.receive()
+    assert (caught.value.status, caught.value.detail) == ("crashed", "KeyError: 'file'")
+
+
+def test_a_deadline_ends_a_process():
+    order = {"file": "x", "parent": 0}
+    with (
+        pytest.raises(ConfinedError) as caught,
+        Confined("creditbench.contributed:describe", order, limits=Limits(seconds=0.5)) as child,
+    ):
+        child.receive()  # it waits for a message that does not come
+    assert (caught.value.status, caught.value.detail) == ("timeout", "no result within 0.5 s")
+
+
+def test_processes_beyond_those_allowed_are_noticed_and_all_are_ended():
+    tests = Path(__file__).parents[1]
+    entry = "tests.creditbench.confined_entries:forks"
+    with (
+        pytest.raises(ConfinedError) as caught,
+        Confined(entry, {"count": 3}, readable=[tests], limits=Limits(processes=2)) as child,
+    ):
+        list(child.messages())
+    assert (caught.value.status, caught.value.detail) == (
+        "invalid",
+        "it started 3 processes, and may start 2",
+    )
+    assert not [p for p in psutil.process_iter() if child._mark in environment_of(p).values()]
+
+
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
+@seccomp
+def test_the_filter_knows_the_numbers_of_both_architectures(monkeypatch):
+    """The lines of arm64 differ from those of x86-64 in numbers alone, and in two calls that it does not have."""
+    lengths = {}
+    for machine in ("x86_64", "aarch64"):
+        monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
+        program = isolation._filter(False)
+        lines = [struct.unpack_from("=HBBI", program, i) for i in range(0, len(program), 8)]
+        for at, (code, yes, no, _) in enumerate(lines):
+            if code in (isolation._JUMP_EQUAL, isolation._JUMP_NOT_LESS, isolation._JUMP_BITS):
+                assert at + 1 + max(yes, no) < len(lines)
+        assert lines[-1] == (isolation._RETURN, 0, 0, isolation._ALLOW)
+        lengths[machine] = len(lines)
+    assert lengths["x86_64"] == lengths["aarch64"] + 4
+
+
+# -- snapshots -------------------------------------------------------------------------------------------
+
+SHAPES = {"W": (3, 2), "b": (3,)}
+
+
+def snapshot(path, **arrays):
+    whole = {"W": np.ones((3, 2), np.float32), "b": np.ones(3, np.float32)} | arrays
+    np.savez(path, **{name: value for name, value in whole.items() if value is not None})
+    return path
+
+
+def forged(path, member: bytes, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("W.npy", member)
+        archive.writestr("b.npy", member)
+    return path
+
+
+def header(text: str) -> bytes:
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text.encode()
+
+
+def test_a_good_snapshot_is_read(tmp_path):
+    found = read_arrays(snapshot(tmp_path / "w.npz"), SHAPES, "float32")
+    assert {name: value.shape for name, value in found.items()} == SHAPES
+    assert found["W"].dtype == np.float32 and (found["W"] == 1).all()
+
+
+class Bomb:
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path, "cannot be opened (No such file or directory)"),
+        (lambda path: path.mkdir() or path, "is no plain file"),
+        (lambda path: os.mkfifo(path) or path, "is no plain file"),
+        (lambda path: path.symlink_to(snapshot(path.with_name("w.npz"))) or path, "cannot be opened"),
+        (lambda path: path.write_bytes(b"PK") and path, "is no .npz file (BadZipFile"),
+        (lambda path: path.write_bytes(bytes(1 << 20)) and path, "has more than the"),
+        (lambda path: path.write_bytes(pickle.dumps(Bomb())) and path, "is no .npz file"),
+        (lambda path: snapshot(path, b=np.array([Bomb()] * 3, object)), "holds pickled objects in b"),
+        (lambda path: snapshot(path, b=None), "holds W.npy, not W, b"),
+        (lambda path: snapshot(path, c=np.ones(1)), "holds W.npy, b.npy, c.npy, not W, b"),
+        (lambda path: snapshot(path, b=np.ones(3)), "has b as float64 [3], which must be float32 [3]"),
+        (lambda path: snapshot(path, W=np.ones((2, 3), np.float32)), "has W as float32 [2, 3], which must"),
+        (lambda path: forged(path, bytes(1 << 24), zipfile.ZIP_DEFLATED), "has "),
+        (
+            lambda path: forged(
+                path, header("{'descr': '<f4', 'fortran_order': False, 'shape': (1<<40,)}\n")
+            ),
+            "is no .npz file",
+        ),
+        (
+            lambda path: forged(path, header("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2)}\n")),
+            "is no .npz file (ValueError",
+        ),
+    ],
+)
+def test_a_bad_snapshot_is_refused(make, said, tmp_path):
+    path = make(tmp_path / "weights.npz")
+    with pytest.raises(ConfinedError) as caught:
+        read_arrays(path, SHAPES, "float32")
+    assert caught.value.status == "invalid" and caught.value.detail.startswith("the snapshot ")
+    assert said in caught.value.detail
+
+
+def test_a_folder_is_removed_whatever_is_in_it(tmp_path):
+    folder = tmp_path / "folder"
+    outside = tmp_path / "kept"
+    outside.write_text("kept")
+    deep = folder / "closed" / "deep"
+    deep.mkdir(parents=True)
+    (deep / "link").symlink_to(outside)
+    (folder / "up").symlink_to(tmp_path)
+    deep.chmod(0)
+    deep.parent.chmod(0)
+    isolation.remove_folder(str(folder))
+    assert not folder.exists() and outside.read_text() == "kept"
+
+
+def test_what_a_folder_takes_is_counted(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(1 << 20))
+    assert isolation._size_of(str(tmp_path)) >= 1 << 20
+    with (tmp_path / "b").open("wb") as file:
+        (tmp_path / "b").unlink()
+        file.write(bytes(1 << 20))
+        file.flush()
+        if sys.platform == "linux":
+            assert isolation._unlinked(os.getpid()) >= 1 << 20
+
+
+def test_a_message_is_a_line_of_json():
+    child = Confined(HERE, {})
+    for line in (b"not json", b"[1]", b"3", b"[" * 100_000):
+        with pytest.raises(ConfinedError, match="something that is no message"):
+            child._parse(line)
+    with pytest.raises(ConfinedError, match="a failure of no known kind"):
+        child._parse(b'{"failed": "ok"}')
+    assert child._parse(b'{"record": 1}') == {"record": 1}

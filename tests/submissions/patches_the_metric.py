@@ -1,0 +1,31 @@
+"""It changes how scores are taken, wherever it can reach."""
+
+import numpy as np
+
+import creditbench.record
+import creditbench.task
+import creditbench.trainer
+from creditbench.learner import Claims, Learner, backpropagate
+
+
+def perfect(*_, **__):
+    return 0.0
+
+
+for name in ("mse", "nrmse", "accuracy", "cross_entropy"):
+    setattr(creditbench.task, name, perfect)
+creditbench.task.Task.score = creditbench.trainer.Program.evaluate = perfect
+creditbench.task.Task.normalise = creditbench.record.Record.model_validate = perfect
+np.mean = np.sqrt = np.median = perfect
+
+
+class Rule(Learner):
+    id = "patches_the_metric"
+    name = "patches_the_metric"
+    paper = "none"
+    family = "test"
+    claims = Claims()
+
+    def segment(self, ops, cell, params, state, batch, key):
+        estimate = backpropagate(ops, cell, params, state["cell"], batch)
+        return estimate._replace(state={"cell": estimate.state})
