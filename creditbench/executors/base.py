@@ -49,7 +49,7 @@ def make_jobs(trials: Sequence[Trial], *, together: bool = False, slots: int = 1
     families: dict[str, list[Trial]] = {}
     for trial in trials:
         name = trial.id if trial.backend != "jax" else trial.family
-        if together and trial.backend == "jax" and is_builtin(trial):
+        if together and trial.backend == "jax" and not is_contributed(trial):
             name = trial.program
         families.setdefault(name, []).append(trial)
     parts = 1 if together else -(-slots // max(1, len(families)))
