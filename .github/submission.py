@@ -57,7 +57,7 @@ def board(checkout: Path, rules: list[str], tasks: list[str], results: Path) -> 
     shutil.rmtree(results, ignore_errors=True)
     names = ("--learner", ",".join(rules), "--task", ",".join(tasks), "--results", str(results))
     ran = creditbench(checkout, "run", *names, *BOARD)
-    table = creditbench(root(), "table", "--results", str(results), "--format", "markdown")
+    table = creditbench(checkout, "table", "--results", str(results), "--format", "markdown")
     return ran.returncode == 0, table.stdout
 
 
