@@ -83,6 +83,11 @@ def test_a_bad_submission_is_caught_with_its_own_line(name):
         assert lists.advice("learners", check)
 
 
+def test_a_rule_that_reads_the_clock_is_not_called_random():
+    """The clock stands still in the other checks, so that each names its own cause."""
+    assert found("reads_the_clock", "torch", "determinism").held is True
+
+
 def test_parameters_changed_in_place_are_caught_where_they_can_be():
     result = found("changes_parameters", "torch", "arguments unchanged")
     assert result.held is False and result.detail == "params.W_in is changed in place"
@@ -113,7 +118,7 @@ def test_a_sound_rule_passes_what_others_fail(check):
 
 
 def test_a_noisy_rule_with_a_wrong_factor_fails(monkeypatch):
-    """spsa that is a twentieth too large is told from BPTT."""
+    """spsa with a factor of 1.3 is told from BPTT."""
     monkeypatch.setitem(claims._DRAWS, "torch", (2048, 4096))
     cls = registry.find("learners", "spsa").cls
 
