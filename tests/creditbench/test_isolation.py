@@ -40,7 +40,7 @@ def nothing_left(tmp_path, monkeypatch):
     before = set(psutil.Process().children(recursive=True))
     yield
     assert set(psutil.Process().children(recursive=True)) <= before
-    assert not list(folder.iterdir())
+    assert not list(folder.glob("creditbench-*"))
 
 
 def trials(*learners, tasks=("mackey_glass",), backends=("torch",), seeds=(0,), settings=None):
