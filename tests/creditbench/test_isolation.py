@@ -215,6 +215,9 @@ def test_between_orders_the_process_stands_still_and_its_memory_is_what_is_measu
 
     def look(_, part):
         child = psutil.Process(program.child.process.pid)
+        deadline = time.monotonic() + 10  # on a busy machine it takes a while until it has the turn to stop
+        while child.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
+            time.sleep(0.01)
         seen.append((part, child.status(), child.memory_info().rss))
 
     (outcome,) = program.train([trial], look)
