@@ -30,6 +30,7 @@ LEVEL = 0.95
 #: Difference of normalised scores that is as good as none.
 MARGIN = 0.05
 ALPHA = 0.05
+_SAME = 1e-9  # spread of runs that differ by rounding alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +137,8 @@ def welch(x: Array, y: Array) -> tuple[float, tuple[float, float] | None, float 
     difference = float(np.mean(x) - np.mean(y))
     if min(len(x), len(y)) < 2:
         return difference, None, None
-    if np.ptp(x) == 0 and np.ptp(y) == 0:
-        return difference, (difference, difference), float(difference == 0)
+    if max(np.ptp(x), np.ptp(y)) < _SAME:
+        return difference, (difference, difference), float(abs(difference) < _SAME)
     found = ttest_ind(x, y, equal_var=False)
     low, high = found.confidence_interval(statistics.CONFIDENCE)
     return difference, (float(low), float(high)), float(found.pvalue)
