@@ -73,12 +73,11 @@ def test_a_point_alone_is_the_point_in_company(task, learner):
     two = [t.model_copy(update={"lr": t.lr / 1e4}) for t in trials_of(base, points)]
     assert two[0].program == two[1].program and two[0].family != two[1].family
     company = list(run_trials(two, together=True))
-    for trial, record in zip(two, company, strict=True):
-        assert (record.trial, record.trained_together) == (trial, 2)
-        alone = next(run_trials([trial]))
-        assert alone.status == record.status == "ok", record.status_detail
-        for a, b in zip(alone.curve, record.curve, strict=True):
-            assert a.validation == pytest.approx(b.validation, rel=1e-7)
+    assert [(r.trial, r.trained_together) for r in company] == [(trial, 2) for trial in two]
+    alone = next(run_trials(two[1:]))
+    assert alone.status == company[1].status == "ok", company[1].status_detail
+    for a, b in zip(alone.curve, company[1].curve, strict=True):
+        assert a.validation == pytest.approx(b.validation, rel=1e-7)
     assert company[0].curve[-1].validation != company[1].curve[-1].validation or "readout" in learner
 
 
