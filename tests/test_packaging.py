@@ -88,7 +88,7 @@ def documented_rule(tmp_path_factory: pytest.TempPathFactory) -> registry.Plugin
     (source,) = re.findall(r"^```python\n(.*?)^```", document, re.DOTALL | re.MULTILINE)
     path = tmp_path_factory.mktemp("rule") / "delta_readout.py"
     path.write_text(source, encoding="utf-8")
-    return registry.find("learners", "delta_readout", [path])
+    return registry.find("learners", "delta_readout", [path], imports=True)
 
 
 @pytest.mark.parametrize("decorrelate", ["none", "both"])

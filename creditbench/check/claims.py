@@ -288,7 +288,7 @@ def _noted(owner: Any, name: str, said: str, called: set[str]) -> Iterator[None]
 #: Sizes between which exponents are taken: exact figures, so that two are enough; T in whole chunks of 64 and of 10.
 _T = {"algorithm_bytes": (640, 2560), "flops": (320, 1280)}
 _N = {"jax": (128, 512), "torch": (32, 128)}
-_UNITS = 16  # n where T is swept
+_UNITS = 32  # n where T is swept: so many that the index of a chunk weighs nothing
 
 
 @check(

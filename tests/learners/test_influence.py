@@ -60,7 +60,7 @@ def mutant(folder, id, old, new):
     assert source.count(old) == 1, f"{id} does not hold {old!r} once"
     path = folder / f"{id}_mutant.py"
     path.write_text(source.replace(old, new).replace(f'id = "{id}"', f'id = "{id}_mutant"'), encoding="utf-8")
-    return registry.find("learners", f"{id}_mutant", [path]).cls()
+    return registry.find("learners", f"{id}_mutant", [path], imports=True).cls()
 
 
 def deterministic(ops, rule, cell, params, batch, **more):
