@@ -160,7 +160,10 @@ def test_the_grid_goes_on_after_each(tmp_path, monkeypatch):
     """In one slot, and in one worker as long as it lives: what cheats scores as its honest twin does."""
     expected = {
         "exits_in_segment": ("crashed", "exit code 5: so long"),
-        "forges": ("invalid", "it sent something that is no answer to 'train': {'record': {'status': 'ok'"),
+        "forges": (
+            "invalid",
+            "it sent something that is no answer to ",
+        ),  # with PyTorch to 'load', which runs a block
         "sends_a_pickle": (
             "invalid",
             "the snapshot holds pickled objects in W_in: it must hold plain numbers",
