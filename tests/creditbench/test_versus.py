@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import t, ttest_ind
 
 from creditbench.cli import main
 from creditbench.errors import UsageError
@@ -95,6 +95,18 @@ def test_p_values_are_corrected_for_the_number_of_rules(results):
     least = min(alone, key=alone.get)
     assert found[least].p == pytest.approx(3 * alone[least])
     assert found["anp"].p == pytest.approx(alone["anp"])
+
+
+def test_welchs_interval_is_scipys():
+    x, y = np.array([0.1, 0.4, 0.2, 0.9]), np.array([0.3, 0.35, 0.31])
+    found = ttest_ind(x, y, equal_var=False)
+    difference, interval, p = welch(x, y)
+    assert difference == pytest.approx(x.mean() - y.mean())
+    assert interval == pytest.approx(tuple(found.confidence_interval(0.95)))
+    assert p == pytest.approx(found.pvalue)
+    same = np.full(5, 0.3)
+    assert welch(same, same + 1e-13)[2] == 1.0 and welch(same, same + 0.1)[2] == 0.0
+    assert welch(same[:1], same)[1:] == (None, None)
 
 
 def test_bad_input_is_named(results):
