@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,7 +44,10 @@ def scale(
         Path | None,
         typer.Option(help="Folder for scaling.json, scaling.csv, points.csv and a figure an axis."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="The exponents as one JSON array.")] = False,
+    format_: Annotated[
+        str, typer.Option("--format", help="rich; markdown: a row a rule, its claims beside; json.")
+    ] = "rich",
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Sweep the steps T, the hidden units n or the sequences B; fit exponents of cost; hold them against the claims.
 
@@ -54,6 +58,7 @@ def scale(
       creditbench scale --learner bptt,anp,wp,np,forward --axis T --json
       creditbench scale --learner bptt,anp --axis T,n --output scaling
       creditbench scale --learner ./my_rule.py --axis n --quantity flops --points 64,128,256
+      creditbench scale --learner bptt,rtrl --axis T,n --quantity time,algorithm_bytes --format markdown
     """
     import sys
     from json import dumps
@@ -75,6 +80,7 @@ def scale(
     from creditbench.ops import BACKENDS
 
     for option, given, known in (
+        ("format", format_, ("rich", "markdown", "json")),
         ("axis", axis, AXES),
         ("quantity", quantity, QUANTITIES),
         ("backend", backend, BACKENDS),
@@ -140,8 +146,10 @@ def scale(
         for swept in sizes:
             for suffix in ("pdf", "png"):
                 draw([p for p in found if p["axis"] == swept], rows, output / f"scaling_{swept}.{suffix}")
-    if json:
+    if json or format_ == "json":
         print(dumps(rows, indent=1))
+    elif format_ == "markdown":
+        print(_markdown(rows))
     else:
         show(rows)
     broken = [row for row in rows if row["held"] is False]
@@ -153,3 +161,24 @@ def scale(
         )
     if broken:
         raise typer.Exit(1)
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A row a rule and backend, a column a quantity and axis: `1.98 (2)` is the exponent, and the claimed one.
+
+    ✓: held, ✗: not held; a time judges nobody. What was left out at the largest sizes is marked *.
+    """
+    columns = list(dict.fromkeys((row["quantity"], row["axis"]) for row in rows))
+    cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    for row in rows:
+        text = "–" if row["exponent"] is None else f"{row['exponent']:.2f}"
+        text += "" if row["claimed"] is None else f" ({row['claimed']:g})"
+        text += {True: " ✓", False: " ✗", None: ""}[row["held"]] + ("*" if row["left_out"] else "")
+        cells.setdefault((row["learner"], row["backend"]), {})[row["quantity"], row["axis"]] = text
+    head = ["rule", "backend", *(f"{quantity.replace('_', ' ')} in {axis}" for quantity, axis in columns)]
+    lines = [head, ["---", "---", *["---:"] * len(columns)]]
+    lines += [
+        [*place, *(own.get(column, "–") for column in columns)]
+        for place, own in sorted(cells.items(), key=lambda item: item[0])
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

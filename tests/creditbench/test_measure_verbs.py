@@ -199,3 +199,23 @@ def test_an_environment_is_kept_once(record):
     assert len(found) == 2
     for row, environment in zip(rows([record, other]), (record.environment, other.environment), strict=True):
         assert found[row["environment"]] == json.loads(json.dumps(constant(environment)))
+
+
+def test_exponents_as_a_table_for_a_document():
+    from creditbench.cli.scale import _markdown
+
+    common = {"learner": "wp", "backend": "jax", "interval": [0, 0], "left_out": []}
+    rows = [
+        common
+        | {"axis": "n", "quantity": "time", "exponent": 1.9, "claimed": 2.0, "held": None, "left_out": [512]},
+        common | {"axis": "T", "quantity": "algorithm_bytes", "exponent": 0.3, "claimed": 0.0, "held": False},
+        common
+        | {"learner": "anp", "axis": "T", "quantity": "algorithm_bytes"}
+        | {"exponent": 0.01, "claimed": 0.0, "held": True},
+    ]
+    assert _markdown(rows).splitlines() == [
+        "| rule | backend | time in n | algorithm bytes in T |",
+        "| --- | --- | ---: | ---: |",
+        "| anp | jax | – | 0.01 (0) ✓ |",
+        "| wp | jax | 1.90 (2)* | 0.30 (0) ✗ |",
+    ]
