@@ -34,14 +34,18 @@ results: $(INSTALLED) results/$(VERSION)/tuned.toml ## tune, run and tabulate a 
 	$(BIN)/creditbench run --config benchmarks/results.toml $(VERSIONED) $(COSTLY) $(ARGS) || test $$? -eq 1
 	$(MAKE) --no-print-directory $(RUN)/scaling/points.csv $(RUN)/gradients/gradients.json
 	$(BIN)/creditbench table --results $(RUN) --compact results/$(VERSION)
-	for name in curves pareto profiles scaling gradients; do \
+	for name in pareto scaling gradients; do \
 	  $(BIN)/creditbench figure $$name --results results/$(VERSION) --output results/$(VERSION)/$$name.png || exit; done
+	for name in curves profiles; do \
+	  $(BIN)/creditbench figure $$name --results results/$(VERSION) --rule $(SHOWN) --output results/$(VERSION)/$$name.png || exit; done
 	$(BIN)/creditbench leaderboard --results results/$(VERSION) --output results/leaderboard
 
 VERSIONED = --tuned results/$(VERSION)/tuned.toml --results $(RUN)
 # Rules whose step costs O(n⁴) or nearly that, where they can be had.
 COSTLY = --learner rtrl,snapn --task mackey_glass
 POINTS = 16
+# What figures of curves show: more lines than these cannot be told apart.
+SHOWN = bptt,tbptt,snap1,eprop,anp,np,wp,readout_rls
 
 results/$(VERSION)/tuned.toml: | $(INSTALLED)
 	mkdir -p $(@D)
