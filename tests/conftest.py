@@ -1,6 +1,7 @@
 """Fixtures: both backends in float64, a small cell and a small batch, noise that is the same in both."""
 
 import os
+import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The tests run on several processes: threads beside them would only wait for each other.
@@ -13,6 +14,7 @@ os.environ.setdefault(
 import pytest
 
 from creditbench import registry
+from creditbench.check import probe
 from creditbench.check.probe import (
     INPUTS,
     OUTPUTS,
@@ -56,6 +58,18 @@ def ops(request):
 def both():
     """Both backends, in float64, whose random draws are the same."""
     return injected("jax"), injected("torch")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forgets_what_it_compiled():
+    """Thousands of small programs would in the end take more mappings of memory than a process may have."""
+    yield
+    _compiled.clear()
+    probe._reverse_mode.clear()
+    if "jax" in sys.modules:
+        import jax
+
+        jax.clear_caches()
 
 
 def learner(id, **hyperparameters):
