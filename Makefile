@@ -81,7 +81,7 @@ paper: $(INSTALLED) ## the claim of the paper put to the test, resumable; WTH=FI
 	  $(BIN)/creditbench figure $$name --results results/paper/v0.1 --axis n --output results/paper/v0.1/$$name.png || exit; done
 
 test: $(INSTALLED) ## the tests; ARGS="-k anp" for some
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(INSTALLED) ## format, lint and types
 	$(BIN)/ruff format --check .

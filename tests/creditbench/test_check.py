@@ -169,7 +169,7 @@ def test_reverse_mode_is_seen_however_it_is_asked_for(backend):
     ("name", "check", "said"),
     [
         ("exits_in_segment", "estimate", "exit code"),
-        ("hangs", "estimate", "no result within 20 s"),
+        ("hangs", "estimate", "no result within 12 s"),
         (
             "needs_a_package",
             "import",
@@ -189,7 +189,7 @@ def test_a_submission_that_breaks_its_process_is_a_failed_check(name, check, sai
         "--backend",
         "torch",
         "--timeout",
-        "20" if name == "hangs" else "60",
+        "12" if name == "hangs" else "60",
     ]
     assert main(arguments) == 1
     printed = capsys.readouterr()

@@ -390,7 +390,7 @@ def test_the_memory_of_a_trial_is_its_own():
     assert seen[0] == seen[2] and middle > 3 * first
     (alone,) = make_executor("local", slots=1).run([small])
     for figure in (first, last):
-        assert figure == pytest.approx(alone.process_peak_bytes, rel=0.25), (first, middle, last)
+        assert figure == pytest.approx(alone.process_peak_bytes, rel=0.4), (first, middle, last)
 
 
 def test_a_worker_that_fails_before_the_trial_is_replaced_once(tmp_path, monkeypatch):
