@@ -472,13 +472,23 @@ def remove_folder(folder: str) -> None:
 
 
 def _kill_marked(mark: str) -> None:
-    """Kill what has left its session, wherever it is (where the system refuses no fork)."""
+    """Kill what has left its session, wherever it is (where the system refuses no fork), and wait until it is gone.
+
+    One that forks as it is killed leaves another, so that they are looked for until none is found.
+    """
     import psutil
 
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(_MARK) == mark:
-                process.kill()
+    deadline = time.monotonic() + _END_SECONDS
+    while time.monotonic() < deadline:
+        found = False
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):  # it has ended, or is another user's
+                if process.environ().get(_MARK) == mark:
+                    process.kill()
+                    found = True
+        if not found:
+            return
+        time.sleep(0.005)
 
 
 # -- the child -------------------------------------------------------------------------------------------
