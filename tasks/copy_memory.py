@@ -40,12 +40,12 @@ class CopyMemory(Task):
     delay: int = 10  #: blanks between the last symbol and the first "go"
     symbols: int = 8  #: different symbols; the alphabet has a blank and a "go" besides
     train_sequences: int = 1000
-    evaluation_sequences: int = 200  #: in validation and in test
+    evaluation_sequences: int = 100  #: in validation and in test
 
     id: ClassVar[str] = "copy_memory"
     name: ClassVar[str] = "Copying memory"
     citation: ClassVar[str] = "Garcia Fernandez et al. (2024), doi:10.3389/fnins.2024.1439155"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     protocol: ClassVar[Literal["stream", "episodes"]] = "episodes"
     loss: ClassVar[Literal["mse", "cross_entropy"]] = "mse"
     metric: ClassVar[str] = "wrong_symbols"
