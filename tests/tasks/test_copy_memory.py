@@ -17,7 +17,7 @@ def copy_memory(tasks: dict[str, type[Task]]) -> type[Task]:
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_symbols_are_shown_and_then_asked_for(copy_memory: type[Task], split: str) -> None:
     inputs, targets, weights = copy_memory().generate(split, 0, 16)
-    assert inputs.shape == targets.shape == (210, 1000 if split == "train" else 200, 10)
+    assert inputs.shape == targets.shape == (210, 1000 if split == "train" else 100, 10)
     for array in (inputs, targets):
         assert set(np.unique(array)) == {0.0, 1.0} and (array.sum(-1) == 1).all()
     seen, said = inputs.argmax(-1), targets.argmax(-1)
@@ -55,8 +55,8 @@ def test_guessing_is_wrong_seven_times_in_eight(copy_memory: type[Task]) -> None
     test = task.generate("test", 0, 16)
     guess = np.zeros_like(test.targets)
     guess[..., 4] = 1
-    assert task.score(guess, test) == pytest.approx(7 / 8, abs=0.01)
-    assert task.trivial_score(test) <= task.score(guess, test)
+    assert task.score(guess, test) == pytest.approx(7 / 8, abs=0.015)
+    assert task.trivial_score(test) <= task.score(guess, test) + 1e-6
 
 
 def test_solved_is_to_recall_ninety_and_guess_the_rest(copy_memory: type[Task]) -> None:
