@@ -408,6 +408,69 @@ def profiles(board: Board, output: Path) -> None:
     plt.close(figure)
 
 
+def units(records: Sequence[Record], output: Path) -> None:
+    """Draw the normalised test score against hidden units: a panel a task, a colour a rule, a line a backend.
+
+    Lines are means over seeds, a diverged one counting as 0; bars reach from the worst to the best seed. Stale records
+    are left out. Raises `UsageError` where all have the same number of units.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import NullLocator
+
+    scores: dict[tuple[str, str, str], dict[int, list[float]]] = {}
+    for r in records:
+        score = 0.0 if r.status == "diverged" else r.normalised_score
+        if not stale(r) and score is not None:
+            at = scores.setdefault((r.trial.task, r.trial.rule, r.trial.backend), {})
+            at.setdefault(r.trial.hidden, []).append(score)
+    sizes = sorted({size for at in scores.values() for size in at})
+    if len(sizes) < 2:
+        raise UsageError("there are not two numbers of units: run the same grid with another --hidden beside")
+    tasks, rules, backends = (sorted({key[i] for key in scores}) for i in range(3))
+    figure, axes = plt.subplots(
+        1, len(tasks), figsize=(1.0 + 3.4 * len(tasks), 3.2), squeeze=False, sharey=True, layout="constrained"
+    )
+    colours = _colours(rules)
+    for ax, task in zip(axes[0], tasks, strict=True):
+        for (of, rule, backend), at in sorted(scores.items()):
+            if of != task:
+                continue
+            # Beside each other: else the bars of one hide those of another.
+            shift = 1.03 ** (rules.index(rule) - (len(rules) - 1) / 2)
+            x = np.array(sorted(at))
+            low, mean, high = (np.array([f(at[size]) for size in x]) for f in (min, np.mean, max))
+            ax.errorbar(
+                x * shift,
+                mean,
+                (mean - low, high - mean),
+                color=colours[rule],
+                linestyle=_LINES[backend],
+                marker="o",
+                markersize=3.5,
+                linewidth=1.2,
+                elinewidth=0.8,
+            )
+        ax.set(xscale="log", title=task, xlabel=_SIZES["n"])
+        ax.set_xticks(sizes)
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_locator(NullLocator())
+        for level in (0.0, 1.0):
+            ax.axhline(level, color="0.4", linestyle="--", linewidth=0.8, zorder=0)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("normalised test score")
+    marks = [Line2D([], [], color=colours[rule], label=rule) for rule in rules]
+    if len(backends) > 1:
+        marks += [Line2D([], [], color="0.2", linestyle=_LINES[b], label=b) for b in backends]
+    marks.append(Line2D([], [], color="0.4", linestyle="--", linewidth=0.8, label="trivial, solved"))
+    figure.legend(handles=marks, loc="outside right upper", frameon=False, fontsize=8)
+    figure.savefig(output, dpi=150)
+    plt.close(figure)
+
+
 def _measured_scaling(results: Results, output: Path, axis: str) -> None:
     points = [p for p in results.scaling if p.axis == axis]
     if not points:
@@ -438,13 +501,15 @@ def _measured_gradients(results: Results, output: Path) -> None:
     gradients(rows, output)
 
 
-FIGURES = ("curves", "scaling", "gradients", "pareto", "profiles")
+FIGURES = ("curves", "units", "scaling", "gradients", "pareto", "profiles")
 
 
 def draw(name: str, results: Results, output: Path, axis: str = "T") -> None:
     """Draw one of `FIGURES`; `axis` is that of `scaling`. Raises `UsageError` where nothing was measured for it."""
     if name == "curves":
         curves(results.records, output)
+    elif name == "units":
+        units(results.records, output)
     elif name == "scaling":
         _measured_scaling(results, output, axis)
     elif name == "gradients":

@@ -12,7 +12,8 @@ def figure(
     name: Annotated[
         str,
         typer.Argument(
-            help="curves: validation metric against training steps; scaling, gradients: what was measured; "
+            help="curves: validation metric against training steps; units: score against hidden units; "
+            "scaling, gradients: what was measured; "
             "pareto: score against cost; profiles: share of tasks solved."
         ),
     ],

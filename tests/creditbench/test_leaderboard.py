@@ -482,6 +482,35 @@ def test_figures_for_print_are_drawn(results, tmp_path, capsys):
     assert main(["figure", "profiles", *some]) == 0
 
 
+def test_scores_are_drawn_against_units(results, tmp_path, capsys):
+    import matplotlib.image
+    import matplotlib.pyplot as plt
+
+    from creditbench import figures
+
+    def of(hidden, **changes):
+        some = [r for r in results.records if r.trial.task == "task_00" and r.status in ("ok", "diverged")]
+        return [
+            r.model_copy(update={"trial": r.trial.model_copy(update={"hidden": hidden}), **changes}) for r in some
+        ]
+
+    with pytest.raises(UsageError, match="two numbers of units"):
+        figures.units(of(8), tmp_path / "x.png")
+    drawn, close = [], plt.close
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plt, "close", lambda figure: drawn.append(figure) or close(figure))
+        records = [*of(8, status="ok", normalised_score=0.25), *of(64, status="diverged", normalised_score=0.5)]
+        figures.units(records, tmp_path / "units.png")
+    (ax,) = drawn[0].axes
+    lines = {tuple(line.get_ydata()) for line in ax.lines if line.get_marker() == "o"}
+    assert lines == {(0.25, 0.0)}  # one that diverged counts as 0
+    image = matplotlib.image.imread(tmp_path / "units.png")
+    assert len(set(map(tuple, image.reshape(-1, image.shape[2])))) > 20
+    write_tables(results, tmp_path / "v", "")
+    assert main(["figure", "units", "--results", str(tmp_path / "v"), "--output", str(tmp_path / "y.png")]) == 2
+    assert "another --hidden" in capsys.readouterr().err
+
+
 def test_a_data_set_is_read_by_datasets(results, tmp_path):
     import datasets
 
