@@ -74,9 +74,13 @@ paper: $(INSTALLED) ## the claim of the paper put to the test, resumable; WTH=FI
 	    --results results/run-paper/tuning --output results/paper/tuned_$$task.toml || exit; \
 	  $(BIN)/creditbench run $$given || test $$? -eq 1 || exit; \
 	done
+	for units in 100 200 500 1000; do \
+	  $(BIN)/creditbench run --config benchmarks/paper/units.toml --hidden $$units || test $$? -eq 1 || exit; done
 	test -f results/run-paper/scaling/points.csv || $(BIN)/creditbench scale --learner bptt,tbptt,np,wp,anp --set tbptt.K=1 \
 	  --backend jax --axis n --points 100,200,500,1000,2000 --quantity time,algorithm_bytes --output results/run-paper/scaling || test $$? -eq 1
 	$(BIN)/creditbench table --results results/run-paper --compact results/paper/v0.1
+	$(BIN)/creditbench table --results results/run-paper-units --compact results/paper/units
+	$(BIN)/creditbench figure units --results results/paper/units --output results/paper/units/units.png
 	for name in curves scaling; do \
 	  $(BIN)/creditbench figure $$name --results results/paper/v0.1 --axis n --output results/paper/v0.1/$$name.png || exit; done
 
