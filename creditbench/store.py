@@ -404,7 +404,7 @@ def write_tables(results: Results, directory: Path, readme: str) -> None:
     """
     import pandas as pd
 
-    records = tuple(map(_published, results.records))
+    records = tuple(map(_published, sorted(results.records, key=_order)))
     trials = [record.row() for record in records]
     curves = [
         {"trial": record.trial.id, **point.model_dump()} for record in records for point in record.curve
@@ -528,6 +528,20 @@ def _replace(path: Path, content: bytes) -> None:
 _EXACT = frozenset(Trial.model_fields)
 
 
+#: With what a cell begins that a spreadsheet would run as a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def inert(text: str) -> str:
+    """A text for a cell of a CSV file: behind an apostrophe where a spreadsheet would run it as a formula."""
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+
+
+def _inert_read(text: str) -> str:
+    """What `inert` was given."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA) else text
+
+
 def _as_csv(rows: Sequence[Mapping[str, Any]], exact: frozenset[str]) -> str:
     """Rows as text; a float has nine significant digits, in the columns `exact` all."""
 
@@ -538,7 +552,7 @@ def _as_csv(rows: Sequence[Mapping[str, Any]], exact: frozenset[str]) -> str:
             return str(value).lower()
         if isinstance(value, float):
             return repr(value) if name in exact else format(value, ".9g")
-        return str(value)
+        return inert(value) if isinstance(value, str) else str(value)
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -558,7 +572,7 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
     for number, line in enumerate(lines[1:], 2):
         if len(line) != len(lines[0]):
             raise _broken(path, ValueError(f"line {number} has {len(line)} cells of {len(lines[0])}"))
-    return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+    return [dict(zip(lines[0], map(_inert_read, line), strict=True)) for line in lines[1:]]
 
 
 def _read_json(path: Path) -> Any:

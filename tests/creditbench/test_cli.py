@@ -7,19 +7,22 @@ import gzip
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import typer
 
 import creditbench
-from creditbench.cli import main
+from creditbench.cli import app, main
 from creditbench.store import Store
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -30,6 +33,14 @@ SMALL = (
     *("--task", "mackey_glass", "--set", "mackey_glass.steps=300", "--hidden", "4"),
     *("--preset", "smoke", "--budget", "40", "--segment", "1"),
 )
+
+
+APP: Any = typer.main.get_command(app)
+VERBS = tuple(APP.commands)
+
+
+def subverbs(name: str) -> tuple[str, ...]:
+    return tuple(getattr(APP.commands[name], "commands", ()))
 
 
 @pytest.fixture(autouse=True)
@@ -83,11 +94,42 @@ def test_resolving_a_grid_imports_no_framework():
 
 
 @pytest.mark.parametrize(
-    "verb", [(), ("list",), ("list", "tasks"), ("list", "learners"), ("run",), ("table",), ("doctor",)]
+    "verb", [(), *((name,) for name in VERBS), *((name, sub) for name in VERBS for sub in subverbs(name))]
 )
-def test_every_help_has_examples(verb, capsys):
+def test_every_help_has_examples_which_are_good_usage(verb, capsys, tmp_path, monkeypatch):
+    """Each is parsed as it stands, and nothing is run."""
     assert main([*verb, "--help"]) == 0
-    assert "Examples:" in capsys.readouterr().out
+    lines = capsys.readouterr().out.partition("Examples:")[2].splitlines()
+    examples = [line.split("  #")[0] for line in lines if line.strip().startswith("creditbench ")]
+    assert examples
+    (tmp_path / "benchmarks").mkdir()
+    for name in ("grid.toml", "benchmarks/results.toml"):
+        (tmp_path / name).write_text("")
+    monkeypatch.chdir(tmp_path)
+    for example in examples:
+        _, *words = shlex.split(example)
+        command, context = APP, APP.make_context("creditbench", words)
+        while hasattr(command, "resolve_command"):
+            name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
+            context = command.make_context(name, words, parent=context)
+        assert not context.args
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("table", "--json", "--format", "csv"),
+        ("table", "--compact", "v", "--format", "csv"),
+        ("table", "--compact", "v", "--output", "x"),
+        ("table", "--compact", "v", "--json"),
+        ("list", "tasks", "--json", "--format", "markdown"),
+        ("list", "learners", "--json", "--format", "markdown"),
+        ("run", "--task", "adding", "--learner", "bptt", "--force", "--reuse", "v"),
+    ],
+)
+def test_of_two_options_that_rule_each_other_out_none_is_ignored(words, capsys, tmp_path):
+    where = () if words[0] == "list" else ("--results", tmp_path)
+    assert "give one of them" in refused([*words, *where], capsys)
 
 
 def test_version(capsys):
