@@ -265,7 +265,7 @@ def _about(board: Board, folders: Sequence[Path]) -> str:
     return (
         f"<p>{rules} rules, {len(board.tasks)} tasks, {trials:,} trials; creditbench "
         f"{escape(creditbench.__version__)}. "
-        f"Made by <code>{escape(made)}</code>.</p>"
+        f"Made by <code>{escape(made)}</code>. {escape(text.left_out(board))}</p>"
     )
 
 
