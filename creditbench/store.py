@@ -110,7 +110,8 @@ def read_record(path: Path) -> Record:
 def stale(record: Record) -> str:
     """Why the numbers of `record` may no longer be what a run would yield now; empty where nothing has changed.
 
-    No user's code is run: a file is compared by its sha256.
+    No user's code is run: a file is compared by its sha256. A user's file that was since taken into the shipped folder
+    as it was counts as unchanged.
     """
     trial = record.trial
     sources = (
@@ -119,7 +120,7 @@ def stale(record: Record) -> str:
     )
     for kind, name, path, sha256 in sources:
         now = _source_sha256(kind, name, path)
-        if now != sha256:
+        if now != sha256 and (path is None or _source_sha256(kind, name, None) != sha256):
             return f"{kind[:-1]} {name} {'is gone' if now is None else 'has changed'}"
     if trial.numerics_version != NUMERICS_VERSION:
         return f"the harness has changed from numerics version {trial.numerics_version} to {NUMERICS_VERSION}"
@@ -352,8 +353,8 @@ def _describe(
     found: dict[str, dict[str, dict[str, Any]]] = {"learners": {}, "tasks": {}}
     kind: registry.Kind
     for (kind, name), path in sorted(paths.items(), key=str):  # type: ignore[assignment]
-        if path is not None:
-            values = _read_attributes(Path(path))
+        if path is not None and (read := _read_attributes(Path(path))):
+            values = read
         elif (plugin := registry.load(kind).get(name)) is not None:
             values = {field: getattr(plugin.cls, field) for field in names[kind]}
             if kind == "learners":

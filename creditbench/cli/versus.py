@@ -31,7 +31,7 @@ def versus(
 
     \b
     Examples:
-      creditbench versus --results results/paper
+      creditbench versus --results results/paper/v0.1
       creditbench versus --results results/v0.1 --reference readout_rls --format markdown
     """
     import dataclasses

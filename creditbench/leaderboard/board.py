@@ -9,6 +9,7 @@ import statistics as plain
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -261,8 +262,13 @@ def _unranked(cells: Mapping[str, Cell], tasks: Sequence[str]) -> tuple[str, boo
 def command(records: Sequence[Record]) -> str:
     """The command that runs the trials of one family again, as one line for a shell."""
     trial = records[0].trial
-    rule = trial.rule if trial.learner_path is None else trial.learner_path + trial.rule[len(trial.learner) :]
-    words = ["creditbench", "run", "--task", trial.task_path or trial.task, "--learner", rule]
+
+    def source(name: str, path: str | None) -> str:
+        # A user's file may have moved into the shipped folder since.
+        return path if path is not None and Path(path).exists() else name
+
+    rule = source(trial.learner, trial.learner_path) + trial.rule[len(trial.learner) :]
+    words = ["creditbench", "run", "--task", source(trial.task, trial.task_path), "--learner", rule]
     words += ["--backend", trial.backend, "--device", trial.device]
     # A budget of one's own is no preset's.
     own = trial.preset == "custom"
