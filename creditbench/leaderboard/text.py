@@ -57,7 +57,7 @@ def left_out(board: Board) -> str:
 
 
 def solved(row: Row) -> int:
-    """Tasks that half of the seeds or more bring to their target."""
+    """Tasks that more than half of the seeds bring to their target."""
     return sum(math.isfinite(cell.target("steps_to_target")) for cell in row.cells.values())
 
 

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import resource
 import shlex
 import signal
@@ -107,12 +108,48 @@ def test_every_help_has_examples_which_are_good_usage(verb, capsys, tmp_path, mo
         (tmp_path / name).write_text("")
     monkeypatch.chdir(tmp_path)
     for example in examples:
-        _, *words = shlex.split(example)
-        command, context = APP, APP.make_context("creditbench", words)
-        while hasattr(command, "resolve_command"):
-            name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
-            context = command.make_context(name, words, parent=context)
-        assert not context.args
+        parse(example)
+
+
+def parse(line: str) -> None:
+    """Take a command apart, and run nothing. Raises what typer raises where it is bad usage."""
+    _, *words = shlex.split(line)
+    command, context = APP, APP.make_context("creditbench", words)
+    while hasattr(command, "resolve_command"):
+        name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, words, parent=context)
+    assert not context.args
+
+
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "*/README.md", "results/paper/README.md", "results/v*/README.md")
+    for path in ROOT.glob(pattern)
+    if not path.parts[-2].startswith(".")
+)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_of_the_documents_is_good_usage(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = path.read_text(encoding="utf-8")
+    whole = re.findall(r"^(?:\.venv/bin/)?(creditbench .*?)(?: +#.*)?$", text, re.MULTILINE)
+    for line in whole:
+        parse(line)
+    # In a sentence a command need not be whole.
+    partly = {"MissingParameter", "BadOptionUsage", "NoArgsIsHelpError"}
+    for line in set(re.findall(r"`(?:\.venv/bin/)?(creditbench [^`]*)`", text)):
+        if not line.endswith("--help"):
+            assert fault(line) in {"", *partly}, line
+
+
+def fault(line: str) -> str:
+    """The class of the error with which a command is refused; empty where it is not."""
+    try:
+        parse(line)
+    except Exception as error:
+        return type(error).__name__
+    return ""
 
 
 @pytest.mark.parametrize(
@@ -292,7 +329,12 @@ def complex_numbers(folder):
     return "w.npz", "is of the type complex128"
 
 
-@pytest.mark.parametrize("make", [constant, packed, packed_by_name, bomb, pickled, complex_numbers])
+def no_rows(folder):
+    pd.DataFrame({column: [] for column in COLUMNS}).to_parquet(folder / "w.parquet")
+    return "w.parquet", "cannot be read as parquet (it has no rows of data)"
+
+
+@pytest.mark.parametrize("make", [constant, packed, packed_by_name, bomb, pickled, complex_numbers, no_rows])
 def test_data_that_are_unfit_or_dangerous_are_refused(make, capsys, tmp_path):
     name, said = make(tmp_path)
     arguments = ["run", "--task", "weather", "--learner", "bptt", "--preset", "smoke", "--results", tmp_path]

@@ -504,6 +504,9 @@ def test_a_rule_cannot_write_into_the_page(results, tmp_path):
     found = page(make_board(dataclasses.replace(results, learners=about, records=records), 100), [tmp_path])
     assert "alert(1)</script>" not in found
     assert found.count("<script") == 3
+    assert "<script" not in text.markdown(
+        make_board(dataclasses.replace(results, learners=about), 100), [tmp_path]
+    )
 
 
 def test_figures_for_print_are_drawn(results, tmp_path, capsys):
