@@ -133,7 +133,7 @@ DOCUMENTS = sorted(
 def test_every_command_of_the_documents_is_good_usage(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     text = path.read_text(encoding="utf-8")
-    whole = re.findall(r"^(?:\.venv/bin/)?(creditbench .*?)(?: +#.*)?$", text, re.MULTILINE)
+    whole = re.findall(r"^ *(?:\.venv/bin/)?(creditbench .*?)(?: +#.*)?$", text, re.MULTILINE)
     for line in whole:
         parse(line)
     # In a sentence a command need not be whole.
