@@ -52,13 +52,13 @@ def ids(checkout: Path, kind: str) -> list[str]:
     return [row["id"] for row in json.loads(answer.stdout)]
 
 
-def board(checkout: Path, rules: list[str], tasks: list[str], results: Path) -> tuple[bool, str]:
-    """Run a board afresh: whether all of it went well, and its table."""
+def board(checkout: Path, rules: list[str], tasks: list[str], results: Path) -> tuple[int, str]:
+    """Run a board afresh: the exit status of the run, and its table."""
     shutil.rmtree(results, ignore_errors=True)
     names = ("--learner", ",".join(rules), "--task", ",".join(tasks), "--results", str(results))
     ran = creditbench(checkout, "run", *names, *BOARD)
     table = creditbench(checkout, "table", "--results", str(results), "--format", "markdown")
-    return ran.returncode == 0, table.stdout
+    return ran.returncode, table.stdout
 
 
 def main() -> int:
@@ -87,10 +87,15 @@ def main() -> int:
         )
         rules, tasks = list(dict.fromkeys((*rules, *RULES))), tasks or list(TASKS)
         results = head / "results" / "submission"
-        well, table = board(head, rules, tasks, results / "head")
+        status, table = board(head, rules, tasks, results / "head")
         say("### This change", "", table, "")
-        if not well:
-            failed.append("a trial ended in an error")
+        if status:
+            why = (
+                "a trial ended in an error"
+                if status == 1
+                else f"creditbench run ended with exit code {status}"
+            )
+            failed.append(why)
         with worktree(options.base) as base:
             known = (
                 [id for id in rules if id in ids(base, "learners")],

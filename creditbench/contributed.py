@@ -35,6 +35,7 @@ def from_path(path: Path) -> Plugin:
     content = read_source(path)
     sha256 = hashlib.sha256(content).hexdigest()
     stand_in = _stand_in(str(path), sha256, None)
+    registry.require_id(stand_in.id, path)
     return Plugin("learners", stand_in.id, stand_in, str(path), path, sha256)
 
 
@@ -43,6 +44,7 @@ def from_package(value: str, source: str) -> Plugin:
     path = package_file(value, source)
     sha256 = hashlib.sha256(read_source(path)).hexdigest()
     stand_in = _stand_in(str(path), sha256, value)
+    registry.require_id(stand_in.id, path)
     return Plugin("learners", stand_in.id, stand_in, source, path, sha256, value)
 
 

@@ -275,10 +275,12 @@ def _check_npz(path: Path) -> None:
 
 
 def _check_parquet(path: Path) -> None:
-    """Refuse a table that is too large once unpacked, by its metadata alone."""
+    """Refuse a table that is empty, or too large once unpacked, by its metadata alone."""
     import pyarrow.parquet
 
     metadata = pyarrow.parquet.read_metadata(path)
+    if not metadata.num_rows:
+        raise ValueError("it has no rows of data")
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     # A column of one value repeated takes next to nothing in the file, and 8 bytes a row in memory.
     size = max(sum(g.total_byte_size for g in groups), 8 * metadata.num_rows * metadata.num_columns)

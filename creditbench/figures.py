@@ -10,7 +10,7 @@ import numpy as np
 
 from creditbench.errors import UsageError
 from creditbench.record import Record
-from creditbench.store import Results, stale
+from creditbench.store import Results
 
 if TYPE_CHECKING:
     from creditbench.leaderboard.board import Board
@@ -22,8 +22,9 @@ def curves(records: Sequence[Record], output: Path) -> None:
     """Draw the validation metric against training steps: a panel a task, a colour a rule, a line a backend.
 
     Lines are medians over seeds, bands reach from the worst to the best seed; a dashed line marks the trivial
-    predictor. Stale records are left out, diverged seeds end where they diverged. The suffix of `output` names the
-    format (png, pdf, svg).
+    predictor. Of several settings of a rule those are drawn that the leaderboard takes (`make_cells`). Stale records
+    are left out, diverged seeds end where they diverged. The suffix of `output` names the format (png, pdf, svg).
+    Raises `UsageError` where there is nothing to draw.
     """
     import matplotlib
 
@@ -31,8 +32,17 @@ def curves(records: Sequence[Record], output: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
-    fresh = [record for record in records if not stale(record) and record.curve]
-    tasks, rules = (sorted({getattr(r.trial, name) for r in fresh}) for name in ("task", "rule"))
+    from creditbench.leaderboard.board import make_cells
+
+    drawn: dict[str, list[tuple[str, str, list[Record]]]] = {}
+    for (rule, backend, _), cells in sorted(make_cells(Results(tuple(records))).items()):
+        for task, cell in cells.items():
+            seeds = [r for r in cell.records if any(p.validation is not None for p in r.curve)]
+            if seeds and not cell.stale:
+                drawn.setdefault(task, []).append((rule, backend, seeds))
+    if not drawn:
+        raise UsageError("there are no curves to draw, or all are stale: make some with creditbench run")
+    tasks, rules = sorted(drawn), sorted({rule for lines in drawn.values() for rule, *_ in lines})
     columns = min(2, len(tasks))
     lines = -(-len(tasks) // columns)
     figure, axes = plt.subplots(
@@ -40,14 +50,11 @@ def curves(records: Sequence[Record], output: Path) -> None:
     )
     colours = _colours(rules)
     for ax, task in zip(axes.flat, tasks, strict=False):
-        own = [record for record in fresh if record.trial.task == task]
-        for rule in rules:
-            for backend, line in _LINES.items():
-                seeds = [r for r in own if (r.trial.rule, r.trial.backend) == (rule, backend)]
-                if seeds:
-                    steps, low, middle, high = _band(seeds)
-                    ax.plot(steps, middle, line, color=colours[rule], linewidth=1.3)
-                    ax.fill_between(steps, low, high, color=colours[rule], alpha=0.1, linewidth=0)
+        own = [record for *_, seeds in drawn[task] for record in seeds]
+        for rule, backend, seeds in drawn[task]:
+            steps, low, middle, high = _band(seeds)
+            ax.plot(steps, middle, _LINES[backend], color=colours[rule], linewidth=1.3)
+            ax.fill_between(steps, low, high, color=colours[rule], alpha=0.1, linewidth=0)
         trivials = [r.trivial for r in own if r.trivial is not None]
         if trivials:
             trivial = float(np.mean(trivials))
@@ -335,7 +342,8 @@ def pareto(board: Board, output: Path) -> None:
                 ax.errorbar(
                     value,
                     score.value,
-                    [[score.value - score.low], [score.high - score.value]],
+                    # An interval of percentiles need not hold the value.
+                    [[max(0.0, score.value - score.low)], [max(0.0, score.high - score.value)]],
                     fmt=_BACKENDS[backend][1],
                     color=colours[row.rule],
                     alpha=1.0 if on else 0.4,
@@ -474,9 +482,9 @@ def units(records: Sequence[Record], output: Path) -> None:
 def _measured_scaling(results: Results, output: Path, axis: str) -> None:
     points = [p for p in results.scaling if p.axis == axis]
     if not points:
-        known = sorted({p.axis for p in results.scaling}) or "none"
+        known = ", ".join(sorted({p.axis for p in results.scaling})) or "none"
         raise UsageError(
-            f"there is no scaling in {axis} (known: {', '.join(known)}): measure it with creditbench scale, "
+            f"there is no scaling in {axis} (known: {known}): measure it with creditbench scale, "
             "with the folder scaling in the results as --output"
         )
     fits = {

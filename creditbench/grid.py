@@ -130,6 +130,11 @@ def make_grid(options: Options) -> Grid:
         if name not in tasks:
             raise unknown("task in --data", name, tasks, "creditbench run --help")
     tuned, notes = _read_tuned(options.tuned, tasks, learners)
+    untuned: dict[str, list[str]] = {}
+    if options.decorrelation_rate is not None and all(how == "none" for _, how, _ in rules):
+        notes.append(
+            f"decorrelation_rate is {options.decorrelation_rate} and nothing is decorrelated: name anp+D, say"
+        )
     trials: dict[str, Trial] = {}
     for task_plugin in tasks.values():
         source = _Source(task_plugin, settings.get(task_plugin.id, {}), options.data.get(task_plugin.id))
@@ -152,6 +157,9 @@ def make_grid(options: Options) -> Grid:
                 for backend in options.backends
                 if backend not in backends
             ]
+            rule = _rule_name(plugin, decorrelate)
+            if options.tuned and not any(rule in tuned.get(name, {}) for name in ("default", task_plugin.id)):
+                untuned.setdefault(rule, []).append(task_plugin.id)
             common = _trial_values(options, source, plugin, decorrelate, settings.get(plugin.id, {}), tuned)
             lrs = options.lrs or (common.pop("lr"),)
             for backend, lr, seed in itertools.product(backends, lrs, options.seeds):
@@ -159,6 +167,10 @@ def make_grid(options: Options) -> Grid:
                 make_optimizer(common["optimizer"], lr)
                 trial = Trial(**common | {"backend": backend, "lr": lr, "seed": seed})
                 trials[trial.id] = trial
+    notes += [
+        f"{options.tuned} has nothing for {rule} on {', '.join(names)}: its defaults are run; see: creditbench tune"
+        for rule, names in untuned.items()
+    ]
     if not trials:
         raise UsageError(f"nothing is left to run: {'; '.join(dict.fromkeys(notes))}")
     return Grid(tuple(trials.values()), tuple(dict.fromkeys(notes)))
@@ -270,6 +282,10 @@ class _Source:
             ) from None
 
 
+def _rule_name(plugin: Plugin, decorrelate: Decorrelate) -> str:
+    return str(plugin.id) + {"none": "", "hidden": "+D", "both": "+DD"}[decorrelate]
+
+
 def _trial_values(
     options: Options,
     source: _Source,
@@ -280,7 +296,7 @@ def _trial_values(
 ) -> dict[str, Any]:
     """The fields of a trial, less backend and seed."""
     task, task_class = source.task, type(source.task)
-    rule = plugin.id + {"none": "", "hidden": "+D", "both": "+DD"}[decorrelate]
+    rule = _rule_name(plugin, decorrelate)
     frozen = dict(tuned.get("default", {}).get(rule, {})) | dict(tuned.get(task_class.id, {}).get(rule, {}))
     hyperparameters = {name: value for name, value in frozen.items() if name not in _TUNABLE}
     learner: Learner = _make(plugin, hyperparameters | dict(settings))

@@ -262,7 +262,14 @@ def inspect_plugin(kind: Kind, found: Any, source: str) -> Plugin:
         raise UsageError(
             f"{cls.__name__} in {path} lacks {', '.join(missing)}: see {base.__name__}'s attributes"
         )
+    require_id(cls.id, path)
     return Plugin(kind, cls.id, cls, source, path, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def require_id(found: object, path: Path) -> None:
+    """Raise `UsageError` unless an id is a plain name, which stands for itself in a table, a page and a shell."""
+    if not (isinstance(found, str) and found.isascii() and found.isidentifier()):
+        raise UsageError(f"the id of {path} is {found!r}: give it letters, digits and _, as in my_rule")
 
 
 def _base(kind: Kind) -> type[Any]:

@@ -110,7 +110,8 @@ def read_record(path: Path) -> Record:
 def stale(record: Record) -> str:
     """Why the numbers of `record` may no longer be what a run would yield now; empty where nothing has changed.
 
-    No user's code is run: a file is compared by its sha256.
+    No user's code is run: a file is compared by its sha256. A user's file that was since taken into the shipped folder
+    as it was counts as unchanged.
     """
     trial = record.trial
     sources = (
@@ -119,7 +120,7 @@ def stale(record: Record) -> str:
     )
     for kind, name, path, sha256 in sources:
         now = _source_sha256(kind, name, path)
-        if now != sha256:
+        if now != sha256 and (path is None or _source_sha256(kind, name, None) != sha256):
             return f"{kind[:-1]} {name} {'is gone' if now is None else 'has changed'}"
     if trial.numerics_version != NUMERICS_VERSION:
         return f"the harness has changed from numerics version {trial.numerics_version} to {NUMERICS_VERSION}"
@@ -352,8 +353,8 @@ def _describe(
     found: dict[str, dict[str, dict[str, Any]]] = {"learners": {}, "tasks": {}}
     kind: registry.Kind
     for (kind, name), path in sorted(paths.items(), key=str):  # type: ignore[assignment]
-        if path is not None:
-            values = _read_attributes(Path(path))
+        if path is not None and (read := _read_attributes(Path(path))):
+            values = read
         elif (plugin := registry.load(kind).get(name)) is not None:
             values = {field: getattr(plugin.cls, field) for field in names[kind]}
             if kind == "learners":
@@ -404,7 +405,7 @@ def write_tables(results: Results, directory: Path, readme: str) -> None:
     """
     import pandas as pd
 
-    records = tuple(map(_published, results.records))
+    records = tuple(map(_published, sorted(results.records, key=_order)))
     trials = [record.row() for record in records]
     curves = [
         {"trial": record.trial.id, **point.model_dump()} for record in records for point in record.curve
@@ -528,6 +529,20 @@ def _replace(path: Path, content: bytes) -> None:
 _EXACT = frozenset(Trial.model_fields)
 
 
+#: With what a cell begins that a spreadsheet would run as a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def inert(text: str) -> str:
+    """A text for a cell of a CSV file: behind an apostrophe where a spreadsheet would run it as a formula."""
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+
+
+def _inert_read(text: str) -> str:
+    """What `inert` was given."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA) else text
+
+
 def _as_csv(rows: Sequence[Mapping[str, Any]], exact: frozenset[str]) -> str:
     """Rows as text; a float has nine significant digits, in the columns `exact` all."""
 
@@ -538,7 +553,7 @@ def _as_csv(rows: Sequence[Mapping[str, Any]], exact: frozenset[str]) -> str:
             return str(value).lower()
         if isinstance(value, float):
             return repr(value) if name in exact else format(value, ".9g")
-        return str(value)
+        return inert(value) if isinstance(value, str) else str(value)
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -558,7 +573,7 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
     for number, line in enumerate(lines[1:], 2):
         if len(line) != len(lines[0]):
             raise _broken(path, ValueError(f"line {number} has {len(line)} cells of {len(lines[0])}"))
-    return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+    return [dict(zip(lines[0], map(_inert_read, line), strict=True)) for line in lines[1:]]
 
 
 def _read_json(path: Path) -> Any:

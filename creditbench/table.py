@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from creditbench.environment import constant
 from creditbench.errors import unknown
 from creditbench.record import Record
-from creditbench.store import stale
+from creditbench.store import inert, stale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,7 +210,11 @@ def render(records: Sequence[Record], form: str) -> str:
     if form == "json":
         return json.dumps(rows(records), indent=1) + "\n"
     if form == "csv":
-        return frame(records).to_csv(index=False, lineterminator="\n")
+        return (
+            frame(records)
+            .map(lambda v: inert(v) if isinstance(v, str) else v)
+            .to_csv(index=False, lineterminator="\n")
+        )
     if form == "markdown":
         return "\n".join(_markdown(section) for section in summarise(records))
     if form == "scores":
@@ -237,9 +241,9 @@ def _scores(sections: Sequence[Section]) -> str:
                 cells.setdefault((values["rule"], values["backend"]), {})[section.task] = shown
     arrows = {"min": "↓", "max": "↑"}
     heads = ["rule", "backend", *(f"{s.task}<br>{s.metric} {arrows[s.direction]}" for s in sections)]
-    lines = [heads, ["---"] * len(heads), ["*trivial*", "", *(s.trivial for s in sections)]]
+    lines = [["*trivial*", "", *(s.trivial for s in sections)]]
     lines += [[*key, *(cells[key].get(s.task, _MISSING) for s in sections)] for key in sorted(cells)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(heads, lines, heads)
 
 
 #: Left out of a terminal's table, in this order, where that is too narrow.
@@ -285,13 +289,19 @@ def print_rich(records: Sequence[Record], console: Any) -> None:
 
 
 def _markdown(section: Section) -> str:
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    left = ("rule", "backend", "status")
-    rule = ["---" if column in left else "---:" for column in section.columns]
-    lines = [f"### {section.title}", "", line(section.columns), line(rule), *map(line, section.rows), ""]
+    table = markdown_table(section.columns, section.rows, ("rule", "backend", "status"))
+    lines = [f"### {section.title}", "", table]
     return "\n".join([*lines, section.caption, ""] if section.caption else lines)
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]], left: Iterable[str] = ()) -> str:
+    """A table of text in Markdown; columns named in `left` are aligned to the left."""
+
+    def line(cells: Iterable[object]) -> str:
+        return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
+
+    bars = ["---" if name in left else "---:" for name in head]
+    return "\n".join([line(head), line(bars), *map(line, rows)]) + "\n"
 
 
 _LATEX = {
@@ -302,6 +312,8 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "×": r"$\times$",
     ">": r"$>$",
+    "<": r"$<$",
+    "|": r"$|$",
     "½": r"$\tfrac12$",
     "▲": r"$\blacktriangle$",
     "▼": r"$\blacktriangledown$",

@@ -80,10 +80,6 @@ def open_plugin(order: Mapping[str, Any]) -> Plugin:
     if order.get("path") is None:
         return registry.find(order["kind"], order["id"], imports=True)
     plugin = registry.read(Path(order["path"]))
-    if not isinstance(plugin.id, str) or not plugin.id.isidentifier():
-        raise UsageError(
-            f"the id of {plugin.path} is {plugin.id!r}: give it letters, digits and _, as in my_rule"
-        )
     taken = registry.builtin(plugin.kind).get(plugin.id)
     if taken is not None and taken.path != plugin.path:
         raise UsageError(

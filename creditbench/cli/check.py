@@ -57,7 +57,8 @@ def check(
     for item in path:
         runner.resolve(item)
     reports = []
-    count = len(chosen) if chosen else len(lists.LEARNER) + 1
+    # The import is checked whatever is chosen.
+    count = len({*chosen, "import"}) if chosen else len(lists.LEARNER) + 1
     with bars("check", len(path) * len(backends) * count) as advance:
         for item in path:
             reports.append(runner.run(item, backends, chosen, timeout, advance))

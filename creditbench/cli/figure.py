@@ -25,7 +25,9 @@ def figure(
         ),
     ] = None,
     rule: Annotated[str, typer.Option(help="Rules to draw, with commas between.  [default: all]")] = "",
-    axis: Annotated[str, typer.Option(help="T, n, B: what scaling is drawn against.")] = "T",
+    axis: Annotated[
+        str | None, typer.Option(help="T, n, B: what scaling is drawn against.  [default: T]")
+    ] = None,
 ) -> None:
     """Draw a figure for print.
 
@@ -46,6 +48,8 @@ def figure(
         raise unknown("figure", name, FIGURES, "creditbench figure --help")
     if output.suffix not in (".png", ".pdf", ".svg"):
         raise UsageError(f"output '{output}' has no known suffix: end it in .png, .pdf or .svg")
+    if axis is not None and name != "scaling":
+        raise UsageError(f"--axis is {axis}: it is of the figure scaling alone; leave it out")
     found = load(*(results or [Path("results/local")]))
     if rule:
         wanted = names("rule", rule)
@@ -60,7 +64,7 @@ def figure(
             gradients=tuple(g for g in found.gradients if g.learner in wanted),
         )
     try:
-        draw(name, found, output, axis)
+        draw(name, found, output, axis or "T")
     except OSError as error:
         raise UsageError(
             f"output '{output}' cannot be written ({error.strerror}): name another file"

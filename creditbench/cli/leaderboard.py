@@ -27,7 +27,7 @@ def leaderboard(
     from creditbench.errors import UsageError
     from creditbench.leaderboard.board import make_board
     from creditbench.leaderboard.page import page
-    from creditbench.leaderboard.text import markdown
+    from creditbench.leaderboard.text import left_out, markdown
     from creditbench.store import load
 
     if draws < 100:
@@ -42,4 +42,6 @@ def leaderboard(
         raise UsageError(
             f"output '{output}' cannot be written ({error.strerror}): name another folder"
         ) from None
+    if board.left_out:
+        print(f"note: {left_out(board)}", file=sys.stderr)
     print(f"page: {output / 'index.html'}", file=sys.stderr)

@@ -42,9 +42,9 @@ def tasks(
 
     from creditbench import registry
 
-    _require_format(form, "tasks")
-    if form == "markdown" and not json:
-        print(_table(_TASK_HEADER, map(_task_row, registry.load("tasks").values())), end="")
+    _require_format(form, json, "tasks")
+    if form == "markdown":
+        _print_markdown(_TASK_HEADER, map(_task_row, registry.load("tasks").values()))
         return
     rows = []
     for plugin in registry.load("tasks").values():
@@ -91,9 +91,9 @@ def learners(
 
     from creditbench import registry
 
-    _require_format(form, "learners")
-    if form == "markdown" and not json:
-        print(_table(_LEARNER_HEADER, map(_learner_row, registry.load("learners").values())), end="")
+    _require_format(form, json, "learners")
+    if form == "markdown":
+        _print_markdown(_LEARNER_HEADER, map(_learner_row, registry.load("learners").values()))
         return
     rows = []
     for plugin in registry.load("learners").values():
@@ -163,11 +163,13 @@ def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -
     Console(width=None if _terminal() else 160).print(table, markup=False)
 
 
-def _require_format(form: str, what: str) -> None:
-    from creditbench.errors import unknown
+def _require_format(form: str, json: bool, what: str) -> None:
+    from creditbench.errors import UsageError, unknown
 
     if form not in ("rich", "markdown"):
         raise unknown("format", form, ("rich", "markdown"), f"creditbench list {what} --help")
+    if json and form != "rich":
+        raise UsageError(f"--format is {form} and --json is given: give one of them")
 
 
 _TASK_HEADER = (
@@ -207,10 +209,10 @@ def _link(plugin: Plugin) -> str:
     return f"[`{plugin.id}`]({plugin.path.name})" if plugin.source == "builtin" else f"`{plugin.id}`"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+def _print_markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    from creditbench.table import markdown_table
+
+    print(markdown_table(header, rows, header), end="")
 
 
 def _text(value: Any) -> str:

@@ -187,6 +187,7 @@ def run(
       creditbench run --config benchmarks/results.toml --learner bptt,./my_rule.py --reuse results/v0.1
     """
     from creditbench.doctor import require_device
+    from creditbench.errors import UsageError
     from creditbench.executors import make_executor, make_jobs, read_bytes
     from creditbench.grid import Options, make_grid
     from creditbench.store import Store, load
@@ -215,6 +216,9 @@ def run(
         threads=threads,
         measure=measure,
     )
+    if reuse and force:
+        names = ", ".join(map(str, reuse))
+        raise UsageError(f"--reuse is {names} and --force is given, which runs all again: give one of them")
     store = Store(results)
     where = make_executor(
         executor,
@@ -230,7 +234,7 @@ def run(
     for note in (*grid.notes, *_what_is_not_confined(grid.trials, executor)):
         _say(f"note: {note}")
 
-    if reuse and not force:
+    if reuse:
         shared = {record.trial.id: record for record in load(*reuse).records}
         taken = [shared[trial.id] for trial in grid.trials if trial.id in shared and not store.has(trial)]
         for record in taken:

@@ -51,21 +51,25 @@ def table(
     from creditbench.store import load, write_tables
     from creditbench.table import FORMATS, print_rich, render
 
+    if json and form not in ("rich", "json"):
+        raise UsageError(f"--format is {form} and --json is given: give one of them")
     form = "json" if json else form
     over_tasks = ("ranking", "ranking-latex", "tasks")
     if form not in (*FORMATS, *over_tasks):
         raise unknown("format", form, (*FORMATS, *over_tasks), "creditbench table --help")
     folders = results or [Path("results/local")]
-    found = load(*folders)
     if compact is not None:
         from creditbench.leaderboard.board import make_board
         from creditbench.leaderboard.text import readme
 
-        if output is not None:
-            raise UsageError(f"--output is {output} and --compact is {compact}: give one of them")
+        for option, value in (("--output", output), ("--format", None if form == "rich" else form)):
+            if value is not None:
+                raise UsageError(f"{option} is {value} and --compact is {compact}: give one of them")
+        found = load(*folders)
         write_tables(found, compact, readme(make_board(found), compact, folders))
         print(f"tables: {compact}", file=sys.stderr)
         return
+    found = load(*folders)
     if form in over_tasks:
         from creditbench.leaderboard import text as texts
         from creditbench.leaderboard.board import make_board

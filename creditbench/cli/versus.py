@@ -31,7 +31,7 @@ def versus(
 
     \b
     Examples:
-      creditbench versus --results results/paper
+      creditbench versus --results results/paper/v0.1
       creditbench versus --results results/v0.1 --reference readout_rls --format markdown
     """
     import dataclasses
@@ -39,7 +39,7 @@ def versus(
     from json import dumps
 
     from creditbench.cli.measuring import show
-    from creditbench.errors import unknown
+    from creditbench.errors import UsageError, unknown
     from creditbench.leaderboard.text import versus_markdown
     from creditbench.leaderboard.versus import versus as hold
     from creditbench.store import load
@@ -47,6 +47,8 @@ def versus(
     formats = ("rich", "markdown", "csv", "json")
     if format_ not in formats:
         raise unknown("format", format_, formats, "creditbench versus --help")
+    if json and format_ not in ("rich", "json"):
+        raise UsageError(f"--format is {format_} and --json is given: give one of them")
     found = hold(load(*(results or [Path("results/local")])), reference, level, margin)
 
     def plain(value: object) -> object:
@@ -62,4 +64,9 @@ def versus(
     elif format_ == "markdown":
         print(versus_markdown(found))
     else:
-        show([{k: v for k, v in dataclasses.asdict(row).items() if k != "device"} for row in found])
+        left_out = {
+            name
+            for name, usual in (("device", "cpu"), ("stale", ""))
+            if {getattr(r, name) for r in found} <= {usual}
+        }
+        show([{k: v for k, v in dataclasses.asdict(row).items() if k not in left_out} for row in found])

@@ -9,6 +9,7 @@ import statistics as plain
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,7 @@ class Board:
     results: Results
     tasks: tuple[str, ...]
     rows: tuple[Row, ...]
+    left_out: tuple[str, ...] = ()  #: tasks that one rule alone was run on: they compare nothing
 
     @property
     def groups(self) -> dict[tuple[str, str], list[Row]]:
@@ -156,22 +158,25 @@ class Board:
         return tau, statistics.performance_profile(costs, tau * (1 + 1e-12))
 
     def front(self, rows: Sequence[Row], cost: str) -> list[bool]:
-        """Which rows no other beats both in score and in `cost` (a field of a record); complete rows alone."""
+        """Which rows no other beats both in score and in `cost` (a field of a record).
+
+        Rows that have a score on every task alone, none of them stale.
+        """
         points = []
         for row in rows:
-            value = row.cost(cost) if len(row.cells) == len(self.tasks) else None
+            whole = all(task in row.cells and len(row.cells[task].scores) for task in self.tasks)
+            value = row.cost(cost) if whole and not row.stale else None
             score = row.scores["iqm"].value if row.scores else None
             points.append([np.nan if value is None else value, np.nan if score is None else -score])
         return statistics.pareto_front(np.array(points).reshape(-1, 2)).tolist()
 
 
-def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
-    """The board of `results`. Intervals are 95 %, from `draws` draws of a stratified bootstrap.
+def make_cells(results: Results) -> dict[tuple[str, str, str], dict[str, Cell]]:
+    """What each rule did under each backend on each kind of device, by task.
 
     Of a rule's families of trials on one task (the same but for the seed) one counts: not stale, most seeds, best mean
     on *validation*. The others are counted, and stay in the tables.
     """
-    tasks = tuple(sorted({record.trial.task for record in results.records}))
     cells: dict[tuple[str, str, str], dict[str, Cell]] = {}
     grouped: dict[tuple[str, str, str, str], dict[str, list[Record]]] = {}
     for record in results.records:
@@ -183,6 +188,23 @@ def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
         reason = stale(best[0])
         fresh = sum(not stale(family[0]) for family in families.values()) - (not reason)
         cells.setdefault((rule, backend, device), {})[task] = Cell(tuple(best), reason, fresh)
+    return cells
+
+
+def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
+    """The board of `results`, of the cells of `make_cells`.
+
+    Intervals are 95 %, from `draws` draws of a stratified bootstrap. A task that one learner alone was run on is
+    left out, unless all are such tasks: nobody else could have a rank.
+    """
+    learners: dict[str, set[str]] = {}
+    for record in results.records:
+        learners.setdefault(record.trial.task, set()).add(record.trial.learner)
+    shared = tuple(sorted(task for task, own in learners.items() if len(own) > 1))
+    tasks = shared or tuple(sorted(learners))
+    found = make_cells(results).items()
+    cells = {key: {task: own[task] for task in sorted(own.keys() & set(tasks))} for key, own in found}
+    cells = {key: own for key, own in cells.items() if own}
     rows = []
     for key, own in cells.items():
         scored = {task: cell.scores for task, cell in own.items() if len(cell.scores)}
@@ -207,7 +229,7 @@ def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
         if not row.unranked:
             places[row.key[1:]] += 1
             rows[i] = dataclasses.replace(row, rank=places[row.key[1:]])
-    return Board(results, tasks, tuple(rows))
+    return Board(results, tasks, tuple(rows), tuple(sorted(learners.keys() - set(tasks))))
 
 
 def _preference(family: Sequence[Record]) -> tuple[Any, ...]:
@@ -240,8 +262,13 @@ def _unranked(cells: Mapping[str, Cell], tasks: Sequence[str]) -> tuple[str, boo
 def command(records: Sequence[Record]) -> str:
     """The command that runs the trials of one family again, as one line for a shell."""
     trial = records[0].trial
-    rule = trial.rule if trial.learner_path is None else trial.learner_path + trial.rule[len(trial.learner) :]
-    words = ["creditbench", "run", "--task", trial.task_path or trial.task, "--learner", rule]
+
+    def source(name: str, path: str | None) -> str:
+        # A user's file may have moved into the shipped folder since.
+        return path if path is not None and Path(path).exists() else name
+
+    rule = source(trial.learner, trial.learner_path) + trial.rule[len(trial.learner) :]
+    words = ["creditbench", "run", "--task", source(trial.task, trial.task_path), "--learner", rule]
     words += ["--backend", trial.backend, "--device", trial.device]
     # A budget of one's own is no preset's.
     own = trial.preset == "custom"

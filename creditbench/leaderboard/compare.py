@@ -19,7 +19,7 @@ from typing import Any
 
 from creditbench.errors import UsageError
 from creditbench.leaderboard import statistics
-from creditbench.leaderboard.board import Cell, make_board
+from creditbench.leaderboard.board import Cell, make_cells
 from creditbench.store import Results
 
 ALPHA = 0.05
@@ -44,7 +44,7 @@ class Change:
     quantity: str
     before: float | str | None
     after: float | str | None
-    change: float | None  #: of a score, B − A in normalised units; else B / A − 1
+    change: float | None  #: of a score, B − A in normalised units; else B / A − 1, None from 0
     low: float | None = None  #: 95 % interval of `change`
     high: float | None = None
     p: float | None = None  #: Holm-corrected; of a single task of a rule that differs, uncorrected
@@ -96,8 +96,7 @@ def compare(a: Results, b: Results, *, alpha: float = ALPHA, tolerance: float = 
 
 def _cells(results: Results) -> dict[tuple[str, str, str, str], Cell]:
     """The cell of each rule, backend, device and task. That sources have changed since is what is asked about."""
-    board = make_board(results, draws=1)
-    return {(*row.key, task): cell for row in board.rows for task, cell in row.cells.items()}
+    return {(*key, task): cell for key, own in make_cells(results).items() for task, cell in own.items()}
 
 
 def _presence(kind: str, place: tuple[str, str, str, str], cell: Cell) -> Change:
@@ -273,14 +272,15 @@ def _counts(
         units: dict[Key, list[tuple[float, float]]] = {}
         for place in common:
             x, y = before[place].median(quantity), after[place].median(quantity)
-            if x and y:
+            if x is not None and y is not None:
                 units.setdefault(place[:3], []).append((x, y))
         if units:
             compared[quantity] = len(units)
         for key, pairs in units.items():
-            ratio = plain.median(y / x for x, y in pairs)
+            ratio = plain.median(y / x if x else math.inf if y else 1.0 for x, y in pairs)
             if abs(ratio - 1) > EXACT:
                 kind = up if ratio > 1 else down
                 old, new = (plain.median(values) for values in zip(*pairs, strict=True))
-                changes.append(Change(kind, key[0], key[1], None, quantity, old, new, ratio - 1))
+                change = ratio - 1 if math.isfinite(ratio) else None
+                changes.append(Change(kind, key[0], key[1], None, quantity, old, new, change))
     return changes, compared

@@ -13,7 +13,7 @@ from creditbench.store import Results, write_tables
 
 
 def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> None:
-    """Write `data/*.parquet` and the card README.md, which gives each table a configuration of its own.
+    """Write `data/*.parquet`, environments.json, and the card README.md: a configuration a table.
 
     `datasets.load_dataset(directory, "trials")` reads it. Raises `UsageError` where the folder cannot be written.
     """
@@ -21,12 +21,12 @@ def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> Non
 
     import pandas as pd
 
-    text = {"hyperparameters", "task_parameters", "status_detail", "data_sha256", "task_path", "learner_path"}
+    text = {"hyperparameters", "task_parameters", "status_detail", "task_path", "learner_path", "detail"}
     frames = {}
     with tempfile.TemporaryDirectory() as temporary:
         # The same rows as those of a version, so that the two never differ.
         write_tables(results, Path(temporary), "")
-        for name in ("trials", "scaling", "gradients"):
+        for name in ("trials", "scaling", "gradients", "checks"):
             path = Path(temporary) / f"{name}.csv"
             if path.exists():
                 content = path.read_text(encoding="utf-8")
@@ -35,12 +35,16 @@ def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> Non
                     column: "string" for column in columns if column in text or column.endswith("sha256")
                 }
                 kinds |= {column: "string" for column in ("trial", "environment") if column in columns}
-                frames[name] = pd.read_csv(io.StringIO(content), dtype=kinds).convert_dtypes()
+                # A text such as `None` is a text; what is missing is an empty cell.
+                frame = pd.read_csv(io.StringIO(content), dtype=kinds, keep_default_na=False, na_values=[""])
+                frames[name] = frame.convert_dtypes()
+        environments = (Path(temporary) / "environments.json").read_bytes()
         frames["curves"] = pd.read_parquet(Path(temporary) / "curves.parquet")
     try:
         (directory / "data").mkdir(parents=True, exist_ok=True)
         for name, frame in frames.items():
             frame.to_parquet(directory / "data" / f"{name}.parquet", index=False)
+        (directory / "environments.json").write_bytes(environments)
         (directory / "README.md").write_text(_card(results, list(frames), folders), encoding="utf-8")
     except OSError as error:
         raise UsageError(
@@ -61,6 +65,7 @@ def _card(results: Results, tables: Sequence[str], folders: Sequence[Path]) -> s
         "curves": "training loss and validation metric of each trial by step and second",
         "scaling": "cost against length, width and batch, with fitted and claimed exponents",
         "gradients": "cosine, bias and variance of each rule's estimate against backpropagation through time",
+        "checks": "whether each check of a rule's source held, and what was found",
     }
     listed = "\n".join(f"- `{name}`: {contents[name]}" for name in tables)
     return f"""---
@@ -81,6 +86,6 @@ Learning rules for recurrent networks, with and without backpropagation through 
 
 Rules: {", ".join(rules)}. Tasks: {", ".join(tasks)}.
 
-Times can be compared within one `environment` only. A trial that diverged has the status `diverged` and the
-normalised score 0. Made by `{again("export", folders, "--hub-format", "DIR")}`.
+Times can be compared within one `environment` only; `environments.json` describes each. A trial that diverged has the
+status `diverged` and the normalised score 0. Made by `{again("export", folders, "--hub-format", "DIR")}`.
 """

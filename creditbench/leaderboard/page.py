@@ -265,7 +265,7 @@ def _about(board: Board, folders: Sequence[Path]) -> str:
     return (
         f"<p>{rules} rules, {len(board.tasks)} tasks, {trials:,} trials; creditbench "
         f"{escape(creditbench.__version__)}. "
-        f"Made by <code>{escape(made)}</code>.</p>"
+        f"Made by <code>{escape(made)}</code>. {escape(text.left_out(board))}</p>"
     )
 
 
@@ -300,7 +300,7 @@ _COLUMNS = (
     ("Mean", "desc", "of the tasks' means"),
     ("Gap", "asc", "optimality gap: how far runs fall short of 1 on average"),
     (f"P(> {REFERENCE})", "desc", f"probability that a run beats one of {REFERENCE}"),
-    ("Solved", "desc", "tasks that half of the seeds bring to their target"),
+    ("Solved", "desc", "tasks that more than half of the seeds bring to their target"),
     ("× forward", "asc", "time of a step over that of the forward pass"),
     ("× bptt", "asc", "time of a step over that of bptt's"),
     ("kB", "asc", "what an update needs beyond weights and data"),

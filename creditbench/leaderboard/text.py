@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 from creditbench.leaderboard.board import COSTS, REFERENCE, SEEDS, Board, Row, claims
 from creditbench.leaderboard.statistics import Estimate
 from creditbench.leaderboard.versus import Row as Versus
-from creditbench.table import latex_table
+from creditbench.table import latex_table, markdown_table
 
 MISSING = "–"
 SIGNS = {True: "held", False: "did not hold", None: "not settled"}
@@ -49,8 +50,14 @@ def number(value: float | None, form: str = ".3g") -> str:
     return MISSING if value is None or not math.isfinite(value) else format(value, form)
 
 
+def left_out(board: Board) -> str:
+    """What is said of the tasks that are left out; empty where there is none."""
+    names = ", ".join(board.left_out)
+    return f"Left out, since one rule alone was run there: {names}." if names else ""
+
+
 def solved(row: Row) -> int:
-    """Tasks that half of the seeds or more bring to their target."""
+    """Tasks that more than half of the seeds bring to their target."""
     return sum(math.isfinite(cell.target("steps_to_target")) for cell in row.cells.values())
 
 
@@ -89,17 +96,9 @@ def ranking(board: Board) -> list[tuple[str, ...]]:
     return found
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: Iterable[str] = ()) -> str:
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    bars = ["---" if name in left else "---:" for name in head]
-    return "\n".join([line(head), line(bars), *map(line, rows)]) + "\n"
-
-
 def ranking_markdown(board: Board) -> str:
     """The ranking and what its columns mean."""
-    rows = _table(RANKING, ranking(board), ("rule", "backend", "device", "note"))
+    rows = markdown_table(RANKING, ranking(board), ("rule", "backend", "device", "note"))
     return rows + "\n" + "\n".join(f"- {note}" for note in NOTES) + "\n"
 
 
@@ -129,7 +128,7 @@ def tasks_markdown(board: Board) -> str:
     rows = [
         (row.rule, " ".join(row.key[1:]), *(cell(row, task) for task in board.tasks)) for row in board.rows
     ]
-    return _table(head, rows, ("rule", "backend"))
+    return markdown_table(head, rows, ("rule", "backend"))
 
 
 def differences(board: Board) -> str:
@@ -173,14 +172,16 @@ def versus_markdown(rows: Sequence[Versus]) -> str:
                 difference += f" [{row.interval[0]:+.3f}, {row.interval[1]:+.3f}]"
         body.append(
             (
-                *(row.task, row.backend, row.rule, str(row.seeds), f"{number(row.score, '.4g')}"),
-                *(number(row.normalised, ".3f"), difference or MISSING, number(row.p, ".2g"), row.verdict),
+                *(row.task, row.backend if row.device == "cpu" else f"{row.backend} {row.device}", row.rule),
+                *(str(row.seeds), number(row.score, ".4g")),
+                *(number(row.normalised, ".3f"), difference or MISSING, number(row.p, ".2g")),
+                f"{row.verdict}; stale: {row.stale}" if row.stale else row.verdict,
                 *(row.reached or MISSING, reached(row.steps, ",.0f"), reached(row.steps_ratio, ".2f")),
                 *(reached(row.seconds, ".2f"), reached(row.seconds_ratio, ".2f")),
                 *(number(row.step_time_ratio, ".2f"), number(row.bytes_ratio, ".2g")),
             )
         )
-    return _table(VERSUS, body, left=("task", "backend", "rule", "verdict"))
+    return markdown_table(VERSUS, body, left=("task", "backend", "rule", "verdict"))
 
 
 def again(verb: str, folders: Sequence[Path], *rest: str) -> str:
@@ -195,6 +196,7 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
     """The page's twin."""
     results = board.results
     parts = ["# Leaderboard\n", f"Made by `{again('leaderboard', folders, '--output', 'DIR')}`.\n"]
+    parts += [f"{left_out(board)}\n"] if board.left_out else []
     parts += ["## Ranking\n", ranking_markdown(board), "## Normalised score by task\n", tasks_markdown(board)]
     parts += ["## Ranks\n", differences(board)]
     for cost in COSTS:
@@ -219,7 +221,7 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
             for key, p in fits.items()
         ]
         names = ("rule", "backend", "in", "quantity", "exponent", "claimed", "outcome")
-        parts += ["## Scaling\n", _table(names, exponents, names[:4])]
+        parts += ["## Scaling\n", markdown_table(names, exponents, names[:4])]
     if results.gradients:
         quality = []
         for g in results.gradients:
@@ -238,13 +240,16 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
             "part of a bptt run",
             *("cosine", "bias", "variance", "draws to cosine 0.9"),
         )
-        parts += ["## Quality of gradients\n", _table(head, quality, head[:3])]
+        parts += ["## Quality of gradients\n", markdown_table(head, quality, head[:3])]
     parts.append("## Rules\n")
     for learner, about in sorted(results.learners.items()):
-        lines = [f"- {c.name}: {c.claimed}: {SIGNS[c.held]} ({c.detail})" for c in claims(results, learner)]
+        lines = [
+            f"- {c.name}: {escape(c.claimed, quote=False)}: {SIGNS[c.held]} ({escape(c.detail, quote=False)})"
+            for c in claims(results, learner)
+        ]
         parts += [
-            f"### {learner}: {about['name']}\n",
-            f"{about['family']}; {about['paper']}\n",
+            f"### {learner}: {escape(str(about['name']), quote=False)}\n",
+            f"{escape(str(about['family']), quote=False)}; {escape(str(about['paper']), quote=False)}\n",
             "\n".join(lines) + "\n",
         ]
     parts += ["## Hardware\n", hardware(board), "## Commands\n", "```sh"]
@@ -294,6 +299,7 @@ def readme(board: Board, target: Path, folders: Sequence[Path]) -> str:
             "hold, and the metadata of rules and tasks.\n",
             "## Ranking\n",
             f"`{again('table', here, '--format', 'ranking')}`\n",
+            *([f"{left_out(board)}\n"] if board.left_out else []),
             ranking_markdown(board),
             "## Scores\n",
             f"`{again('table', here, '--format', 'tasks')}`\n",

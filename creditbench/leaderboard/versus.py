@@ -20,7 +20,7 @@ import numpy as np
 
 from creditbench.errors import UsageError, unknown
 from creditbench.leaderboard import statistics
-from creditbench.leaderboard.board import Cell, make_board
+from creditbench.leaderboard.board import Cell, make_cells
 from creditbench.leaderboard.statistics import Array
 from creditbench.record import Record
 from creditbench.store import Results
@@ -56,14 +56,18 @@ class Row:
     seconds_ratio: float | None
     step_time_ratio: float | None  #: time of a training step over the reference's
     bytes_ratio: float | None  #: of algorithm bytes
+    stale: str  #: why its numbers or the reference's may no longer hold; empty where they do
 
 
 def versus(
     results: Results, reference: str = "bptt", level: float = LEVEL, margin: float = MARGIN
 ) -> list[Row]:
     """Every rule beside `reference`, under the same backend and device. Raises `UsageError` where it was not run."""
-    board = make_board(results, draws=1)
-    cells = {(*row.key[1:], task, row.rule): cell for row in board.rows for task, cell in row.cells.items()}
+    cells = {
+        (backend, device, task, rule): cell
+        for (rule, backend, device), own in make_cells(results).items()
+        for task, cell in own.items()
+    }
     rules = {place[3] for place in cells}
     if reference not in rules:
         raise unknown("rule in these results", reference, sorted(rules), "creditbench table")
@@ -124,6 +128,7 @@ def _row(place: tuple[str, str, str, str], cell: Cell, other: Cell, reference: s
         *ratios,
         _over(cell.median("ratio_forward"), other.median("ratio_forward")),
         _over(cell.median("algorithm_bytes"), other.median("algorithm_bytes")),
+        cell.stale or other.stale,
     )
 
 

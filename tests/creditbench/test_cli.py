@@ -6,20 +6,24 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import typer
 
 import creditbench
-from creditbench.cli import main
+from creditbench.cli import app, main
 from creditbench.store import Store
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -30,6 +34,14 @@ SMALL = (
     *("--task", "mackey_glass", "--set", "mackey_glass.steps=300", "--hidden", "4"),
     *("--preset", "smoke", "--budget", "40", "--segment", "1"),
 )
+
+
+APP: Any = typer.main.get_command(app)
+VERBS = tuple(APP.commands)
+
+
+def subverbs(name: str) -> tuple[str, ...]:
+    return tuple(getattr(APP.commands[name], "commands", ()))
 
 
 @pytest.fixture(autouse=True)
@@ -83,11 +95,78 @@ def test_resolving_a_grid_imports_no_framework():
 
 
 @pytest.mark.parametrize(
-    "verb", [(), ("list",), ("list", "tasks"), ("list", "learners"), ("run",), ("table",), ("doctor",)]
+    "verb", [(), *((name,) for name in VERBS), *((name, sub) for name in VERBS for sub in subverbs(name))]
 )
-def test_every_help_has_examples(verb, capsys):
+def test_every_help_has_examples_which_are_good_usage(verb, capsys, tmp_path, monkeypatch):
+    """Each is parsed as it stands, and nothing is run."""
     assert main([*verb, "--help"]) == 0
-    assert "Examples:" in capsys.readouterr().out
+    lines = capsys.readouterr().out.partition("Examples:")[2].splitlines()
+    examples = [line.split("  #")[0] for line in lines if line.strip().startswith("creditbench ")]
+    assert examples
+    (tmp_path / "benchmarks").mkdir()
+    for name in ("grid.toml", "benchmarks/results.toml"):
+        (tmp_path / name).write_text("")
+    monkeypatch.chdir(tmp_path)
+    for example in examples:
+        parse(example)
+
+
+def parse(line: str) -> None:
+    """Take a command apart, and run nothing. Raises what typer raises where it is bad usage."""
+    _, *words = shlex.split(line)
+    command, context = APP, APP.make_context("creditbench", words)
+    while hasattr(command, "resolve_command"):
+        name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, words, parent=context)
+    assert not context.args
+
+
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "*/README.md", "results/paper/README.md", "results/v*/README.md")
+    for path in ROOT.glob(pattern)
+    if not path.parts[-2].startswith(".")
+)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_of_the_documents_is_good_usage(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = path.read_text(encoding="utf-8")
+    whole = re.findall(r"^ *(?:\.venv/bin/)?(creditbench .*?)(?: +#.*)?$", text, re.MULTILINE)
+    for line in whole:
+        parse(line)
+    # In a sentence a command need not be whole.
+    partly = {"MissingParameter", "BadOptionUsage", "NoArgsIsHelpError"}
+    for line in set(re.findall(r"`(?:\.venv/bin/)?(creditbench [^`]*)`", text)):
+        if not line.endswith("--help"):
+            assert fault(line) in {"", *partly}, line
+
+
+def fault(line: str) -> str:
+    """The class of the error with which a command is refused; empty where it is not."""
+    try:
+        parse(line)
+    except Exception as error:
+        return type(error).__name__
+    return ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("table", "--json", "--format", "csv"),
+        ("table", "--compact", "v", "--format", "csv"),
+        ("table", "--compact", "v", "--output", "x"),
+        ("table", "--compact", "v", "--json"),
+        ("list", "tasks", "--json", "--format", "markdown"),
+        ("list", "learners", "--json", "--format", "markdown"),
+        ("run", "--task", "adding", "--learner", "bptt", "--force", "--reuse", "v"),
+    ],
+)
+def test_of_two_options_that_rule_each_other_out_none_is_ignored(words, capsys, tmp_path):
+    where = () if words[0] == "list" else ("--results", tmp_path)
+    assert "give one of them" in refused([*words, *where], capsys)
 
 
 def test_version(capsys):
@@ -250,7 +329,12 @@ def complex_numbers(folder):
     return "w.npz", "is of the type complex128"
 
 
-@pytest.mark.parametrize("make", [constant, packed, packed_by_name, bomb, pickled, complex_numbers])
+def no_rows(folder):
+    pd.DataFrame({column: [] for column in COLUMNS}).to_parquet(folder / "w.parquet")
+    return "w.parquet", "cannot be read as parquet (it has no rows of data)"
+
+
+@pytest.mark.parametrize("make", [constant, packed, packed_by_name, bomb, pickled, complex_numbers, no_rows])
 def test_data_that_are_unfit_or_dangerous_are_refused(make, capsys, tmp_path):
     name, said = make(tmp_path)
     arguments = ["run", "--task", "weather", "--learner", "bptt", "--preset", "smoke", "--results", tmp_path]

@@ -121,6 +121,16 @@ def test_what_is_counted_is_told_exactly(source, before):
     assert found(before, after) == {("bigger", "rule_03", "algorithm_bytes")}
 
 
+def test_bytes_that_came_from_none_are_told(source, before):
+    none = tuple(
+        r.model_copy(update={"algorithm_bytes": 0}) if r.trial.learner == "rule_03" else r
+        for r in before.records
+    )
+    changes = compare(dataclasses.replace(before, records=none), before).changes
+    assert {(c.kind, c.rule, c.change) for c in changes} == {("bigger", "rule_03", None)}
+    assert compare(*2 * [dataclasses.replace(before, records=none)]).changes == ()
+
+
 def test_what_broke_went_or_came_is_told(source, before):
     def status(trial):
         broken = trial.learner == "rule_01" and trial.task == "task_00" and trial.backend == "jax"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,8 @@ from creditbench import registry
 from creditbench.errors import UsageError
 from creditbench.grid import Options, make_grid
 from creditbench.trial import Trial
+
+PLUGINS = Path(__file__).parent / "plugins"
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +120,34 @@ def test_tuned_values_stand_between_options_and_defaults(tmp_path):
     assert given.hyperparameters == {"sigma": 2.0}
     notes = make_grid(Options(tasks=("mackey_glass",), learners=("anp",), preset="smoke", tuned=tuned)).notes
     assert any("a_rule_of_another_run" in note for note in notes)
+    two = Options(tasks=("mackey_glass", "adding"), learners=("anp", "bptt"), preset="smoke", tuned=tuned)
+    (said,) = [note for note in make_grid(two).notes if "its defaults are run" in note]
+    assert "has nothing for bptt on mackey_glass, adding" in said
+
+
+def test_a_rate_of_decorrelation_that_decorrelates_nothing_is_noted():
+    options = Options(tasks=("mackey_glass",), learners=("anp",), preset="smoke", decorrelation_rate=0.5)
+    assert make_grid(options).notes == (
+        "decorrelation_rate is 0.5 and nothing is decorrelated: name anp+D, say",
+    )
+    assert not make_grid(dataclasses.replace(options, learners=("anp", "anp+D"))).notes
+
+
+@pytest.mark.parametrize("kind", ["learners", "tasks"])
+@pytest.mark.parametrize("name", ["a|b", "=1", "<b>", "my rule", "../x", "µ"])
+def test_an_id_that_is_no_plain_name_is_refused(kind, name, tmp_path):
+    source = {
+        "learners": "from creditbench.learner import Claims, Learner\n"
+        "class One(Learner):\n    name, paper, family, claims = 'n', 'p', 'f', Claims()\n",
+        "tasks": (PLUGINS / "echo_task.py").read_text(),
+    }[kind]
+    path = tmp_path / "one.py"
+    path.write_text(
+        source.replace('id = "echo"', f"id = {name!r}") if kind == "tasks" else f"{source}    id = {name!r}\n"
+    )
+    for imports in (False, True):
+        with pytest.raises(UsageError, match="give it letters, digits and _"):
+            registry.load(kind, [path], imports=imports)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import math
@@ -82,13 +83,27 @@ def test_tables_come_back_as_they_were_written(results, version):
 def test_what_was_read_is_written_to_the_same_bytes(results, version, tmp_path):
     again = load(version)
     shuffled = dataclasses.replace(again, records=tuple(reversed(again.records)))
-    write_tables(load(version), tmp_path / "one", "")
-    write_tables(again, tmp_path / "two", "")
+    write_tables(again, tmp_path / "one", "")
+    write_tables(shuffled, tmp_path / "two", "")
     for name in ("trials.csv", "scaling.csv", "gradients.csv", "environments.json", "manifest.json"):
         content = (version / name).read_bytes()
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
         assert sorted(content.splitlines()) == sorted((tmp_path / "two" / name).read_bytes().splitlines())
-    assert len(shuffled.records) == len(again.records)
+
+
+def test_no_text_of_a_table_is_a_spreadsheets_formula(results, tmp_path):
+    """What a rule says of its failure comes back as it was, and is inert in the file."""
+    from creditbench.table import render
+
+    said = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\tx", "'=1", "'tis plain", "a=b", "ValueError: -1"]
+    records = [
+        r.model_copy(update={"status_detail": text}) for r, text in zip(results.records, said, strict=False)
+    ]
+    write_tables(dataclasses.replace(results, records=tuple(records)), tmp_path / "v", "")
+    assert {r.status_detail for r in load(tmp_path / "v").records} == set(said)
+    for content in ((tmp_path / "v" / "trials.csv").read_text(), render(records, "csv")):
+        cells = {row["status_detail"] for row in csv.DictReader(content.splitlines())}
+        assert cells >= {"'=HYPERLINK(1)", "'-1", "'@SUM(A1)", "''=1", "'tis plain", "a=b"}
 
 
 def test_the_columns_that_papers_read_are_there(version):
@@ -280,6 +295,39 @@ def test_a_row_is_ranked_with_seeds_enough_on_every_task(source):
     assert {row.unranked for row in gone.rows if row.rule == "bptt"} == {"not run on task_01"}
 
 
+def test_a_task_of_one_rule_alone_takes_nobodys_rank(source, tmp_path, capsys):
+    """Whoever runs a rule on more tasks than a version has stands beside the version's rows all the same."""
+    made = make(source, measured=False)
+    kept = [r for r in made.records if (r.trial.task, r.trial.learner == "rule_03") != ("task_04", False)]
+    found = make_board(dataclasses.replace(made, records=tuple(kept)), DRAWS)
+    assert found.left_out == ("task_04",) and found.tasks == ("task_00", "task_01", "task_02", "task_03")
+    assert all(row.rank and set(row.cells) == set(found.tasks) for row in found.rows)
+    without = [r for r in kept if r.trial.task != "task_04"]
+    assert found.rows == make_board(dataclasses.replace(made, records=tuple(without)), DRAWS).rows
+    assert "one rule alone was run there: task_04." in text.markdown(found, [tmp_path])
+    assert "one rule alone was run there: task_04." in page(found, [tmp_path])
+    # A rule by itself is shown on all that it ran on.
+    alone = [r for r in kept if r.trial.learner == "rule_03"]
+    assert len(make_board(dataclasses.replace(made, records=tuple(alone)), DRAWS).tasks) == 5
+    write_tables(dataclasses.replace(made, records=tuple(kept)), tmp_path / "v", "")
+    assert main(["leaderboard", "--results", str(tmp_path / "v"), "--output", str(tmp_path / "page")]) == 0
+    assert "task_04" in capsys.readouterr().err
+
+
+def test_a_row_that_is_stale_or_lacks_a_score_is_on_no_front(board):
+    rows = board.groups["torch", "cpu"]
+    assert board.front(rows, "algorithm_bytes")[0]
+    cells = dict(rows[0].cells)
+    cells["task_00"] = dataclasses.replace(cells["task_00"], stale="learner bptt has changed")
+    stale = [dataclasses.replace(rows[0], cells=cells), *rows[1:]]
+    assert not board.front(stale, "algorithm_bytes")[0]
+    broken = next(i for i, row in enumerate(rows) if row.rule == "rule_03")
+    cheap = {k: float(v == broken) for v, k in enumerate(row.key for row in rows)}
+    assert sum(cheap.values()) == 1
+    best = dataclasses.replace(rows[broken], scores=rows[0].scores)
+    assert not board.front([rows[0], best], "algorithm_bytes")[1]
+
+
 def test_a_record_whose_source_has_changed_is_stale_and_takes_no_rank(source, tmp_path):
     other = tmp_path / "changed.py"
     other.write_text("# as it was\n")
@@ -456,6 +504,9 @@ def test_a_rule_cannot_write_into_the_page(results, tmp_path):
     found = page(make_board(dataclasses.replace(results, learners=about, records=records), 100), [tmp_path])
     assert "alert(1)</script>" not in found
     assert found.count("<script") == 3
+    assert "<script" not in text.markdown(
+        make_board(dataclasses.replace(results, learners=about), 100), [tmp_path]
+    )
 
 
 def test_figures_for_print_are_drawn(results, tmp_path, capsys):
@@ -467,19 +518,34 @@ def test_figures_for_print_are_drawn(results, tmp_path, capsys):
         assert main(["figure", name, "--results", str(tmp_path / "v"), "--output", str(output)]) == 0
         image = matplotlib.image.imread(output)
         assert len(set(map(tuple, image.reshape(-1, image.shape[2])))) > 20
-    some = [
-        "--rule",
-        "bptt",
-        "--axis",
-        "B",
-        "--results",
-        str(tmp_path / "v"),
-        "--output",
-        str(tmp_path / "x.pdf"),
-    ]
-    assert main(["figure", "scaling", *some]) == 2
+    some = ["--results", str(tmp_path / "v"), "--output", str(tmp_path / "x.pdf"), "--rule", "bptt"]
+    assert main(["figure", "scaling", *some, "--axis", "B"]) == 2
     assert "no scaling in B (known: T, n)" in capsys.readouterr().err
     assert main(["figure", "profiles", *some]) == 0
+    assert main(["figure", "profiles", *some, "--axis", "n"]) == 2
+    assert "--axis is n: it is of the figure scaling alone" in capsys.readouterr().err
+
+
+def test_what_cannot_be_drawn_is_said(results, tmp_path, capsys):
+    bare = [r.model_copy(update={"curve": ()}) for r in results.records]
+    write_tables(dataclasses.replace(results, records=tuple(bare), scaling=()), tmp_path / "v", "")
+    for name, said in (("curves", "no curves to draw"), ("scaling", "no scaling in T (known: none)")):
+        where = ["--results", str(tmp_path / "v"), "--output", str(tmp_path / "x.png")]
+        assert main(["figure", name, *where]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_curves_of_two_settings_are_not_taken_for_seeds_of_one(results, tmp_path, monkeypatch):
+    from creditbench import figures
+
+    one = [r for r in results.records if (r.trial.learner, r.trial.task) == ("bptt", "task_00")]
+    more = [r.model_copy(update={"trial": r.trial.model_copy(update={"lr": 9.0})}) for r in one[:3]]
+    drawn = []
+    monkeypatch.setattr(
+        figures, "_band", lambda seeds, band=figures._band: drawn.append(seeds) or band(seeds)
+    )
+    figures.curves([*one, *more], tmp_path / "x.png")
+    assert [{r.trial.lr for r in seeds} for seeds in drawn] == [{one[0].trial.lr}] * 2
 
 
 def test_scores_are_drawn_against_units(results, tmp_path, capsys):
@@ -514,7 +580,13 @@ def test_scores_are_drawn_against_units(results, tmp_path, capsys):
 def test_a_data_set_is_read_by_datasets(results, tmp_path):
     import datasets
 
-    write_tables(results, tmp_path / "v", "")
+    from creditbench.store import CheckResult
+
+    found = [
+        CheckResult(learner="bptt", learner_sha256="0", name=name, held=held, detail="None")
+        for name, held in (("online", None), ("unbiased", True))
+    ]
+    write_tables(dataclasses.replace(results, checks=tuple(found)), tmp_path / "v", "")
     hub = tmp_path / "hub"
     assert main(["export", "--results", str(tmp_path / "v"), "--hub-format", str(hub)]) == 0
     expected = {
@@ -522,16 +594,56 @@ def test_a_data_set_is_read_by_datasets(results, tmp_path):
         "curves": sum(len(r.curve) for r in results.records),
         "scaling": 96,
         "gradients": 48,
+        "checks": 2,
     }
     for name, rows in expected.items():
         found = datasets.load_dataset(str(hub), name, split="train", cache_dir=str(tmp_path / "cache"))
         assert len(found) == rows
+    checks = datasets.load_dataset(str(hub), "checks", split="train", cache_dir=str(tmp_path / "cache"))
+    assert [(row["held"], row["detail"]) for row in checks] == [(None, "None"), (True, "None")]
     trials = datasets.load_dataset(str(hub), split="train", cache_dir=str(tmp_path / "cache"))
     known = {record.trial.id: record for record in results.records}
     for row in list(trials)[:50]:
         score = known[row["trial"]].test_score
         assert (row["test_score"] is None) == (score is None)
         assert score is None or math.isclose(row["test_score"], score, rel_tol=1e-8)
+    assert set(trials["environment"]) <= set(json.loads((hub / "environments.json").read_text()))
+
+
+def _luminance(colour):
+    """Relative luminance by WCAG 2.2 of (red, green, blue), each 0 to 255."""
+    parts = [c / 255 for c in colour]
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def test_text_stands_out_from_its_ground_in_light_and_in_dark():
+    """At least 4.5 : 1 (WCAG 2.2, 1.4.3), on the strongest cells of the heat map too."""
+    from importlib.resources import files
+
+    style = (files("creditbench.leaderboard") / "static" / "page.css").read_text()
+    assert "var(--s) * 0.75" in style
+    for theme in re.findall(r"^(?::root|@media).*?\{([^{}]*--ground[^{}]*)\}", style, re.MULTILINE):
+        names = {}
+        for name, value in re.findall(r"--(\w+): ([^;]+)", theme):
+            short = value.removeprefix("#")
+            double = "".join(2 * c for c in short) if len(short) == 3 else short
+            names[name] = (
+                [int(double[i : i + 2], 16) for i in (0, 2, 4)]
+                if value.startswith("#")
+                else list(map(int, value.split()))
+            )
+        pairs = [
+            (text, ground) for text in ("text", "soft", "accent", "warn") for ground in ("ground", "panel")
+        ]
+        for cell in ("good", "bad"):
+            names[f"{cell}-cell"] = [
+                0.75 * c + 0.25 * g for c, g in zip(names[cell], names["ground"], strict=True)
+            ]
+            pairs.append(("text", f"{cell}-cell"))
+        for text_, ground in pairs:
+            low, high = sorted(_luminance(names[name]) for name in (text_, ground))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (theme[:30], text_, ground)
 
 
 # -- in a browser ------------------------------------------------------------------------------------------

@@ -118,12 +118,6 @@ def test_bad_usage_is_refused_in_one_line(arguments, said, capsys):
     assert said in refused(["show", "task", *arguments], capsys)
 
 
-@pytest.mark.parametrize("verb", [("show",), ("show", "task")])
-def test_every_help_has_examples(verb, capsys):
-    assert main([*verb, "--help"]) == 0
-    assert "Examples:" in capsys.readouterr().out
-
-
 # -- the table of tasks ------------------------------------------------------------------------------------
 
 

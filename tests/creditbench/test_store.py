@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 
@@ -102,8 +103,9 @@ def test_a_record_is_stale_once_a_source_has_changed(record):
 
 def test_a_users_file_is_compared_where_it_lies(tmp_path, record):
     path = tmp_path / "rule.py"
-    path.write_bytes(registry.find("learners", "bptt").path.read_bytes())
-    trial = record.trial.model_copy(update={"learner_path": str(path)})
+    path.write_bytes(registry.find("learners", "bptt").path.read_bytes() + b"# mine\n")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    trial = record.trial.model_copy(update={"learner_path": str(path), "learner_sha256": sha256})
     own = record.model_copy(update={"trial": trial})
     assert store.stale(own) == ""
     store._source_sha256.cache_clear()
@@ -112,3 +114,16 @@ def test_a_users_file_is_compared_where_it_lies(tmp_path, record):
     store._source_sha256.cache_clear()
     path.unlink()
     assert store.stale(own) == "learner bptt is gone"
+
+
+def test_a_users_file_that_was_taken_in_as_it_was_keeps_its_records(tmp_path, record):
+    """It was run where it lay, and lies in the shipped folder now."""
+    from creditbench.leaderboard.board import command
+
+    path = tmp_path / "rule.py"
+    own = record.model_copy(update={"trial": record.trial.model_copy(update={"learner_path": str(path)})})
+    assert store.stale(own) == ""
+    assert store._describe([own])[0]["bptt"]["family"] == "reverse mode"
+    assert "--learner bptt " in command([own])
+    path.write_text("")
+    assert f"--learner {path} " in command([own])

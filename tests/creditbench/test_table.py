@@ -12,7 +12,7 @@ from rich.console import Console
 from creditbench.errors import UsageError
 from creditbench.grid import Options, make_grid
 from creditbench.record import Record
-from creditbench.table import FORMATS, frame, print_rich, render, rows, summarise
+from creditbench.table import FORMATS, frame, latex_table, markdown_table, print_rich, render, rows, summarise
 from creditbench.trial import Trial
 
 
@@ -109,11 +109,20 @@ def test_markdown_rows_have_as_many_cells_as_columns(records):
     assert len({line.count("|") for line in lines}) == 1
 
 
+def test_no_cell_breaks_a_markdown_table():
+    assert markdown_table(("a", "b"), [("x|y", "two\nlines")], ("a",)).splitlines() == [
+        "| a | b |",
+        "| --- | ---: |",
+        r"| x\|y | two lines |",
+    ]
+
+
 def test_latex_is_escaped(records):
     text = render(records, "latex")
     assert r"\caption{mackey\_glass: nrmse" in text and r"0.5 $\pm$ 0.35" in text
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
     assert "±" not in text and "–" not in text
+    assert r"$<$ $|$ $>$" in latex_table("a < b", ("rule",), [("< | >",)])
 
 
 def test_a_narrow_terminal_breaks_no_number(records):

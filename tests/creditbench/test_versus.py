@@ -109,6 +109,20 @@ def test_welchs_interval_is_scipys():
     assert welch(same[:1], same)[1:] == (None, None)
 
 
+def test_a_row_of_a_changed_source_is_marked(results, tmp_path):
+    from creditbench.leaderboard.text import versus_markdown
+
+    changed = [
+        r.model_copy(update={"trial": r.trial.model_copy(update={"learner_sha256": "0" * 64})})
+        if r.trial.learner == "np"
+        else r
+        for r in results.records
+    ]
+    found = versus(Results(tuple(changed)))
+    assert {row.rule: row.stale for row in found if row.stale} == {"np": "learner np has changed"}
+    assert versus_markdown(found).count("worse; stale: learner np has changed") == 1
+
+
 def test_bad_input_is_named(results):
     with pytest.raises(UsageError, match="unknown rule in these results 'bpt': did you mean 'bptt'"):
         versus(results, "bpt")
@@ -130,3 +144,5 @@ def test_the_command_prints_every_form(results, tmp_path, capsys):
     assert main(["versus", "--results", str(tmp_path), "--format", "csv"]) == 0
     assert capsys.readouterr().out.count("\n") == 6
     assert main(["versus", "--results", str(tmp_path), "--format", "xml"]) == 2
+    assert main(["versus", "--results", str(tmp_path), "--format", "csv", "--json"]) == 2
+    assert "--format is csv and --json is given" in capsys.readouterr().err
