@@ -93,6 +93,9 @@ def test_scale_exits_1_where_a_claim_does_not_hold(tmp_path, capsys):
         (("gradients", "--learner", "np"), "--task is left out"),
         (("gradients", "--learner", "np+D", "--task", "adding"), "leave out the suffix"),
         (("gradients", "--learner", "np", "--task", "adding", "--points", "2"), "from 0 to 1"),
+        (("gradients", "--learner", "np", "--task", "adding", "--settle", "-1"), "--settle is -1"),
+        (("gradients", "--learner", "np", "--task", "adding", "--steps", "5"), "leave out --steps"),
+        (("gradients", "--learner", "np", "--task", "adding", "--data", "ading=a.csv"), "'ading'"),
         (("doctor", "--learner", "bptt", "--hidden", "0"), "--hidden is 0"),
     ],
 )
@@ -123,6 +126,29 @@ def test_gradients_prints_and_draws_figures(tmp_path, capsys):
     assert said.err.count("readout_rls gives no gradient") == 1
     for name in ("gradients.json", "gradients.csv", "gradients.pdf", "gradients.png"):
         assert (tmp_path / name).stat().st_size > 100
+
+
+def test_gradients_are_those_of_the_task_as_it_is_set_and_of_a_state_that_has_settled(monkeypatch, capsys):
+    """The BPTT run is on the same tasks, each set as was asked; a note says why a rule is left out."""
+    orders = []
+
+    def results(job, **order):
+        orders.append(order)
+        yield {"learner": "oua", "point": 0.5, "note": "has none"}
+        yield {"learner": "oua", "point": 1.0, "note": "has none"}
+
+    monkeypatch.setattr("creditbench.measure.process.results", results)
+    settings = ("--set", "delayed_match.delay=3", "--set", "adding.length=7", "--set", "oua.sigma=0.5")
+    tasks = ("--task", "adding,delayed_match", "--preset", "smoke", "--points", "0.4,1", "--settle", "4")
+    assert main(["gradients", "--learner", "oua", *tasks, *settings]) == 2
+    said = capsys.readouterr().err
+    assert said.count("note: oua has none") == 1 and "none of them gives a gradient" in said
+    assert [order["run"]["segment"] for order in orders] == [7, 2 + 3 + 2]
+    for order in orders:
+        assert order["settle"] == 4 and order["run"]["learner"] == "bptt"
+        (trial,) = order["trials"]
+        assert trial["task_parameters"] == order["run"]["task_parameters"]
+        assert trial["hyperparameters"]["sigma"] == 0.5
 
 
 def test_a_measuring_process_that_ends_is_told_of():
