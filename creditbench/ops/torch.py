@@ -56,7 +56,7 @@ class TorchOps(Ops):
     def compile(self, f, *args, donate=()):
         # Derivatives are taken by `torch.func`, which works inside `no_grad`; the tape stays off elsewhere.
         plain = torch.no_grad()(f)
-        recorder = Recorder(self.child)
+        recorder = Recorder(self.child, self._device)
         tensors: list[torch.Tensor] = []
         roots: list[list[int]] = []
 
