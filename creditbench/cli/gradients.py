@@ -70,8 +70,8 @@ def gradients(
     from creditbench.grid import Options, make_grid
     from creditbench.measure.process import results
 
-    if draws < 2:
-        raise UsageError(f"--draws is {draws}: give a whole number from 2")
+    if draws < 3:
+        raise UsageError(f"--draws is {draws}: an interval takes 3 or more")
     if steps is not None and steps < 1:
         raise UsageError(f"--steps is {steps}: give a whole number from 1")
     if settle < 0:

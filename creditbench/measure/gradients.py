@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from creditbench.errors import UsageError
 from creditbench.learner import Batch, backpropagate
 from creditbench.ops.base import Ops
 
@@ -213,6 +214,11 @@ def measure(
         batch = Batch(*(x[0] for x in segments))
         before = Batch(*(x[1:] for x in segments)) if settle else None
         gradient = reference(ops, cell, params, batch)
+        if not gradient.any():
+            raise UsageError(
+                f"the gradient on {reverse.trial.task} at {point:g} is zero, as where no step there is scored: "
+                "choose other --points, or on a stream other --steps"
+            )
         for program in programs:
             found = sample(ops, cell, program.learner, params, batch, draws, seed=1, before=before)
             if not found.any():

@@ -7,8 +7,10 @@ import pytest
 
 from creditbench import registry
 from creditbench.cell import Cell
+from creditbench.errors import UsageError
+from creditbench.grid import Options, make_grid
 from creditbench.learner import Batch
-from creditbench.measure.gradients import reference, sample, statistics, why_none
+from creditbench.measure.gradients import measure, reference, sample, statistics, why_none
 from creditbench.ops import make_ops
 
 P = 200
@@ -164,3 +166,18 @@ def test_an_estimate_of_zero_is_told_apart_from_weights_that_are_set(problem):
     assert "sets its weights itself" in why("readout_rls", 0)
     assert "give --settle" in why("oua", 0) and "sets" not in why("oua", 0)
     assert "zero after 7 segments too" in why("oua", 7)
+
+
+def test_three_draws_have_intervals():
+    found = statistics(*estimates(0.2, 1.0, N=3))
+    assert np.isfinite([found[f"{name}_interval"] for name in ("cosine", "bias", "variance")]).all()
+
+
+def test_a_segment_of_which_nothing_is_scored_is_refused():
+    """The gradient of `add_stream` at its first step, whose targets need earlier ones, is zero."""
+    options = Options(
+        tasks=("add_stream",), learners=("bptt",), backends=("torch",), hidden=4, preset="smoke"
+    )
+    run = make_grid(options).trials[0].model_dump(mode="json")
+    with pytest.raises(UsageError, match=r"on add_stream at 0 is zero.*--steps"):
+        list(measure(make_ops("torch"), trials=[run], run=run, steps=1, points=[0.0], draws=3))

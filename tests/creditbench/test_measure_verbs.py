@@ -94,6 +94,7 @@ def test_scale_exits_1_where_a_claim_does_not_hold(tmp_path, capsys):
         (("gradients", "--learner", "np+D", "--task", "adding"), "leave out the suffix"),
         (("gradients", "--learner", "np", "--task", "adding", "--points", "2"), "from 0 to 1"),
         (("gradients", "--learner", "np", "--task", "adding", "--settle", "-1"), "--settle is -1"),
+        (("gradients", "--learner", "np", "--task", "adding", "--draws", "2"), "takes 3 or more"),
         (("gradients", "--learner", "np", "--task", "adding", "--steps", "5"), "leave out --steps"),
         (("gradients", "--learner", "np", "--task", "adding", "--data", "ading=a.csv"), "'ading'"),
         (("doctor", "--learner", "bptt", "--hidden", "0"), "--hidden is 0"),
