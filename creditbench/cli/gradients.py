@@ -63,7 +63,7 @@ def gradients(
     from json import dumps
 
     from creditbench.cli.measuring import bars, names, show, write
-    from creditbench.cli.run import pairs
+    from creditbench.cli.run import numbers, pairs
     from creditbench.doctor import require_device
     from creditbench.errors import UsageError
     from creditbench.figures import gradients as draw
@@ -76,14 +76,7 @@ def gradients(
         raise UsageError(f"--steps is {steps}: give a whole number from 1")
     if settle < 0:
         raise UsageError(f"--settle is {settle}: give a whole number from 0")
-    try:
-        parts = sorted(set(map(float, names("points", points))))
-    except ValueError:
-        parts = [-1.0]
-    if not 0 <= parts[0] <= parts[-1] <= 1:
-        raise UsageError(
-            f"--points is {points!r}: give numbers from 0 to 1 with commas between, as in 0,0.5,1"
-        )
+    parts = sorted(numbers("--points", points, float, "0,0.5,1", low=0, high=1))
     rules, backends = names("learner", learner), names("backend", backend)
     if any("+" in rule for rule in rules):
         raise UsageError(
@@ -114,14 +107,14 @@ def gradients(
                     "leave out --steps"
                 )
             orders.append((name, [trial for trial in trials if trial.task == run.task], run))
-    with bars("figures", sum(len(trials) for _, trials, _ in orders) * len(parts)) as advance:
-        for name, trials, run in orders:
+    with bars("figures", sum(len(asked) for _, asked, _ in orders) * len(parts)) as advance:
+        for name, asked, run in orders:
             for found in results(
                 "gradients",
                 backend=name,
                 device=device,
                 threads=threads,
-                trials=[trial.model_dump(mode="json") for trial in trials],
+                trials=[trial.model_dump(mode="json") for trial in asked],
                 run=run.model_dump(mode="json"),
                 steps=50 if steps is None else steps,
                 points=parts,

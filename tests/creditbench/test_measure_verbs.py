@@ -71,6 +71,39 @@ class Hoarder(Learner):
 '''
 
 
+def test_scale_says_what_a_backend_leaves_out(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "hoarder.py"
+    path.write_text(
+        HOARDER.replace("    def segment", '    backends = frozenset({"jax"})\n\n    def segment')
+    )
+    orders = []
+
+    def results(job, backend, learners, sizes, **order):
+        orders.append((backend, [name for name, *_ in learners]))
+        for name, *_ in learners:
+            for size in (1, 2):
+                yield {"learner": name, "axis": "T", "size": size, "quantity": "flops", "values": [size]}
+
+    monkeypatch.setattr("creditbench.measure.process.results", results)
+    arguments = [
+        "scale",
+        "--learner",
+        f"{path},bptt,forward",
+        "--quantity",
+        "flops",
+        "--points",
+        "1,2",
+        "--json",
+    ]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert orders == [("jax", ["hoarder", "bptt", "forward"]), ("torch", ["bptt", "forward"])]
+    assert said.err.count("note: hoarder does not run on torch: left out") == 1
+    assert "[10/10]" in said.err and len(json.loads(said.out)) == 5
+    assert main(["scale", "--learner", str(path), "--backend", "torch"]) == 2
+    assert "none runs there" in capsys.readouterr().err
+
+
 def test_scale_exits_1_where_a_claim_does_not_hold(tmp_path, capsys):
     path = tmp_path / "hoarder.py"
     path.write_text(HOARDER)
@@ -88,11 +121,14 @@ def test_scale_exits_1_where_a_claim_does_not_hold(tmp_path, capsys):
         (("scale", "--learner", "bptt", "--axis", "K"), "unknown axis 'K'"),
         (("scale", "--learner", "bptt", "--points", "0,5"), "--points is '0,5'"),
         (("scale", "--learner", "bptt", "--points", "8"), "two different sizes"),
-        (("scale", "--learner", "bptt", "--set", "anp.sigma=1"), "--set anp.sigma"),
+        (("scale", "--learner", "bptt", "--set", "anp.sigma=1"), "learner in --set 'anp'"),
+        (("scale", "--learner", "bptt", "--axis", "T", "--steps", "9"), "--steps is 9 and --axis is T"),
+        (("scale", "--learner", "bptt", "--points", "8,0"), "give whole numbers from 1 with commas"),
         (("scale", "--learner", "bptt", "--quantity", "flop"), "did you mean 'flops'"),
         (("gradients", "--learner", "np"), "--task is left out"),
         (("gradients", "--learner", "np+D", "--task", "adding"), "leave out the suffix"),
         (("gradients", "--learner", "np", "--task", "adding", "--points", "2"), "from 0 to 1"),
+        (("gradients", "--learner", "np", "--task", "adding", "--points", "0,nan,1"), "from 0 to 1"),
         (("gradients", "--learner", "np", "--task", "adding", "--settle", "-1"), "--settle is -1"),
         (("gradients", "--learner", "np", "--task", "adding", "--draws", "2"), "takes 3 or more"),
         (("gradients", "--learner", "np", "--task", "adding", "--steps", "5"), "leave out --steps"),
