@@ -11,7 +11,7 @@ from creditbench.environment import constant
 from creditbench.errors import UsageError
 from creditbench.grid import Options, make_grid
 from creditbench.measure.process import results
-from creditbench.measure.roofline import Peaks, least_bytes, share
+from creditbench.measure.roofline import Peaks, least_bytes, share, triad_bytes
 from creditbench.measure.scaling import make_update
 from creditbench.record import SCHEMA_VERSION, Record
 from creditbench.store import Store
@@ -207,6 +207,11 @@ def test_the_share_is_that_of_the_tighter_bound():
     weights = 4 * 100 * (100 + 2 + 2)
     assert least_bytes(update, 12345, cache=1 << 20) == 2 * weights + 4 * 10 * 5
     assert least_bytes(update, 12345, cache=weights - 1) == least_bytes(update, 12345, None) == 12345
+
+
+def test_the_triad_does_not_fit_into_the_last_cache():
+    assert [triad_bytes(cache << 20) >> 20 for cache in (1, 32, 1024)] == [16, 128, 512]
+    assert triad_bytes(None) == 16 << 20
 
 
 # -- records ---------------------------------------------------------------------------------------------
