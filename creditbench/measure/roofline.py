@@ -3,9 +3,9 @@
     least time of an update = max(FLOPs / peak, bytes / bandwidth)         share = least time / time
 
 Peak: float32 products of 1024 x 1024. Bandwidth: a + s b over arrays of four times the last cache, since they would
-else come from there (McCalpin 1995). Bytes are the least that must come from memory: where the weights fit into the last
-cache, weights, data and gradient, once an update; where they do not, or no cache is known, the operands and results of
-all matrix products.
+else come from there (McCalpin 1995). Bytes are the least that must come from memory: where the weights fit into the
+last cache, weights, data and gradient, once an update; where they do not, or no cache is known, the operands and
+results of all matrix products.
 """
 
 from __future__ import annotations

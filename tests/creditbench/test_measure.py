@@ -478,5 +478,19 @@ def test_no_block_on_a_cpu_is_timed_by_events(ops):
     assert prepare(ops, update("bptt", steps=16), 16).cuda is None
 
 
+@pytest.mark.parametrize(
+    ("stats", "expected"),
+    [(None, None), ({}, None), ({"peak_bytes_in_use": -1}, None), ({"peak_bytes_in_use": 7}, 7)],
+)
+def test_a_device_that_does_not_know_its_peak_has_none(stats, expected):
+    class Device:
+        def memory_stats(self):
+            return stats
+
+    peak = memory.DevicePeak(make_ops("jax"))
+    peak._jax = Device()
+    assert peak.bytes() == expected
+
+
 def test_a_cpu_has_no_device_peak(ops):
     assert memory.DevicePeak(ops).bytes() is None
