@@ -31,7 +31,7 @@ from creditbench.trial import Trial
 
 #: Part of the way from trivial to solved at which a trial counts as having reached its target.
 TARGET = 0.9
-#: Seconds of blocks from which a trial's ratios are taken, once for trials whose cost is the same.
+#: Seconds of blocks from which a trial's ratios are taken.
 MEASURE_SECONDS = 1.0
 
 Progress = Callable[[Trial, float], None]  #: trial, part of its budget that is done

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from creditbench.measure import clock, memory, work
@@ -120,12 +120,14 @@ def kernels(ops: Ops, update: Update, segments: int = 2) -> int:
     return count
 
 
-@cache
-def _remembered(ops: Ops, update: Update, steps: int, budget: float) -> tuple[Cost, Ratios]:
-    return cost(ops, update), ratios(ops, update, steps, least=5, budget=budget)
-
-
 def figures(ops: Ops, update: Update, rate: float, budget: float) -> tuple[Cost, Ratios]:
-    """Exact figures and ratios of a rule of which `rate` steps a second are known, in about `budget` seconds."""
+    """Exact figures and ratios of a rule of which `rate` steps a second are known, in about `budget` seconds.
+
+    The ratios are taken anew each time, the exact figures once for the same update of the same `ops`.
+    """
     # Blocks of some milliseconds: most are then not interrupted by other processes, and the median is of those.
-    return _remembered(ops, update, max(update.steps, round(rate * budget / 150)), budget)
+    steps = max(update.steps, round(rate * budget / 150))
+    return _exact(ops, update), ratios(ops, update, steps, least=5, budget=budget)
+
+
+_exact = lru_cache(maxsize=1)(cost)  # seeds of one program follow each other

@@ -217,6 +217,28 @@ def test_the_triad_does_not_fit_into_the_last_cache():
 # -- records ---------------------------------------------------------------------------------------------
 
 
+def test_what_is_exact_is_counted_once_for_the_seeds_of_a_program(monkeypatch):
+    """Their times differ, from which the length of a block comes, and the ratios are each trial's own."""
+    from creditbench.measure import work
+
+    counted, count = [], work.count
+    monkeypatch.setattr(work, "count", lambda *args: counted.append(args) or count(*args))
+    monkeypatch.setattr("creditbench.trainer.MEASURE_SECONDS", 0.01)
+    options = Options(
+        tasks=("mackey_glass",),
+        learners=("anp",),
+        backends=("torch",),
+        hidden=4,
+        budget=40,
+        evaluations=2,
+        seeds=(0, 1, 2),
+        measure=True,
+    )
+    found = list(run_trials(make_grid(options).trials))
+    assert len(counted) == 1 and len({record.flops_per_step for record in found}) == 1
+    assert len({record.ratio_bptt for record in found}) == 3
+
+
 def test_a_trial_says_what_it_cost(record):
     assert record.status == "ok"
     assert record.ratio_forward > 1.0 and record.ratio_bptt > 0.0
