@@ -89,6 +89,8 @@ def scale(
         for name in names(option, given):
             if name not in known:
                 raise unknown(option, name, known, "creditbench scale --help")
+    if json and format_ == "markdown":
+        raise UsageError("--json and --format markdown are two formats: leave one out")
     if axis.count(",") and points:
         raise UsageError(f"--points is {points} and --axis is {axis}: name one axis, or leave out --points")
     least = {"steps": ("T", steps), "hidden": ("n", hidden), "batch": ("B", batch), "threads": ("", threads)}

@@ -144,7 +144,7 @@ def tune(
         else:
             found.append(choose(group))
     words = ["creditbench", "tune"]
-    for option, value in {
+    given = {
         "task": task,
         "learner": learner,
         "backend": backend,
@@ -154,8 +154,8 @@ def tune(
         "draw": draw,
         "preset": preset,
         "hidden": hidden,
-    }.items():
-        words += [f"--{option}", str(value)]
+    }
+    words += [word for option, value in given.items() for word in (f"--{option}", str(value))]
     words += ["--budget", str(budget)] if budget is not None else []
     for option, items in (("--set", set_), ("--data", data)):
         words += [word for item in items or () for word in (option, item)]

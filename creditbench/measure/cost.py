@@ -127,7 +127,7 @@ def figures(ops: Ops, update: Update, rate: float, budget: float) -> tuple[Cost,
     """
     # Blocks of some milliseconds: most are then not interrupted by other processes, and the median is of those.
     steps = max(update.steps, round(rate * budget / 150))
-    return _exact(ops, update), ratios(ops, update, steps, least=5, budget=budget)
+    return _exact(ops, update), ratios(ops, update, steps, budget=budget)
 
 
 _exact = lru_cache(maxsize=1)(cost)  # seeds of one program follow each other

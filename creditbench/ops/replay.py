@@ -3,7 +3,8 @@
 An eager step of a rule is dozens of kernels of a microsecond each, and Python takes longer to ask for one than the
 kernel takes to run. So a function is run once under a dispatch mode that writes down every kernel with the memory
 that it read and wrote. A replay is those kernels, one call each: no view is taken, no shape worked out, no memory
-allocated again. A loop over time is recorded from its first step; loops inside that step are unrolled.
+allocated again. A loop over time is recorded from its first step; loops inside that step, and those that run backwards,
+are unrolled.
 
 As with `jax.jit`, what Python decides is decided once: a step may look at shapes, never at the value of a tensor.
 Keys are symbols while recording, and drawn from anew at every replay. A buffer is shared by the intermediate results
@@ -135,9 +136,12 @@ class Recorder(TorchDispatchMode):
                 "a recorded step may look at shapes, not at the value of a tensor (.item(), if tensor: ...)"
             )
         if func._schema.is_mutable:
-            for argument, value in zip(func._schema.arguments, args, strict=False):
+            arguments = func._schema.arguments
+            given = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
+            for argument in arguments:
                 if argument.alias_info is not None and argument.alias_info.is_write:
-                    self._restore(value)
+                    for tensor in _leaves(given.get(argument.name)):
+                        self._restore(tensor)
         result = func(*args, **kwargs)
         results = [r for r in _leaves(result) if isinstance(r, torch.Tensor)]
         if func._schema.is_mutable:
@@ -242,8 +246,10 @@ class Recorder(TorchDispatchMode):
         self.storages.append(_Room(storage.nbytes(), tensor.device))
         return self._spec(tensor)
 
-    def _restore(self, tensor: torch.Tensor) -> None:
+    def _restore(self, tensor: torch.Tensor | None) -> None:
         """Have a constant that is about to be changed start each replay, or each step of its loop, as it is now."""
+        if tensor is None:
+            return
         address = _address(tensor)
         if address in self._owned or address in self._fixed:
             return

@@ -133,7 +133,9 @@ def test_scale_exits_1_where_a_claim_does_not_hold(tmp_path, capsys):
         (("gradients", "--learner", "np", "--task", "adding", "--draws", "2"), "takes 3 or more"),
         (("gradients", "--learner", "np", "--task", "adding", "--steps", "5"), "leave out --steps"),
         (("gradients", "--learner", "np", "--task", "adding", "--data", "ading=a.csv"), "'ading'"),
+        (("scale", "--learner", "bptt", "--json", "--format", "markdown"), "two formats"),
         (("doctor", "--learner", "bptt", "--hidden", "0"), "--hidden is 0"),
+        (("doctor", "--hidden", "64"), "--hidden is 64: it is of learners"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(arguments, said, capsys):

@@ -104,7 +104,9 @@ def test_constants_that_a_step_changes_start_anew(ops):
         def step(carry, x):
             total = ops.accumulate(ops.from_numpy(np.ones(3)), x)
             unseen = ops.accumulate(torch.from_numpy(np.ones(3)), x)  # made without a kernel
-            return carry + total.sum(), total * unseen
+            out = torch.from_numpy(np.ones(3))
+            torch.add(out, x, out=out)
+            return carry + total.sum() + out.prod(), total * unseen
 
         return ops.scan(step, ops.zeros(()), xs)
 
