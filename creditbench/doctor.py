@@ -9,7 +9,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -34,19 +33,10 @@ except UsageError as error:
 def machine() -> dict[str, Any]:
     """Processor, cores, memory, system and versions."""
     from creditbench.environment import fingerprint
-    from creditbench.executors.base import usable_cores
 
-    known = fingerprint("jax") if importlib.util.find_spec("jax") else {}
-    return {
-        "system": platform.platform(),
-        "cpu": known.get("cpu", platform.processor() or platform.machine()),
-        "cores": os.cpu_count(),
-        "cores_usable": len(usable_cores()),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "python": platform.python_version(),
-        "creditbench": creditbench.__version__,
-        "commit": known.get("commit"),
-    }
+    known = fingerprint("jax")  # of which nothing that follows is a backend's
+    names = ("system", "cpu", "cores", "cores_usable", "memory_bytes", "python", "commit")
+    return {name: known[name] for name in names} | {"creditbench": creditbench.__version__}
 
 
 def confinement() -> dict[str, Any]:

@@ -36,12 +36,11 @@ from creditbench.ops import BACKENDS
 from creditbench.optimizers import make_optimizer
 from creditbench.registry import Plugin
 from creditbench.task import Sequences, Task
-from creditbench.trial import Trial
+from creditbench.trial import SUFFIXES, Trial, split_rule
 
 #: Preset -> how often the validation split is looked at, evenly over the budget.
 EVALUATIONS = {"smoke": 2, "quick": 10, "full": 50}
 DECORRELATION_RATE = 1e-3
-_SUFFIXES: tuple[tuple[str, Decorrelate], ...] = (("+DD", "both"), ("+D", "hidden"))
 #: What a table of the tuned file may hold beside hyper-parameters.
 _TUNABLE = ("lr", "optimizer", "segment", "batch", "decorrelation_rate")
 
@@ -157,7 +156,7 @@ def make_grid(options: Options) -> Grid:
                 for backend in options.backends
                 if backend not in backends
             ]
-            rule = _rule_name(plugin, decorrelate)
+            rule = plugin.id + SUFFIXES[decorrelate]
             if options.tuned and not any(rule in tuned.get(name, {}) for name in ("default", task_plugin.id)):
                 untuned.setdefault(rule, []).append(task_plugin.id)
             common = _trial_values(options, source, plugin, decorrelate, settings.get(plugin.id, {}), tuned)
@@ -201,24 +200,25 @@ def make_task(item: str, settings: Mapping[str, Any], data: Mapping[str, str]) -
 def _rules(options: Options) -> Iterable[tuple[Plugin, Decorrelate, bool]]:
     """(learner, decorrelation, whether a suffix asked for it)."""
     for item in options.learners:
-        suffix, decorrelate = next((s for s in _SUFFIXES if item.endswith(s[0])), ("", None))
-        plugin = _resolve("learners", item.removesuffix(suffix))
-        if decorrelate is not None:
+        name, decorrelate = split_rule(item)
+        plugin = _resolve("learners", name)
+        if decorrelate != "none":
             yield plugin, decorrelate, True
         else:
-            for name in options.decorrelate:
-                yield plugin, typing.cast(Decorrelate, name), False
+            for each in options.decorrelate:
+                yield plugin, typing.cast(Decorrelate, each), False
 
 
-def resolve_learner(item: str, settings: Mapping[str, Any]) -> tuple[Plugin, dict[str, Any]]:
-    """The learner of an id or of a path, and its hyper-parameters with `settings` ("anp.sigma" -> value) put in."""
-    plugin = _resolve("learners", item)
-    own = {
-        name.partition(".")[2]: value
-        for name, value in settings.items()
-        if name.partition(".")[0] == plugin.id
+def resolve_learners(
+    items: Iterable[str], settings: Mapping[str, Any]
+) -> dict[str, tuple[Plugin, dict[str, Any]]]:
+    """The learner of each item, an id or a path, and its hyper-parameters with `settings` put in, as in `Options`."""
+    found = {item: _resolve("learners", item) for item in items}
+    own = _settings(settings, {}, _by_id(found.values()))
+    return {
+        item: (plugin, _fields(plugin, _make(plugin, own.get(plugin.id, {}))))
+        for item, plugin in found.items()
     }
-    return plugin, _fields(plugin, _make(plugin, own))
 
 
 def _resolve(kind: registry.Kind, item: str) -> Plugin:
@@ -282,10 +282,6 @@ class _Source:
             ) from None
 
 
-def _rule_name(plugin: Plugin, decorrelate: Decorrelate) -> str:
-    return str(plugin.id) + {"none": "", "hidden": "+D", "both": "+DD"}[decorrelate]
-
-
 def _trial_values(
     options: Options,
     source: _Source,
@@ -296,7 +292,7 @@ def _trial_values(
 ) -> dict[str, Any]:
     """The fields of a trial, less backend and seed."""
     task, task_class = source.task, type(source.task)
-    rule = _rule_name(plugin, decorrelate)
+    rule = plugin.id + SUFFIXES[decorrelate]
     frozen = dict(tuned.get("default", {}).get(rule, {})) | dict(tuned.get(task_class.id, {}).get(rule, {}))
     hyperparameters = {name: value for name, value in frozen.items() if name not in _TUNABLE}
     learner: Learner = _make(plugin, hyperparameters | dict(settings))
@@ -346,11 +342,11 @@ def _trial_values(
         "task_version": task_class.version,
         "task_sha256": source.plugin.sha256,
         "task_parameters": _fields(source.plugin, task),
-        "task_path": _user_path(source.plugin),
+        "task_path": user_path(source.plugin),
         "data_sha256": source.data_sha256(batch, seed),
         "learner": plugin.id,
         "learner_sha256": plugin.sha256,
-        "learner_path": _user_path(plugin),
+        "learner_path": user_path(plugin),
         "hyperparameters": _fields(plugin, learner),
         "decorrelate": decorrelate,
         "decorrelation_rate": rate if decorrelate != "none" else 0.0,
@@ -391,7 +387,8 @@ def _budget(options: Options, task: type[Task], segment: int) -> tuple[int, int]
     return budget, options.evaluations
 
 
-def _user_path(plugin: Plugin) -> str | None:
+def user_path(plugin: Plugin) -> str | None:
+    """Where the file of a plug-in lies that is not found by its id alone."""
     return str(plugin.path) if plugin.source == str(plugin.path) else None
 
 
@@ -503,7 +500,7 @@ def _read_tuned(
                 f"{path}: {task!r} is no table of tables: write [{task}.RULE] and then lr = 0.01"
             )
         for rule, values in rules.items():
-            name = rule.removesuffix("+DD").removesuffix("+D")
+            name, _ = split_rule(rule)
             if name not in known_learners:
                 notes.append(
                     f"{path}: {unknown('learner', name, known_learners, 'creditbench list learners')}"

@@ -205,17 +205,14 @@ def pull_back(
     loss = weight @ cell.losses(ops, y, target)
     e = weight[:, None] * cell.error(ops, y, target)
 
-    to_h_hat = e @ params["W_out"]
-    from_readout = (to_h_hat @ params["D"] if "D" in params else to_h_hat).reshape(steps)
+    from_readout = cell.feedback(params, e).reshape(steps)
     slope = (alpha * (1.0 - xp.tanh(a) ** 2)).reshape(steps)
 
     def backward(adjoint, xs):
         from_readout, slope = xs
         g = from_readout + adjoint
         s = slope * g
-        adjoint = s @ params["W_rec"]
-        if "D" in params:
-            adjoint = adjoint @ params["D"]
+        adjoint = cell.back_through_recurrence(params, s)
         return adjoint if alpha == 1.0 else adjoint + (1.0 - alpha) * g, s
 
     adjoint, s = ops.scan(backward, adjoint, (from_readout, slope), reverse=True)

@@ -31,7 +31,7 @@ from creditbench.trial import Trial
 
 #: Part of the way from trivial to solved at which a trial counts as having reached its target.
 TARGET = 0.9
-#: Seconds of blocks from which a trial's ratios are taken, once for trials whose cost is the same.
+#: Seconds of blocks from which a trial's ratios are taken.
 MEASURE_SECONDS = 1.0
 
 Progress = Callable[[Trial, float], None]  #: trial, part of its budget that is done
@@ -297,8 +297,9 @@ class _Run:
         self.diverged_at: int | None = None
         self.peak, self.device_peak = program.peaks()
 
-    def batches(self, first: int) -> Batch:
-        """Segments `first` to `first + self.segments`: arrays [S, K, B, ·], weights summing to 1 in each segment."""
+    def batches(self, first: int, count: int | None = None) -> Batch:
+        """Segments from `first` on, `self.segments` of them or `count`: [S, K, B, ·], weights summing to 1 in each."""
+        take = np.arange(first, first + (self.segments if count is None else count))
         if self.trial.protocol == "stream":
             K = self.trial.segment
             usable = self.train.inputs.shape[0] // K
@@ -307,33 +308,27 @@ class _Run:
                     f"segment is {K}: a stream of {len(self.train.inputs)} steps holds no such segment"
                 )
             # At the end of a stream its start follows on.
-            take = np.arange(first, first + self.segments) % usable
-            arrays = [x[: usable * K].reshape(usable, K, *x.shape[1:])[take] for x in self.train]
+            arrays = [x[: usable * K].reshape(usable, K, *x.shape[1:])[take % usable] for x in self.train]
         else:
-            take = self.order[first : first + self.segments]
+            order = self.order[take % len(self.order)]
             arrays = []
             for x in self.train:
                 # A segment at a time, and so small that what is gathered is laid out anew while it is in the cache.
-                arrays.append(np.empty((len(take), len(x), *take.shape[1:], *x.shape[2:]), x.dtype))
-                for segment, rows in zip(arrays[-1], take, strict=True):
+                arrays.append(np.empty((len(order), len(x), *order.shape[1:], *x.shape[2:]), x.dtype))
+                for segment, rows in zip(arrays[-1], order, strict=True):
                     segment[:] = x.swapaxes(0, 1)[rows].swapaxes(0, 1)
-        inputs, targets, weights = arrays
-        total = weights.sum(axis=(1, 2), keepdims=True)
-        return Batch(inputs, targets, np.divide(weights, total, out=np.zeros_like(weights), where=total > 0))
+        return _normalised(*arrays)
 
-    def window(self, evaluation: int, steps: int | None) -> Batch:
-        """The segment that comes after that evaluation; on a stream `steps` steps, or a segment's: [K, B, ·]."""
-        if self.trial.protocol == "episodes" or steps is None:
-            first = evaluation * self.segments
-            if self.trial.protocol == "episodes":
-                first = min(first, len(self.order) - self.segments)
-            return Batch(*(x[0] for x in self.batches(first)))
+    def windows(self, evaluation: int, steps: int, count: int) -> Batch:
+        """What comes after that evaluation: `count` sequences of `steps` steps of a stream, else segments."""
+        segments = evaluation * self.segments
+        if self.trial.protocol == "episodes":
+            return self.batches(segments, count)
         length = len(self.train.inputs)
         if not 0 < steps <= length:
             raise UsageError(f"steps is {steps}: give 1 to {length}, which a stream of {self.task.id} has")
-        start = evaluation * self.segments * self.trial.segment % (length - steps + 1)
-        inputs, targets, weights = (x[start : start + steps] for x in self.train)
-        return Batch(inputs, targets, weights / max(weights.sum(), 1e-30))
+        starts = (segments * self.trial.segment + steps * np.arange(count)) % (length - steps + 1)
+        return _normalised(*(np.stack([x[t : t + steps] for t in starts]) for x in self.train))
 
     def evaluate(self, params: Any, step: int, seconds: float, loss: float | None) -> None:
         """Add a point to the curve, and keep the weights if they are the best so far."""
@@ -402,12 +397,12 @@ class _Run:
 
 
 def train_to(
-    program: Program, points: Sequence[float], steps: int | None
+    program: Program, points: Sequence[float], steps: int, count: int = 1
 ) -> Iterator[tuple[float, Any, Batch]]:
-    """Train, and stop at each of `points`, parts of the budget: (point, parameters, the batch that comes next).
+    """Train, and stop at each of `points`, parts of the budget: (point, parameters, the `count` segments that follow).
 
-    A point is moved to the nearest of the trial's evaluations. `steps`: how long the batch of a stream is; None for a
-    segment. The parameters serve until the next point is asked for.
+    A point is moved to the nearest of the trial's evaluations. `steps`: how long those segments [count, K, B, ·] are
+    on a stream. The parameters serve until the next point is asked for.
     """
     ops, trial = program.ops, program.trial
     run = _Run(program, trial)
@@ -424,7 +419,14 @@ def train_to(
                     f"training diverged before {point / trial.evaluations:g} of its budget: lower --lr"
                 )
         done = point
-        yield point / trial.evaluations, carry[0], Batch(*ops.from_numpy(tuple(run.window(done, steps))))
+        segments = Batch(*ops.from_numpy(tuple(run.windows(done, steps, count))))
+        yield point / trial.evaluations, carry[0], segments
+
+
+def _normalised(inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Batch:
+    """Segments [S, K, B, ·], the weights of each scaled to sum to 1; those of a segment that is not scored stay 0."""
+    total = weights.sum(axis=(1, 2), keepdims=True)
+    return Batch(inputs, targets, np.divide(weights, total, out=np.zeros_like(weights), where=total > 0))
 
 
 def varied(trials: Sequence[Trial]) -> dict[str, np.ndarray]:

@@ -8,8 +8,25 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from creditbench.cell import Decorrelate
+
 #: Goes up whenever a change of the harness changes the numbers of a trial.
 NUMERICS_VERSION = 2
+
+
+#: What a decorrelated cell adds to the rule's name.
+SUFFIXES: dict[Decorrelate, str] = {"none": "", "hidden": "+D", "both": "+DD"}
+
+
+def split_rule(rule: str) -> tuple[str, Decorrelate]:
+    """The learner and the decorrelation of a rule's name.
+
+    >>> split_rule("anp"), split_rule("anp+DD")
+    (('anp', 'none'), ('anp', 'both'))
+    """
+    none: Decorrelate = "none"
+    found = next((name for name, suffix in SUFFIXES.items() if suffix and rule.endswith(suffix)), none)
+    return rule.removesuffix(SUFFIXES[found]), found
 
 
 class Trial(BaseModel):
@@ -25,7 +42,7 @@ class Trial(BaseModel):
     learner: str
     learner_sha256: str  #: of the learner's source file
     hyperparameters: dict[str, Any]  #: fields of the learner
-    decorrelate: Literal["none", "hidden", "both"]
+    decorrelate: Decorrelate
     decorrelation_rate: float
     backend: Literal["jax", "torch"]
     device: str
@@ -72,7 +89,7 @@ class Trial(BaseModel):
     @property
     def rule(self) -> str:
         """The rule's name as tables show it: `anp`, or `anp+D` with decorrelation."""
-        return self.learner + {"none": "", "hidden": "+D", "both": "+DD"}[self.decorrelate]
+        return self.learner + SUFFIXES[self.decorrelate]
 
     @property
     def numbers(self) -> dict[str, float]:

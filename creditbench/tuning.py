@@ -23,7 +23,6 @@ LEARNING_RATES = {"sgd": (1e-6, 1.0), "adam": (1e-5, 1e-1)}
 DECORRELATION_RATES = (1e-5, 1e-1)
 #: Tuning has seeds of its own, from this one on, which no result is made with.
 FIRST_SEED = 1000
-POINTS = 20
 _OWN_AXES = 5  # at most, of a rule
 
 

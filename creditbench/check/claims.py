@@ -27,7 +27,7 @@ from creditbench.check.probe import (
 from creditbench.check.subject import Subject
 from creditbench.learner import Batch, Learner
 from creditbench.measure import memory, scaling, work
-from creditbench.measure.gradients import flatten, sample
+from creditbench.measure.gradients import sample
 from creditbench.measure.update import Update
 from creditbench.ops import Ops
 
@@ -104,15 +104,8 @@ def _draw(
     ops: Ops, rule: Any, cell: Cell, params: Any, batch: Batch, count: int, seed: int
 ) -> NDArray[np.float64]:
     """Draws of the estimate of one segment from its first state, [count, p]."""
-    args = arguments(ops, rule, cell, params, batch)
-    if ops.name == "jax":
-        return sample(ops, cell, rule, args[0], args[2], count, seed)
-
-    def one(params, state, batch, key):
-        return flatten(ops, cell, rule.segment(ops, cell, params, state, Batch(*batch), key).grads)
-
-    replay = ops.compile(one, *args)
-    return np.stack([ops.to_numpy(replay(*args[:3], key)) for key in ops.split(ops.key(seed), count)])
+    params, _, batch, _ = arguments(ops, rule, cell, params, batch)
+    return sample(ops, cell, rule, params, Batch(*batch), count, seed)
 
 
 def _deviation(draws: NDArray[np.float64], expected: NDArray[Any], cell: Cell) -> tuple[float, str]:

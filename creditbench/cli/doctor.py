@@ -14,9 +14,9 @@ def doctor(
             help="Learners whose share of the roofline is measured too, with commas between, on one thread."
         ),
     ] = "",
-    hidden: Annotated[int, typer.Option(help="n of these learners.")] = 128,
-    steps: Annotated[int, typer.Option(help="T of these learners.")] = 128,
-    batch: Annotated[int, typer.Option(help="B of these learners.")] = 1,
+    hidden: Annotated[int | None, typer.Option(help="n of these learners.  [default: 128]")] = None,
+    steps: Annotated[int | None, typer.Option(help="T of these learners.  [default: 128]")] = None,
+    batch: Annotated[int | None, typer.Option(help="B of these learners.  [default: 1]")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON array of objects, one a backend.")] = False,
 ) -> None:
     """Say what works on this machine: backends, devices, speed. Exits 1 where no backend works.
@@ -39,7 +39,11 @@ def doctor(
     from creditbench.ops import BACKENDS
 
     for option, value in {"hidden": hidden, "steps": steps, "batch": batch}.items():
-        if value < 1:
+        if value is not None and not learner:
+            raise UsageError(
+                f"--{option} is {value}: it is of learners; name them as --learner, or leave it out"
+            )
+        if value is not None and value < 1:
             raise UsageError(f"--{option} is {value}: give a whole number from 1")
     rules = resolve_learners(learner, None) if learner else []
     host, confined = machine(), confinement()
@@ -47,7 +51,7 @@ def doctor(
     if rules:
         for row in rows:
             able = [rule.order for rule in rules if row["backend"] in rule.backends]
-            order = {"learners": able, "fixed": {"T": steps, "n": hidden, "B": batch}}
+            order = {"learners": able, "fixed": {"T": steps or 128, "n": hidden or 128, "B": batch or 1}}
             works = row["works"] and able
             row["rules"] = (
                 list(results("shares", backend=row["backend"], device="cpu", threads=1, **order))

@@ -20,19 +20,6 @@ def names(option: str, text: str) -> list[str]:
     return found
 
 
-def numbers(option: str, text: str) -> list[int]:
-    """Whole numbers from 1, with commas between, sorted. Raises `UsageError` for others."""
-    try:
-        found = sorted(set(map(int, names(option, text))))
-    except ValueError:
-        found = [0]
-    if found[0] < 1:
-        raise UsageError(
-            f"--{option} is {text!r}: give whole numbers from 1 with commas between, as in 64,128,256"
-        )
-    return found
-
-
 class Rule(NamedTuple):
     """A learner as a measuring process is told of it."""
 
@@ -41,23 +28,19 @@ class Rule(NamedTuple):
 
 
 def resolve_learners(text: str, settings: Sequence[str] | None, extra: Sequence[str] = ()) -> list[Rule]:
-    """The learners that a user names, with the fields that were set; `extra` are names of none."""
+    """The learners that a user names, with the fields that were set; `extra` are names of none, for every backend."""
     from creditbench.cli.run import pairs
-    from creditbench.grid import resolve_learner
+    from creditbench.grid import resolve_learners as resolve
+    from creditbench.grid import user_path
+    from creditbench.ops import BACKENDS
 
+    items = names("learner", text)
     given = pairs("--set", settings, "anp.sigma=1e-3")
-    rules, used = [], set()
-    for item in names("learner", text):
-        if item in extra:
-            rules.append(Rule((item, None, {}), frozenset()))
-            continue
-        plugin, fields = resolve_learner(item, given)
-        used |= {name for name in given if name.partition(".")[0] == plugin.id}
-        path = str(plugin.path) if plugin.source == str(plugin.path) else None
-        rules.append(Rule((plugin.id, path, fields), plugin.cls.backends))
-    for name in given.keys() - used:
-        raise UsageError(f"--set {name}: no learner of that id is named; write it as in --set anp.sigma=1e-3")
-    return rules
+    rules = {
+        item: Rule((plugin.id, user_path(plugin), fields), plugin.cls.backends)
+        for item, (plugin, fields) in resolve([item for item in items if item not in extra], given).items()
+    }
+    return [rules.get(item, Rule((item, None, {}), frozenset(BACKENDS))) for item in items]
 
 
 @contextlib.contextmanager

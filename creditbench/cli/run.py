@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -204,7 +205,7 @@ def run(
         alpha=alpha,
         batch=batch,
         segment=segment,
-        lrs=_floats("--lr", lr),
+        lrs=numbers("--lr", lr, float, "0.01,0.1") if lr else (),
         optimizer=optimizer,
         decorrelation_rate=decorrelation_rate,
         preset=preset,
@@ -304,15 +305,21 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
 
 
-def _floats(option: str, text: str) -> tuple[float, ...]:
+def numbers(
+    option: str, text: str, kind: type, example: str, low: float = -math.inf, high: float = math.inf
+) -> tuple[Any, ...]:
+    """The different numbers in `text`, with commas between; `kind` is int or float. Raises `UsageError` for others."""
     from creditbench.errors import UsageError
 
     try:
-        return tuple(map(float, _names(text)))
+        found = tuple(dict.fromkeys(map(kind, _names(text))))
     except ValueError:
-        raise UsageError(
-            f"{option} is {text!r}: give numbers with commas between, as in {option} 0.01,0.1"
-        ) from None
+        found = ()
+    if not (found and all(low <= number <= high for number in found)):
+        wanted = "whole numbers" if kind is int else "numbers"
+        wanted += f" from {low:g}" * (low > -math.inf) + f" to {high:g}" * (high < math.inf)
+        raise UsageError(f"{option} is {text!r}: give {wanted} with commas between, as in {option} {example}")
+    return found
 
 
 def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tuple[int, ...]:
@@ -328,12 +335,7 @@ def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tup
             raise UsageError(f"--seeds is {count} and --seed is {listed}: give one of them")
         count, listed = (count, None) if given == ["seeds"] else (None, listed)
     if listed is not None:
-        try:
-            return tuple(dict.fromkeys(map(int, _names(listed))))
-        except ValueError:
-            raise UsageError(
-                f"--seed is {listed!r}: give whole numbers with commas between, as in --seed 3,9071"
-            ) from None
+        return numbers("--seed", listed, int, "3,9071", low=0)
     count = DEFAULT_SEEDS if count is None else count
     if count < 1:
         raise UsageError(f"--seeds is {count}: give a whole number from 1")

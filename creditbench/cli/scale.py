@@ -28,9 +28,9 @@ def scale(
             help="Sizes on the axis, with commas between.  [default: four for times, three for the rest]"
         ),
     ] = "",
-    steps: Annotated[int, typer.Option(help="T where it is not swept.")] = 128,
-    hidden: Annotated[int, typer.Option(help="n where it is not swept.")] = 128,
-    batch: Annotated[int, typer.Option(help="B where it is not swept.")] = 1,
+    steps: Annotated[int | None, typer.Option(help="T where it is not swept.  [default: 128]")] = None,
+    hidden: Annotated[int | None, typer.Option(help="n where it is not swept.  [default: 128]")] = None,
+    batch: Annotated[int | None, typer.Option(help="B where it is not swept.  [default: 1]")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A field of a learner, as in tbptt.K=20. Repeatable.")
     ] = None,
@@ -63,7 +63,8 @@ def scale(
     import sys
     from json import dumps
 
-    from creditbench.cli.measuring import bars, names, numbers, resolve_learners, show, write
+    from creditbench.cli.measuring import bars, names, resolve_learners, show, write
+    from creditbench.cli.run import numbers
     from creditbench.doctor import require_device
     from creditbench.errors import UsageError, unknown
     from creditbench.figures import scaling as draw
@@ -88,34 +89,47 @@ def scale(
         for name in names(option, given):
             if name not in known:
                 raise unknown(option, name, known, "creditbench scale --help")
+    if json and format_ == "markdown":
+        raise UsageError("--json and --format markdown are two formats: leave one out")
     if axis.count(",") and points:
         raise UsageError(f"--points is {points} and --axis is {axis}: name one axis, or leave out --points")
-    fixed = {"T": steps, "n": hidden, "B": batch}
-    for option, least in {"steps": steps, "hidden": hidden, "batch": batch, "threads": threads}.items():
-        if least < 1:
-            raise UsageError(f"--{option} is {least}: give a whole number from 1")
+    least = {"steps": ("T", steps), "hidden": ("n", hidden), "batch": ("B", batch), "threads": ("", threads)}
+    for option, (letter, value) in least.items():
+        if value is not None and value < 1:
+            raise UsageError(f"--{option} is {value}: give a whole number from 1")
+        if value is not None and [letter] == names("axis", axis):
+            raise UsageError(
+                f"--{option} is {value} and --axis is {axis}: leave one out, or name its sizes as --points"
+            )
+    fixed = {"T": steps or 128, "n": hidden or 128, "B": batch or 1}
     for option, span in {"seconds": seconds, "limit": limit}.items():
         if not span > 0:
             raise UsageError(f"--{option} is {span}: give a number above 0")
     rules = resolve_learners(learner, set_, extra=(FORWARD,))
     quantities, backends = names("quantity", quantity), names("backend", backend)
-    asked = numbers("points", points) if points else []
+    asked = sorted(numbers("--points", points, int, "64,128,256", low=1)) if points else []
     if points and len(asked) < 2:
         raise UsageError(f"--points is {points}: an exponent takes two different sizes or more")
     sizes = {
         swept: {name: asked or (SIZES if name == "time" else EXACT_SIZES)[swept] for name in quantities}
         for swept in names("axis", axis)
     }
+    able = {name: [rule.order for rule in rules if name in rule.backends] for name in backends}
     for name in backends:
         require_device(name, device)
+        for left in (rule.order[0] for rule in rules if name not in rule.backends):
+            print(f"note: {left} does not run on {name}: left out", file=sys.stderr)
+    if not any(able.values()):
+        raise UsageError(
+            f"--learner is {learner} and --backend is {backend}: none runs there; choose its backend"
+        )
 
     found = []
-    total = len(rules) * len(backends) * sum(len(own) for each in sizes.values() for own in each.values())
+    total = sum(map(len, able.values())) * sum(len(own) for each in sizes.values() for own in each.values())
     with bars("figures", total) as advance:
         for name in backends:
-            able = [rule.order for rule in rules if rule.order[0] == FORWARD or name in rule.backends]
             for swept, each in sizes.items():
-                order = {"learners": able, "axis": swept, "sizes": each, "fixed": fixed}
+                order = {"learners": able[name], "axis": swept, "sizes": each, "fixed": fixed}
                 for point in results(
                     "scale",
                     backend=name,
@@ -171,8 +185,7 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = list(dict.fromkeys((row["quantity"], row["axis"]) for row in rows))
     cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for row in rows:
-        text = "–" if row["exponent"] is None else f"{row['exponent']:.2f}"
-        text += "" if row["claimed"] is None else f" ({row['claimed']:g})"
+        text = f"{row['exponent']:.2f}" + ("" if row["claimed"] is None else f" ({row['claimed']:g})")
         text += {True: " ✓", False: " ✗", None: ""}[row["held"]] + ("*" if row["left_out"] else "")
         cells.setdefault((row["learner"], row["backend"]), {})[row["quantity"], row["axis"]] = text
     head = ["rule", "backend", *(f"{quantity.replace('_', ' ')} in {axis}" for quantity, axis in columns)]

@@ -143,19 +143,19 @@ def tune(
             )
         else:
             found.append(choose(group))
-    words = [
-        "creditbench",
-        "tune",
-        "--task",
-        task,
-        "--learner",
-        learner,
-        "--backend",
-        backend,
-        "--points",
-        str(points),
-    ]
-    words += ["--seeds", str(seeds), "--draw", str(draw), "--preset", preset, "--hidden", str(hidden)]
+    words = ["creditbench", "tune"]
+    given = {
+        "task": task,
+        "learner": learner,
+        "backend": backend,
+        "device": device,
+        "points": points,
+        "seeds": seeds,
+        "draw": draw,
+        "preset": preset,
+        "hidden": hidden,
+    }
+    words += [word for option, value in given.items() for word in (f"--{option}", str(value))]
     words += ["--budget", str(budget)] if budget is not None else []
     for option, items in (("--set", set_), ("--data", data)):
         words += [word for item in items or () for word in (option, item)]

@@ -1,19 +1,16 @@
-"""What one update of a rule costs, in all figures at once, and the verdict on two such costs."""
+"""What one update of a rule costs, in all figures at once."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from creditbench.measure import clock, memory, work
 from creditbench.measure.clock import Quartiles
 from creditbench.measure.update import Update, prepare
 from creditbench.ops.base import Ops
-
-#: By how much an exact figure, and the lower quartile of a ratio of times, may grow before the verdict is a loss.
-EXACT_TOLERANCE, TIME_TOLERANCE = 0.01, 0.1
 
 
 class Cost(NamedTuple):
@@ -24,15 +21,6 @@ class Cost(NamedTuple):
     product_bytes: int  #: moved by its matrix products
     operations: int  #: equations traced (JAX), operations run (PyTorch)
     algorithm_bytes: int  #: of one segment's estimate
-
-
-class Verdict(NamedTuple):
-    """Whether a figure of a later version holds against that of an earlier one."""
-
-    figure: str
-    before: float
-    after: float
-    held: bool
 
 
 def cost(ops: Ops, update: Update) -> Cost:
@@ -69,30 +57,6 @@ def ratios(
             for name in ("forward", "bptt")
         )
     )
-
-
-def compare(
-    ops: Ops,
-    before: Update,
-    after: Update,
-    steps: int,
-    least: int = clock.BLOCKS,
-    budget: float = clock.SECONDS,
-) -> list[Verdict]:
-    """Verdicts on two versions of a rule: the exact figures of each, and the paired ratio of their times.
-
-    Times are compared as a ratio of interleaved blocks; before it counts as a loss its lower quartile must exceed
-    1 + `TIME_TOLERANCE`.
-    """
-    old, new = cost(ops, before), cost(ops, after)
-    verdicts = [
-        Verdict(name, a, b, b <= (1 + EXACT_TOLERANCE) * a)
-        for name, a, b in zip(Cost._fields, old, new, strict=True)
-    ]
-    runs = {"before": prepare(ops, before, steps), "after": prepare(ops, after, steps)}
-    found = clock.interleaved(runs, least, budget)
-    ratio = clock.ratio(found["after"], found["before"], runs["before"].steps / runs["after"].steps)
-    return [*verdicts, Verdict("time ratio", 1.0, ratio.median, ratio.low <= 1 + TIME_TOLERANCE)]
 
 
 def compilations(ops: Ops, update: Update, steps: int) -> int:
@@ -156,12 +120,14 @@ def kernels(ops: Ops, update: Update, segments: int = 2) -> int:
     return count
 
 
-@cache
-def _remembered(ops: Ops, update: Update, steps: int, budget: float) -> tuple[Cost, Ratios]:
-    return cost(ops, update), ratios(ops, update, steps, least=5, budget=budget)
-
-
 def figures(ops: Ops, update: Update, rate: float, budget: float) -> tuple[Cost, Ratios]:
-    """Exact figures and ratios of a rule of which `rate` steps a second are known, in about `budget` seconds."""
+    """Exact figures and ratios of a rule of which `rate` steps a second are known, in about `budget` seconds.
+
+    The ratios are taken anew each time, the exact figures once for the same update of the same `ops`.
+    """
     # Blocks of some milliseconds: most are then not interrupted by other processes, and the median is of those.
-    return _remembered(ops, update, max(update.steps, round(rate * budget / 150)), budget)
+    steps = max(update.steps, round(rate * budget / 150))
+    return _exact(ops, update), ratios(ops, update, steps, budget=budget)
+
+
+_exact = lru_cache(maxsize=1)(cost)  # seeds of one program follow each other

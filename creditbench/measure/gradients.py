@@ -12,6 +12,10 @@ With g_1 … g_N independent draws of a rule's estimate, μ = E[g], and g* the g
 pairs of different draws, (g_i - g*)·(g_j - g*), which has the expectation ‖μ - g*‖², and likewise g_i·g_j for ‖μ‖².
 Intervals are 95 %, by the jackknife over 20 groups of draws. Where the interval of the squared bias reaches below 0,
 that of the bias starts at 0, and no bias has been shown.
+
+The noise of some rules lies in a state that starts without any, as weights that wander about their mean do. Each of
+their draws must be a chain of its own: N segments at fixed weights, until the state has settled, and then the segment
+whose estimate is the draw.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from creditbench.errors import UsageError
 from creditbench.learner import Batch, backpropagate
 from creditbench.ops.base import Ops
 
@@ -110,21 +115,40 @@ def flatten(ops: Ops, cell: Any, grads: Mapping[str, Any]) -> Any:
 
 
 def sample(
-    ops: Ops, cell: Any, rule: Any, params: Any, batch: Batch, draws: int, seed: int = 0
+    ops: Ops,
+    cell: Any,
+    rule: Any,
+    params: Any,
+    batch: Batch,
+    draws: int,
+    seed: int = 0,
+    before: Batch | None = None,
 ) -> NDArray[Any]:
-    """Draws of a rule's estimate of one segment from its first state, [draws, p]; vmapped under JAX.
+    """Draws of a rule's estimate of one segment, [draws, p], each from the rule's first state; vmapped under JAX.
 
-    A rule whose first two draws are the same has no noise, and gives one.
+    `before`: segments [N, K, B, ·] that each draw runs first, at the same weights and with noise of its own, each from
+    the start of new sequences; the rule's state is carried on. A rule whose first two draws are the same has no noise,
+    and gives one.
     """
     rows = batch.weights.shape[1]
-    state = rule.init(ops, cell, params, rows)
+    first_state = rule.init(ops, cell, params, rows)
 
-    def one(key, params, state, batch):
+    def one(key, params, state, batch, before):
+        if before is not None:
+            keys = ops.split(key, before.weights.shape[0] + 1)
+
+            def settle(state, xs):
+                earlier, own = xs
+                state = rule.reset(ops, cell, params, state, rows)
+                return rule.segment(ops, cell, params, state, Batch(*earlier), own).state, None
+
+            state, _ = ops.scan(settle, state, (tuple(before), keys[:-1]))
+            state, key = rule.reset(ops, cell, params, state, rows), keys[-1]
         return flatten(ops, cell, rule.segment(ops, cell, params, state, batch, key).grads)
 
     keys = ops.split(ops.key(seed), max(2, draws))
-    arguments = params, state, batch
-    single = ops.compile(one, keys[0], *arguments) if ops.name == "jax" else _without_tape(one)
+    arguments = params, first_state, batch, before
+    single = ops.compile(one, keys[0], *arguments)
     first = [ops.to_numpy(single(key, *arguments)) for key in (keys[0], keys[1])]
     if np.array_equal(*first):
         return first[0][None]
@@ -134,7 +158,7 @@ def sample(
     steps = batch.weights.shape[0]
     each = 4 * (4 * first[0].size + 16 * steps * rows * cell.hidden)
     size = max(1, min(draws, _AT_ONCE // each))
-    many = ops.vmap(one, in_axes=(0, None, None, None))
+    many = ops.vmap(one, in_axes=(0, None, None, None, None))
     found, compiled = [], {}
     for start in range(0, draws, size):
         part = keys[start : min(draws, start + size)]
@@ -144,10 +168,14 @@ def sample(
     return np.concatenate(found)
 
 
-def _without_tape(f: Any) -> Any:
-    import torch
-
-    return torch.no_grad()(f)
+def why_none(ops: Ops, cell: Any, rule: Any, params: Any, batch: Batch, settle: int) -> str:
+    """Why a rule's estimate is zero after `settle` segments, and what to do."""
+    state = rule.init(ops, cell, params, batch.weights.shape[1])
+    if rule.segment(ops, cell, params, state, batch, ops.key(0)).assigned:
+        return "gives no gradient: it sets its weights itself"
+    if settle == 0:
+        return "has a first estimate of zero, as where noise lies in the state: give --settle, as in --settle 100"
+    return f"has an estimate of zero after {settle} segments too: give a greater --settle"
 
 
 def reference(ops: Ops, cell: Any, params: Any, batch: Batch) -> NDArray[Any]:
@@ -157,9 +185,7 @@ def reference(ops: Ops, cell: Any, params: Any, batch: Batch) -> NDArray[Any]:
         found = backpropagate(ops, cell, params, cell.start(ops, batch.weights.shape[1]), batch)
         return flatten(ops, cell, found.grads)
 
-    arguments = params, batch
-    compiled = ops.compile(f, *arguments) if ops.name == "jax" else _without_tape(f)
-    return ops.to_numpy(compiled(*arguments))
+    return ops.to_numpy(ops.compile(f, params, batch)(params, batch))
 
 
 def measure(
@@ -167,14 +193,16 @@ def measure(
     *,
     trials: Sequence[Mapping[str, Any]],
     run: Mapping[str, Any],
-    steps: int | None,
+    steps: int,
     points: Sequence[float],
     draws: int,
+    settle: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """The figures of the rule of each of `trials`, at each of `points` of the BPTT run of the trial `run`.
 
     `points` are parts of the run's budget, 0 the weights as drawn. The segment is `run`'s next one at each point; on a
-    stream, `steps` steps from the zero state. Raises `UsageError`.
+    stream, `steps` steps from the zero state. The `settle` segments that a draw runs before it are those that come
+    after it in the run. Raises `UsageError`.
     """
     from creditbench.trainer import Program, train_to
     from creditbench.trial import Trial
@@ -182,12 +210,19 @@ def measure(
     reverse = Program(Trial.model_validate(run), ops)
     programs = [Program(Trial.model_validate(trial), ops) for trial in trials]
     cell = reverse.cell
-    for point, params, batch in train_to(reverse, points, steps):
+    for point, params, segments in train_to(reverse, points, steps, 1 + settle):
+        batch = Batch(*(x[0] for x in segments))
+        before = Batch(*(x[1:] for x in segments)) if settle else None
         gradient = reference(ops, cell, params, batch)
+        if not gradient.any():
+            raise UsageError(
+                f"the gradient on {reverse.trial.task} at {point:g} is zero, as where no step there is scored: "
+                "choose other --points, or on a stream other --steps"
+            )
         for program in programs:
-            found = sample(ops, cell, program.learner, params, batch, draws, seed=1)
+            found = sample(ops, cell, program.learner, params, batch, draws, seed=1, before=before)
             if not found.any():
-                note = "gives no gradient: it sets its weights itself"
+                note = why_none(ops, cell, program.learner, params, batch, settle)
                 yield {"learner": program.trial.rule, "point": point, "note": note}
                 continue
             yield {

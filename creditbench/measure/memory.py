@@ -143,5 +143,6 @@ class DevicePeak:
 
             return int(torch.cuda.max_memory_allocated(self._cuda))
         if self._jax is not None:
-            return (self._jax.memory_stats() or {}).get("peak_bytes_in_use")
+            peak = (self._jax.memory_stats() or {}).get("peak_bytes_in_use", -1)
+            return None if peak < 0 else peak  # -1 where the device does not know it
         return None

@@ -2,9 +2,10 @@
 
     least time of an update = max(FLOPs / peak, bytes / bandwidth)         share = least time / time
 
-Peak: float32 products of 1024 x 1024. Bandwidth: a + s b over 16 MB arrays. Bytes are the least that must come from
-memory: where the weights fit into the last cache, weights, data and gradient, once an update; where they do not, or no
-cache is known, the operands and results of all matrix products.
+Peak: float32 products of 1024 x 1024. Bandwidth: a + s b over arrays of four times the last cache, since they would
+else come from there (McCalpin 1995). Bytes are the least that must come from memory: where the weights fit into the
+last cache, weights, data and gradient, once an update; where they do not, or no cache is known, the operands and
+results of all matrix products.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from creditbench.measure.update import Update
 from creditbench.ops.base import Ops
 
 _GEMM_SIZE = 1024
-_TRIAD_SIZE = 1 << 22
+#: Bytes of an array of the triad, at least and at most.
+_TRIAD_BYTES = 1 << 24, 1 << 29
 _REPEATS = 7
 
 
@@ -35,7 +37,9 @@ def peaks(ops: Ops) -> Peaks:
     """The peaks of the device of `ops`, in about a second on one thread."""
     rng = np.random.default_rng(0)
     square = ops.from_numpy(rng.standard_normal((_GEMM_SIZE, _GEMM_SIZE)) / _GEMM_SIZE)
-    a, b = ops.from_numpy(tuple(rng.standard_normal((2, _TRIAD_SIZE))))
+    itemsize = np.dtype(ops.dtype).itemsize
+    entries = triad_bytes(last_cache_bytes()) // itemsize
+    a, b = ops.from_numpy(tuple(np.ones((2, entries), ops.dtype)))
     product = ops.compile(lambda x: x @ x, square)
     if ops.name == "jax":
         add = ops.compile(lambda a, b: ops.accumulate(a, b, 1e-3), a, b, donate=(0,))
@@ -57,8 +61,13 @@ def peaks(ops: Ops) -> Peaks:
     for run in (gemm, triad):
         run()
         best.append(min(clock.seconds(run) for _ in range(_REPEATS)))
-    itemsize = np.dtype(ops.dtype).itemsize
-    return Peaks(2 * _GEMM_SIZE**3 / best[0] / 1e9, 3 * _TRIAD_SIZE * itemsize / best[1] / 1e9)
+    return Peaks(2 * _GEMM_SIZE**3 / best[0] / 1e9, 3 * entries * itemsize / best[1] / 1e9)
+
+
+def triad_bytes(cache: int | None) -> int:
+    """The size of an array of the triad, given that of the last cache."""
+    least, most = _TRIAD_BYTES
+    return min(max(least, 4 * (cache or 0)), most)
 
 
 def last_cache_bytes() -> int | None:

@@ -165,8 +165,8 @@ def _find_device(device: str) -> jax.Device:
     platform, _, index = device.partition(":")
     try:
         devices = jax.devices("gpu" if platform == "cuda" else platform)
-        return devices[int(index or 0)]
-    except (RuntimeError, IndexError, ValueError):
+        return dict(enumerate(devices))[int(index or 0)]  # -1 is none of them
+    except (RuntimeError, KeyError, ValueError):
         raise UsageError(
             f"no {device} device for jax: this process sees {', '.join(str(d) for d in jax.devices())}; "
             "see: creditbench doctor"

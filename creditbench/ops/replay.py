@@ -3,7 +3,8 @@
 An eager step of a rule is dozens of kernels of a microsecond each, and Python takes longer to ask for one than the
 kernel takes to run. So a function is run once under a dispatch mode that writes down every kernel with the memory
 that it read and wrote. A replay is those kernels, one call each: no view is taken, no shape worked out, no memory
-allocated again. A loop over time is recorded from its first step; loops inside that step are unrolled.
+allocated again. A loop over time is recorded from its first step; loops inside that step, and those that run backwards,
+are unrolled.
 
 As with `jax.jit`, what Python decides is decided once: a step may look at shapes, never at the value of a tensor.
 Keys are symbols while recording, and drawn from anew at every replay. A buffer is shared by the intermediate results
@@ -56,6 +57,13 @@ class _Spec:
     stride: tuple[int, ...]
 
 
+class _Room(NamedTuple):
+    """What a storage takes; a number made on the host may stand among those of another device."""
+
+    bytes: int
+    device: torch.device
+
+
 class _Call(NamedTuple):
     """One kernel: `func(*args, **kwargs)`, its fresh results written to `outs`."""
 
@@ -96,14 +104,14 @@ class _Loop(NamedTuple):
 class Recorder(TorchDispatchMode):
     """Writes down what runs while it is entered."""
 
-    def __init__(self, child: Callable[[int, int], int]) -> None:
+    def __init__(self, child: Callable[[int, int], int], device: torch.device) -> None:
         super().__init__()
         self.child = child  #: (key, i) -> its i-th child
+        self.device = device  #: where the loops run
         self.calls: list[_Call | _Draw | _Derive] = []
         self.loops: list[_Loop] = []
         self.prologue: list[_Call] = []  #: what puts constants that are changed back to what they were
-        self.bytes: list[int] = []  #: of each storage that the recording owns
-        self.device = torch.device("cpu")
+        self.storages: list[_Room] = []  #: what each storage takes that the recording owns
         self._owned: dict[int, int] = {}
         self._fixed: set[int] = set()
         self._constants: dict[int, torch.Tensor] = {}
@@ -128,9 +136,12 @@ class Recorder(TorchDispatchMode):
                 "a recorded step may look at shapes, not at the value of a tensor (.item(), if tensor: ...)"
             )
         if func._schema.is_mutable:
-            for argument, value in zip(func._schema.arguments, args, strict=False):
+            arguments = func._schema.arguments
+            given = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
+            for argument in arguments:
                 if argument.alias_info is not None and argument.alias_info.is_write:
-                    self._restore(value)
+                    for tensor in _leaves(given.get(argument.name)):
+                        self._restore(tensor)
         result = func(*args, **kwargs)
         results = [r for r in _leaves(result) if isinstance(r, torch.Tensor)]
         if func._schema.is_mutable:
@@ -231,20 +242,21 @@ class Recorder(TorchDispatchMode):
     def _own(self, tensor: torch.Tensor) -> _Spec:
         storage = tensor.untyped_storage()
         self._references.append(StorageWeakRef(storage))
-        self._owned[storage._cdata] = len(self.bytes)
-        self.bytes.append(storage.nbytes())
-        self.device = tensor.device
+        self._owned[storage._cdata] = len(self.storages)
+        self.storages.append(_Room(storage.nbytes(), tensor.device))
         return self._spec(tensor)
 
-    def _restore(self, tensor: torch.Tensor) -> None:
+    def _restore(self, tensor: torch.Tensor | None) -> None:
         """Have a constant that is about to be changed start each replay, or each step of its loop, as it is now."""
+        if tensor is None:
+            return
         address = _address(tensor)
         if address in self._owned or address in self._fixed:
             return
         with _disable_current_modes():
             original = tensor.clone()
         self.fixed(tensor)
-        restored = _Call(torch.ops.aten.copy_.default, (tensor, original), {}, ())
+        restored = _Call(torch.ops.aten.copy_.default, (tensor, self._spec(original)), {}, ())
         if self._begin is None:
             self.prologue.append(restored)
         else:
@@ -339,15 +351,16 @@ class Program:
             return body
         draws = [run for call, run in zip(calls, body, strict=True) if not isinstance(call, _Call)]
         rest = [run for call, run in zip(calls, body, strict=True) if isinstance(call, _Call)]
-        stream = torch.cuda.Stream(recorder.device)
+        stream = _capture_stream(recorder.device)
         stream.wait_stream(torch.cuda.current_stream(recorder.device))
         with torch.cuda.stream(stream):
             for run in (*draws, *rest):  # libraries set themselves up at the first call, outside a capture
                 run()
         torch.cuda.current_stream(recorder.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # The stream of a capture is of the current device.
-        with torch.cuda.device(recorder.device), torch.cuda.graph(graph):
+        # Without a stream it would be captured on one of whichever device was captured on first; what runs elsewhere
+        # is no part of a graph, and nothing says so.
+        with torch.cuda.device(recorder.device), torch.cuda.graph(graph, stream=stream):
             for run in rest:
                 run()
         return [*draws, graph.replay]
@@ -414,8 +427,8 @@ def _lay_out(recorder: Recorder, kept: list[_Spec]) -> list[torch.UntypedStorage
         for spec in _specs(used):
             first.setdefault(spec.storage, position)
             last[spec.storage] = position
-            if graphed and isinstance(call, _Draw):  # all draws come before all else
-                first[spec.storage], last[spec.storage] = 0, len(recorder.calls)
+            if graphed and isinstance(call, _Draw):  # drawn before all else of its step
+                first[spec.storage] = 0
     for loop in recorder.loops:
         for spec in _specs(
             [[value for _, value in group] for group in (loop.inputs, loop.results, loop.carry)]
@@ -435,17 +448,17 @@ def _lay_out(recorder: Recorder, kept: list[_Spec]) -> list[torch.UntypedStorage
     for storage, position in first.items():
         starts.setdefault(position, []).append(storage)
         ends.setdefault(last[storage], []).append(storage)
-    storages: list[Any] = [None] * len(recorder.bytes)
-    free: dict[int, list[torch.UntypedStorage]] = {}
+    storages: list[Any] = [None] * len(recorder.storages)
+    free: dict[_Room, list[torch.UntypedStorage]] = {}
     for position in range(len(recorder.calls) + 1):
         for storage in starts.get(position, ()):
-            size = recorder.bytes[storage]
-            available = free.get(size)
+            room = recorder.storages[storage]
+            available = free.get(room)
             storages[storage] = (
-                available.pop() if available else torch.UntypedStorage(size, device=recorder.device)
+                available.pop() if available else torch.UntypedStorage(room.bytes, device=room.device)
             )
         for storage in ends.get(position, ()):
-            free.setdefault(recorder.bytes[storage], []).append(storages[storage])
+            free.setdefault(recorder.storages[storage], []).append(storages[storage])
     return storages
 
 
@@ -454,15 +467,21 @@ def _graphed(recorder: Recorder) -> bool:
 
     One answer for all loops: a draw that is made before its step must not share its memory with what is made in it.
     """
-    shapes = [
-        call.out.size if isinstance(call.out, _Spec) else call.out.shape
-        for call in recorder.calls
-        if isinstance(call, _Draw)
-    ]
-    return (
-        recorder.device.type == "cuda"
-        and sum(4 * torch.Size(shape).numel() for shape in shapes) <= _MOST_DRAWN
+    draws = [call.out for call in recorder.calls if isinstance(call, _Draw)]
+    drawn = sum(
+        torch.Size(out.size if isinstance(out, _Spec) else out.shape).numel() * out.dtype.itemsize
+        for out in draws
     )
+    return recorder.device.type == "cuda" and drawn <= _MOST_DRAWN
+
+
+@functools.cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """The one stream on which steps of that device are warmed up and captured.
+
+    What a library keeps for each stream, as cuBLAS its workspace, is then made once, and before a capture.
+    """
+    return torch.cuda.Stream(device)
 
 
 @functools.cache

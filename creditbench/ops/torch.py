@@ -56,7 +56,7 @@ class TorchOps(Ops):
     def compile(self, f, *args, donate=()):
         # Derivatives are taken by `torch.func`, which works inside `no_grad`; the tape stays off elsewhere.
         plain = torch.no_grad()(f)
-        recorder = Recorder(self.child)
+        recorder = Recorder(self.child, self._device)
         tensors: list[torch.Tensor] = []
         roots: list[list[int]] = []
 
@@ -297,13 +297,13 @@ def _stack(trees: list):
 
 
 def _find_device(device: str) -> torch.device:
-    platform = "cuda" if device.partition(":")[0] == "gpu" else device.partition(":")[0]
+    platform, _, index = device.partition(":")
     try:
-        found = (
-            torch.device(platform, int(device.partition(":")[2] or 0))
-            if platform != "cpu"
-            else torch.device("cpu")
-        )
+        if platform == "cpu":
+            if int(index or 0):
+                raise ValueError(device)  # PyTorch would take it for the one there is
+            return torch.device("cpu")
+        found = torch.device("cuda" if platform == "gpu" else platform, int(index or 0))
         torch.empty(1, device=found)
         return found
     except (RuntimeError, AssertionError, ValueError, NotImplementedError):

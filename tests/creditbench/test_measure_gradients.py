@@ -7,8 +7,10 @@ import pytest
 
 from creditbench import registry
 from creditbench.cell import Cell
+from creditbench.errors import UsageError
+from creditbench.grid import Options, make_grid
 from creditbench.learner import Batch
-from creditbench.measure.gradients import reference, sample, statistics
+from creditbench.measure.gradients import measure, reference, sample, statistics, why_none
 from creditbench.ops import make_ops
 
 P = 200
@@ -82,18 +84,22 @@ def test_a_rule_without_noise_is_exact():
     assert found["draws_to_cosine"] == 1
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_rules_against_reverse_mode(backend):
-    ops = make_ops(backend, dtype="float64")
-    cell = Cell(2, 6, 2)
+@pytest.fixture(params=["jax", "torch"])
+def problem(request):
+    """A small cell at its first weights, a segment of 9 steps of 2 sequences, and the gradient there."""
+    ops, cell = make_ops(request.param, dtype="float64"), Cell(2, 6, 2)
     rng = np.random.default_rng(0)
-    batch = Batch(
-        *ops.from_numpy(
-            (rng.standard_normal((9, 2, 2)), rng.standard_normal((9, 2, 2)), np.full((9, 2), 1 / 18))
-        )
-    )
-    params = ops.from_numpy(cell.init(0))
-    gradient = reference(ops, cell, params, batch)
+    arrays = rng.standard_normal((9, 2, 2)), rng.standard_normal((9, 2, 2)), np.full((9, 2), 1 / 18)
+    batch, params = Batch(*ops.from_numpy(arrays)), ops.from_numpy(cell.init(0))
+    return ops, cell, params, batch, reference(ops, cell, params, batch)
+
+
+def repeated(ops, batch, times):
+    return Batch(*(ops.xp.stack([x] * times) for x in batch))
+
+
+def test_rules_against_reverse_mode(problem):
+    ops, cell, params, batch, gradient = problem
 
     def figures(id, draws, **hyperparameters):
         rule = registry.find("learners", id).cls(**hyperparameters)
@@ -102,6 +108,76 @@ def test_rules_against_reverse_mode(backend):
     assert figures("bptt", 5)["bias"] < 1e-12
     truncated = figures("tbptt", 5, K=3)
     assert truncated["bias"] > 0.01 and truncated["variance"] == 0.0
-    noisy = figures("wp", 1000 if backend == "jax" else 300, sigma=1e-4)
+    noisy = figures("wp", 1000 if ops.name == "jax" else 300, sigma=1e-4)
     assert noisy["bias_interval"][0] == 0.0
     assert noisy["draws_to_cosine"] > 10 and 0 < noisy["cosine"] < 0.5
+
+
+def test_a_rule_whose_noise_lies_in_its_state_settles_first(problem):
+    """`oua` at fixed weights: the part of the gradient that its expected loss takes away, and no other direction.
+
+    The deviation u of the weights has an autocorrelation e^-λ, and the expected loss averages it at the rate ρ, so that
+    E[(u - ū) u] = s² (1 - ρ e^-λ / (1 - (1-ρ) e^-λ)). The mean of N draws has a cosine that rises to 1 with N.
+    """
+    ops, cell, params, batch, gradient = problem
+    rule = registry.find("learners", "oua").cls(sigma=1e-3, reversion=0.7, reward_rate=0.5)
+    assert not sample(ops, cell, rule, params, batch, 3).any()
+    found = sample(ops, cell, rule, params, batch, 2000, before=repeated(ops, batch, 12))
+    stay = np.exp(-0.7)
+    expected = 1 - 0.5 * stay / (1 - 0.5 * stay)
+    along = found @ gradient / (gradient @ gradient)
+    error = along.std() / np.sqrt(len(along))
+    assert abs(along.mean() - expected) < 4 * error < 0.25 * expected
+    cosines = [m @ gradient / np.linalg.norm(m) / np.linalg.norm(gradient) for m in means(found)]
+    assert cosines[0] < 0.5 and cosines[1] < cosines[2] and cosines[2] > 0.95
+    needed = statistics(found, gradient)
+    assert 100 < needed["draws_to_cosine"] < 1000
+
+
+def means(draws):
+    """The means of 10, 200 and all draws."""
+    return [draws[:count].mean(0) for count in (10, 200, len(draws))]
+
+
+def test_settling_changes_nothing_of_a_rule_that_keeps_no_noise(problem):
+    ops, cell, params, batch, gradient = problem
+    rule = registry.find("learners", "np").cls(credit="episode", sigma=1e-3)
+    plain, settled = (
+        statistics(sample(ops, cell, rule, params, batch, 400, before=before), gradient)
+        for before in (None, repeated(ops, batch, 3))
+    )
+    for name in ("cosine", "variance"):
+        (low, high), (other_low, other_high) = plain[f"{name}_interval"], settled[f"{name}_interval"]
+        assert low < other_high and other_low < high
+        assert plain[name] != settled[name]  # the draws are others
+    exact = registry.find("learners", "bptt").cls()
+    other = repeated(ops, batch._replace(inputs=2.0 * batch.inputs), 3)  # measured is the segment, not these
+    found = sample(ops, cell, exact, params, batch, 5, before=other)
+    np.testing.assert_allclose(found, gradient[None], rtol=1e-12)
+
+
+def test_an_estimate_of_zero_is_told_apart_from_weights_that_are_set(problem):
+    ops, cell, params, batch, _ = problem
+
+    def why(id, settle, **hyperparameters):
+        rule = registry.find("learners", id).cls(**hyperparameters)
+        return why_none(ops, cell, rule, params, batch, settle)
+
+    assert "sets its weights itself" in why("readout_rls", 0)
+    assert "give --settle" in why("oua", 0) and "sets" not in why("oua", 0)
+    assert "zero after 7 segments too" in why("oua", 7)
+
+
+def test_three_draws_have_intervals():
+    found = statistics(*estimates(0.2, 1.0, N=3))
+    assert np.isfinite([found[f"{name}_interval"] for name in ("cosine", "bias", "variance")]).all()
+
+
+def test_a_segment_of_which_nothing_is_scored_is_refused():
+    """The gradient of `add_stream` at its first step, whose targets need earlier ones, is zero."""
+    options = Options(
+        tasks=("add_stream",), learners=("bptt",), backends=("torch",), hidden=4, preset="smoke"
+    )
+    run = make_grid(options).trials[0].model_dump(mode="json")
+    with pytest.raises(UsageError, match=r"on add_stream at 0 is zero.*--steps"):
+        list(measure(make_ops("torch"), trials=[run], run=run, steps=1, points=[0.0], draws=3))

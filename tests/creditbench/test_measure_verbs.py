@@ -11,7 +11,7 @@ from creditbench.environment import constant
 from creditbench.errors import UsageError
 from creditbench.grid import Options, make_grid
 from creditbench.measure.process import results
-from creditbench.measure.roofline import Peaks, least_bytes, share
+from creditbench.measure.roofline import Peaks, least_bytes, share, triad_bytes
 from creditbench.measure.scaling import make_update
 from creditbench.record import SCHEMA_VERSION, Record
 from creditbench.store import Store
@@ -71,6 +71,39 @@ class Hoarder(Learner):
 '''
 
 
+def test_scale_says_what_a_backend_leaves_out(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "hoarder.py"
+    path.write_text(
+        HOARDER.replace("    def segment", '    backends = frozenset({"jax"})\n\n    def segment')
+    )
+    orders = []
+
+    def results(job, backend, learners, sizes, **order):
+        orders.append((backend, [name for name, *_ in learners]))
+        for name, *_ in learners:
+            for size in (1, 2):
+                yield {"learner": name, "axis": "T", "size": size, "quantity": "flops", "values": [size]}
+
+    monkeypatch.setattr("creditbench.measure.process.results", results)
+    arguments = [
+        "scale",
+        "--learner",
+        f"{path},bptt,forward",
+        "--quantity",
+        "flops",
+        "--points",
+        "1,2",
+        "--json",
+    ]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert orders == [("jax", ["hoarder", "bptt", "forward"]), ("torch", ["bptt", "forward"])]
+    assert said.err.count("note: hoarder does not run on torch: left out") == 1
+    assert "[10/10]" in said.err and len(json.loads(said.out)) == 5
+    assert main(["scale", "--learner", str(path), "--backend", "torch"]) == 2
+    assert "none runs there" in capsys.readouterr().err
+
+
 def test_scale_exits_1_where_a_claim_does_not_hold(tmp_path, capsys):
     path = tmp_path / "hoarder.py"
     path.write_text(HOARDER)
@@ -88,12 +121,21 @@ def test_scale_exits_1_where_a_claim_does_not_hold(tmp_path, capsys):
         (("scale", "--learner", "bptt", "--axis", "K"), "unknown axis 'K'"),
         (("scale", "--learner", "bptt", "--points", "0,5"), "--points is '0,5'"),
         (("scale", "--learner", "bptt", "--points", "8"), "two different sizes"),
-        (("scale", "--learner", "bptt", "--set", "anp.sigma=1"), "--set anp.sigma"),
+        (("scale", "--learner", "bptt", "--set", "anp.sigma=1"), "learner in --set 'anp'"),
+        (("scale", "--learner", "bptt", "--axis", "T", "--steps", "9"), "--steps is 9 and --axis is T"),
+        (("scale", "--learner", "bptt", "--points", "8,0"), "give whole numbers from 1 with commas"),
         (("scale", "--learner", "bptt", "--quantity", "flop"), "did you mean 'flops'"),
         (("gradients", "--learner", "np"), "--task is left out"),
         (("gradients", "--learner", "np+D", "--task", "adding"), "leave out the suffix"),
         (("gradients", "--learner", "np", "--task", "adding", "--points", "2"), "from 0 to 1"),
+        (("gradients", "--learner", "np", "--task", "adding", "--points", "0,nan,1"), "from 0 to 1"),
+        (("gradients", "--learner", "np", "--task", "adding", "--settle", "-1"), "--settle is -1"),
+        (("gradients", "--learner", "np", "--task", "adding", "--draws", "2"), "takes 3 or more"),
+        (("gradients", "--learner", "np", "--task", "adding", "--steps", "5"), "leave out --steps"),
+        (("gradients", "--learner", "np", "--task", "adding", "--data", "ading=a.csv"), "'ading'"),
+        (("scale", "--learner", "bptt", "--json", "--format", "markdown"), "two formats"),
         (("doctor", "--learner", "bptt", "--hidden", "0"), "--hidden is 0"),
+        (("doctor", "--hidden", "64"), "--hidden is 64: it is of learners"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(arguments, said, capsys):
@@ -125,6 +167,29 @@ def test_gradients_prints_and_draws_figures(tmp_path, capsys):
         assert (tmp_path / name).stat().st_size > 100
 
 
+def test_gradients_are_those_of_the_task_as_it_is_set_and_of_a_state_that_has_settled(monkeypatch, capsys):
+    """The BPTT run is on the same tasks, each set as was asked; a note says why a rule is left out."""
+    orders = []
+
+    def results(job, **order):
+        orders.append(order)
+        yield {"learner": "oua", "point": 0.5, "note": "has none"}
+        yield {"learner": "oua", "point": 1.0, "note": "has none"}
+
+    monkeypatch.setattr("creditbench.measure.process.results", results)
+    settings = ("--set", "delayed_match.delay=3", "--set", "adding.length=7", "--set", "oua.sigma=0.5")
+    tasks = ("--task", "adding,delayed_match", "--preset", "smoke", "--points", "0.4,1", "--settle", "4")
+    assert main(["gradients", "--learner", "oua", *tasks, *settings]) == 2
+    said = capsys.readouterr().err
+    assert said.count("note: oua has none") == 1 and "none of them gives a gradient" in said
+    assert [order["run"]["segment"] for order in orders] == [7, 2 + 3 + 2]
+    for order in orders:
+        assert order["settle"] == 4 and order["run"]["learner"] == "bptt"
+        (trial,) = order["trials"]
+        assert trial["task_parameters"] == order["run"]["task_parameters"]
+        assert trial["hyperparameters"]["sigma"] == 0.5
+
+
 def test_a_measuring_process_that_ends_is_told_of():
     order = dict(backend="torch", device="cpu", threads=1)
     with pytest.raises(UsageError, match="exit code 1: KeyError"):
@@ -146,7 +211,34 @@ def test_the_share_is_that_of_the_tighter_bound():
     assert least_bytes(update, 12345, cache=weights - 1) == least_bytes(update, 12345, None) == 12345
 
 
+def test_the_triad_does_not_fit_into_the_last_cache():
+    assert [triad_bytes(cache << 20) >> 20 for cache in (1, 32, 1024)] == [16, 128, 512]
+    assert triad_bytes(None) == 16 << 20
+
+
 # -- records ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_exact_is_counted_once_for_the_seeds_of_a_program(monkeypatch):
+    """Their times differ, from which the length of a block comes, and the ratios are each trial's own."""
+    from creditbench.measure import work
+
+    counted, count = [], work.count
+    monkeypatch.setattr(work, "count", lambda *args: counted.append(args) or count(*args))
+    monkeypatch.setattr("creditbench.trainer.MEASURE_SECONDS", 0.01)
+    options = Options(
+        tasks=("mackey_glass",),
+        learners=("anp",),
+        backends=("torch",),
+        hidden=4,
+        budget=40,
+        evaluations=2,
+        seeds=(0, 1, 2),
+        measure=True,
+    )
+    found = list(run_trials(make_grid(options).trials))
+    assert len(counted) == 1 and len({record.flops_per_step for record in found}) == 1
+    assert len({record.ratio_bptt for record in found}) == 3
 
 
 def test_a_trial_says_what_it_cost(record):

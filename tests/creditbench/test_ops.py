@@ -125,8 +125,9 @@ def test_unknown_names_are_refused():
     with pytest.raises(UsageError, match="did you mean 'torch'"):
         make_ops("tourch")
     for backend in ("jax", "torch"):
-        with pytest.raises(UsageError, match=f"no nonsense device for {backend}"):
-            make_ops(backend, "nonsense")
+        for device in ("nonsense", "cpu:7", "cpu:-1", "cpu:x"):
+            with pytest.raises(UsageError, match=f"no {device} device for {backend}"):
+                make_ops(backend, device)
 
 
 @pytest.mark.parametrize(("used", "other"), [("jax", "torch"), ("torch", "jax")])

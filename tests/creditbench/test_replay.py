@@ -1,15 +1,18 @@
 """A recorded PyTorch function gives, bit for bit, what the plain one gives."""
 
+import contextlib
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from creditbench import registry
 from creditbench.cell import Cell
 from creditbench.learner import Batch, Decorrelated
-from creditbench.ops import make_ops
+from creditbench.ops import make_ops, replay
 from creditbench.ops.replay import Recorder
 from creditbench.optimizers import make_optimizer
 
@@ -35,9 +38,13 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("protocol", ["online", "segments", "episodes"])
 @pytest.mark.parametrize("id", RULES)
 def test_training_is_the_same_recorded(request, id, protocol):
+    compare_training(request.node.callspec.id.split("-")[0], id, protocol)
+
+
+def compare_training(name, id, protocol):
     """Blocks of updates, the second one from where the first one ended and on other data and keys."""
     ops, cell = make_ops("torch"), Cell(2, 8, 2, alpha=0.5, bias=True, decorrelate="both")
-    learner = registry.find("learners", id).cls(**MORE.get(request.node.callspec.id.split("-")[0], {}))
+    learner = registry.find("learners", id).cls(**MORE.get(name, {}))
     rule = Decorrelated(learner=learner, rate=1e-3) if learner.decorrelates else learner
     if not learner.decorrelates:
         cell = Cell(2, 8, 2, alpha=0.5, bias=True)
@@ -97,7 +104,9 @@ def test_constants_that_a_step_changes_start_anew(ops):
         def step(carry, x):
             total = ops.accumulate(ops.from_numpy(np.ones(3)), x)
             unseen = ops.accumulate(torch.from_numpy(np.ones(3)), x)  # made without a kernel
-            return carry + total.sum(), total * unseen
+            out = torch.from_numpy(np.ones(3))
+            torch.add(out, x, out=out)
+            return carry + total.sum() + out.prod(), total * unseen
 
         return ops.scan(step, ops.zeros(()), xs)
 
@@ -211,7 +220,7 @@ def test_results_that_are_not_needed_at_once_share_memory(ops):
 
     def owned(steps):
         args = ops.from_numpy((np.ones((50, 50)), np.ones((2, steps, 1, 50))))
-        recorder = Recorder(ops.child)
+        recorder = Recorder(ops.child, torch.device("cpu"))
         ops._recorder = recorder
         try:
             with recorder:
@@ -219,7 +228,128 @@ def test_results_that_are_not_needed_at_once_share_memory(ops):
         finally:
             ops._recorder = None
         program = recorder.program(outputs, ops.tree_map)
-        assert len(recorder.bytes) > 3 * steps  # what it would be without
+        assert len(recorder.storages) > 3 * steps  # what it would be without
         return sum(s.nbytes() for s in {s._cdata: s for s in program._storages if s is not None}.values())
 
     assert owned(200) == owned(20) < 10 * 50 * 8
+
+
+# -- CUDA graphs, made up ----------------------------------------------------------------------------------
+
+
+class Graph:
+    """What a CUDA graph is: kernels and where they read and wrote. Memory is as it was at the capture."""
+
+    made: list = []  # noqa: RUF012
+
+    def __init__(self):
+        self.kernels, self.stream = [], None
+        Graph.made.append(self)
+
+    def replay(self):
+        for function, args, kwargs, results in self.kernels:
+            found = function(*args, **kwargs)
+            if not function._schema.is_mutable and not function.is_view:
+                for old, new in zip(tree_leaves(results), tree_leaves(found), strict=True):
+                    old.copy_(new)
+
+
+class Capture(TorchDispatchMode):
+    def __init__(self, graph):
+        super().__init__()
+        self.graph = graph
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert "normal_" not in str(function) and "random_" not in str(function)  # takes a generator
+        results = function(*args, **(kwargs or {}))
+        self.graph.kernels.append((function, args, kwargs or {}, results))
+        return results
+
+
+class Stream:
+    def __init__(self, device):
+        self.device = device
+
+    def wait_stream(self, other):
+        assert other.device == self.device
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """`torch.cuda` with one device, whose kernels run on the CPU; recordings take themselves to be on it."""
+    device, current = torch.device("cuda:1"), [torch.device("cuda:0")]
+    warm = []
+
+    @contextlib.contextmanager
+    def on(device):
+        before, current[0] = current[0], device
+        yield
+        current[0] = before
+
+    @contextlib.contextmanager
+    def stream(which):
+        warm.append(which)
+        with on(which.device):
+            yield
+
+    @contextlib.contextmanager
+    def graph(graph, stream=None):
+        graph.stream = stream or Stream(torch.device("cuda:0"))  # torch's own, of the first capture's device
+        assert current[0] == device and graph.stream is warm[-1]
+        with Capture(graph):
+            yield
+
+    monkeypatch.setattr(Graph, "made", [])
+    for name, fake in {
+        "Stream": Stream,
+        "current_stream": Stream,
+        "stream": stream,
+        "device": on,
+        "CUDAGraph": Graph,
+        "graph": graph,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr("creditbench.ops.torch.Recorder", lambda child, _: Recorder(child, device))
+    replay._capture_stream.cache_clear()
+    yield Graph.made
+    replay._capture_stream.cache_clear()
+
+
+@pytest.mark.parametrize("protocol", ["online", "segments"])
+@pytest.mark.parametrize("id", RULES)
+def test_training_is_the_same_captured(request, cuda, id, protocol):
+    """The draws of a step before its graph; of what is captured, no memory is another's too early."""
+    compare_training(request.node.callspec.id.split("-")[0], id, protocol)
+    assert len(cuda) == 1 and cuda[0].kernels
+
+
+def test_all_captures_of_a_device_are_on_one_stream(cuda, ops):
+    def f(x):
+        return ops.scan(lambda c, x: (ops.xp.tanh(c + x), None), x[0] * 0, x)[0]
+
+    for rows in (2, 3):
+        x = ops.from_numpy(np.ones((rows, 4)))
+        assert_same(ops.compile(f, x)(x), f(x))
+    assert len(cuda) == 2 and cuda[0].stream is cuda[1].stream
+
+
+def test_noise_that_takes_too_much_memory_is_not_drawn_ahead(cuda, ops, monkeypatch):
+    """Of two steps of a loop, 8 bytes a number in float64."""
+
+    def f(keys):
+        return ops.scan(lambda c, key: (c + ops.normal(key, (100,)), None), ops.zeros((100,)), keys)[0]
+
+    keys = ops.split(ops.key(0), 2)
+    for most, graphs in ((800, 1), (799, 0)):
+        monkeypatch.setattr(replay, "_MOST_DRAWN", most)
+        cuda.clear()
+        assert_same(ops.compile(f, keys)(keys), f(keys))
+        assert len(cuda) == graphs
+
+
+def test_memory_lies_where_each_tensor_lay(ops):
+    """A number may be made on the host among tensors of another device, for which `meta` stands here."""
+    recorder = Recorder(ops.child, torch.device("cpu"))
+    kept = [recorder._own(torch.empty(3, device=device)) for device in ("meta", "cpu", "meta")]
+    found = replay._lay_out(recorder, kept)
+    assert [storage.device.type for storage in found] == ["meta", "cpu", "meta"]

@@ -7,6 +7,7 @@ import pytest
 
 from creditbench import registry
 from creditbench.cell import Cell
+from creditbench.errors import UsageError
 from creditbench.grid import Options, make_grid
 from creditbench.learner import Estimate
 from creditbench.trainer import InvalidEstimateError, Program, _Run, check_estimate, run_trials
@@ -189,6 +190,25 @@ def test_stream_segments_follow_each_other_and_wrap(backend):
     np.testing.assert_array_equal(joined, run.train.inputs[: len(joined)])
     usable = run.train.inputs.shape[0] // 7
     np.testing.assert_array_equal(run.batches(usable).inputs[0], first.inputs[0])
+
+
+def test_windows_are_what_comes_next_and_wrap():
+    trial = trials(task="adding", backend="torch", batch=10, budget=20 * 8, evaluations=4)[0]
+    run = _Run(Program(trial), trial)
+    for evaluation in (1, 4):
+        found = run.windows(evaluation, 3, 2)  # of episodes the length is their own
+        first = evaluation * run.segments % len(run.order)
+        np.testing.assert_array_equal(found.inputs[0], run.batches(first).inputs[0])
+        np.testing.assert_array_equal(found.inputs[1], run.batches(first).inputs[1])
+    trial = trials(backend="torch", segment=7, budget=700, evaluations=5, batch=2)[0]
+    run = _Run(Program(trial), trial)
+    series, start = run.train.inputs, run.segments * 7
+    found = run.windows(1, 6, 3)
+    np.testing.assert_array_equal(found.inputs.reshape(18, 2, 1), series[start : start + 18])
+    np.testing.assert_allclose(found.weights.sum(axis=(1, 2)), 1.0, rtol=1e-6)
+    assert run.windows(1, len(series), 2).inputs.shape == (2, *series.shape)
+    with pytest.raises(UsageError, match=f"give 1 to {len(series)}"):
+        run.windows(0, len(series) + 1, 1)
 
 
 @dataclasses.dataclass

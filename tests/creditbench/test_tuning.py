@@ -113,6 +113,11 @@ def test_the_command_tunes_and_goes_on_where_it_was_broken_off(tmp_path, capsys)
     assert Store(tmp_path / "r").path(records[1].trial).stat().st_mtime_ns == kept
     tables = [tomllib.loads(text) for text in (first, (tmp_path / "tuned.toml").read_text())]
     assert tables[0] == tables[1]
+    command = next(line for line in first.splitlines() if "creditbench tune" in line)
+    assert all(
+        f"--{option} " in command
+        for option in ("backend", "device", "points", "seeds", "draw", "preset", "hidden")
+    )
 
 
 def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys):
