@@ -6,6 +6,7 @@ The pack of bad rules is in `tests/submissions`; each is caught with a line of i
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
 import shutil
@@ -242,6 +243,53 @@ def test_between_orders_the_process_stands_still_and_its_memory_is_what_is_measu
     assert outcome["status"] == "ok" and outcome["ratio_forward"] > 0 and outcome["flops_per_step"] > 0
     assert type(outcome["algorithm_bytes"]) is int and program.learner is None
     assert outcome["process_peak_bytes"] is None or outcome["process_peak_bytes"] < seen[-1][2]
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """The honest rule in a package with an entry point: its file, and one that it makes where it is not confined."""
+    site, note = tmp_path / "site", tmp_path / "trusted"
+    (site / "own_rules").mkdir(parents=True)
+    (site / "own_rules" / "__init__.py").touch()
+    rule = site / "own_rules" / "rule.py"
+    rule.write_text(
+        f"import contextlib\n\nwith contextlib.suppress(OSError):\n    open({str(note)!r}, 'w').close()\n\n"
+        + (PACK / "honest.py").read_text().replace('id = "honest"', 'id = "installed"')
+    )
+    about = site / "own_rules-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: own-rules\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[creditbench.learners]\ninstalled = own_rules.rule:Rule\n")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))
+    registry._known.cache_clear()
+    yield rule, note
+    registry._known.cache_clear()
+
+
+@landlock
+def test_a_rule_that_an_installed_package_brings_is_held_as_one_given_by_path(installed, capsys):
+    rule, note = installed
+    made = trials("installed", bad("honest"))
+    found, twin = make_executor("local", slots=1).run(make_jobs(made))
+    assert found.trial.learner == "installed" and found.trial.learner_path is None
+    assert found.learner_source == "entry point own-rules"
+    assert found.status == "ok", found.status_detail
+    assert numbers(found) == numbers(twin)
+    assert found.environment["host"]["confinement"] == isolation.confinement()
+    assert main(["check", "installed", "--only", "metadata", "--backend", "torch", "--json"]) == 0
+    assert [row["held"] for row in json.loads(capsys.readouterr().out)] == [True, True]
+    assert "own_rules.rule" not in sys.modules and not note.exists()
+    # As is the file of a rule given by path: what has changed since is another rule.
+    rule.write_text(rule.read_text() + "\n")
+    (record,) = make_executor("local", slots=1).run(make_jobs(made[:1]))
+    assert record.status == "crashed" and "has changed since the run began" in record.status_detail
+    assert not note.exists()
+    # It would be noted: here is a process that imports it.
+    registry.find("learners", "installed", imports=True)
+    assert note.exists()
+    for name in ("own_rules", "own_rules.rule"):
+        del sys.modules[name]
 
 
 def test_a_file_that_changes_under_a_run_is_not_run(tmp_path):
