@@ -88,7 +88,7 @@ def numbers(record) -> tuple:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("imports_for_ever", "was not imported within 3 s: have it do nothing but define its class"),
+        ("imports_for_ever", "was not imported within 1 s: have it do nothing but define its class"),
         ("exits_at_import", "cannot be imported: exit code 4"),
         ("quits_at_import", "ends Python as it is imported (exit status bye): mend it"),
         ("needs_a_package", "needs the package no_such_package_at_all: pip install no_such_package_at_all"),
@@ -107,7 +107,7 @@ def numbers(record) -> tuple:
     ],
 )
 def test_a_bad_import_is_an_error_of_one_line(name, said, monkeypatch):
-    monkeypatch.setattr(registry, "IMPORT_SECONDS", 3.0 if name == "imports_for_ever" else 60.0)
+    monkeypatch.setattr(registry, "IMPORT_SECONDS", 1.0 if name == "imports_for_ever" else 60.0)
     clock = time.monotonic()
     with pytest.raises(UsageError) as caught:
         contributed.from_path(PACK / f"{name}.py")
@@ -203,7 +203,7 @@ def test_the_grid_goes_on_after_each(tmp_path, monkeypatch):
     assert "so long" in (tmp_path / "logs" / f"{found['exits_in_segment'].trial.id}.log").read_text()
 
 
-@pytest.mark.parametrize(("backend", "rules"), [("torch", "anp,anp+D"), ("jax", "anp")])
+@pytest.mark.parametrize(("backend", "rules"), [("torch", "anp+D"), ("jax", "anp")])
 def test_a_rule_alone_in_its_process_trains_as_in_company(backend, rules, tmp_path):
     """Bit for bit, noise included; under JAX with two seeds one after another on one compilation."""
     mine = tmp_path / "mine.py"
@@ -212,8 +212,8 @@ def test_a_rule_alone_in_its_process_trains_as_in_company(backend, rules, tmp_pa
     seeds = (0, 1) if backend == "jax" else (0,)
     made = [trials(*names, backends=(backend,), seeds=seeds) for names in (rules.split(","), own)]
     records = list(make_executor("local", slots=1).run([job for group in made for job in make_jobs(group)]))
-    inside, outside = records[:2], records[2:]
-    assert len(inside) == len(outside) == 2
+    inside, outside = records[: len(seeds)], records[len(seeds) :]
+    assert len(inside) == len(outside) == len(seeds)
     for a, b in zip(inside, outside, strict=True):
         assert a.status == "ok" and numbers(a) == numbers(b)
         assert "confinement" in b.environment["host"] and "confinement" not in a.environment["host"]
