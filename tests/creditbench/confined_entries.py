@@ -23,7 +23,10 @@ def burns(order, send):
 
 
 def reaches_out(order, send):
-    """Ask the system, past Python, for what reaches other processes: the number of each refusal."""
+    """Ask the system, past Python, for what reaches other processes: the number of each refusal.
+
+    Turns are asked for of this very process, to which nothing but the filter would refuse them.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
 
     def number(result):
@@ -32,6 +35,6 @@ def reaches_out(order, send):
     pair, priority = (ctypes.c_int * 2)(), ctypes.c_int(0)
     send(
         socketpair=number(libc.socketpair(1, 2, 0, pair)),
-        setpriority=number(libc.setpriority(0, order["parent"], 0)),
-        sched_setscheduler=number(libc.sched_setscheduler(order["parent"], 0, ctypes.byref(priority))),
+        setpriority=number(libc.setpriority(0, 0, 0)),
+        sched_setscheduler=number(libc.sched_setscheduler(0, 0, ctypes.byref(priority))),
     )
