@@ -233,7 +233,7 @@ def test_what_does_harm_costs_one_trial_and_leaves_no_process(marked, tmp_path):
         "daemon+kills_group": ("crashed", "killed by SIGKILL"),
         "forks+kills_guard+sleeps": ("crashed", "killed by SIGKILL"),
         "forks": ("ok", ""),
-        "says+forks+daemon+exits": ("crashed", "exit code 3: two | three | four"),
+        "forks+daemon+says+exits": ("crashed", "exit code 3: two | three | four"),
     }
     bad, good = harm(*expected), trials("bptt", backends=("torch",), seeds=tuple(range(len(expected))))
     jobs = [Job((trial,)) for pair in zip(bad, good, strict=True) for trial in pair]
