@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import json
 import math
+import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -87,16 +91,24 @@ def package_folder(value: str, path: Path) -> Path:
 
 
 def place(child: isolation.Confined, path: str, sha256: str, package: str | None) -> dict[str, Any]:
-    """Put a copy of a learner's file, of that very sha256, into the child's folder: the order that has it imported."""
-    if package is not None:
-        return {"package": package, "shown": path, "root": str(package_folder(package, Path(path)).parent)}
+    """Put a copy of a learner's file into the child's folder, or leave a package where it is: the order to import it.
+
+    Raises `UsageError` where the file is no more that of the sha256.
+    """
     content = read_source(Path(path))
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UsageError(f"{path} has changed since the run began: run again")
+    if package is not None:
+        return order_of_package(package, path)
     copy = child.directory / "submission" / Path(path).name
     copy.parent.mkdir(mode=0o700)
     copy.write_bytes(content)
     return {"file": str(copy), "shown": path}
+
+
+def order_of_package(package: str, path: str) -> dict[str, Any]:
+    """The order to import what an entry point names, given its module's file."""
+    return {"package": package, "shown": path, "place": str(package_folder(package, Path(path)))}
 
 
 def readable(path: str, package: str | None) -> list[Path]:
@@ -107,24 +119,39 @@ def readable(path: str, package: str | None) -> list[Path]:
 # -- in the confined process -----------------------------------------------------------------------------
 
 
-def import_class(order: Mapping[str, Any]) -> Any:
-    """The class that `place` tells of. Raises `UsageError`."""
-    import sys
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds one package, or module, in a folder of which nothing else may be read, its list of names neither."""
 
+    def __init__(self, name: str, place: Path) -> None:
+        self.name, self.place = name, place
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        if fullname != self.name:
+            return None
+        if self.place.is_file():
+            return importlib.util.spec_from_file_location(fullname, self.place)
+        first, folders = self.place / "__init__.py", [str(self.place)]
+        if first.is_file():
+            return importlib.util.spec_from_file_location(fullname, first, submodule_search_locations=folders)
+        spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+        spec.submodule_search_locations = folders
+        return spec
+
+
+def import_learner(order: Mapping[str, Any]) -> Plugin:
+    """The learner that `place` tells of, imported into this process. Raises `UsageError`."""
     shown = order["shown"]
     if "file" in order:
-        module = registry.import_plugin(
-            lambda: registry.load_file("learners", Path(order["file"])), order["shown"]
-        )
+        found = registry.import_plugin(lambda: registry.load_file("learners", Path(order["file"])), shown)
     else:
         import importlib.metadata
 
-        if order["root"] not in sys.path:
-            sys.path.append(order["root"])
+        top = re.split("[.:]", order["package"])[0].strip()
+        sys.meta_path.append(_Finder(top, Path(order["place"])))
         point = importlib.metadata.EntryPoint("learner", order["package"], "creditbench.learners")
-        module = registry.import_plugin(point.load, shown)
+        found = registry.import_plugin(point.load, shown)
     try:
-        return registry.inspect_plugin("learners", module, shown).cls
+        return registry.inspect_plugin("learners", found, shown)
     except UsageError as error:
         raise UsageError(str(error).replace(order.get("file") or shown, shown)) from None
 
@@ -133,7 +160,7 @@ def describe(_: Mapping[str, Any], send: isolation.Send) -> None:
     """Say what class a file holds, and of each instance that is asked for, its fields."""
     order = send.receive()
     assert order is not None
-    cls = import_class(order)
+    cls = import_learner(order).cls
     hints = typing.get_type_hints(cls)
     fields, plain = [], True
     for field in dataclasses.fields(cls):

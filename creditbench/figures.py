@@ -10,7 +10,7 @@ import numpy as np
 
 from creditbench.errors import UsageError
 from creditbench.record import Record
-from creditbench.store import Results
+from creditbench.store import Results, stale
 
 if TYPE_CHECKING:
     from creditbench.leaderboard.board import Board

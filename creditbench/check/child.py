@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from creditbench import registry
+from creditbench import contributed, registry
 from creditbench.check import lists, parity
 from creditbench.check.base import Check, Result, located, outcomes
 from creditbench.errors import UsageError
+from creditbench.isolation import Send
 from creditbench.registry import Plugin
-
-Send = Callable[..., None]
 
 
 def main(order: Mapping[str, Any], send: Send) -> None:
     """Check what `order` names under its backend, and send what comes of it as it comes.
 
-    order: `path` of a file, or `kind` and `id` of what is shipped or installed; `backend`; `only`, the names of the
-    checks to run, or null for all. Messages: `started` (name of a check), `result` (name, held, detail), `about`
-    (kind, id, claims, sha256), `numbers` (for `parity`).
+    order: `path` of a file, or `kind` and `id` of what is shipped or installed, with `package`, `shown` and `place` of
+    an installed learner; `backend`, and whether it is the `first`; `only`, the names of the checks to run, or null for
+    all. Messages: `started` (name of a check), `result` (name, held, detail), `about` (kind, id, sha256, backends, and
+    whether anything runs), `numbers` (for `parity`), and at the end `done`.
     """
+    _check(order, send)
+    send(done=True)
+
+
+def _check(order: Mapping[str, Any], send: Send) -> None:
     only = order["only"]
     send(started=lists.IMPORT.name)
     try:
@@ -77,9 +82,12 @@ def _needed(checks: tuple[Check, ...], name: str) -> bool:
 
 def open_plugin(order: Mapping[str, Any]) -> Plugin:
     """The learner or task that `order` names. Raises `UsageError`."""
-    if order.get("path") is None:
+    if "package" in order:
+        plugin = contributed.import_learner(order)
+    elif "path" in order:
+        plugin = registry.read(Path(order["path"]))
+    else:
         return registry.find(order["kind"], order["id"], imports=True)
-    plugin = registry.read(Path(order["path"]))
     taken = registry.builtin(plugin.kind).get(plugin.id)
     if taken is not None and taken.path != plugin.path:
         raise UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -20,11 +21,10 @@ from creditbench.check.probe import (
     autodiff,
     late_batch,
     make_batch,
-    make_cell,
     relative_error,
     segment_of,
 )
-from creditbench.check.subject import Subject
+from creditbench.check.subject import PLAIN, Subject
 from creditbench.learner import Batch, Learner
 from creditbench.measure import memory, scaling, work
 from creditbench.measure.gradients import sample
@@ -55,8 +55,7 @@ def unbiased(subject: Subject) -> str:
     rule, ops = subject.precise, subject.ops
     if not rule.claims.unbiased:
         raise NotApplicable("not claimed")
-    cell = make_cell(alpha=0.3)
-    params, batch = subject.params(cell), late_batch()
+    cell, params, batch = PLAIN, subject.params(PLAIN), late_batch()
     _, gradient = autodiff(ops, cell, params, batch)
     expected = np.concatenate([gradient[name].ravel() for name in cell.shapes()])
     if not subject.noisy:
@@ -148,8 +147,7 @@ def online(subject: Subject) -> str:
         raise NotApplicable("looked at under torch")  # where every step is run, and not traced
     unit = rule.stream_segment
     steps = unit * max(2, -(-T // unit))
-    cell = make_cell(alpha=0.3)
-    params, batch = subject.params(cell), make_batch(steps)
+    cell, params, batch = PLAIN, subject.params(PLAIN), make_batch(steps)
     whole, drawn = _cut(ops, rule, cell, params, batch, (steps,))
     # An update at every step must be possible, even where the rule would rather have more of them.
     alone, _ = _cut(ops, rule, cell, params, batch, (1,) * steps)
@@ -227,7 +225,7 @@ def forward_only(subject: Subject) -> str:
 def reverse_passes(subject: Subject) -> set[str]:
     """What of reverse mode the rule asks for in one segment."""
     called: set[str] = set()
-    cell, base = make_cell(alpha=0.3), type(subject.ops)
+    base = type(subject.ops)
 
     class Watched(base):  # type: ignore[misc, valid-type]
         def scan(self, f, carry, xs, *, reverse=False):
@@ -249,11 +247,14 @@ def reverse_passes(subject: Subject) -> set[str]:
         places += [(torch.Tensor, "backward", "Tensor.backward")]
         transforms = ["grad", "grad_and_value", "vjp", "jacrev", "hessian"]
         places += [(torch.func, name, f"torch.func.{name}") for name in transforms]
-    args = arguments(ops, subject.rule, cell, subject.params(cell), make_batch())
+    module = sys.modules[subject.plugin.cls.__module__]
+    held = {id(getattr(owner, name)): said for owner, name, said in places if not isinstance(owner, Ops)}
+    places += [(module, name, held[id(x)]) for name, x in list(vars(module).items()) if id(x) in held]
+    args = subject.arguments(ops)
     with contextlib.ExitStack() as stack:
         for owner, name, said in places:
             stack.enter_context(_noted(owner, name, said, called))
-        ops.compile(segment_of(ops, subject.rule, cell), *args)
+        ops.compile(segment_of(ops, subject.rule, PLAIN), *args)
     # What `ops` itself calls is no second finding.
     own = {said for said in called if said.startswith("ops.")}
     return own or called

@@ -8,20 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from creditbench.cell import Cell
 from creditbench.check.base import Broken, Check, NotApplicable, check
 from creditbench.check.probe import (
+    TAKEN,
     B,
     T,
-    arguments,
     difference,
-    estimate,
     leaves,
     make_batch,
     make_cell,
+    named,
     segment_of,
     wrapped,
 )
-from creditbench.check.subject import Subject
+from creditbench.check.subject import PLAIN, Subject
 from creditbench.errors import InvalidEstimateError
 from creditbench.learner import Batch, Claims
 from creditbench.ops import BACKENDS, Outer
@@ -66,20 +67,15 @@ def metadata(subject: Subject) -> str:
 )
 def estimate_fits(subject: Subject) -> str:
     """Shapes, float formats, and that every number is finite: long and short segments, both losses."""
-    shapes = 0
-    for options, steps in ((dict(alpha=0.3, loss="cross_entropy"), T), (dict(bias=False), 1)):
-        cell = make_cell(**options)
-        params = subject.params(cell)
-        batch = make_batch(steps, loss=cell.loss)
-        _inspect(subject, cell, params, batch)
-        shapes += 1
-    return f"shapes, float formats and finite numbers in {shapes} cells"
+    _inspect(subject, make_cell(alpha=0.3, loss="cross_entropy"), T)
+    _inspect(subject, make_cell(bias=False), 1)
+    return "shapes, float formats and finite numbers in 2 cells"
 
 
-def _inspect(subject: Subject, cell: Any, params: Any, batch: Any) -> None:
+def _inspect(subject: Subject, cell: Cell, steps: int) -> None:
     """Raise `Broken` unless what comes of one segment fits."""
     ops, rule = subject.ops, wrapped(subject.rule, cell)
-    args = arguments(ops, rule, cell, params, batch)
+    args = subject.arguments(cell=cell, batch=make_batch(steps, loss=cell.loss))
     before = {name: (tuple(x.shape), _format(x)) for name, x in leaves(args[1]).items()}
     wanted = _format(args[0]["W_rec"])
 
@@ -102,18 +98,17 @@ def _inspect(subject: Subject, cell: Any, params: Any, batch: Any) -> None:
                 had, has = ("{} {}".format(*x[name]) for x in (before, after))
                 raise Broken(f"state {name!r} is {has} after a segment, and was {had}")
         if cell.decorrelate != "none" and found.hidden.reshape((-1, found.hidden.shape[-1])).shape != (
-            T * B,
+            steps * B,
             cell.hidden,
         ):
-            raise Broken(f"hidden has shape {tuple(found.hidden.shape)}, not {(T * B, cell.hidden)}")
+            raise Broken(f"hidden has shape {tuple(found.hidden.shape)}, not {(steps * B, cell.hidden)}")
         return found.loss, dense, factors, found.state, found.assigned
 
     found = ops.to_numpy(ops.compile(segment, *args)(*args))
-    names = ("loss", "grads", "grads", "state", "assigned")
-    for name, x in leaves(dict(enumerate(found))).items():
+    for where, x in leaves(found).items():
         if np.asarray(x).dtype.kind == "f" and not np.isfinite(x).all():
-            first, _, rest = name.partition(".")
-            raise Broken(f"{'.'.join(filter(None, (names[int(first)], rest)))} is not finite")
+            name = named(where, ("loss", "grads", "grads", "state", "assigned"))
+            raise Broken(f"{name.replace(' ', '.')} is not finite")
 
 
 def _format(x: Any) -> str:
@@ -129,9 +124,8 @@ def decorrelates(subject: Subject) -> str:
     """With a decorrelated cell the estimate fits too, and has the hidden activity."""
     if not subject.plugin.cls.decorrelates:
         raise NotApplicable("the rule says that it does not go with a decorrelated cell")
-    cell = make_cell(alpha=0.3, decorrelate="both")
     try:
-        _inspect(subject, cell, subject.params(cell), make_batch())
+        _inspect(subject, make_cell(alpha=0.3, decorrelate="both"), T)
     except TypeError as error:
         if "no hidden activity" in str(error):
             raise Broken(str(error)) from None
@@ -146,17 +140,15 @@ def decorrelates(subject: Subject) -> str:
 )
 def arguments_unchanged(subject: Subject) -> str:
     """Neither the arrays nor the dicts that `segment` is given have changed afterwards."""
-    cell = make_cell(alpha=0.3)
-    ops, rule = subject.ops, subject.rule
-    args = arguments(ops, rule, cell, subject.params(cell), make_batch())
-    named: dict[str, Any] = {}
+    ops, args = subject.ops, subject.arguments()
+    changed: list[str] = []
 
     def segment(*args):
         kept = {"params": args[0], "state": args[1], "batch": tuple(args[2])}
         before = {name: id(x) for name, x in leaves(kept).items()}
-        found = segment_of(ops, rule, cell)(*args)
+        found = segment_of(ops, subject.rule, PLAIN)(*args)
         after = {name: id(x) for name, x in leaves(kept).items()}
-        named["changed"] = [name for name in before | after if before.get(name) != after.get(name)]
+        changed[:] = [name for name in before | after if before.get(name) != after.get(name)]
         return found
 
     if ops.name == "jax":
@@ -168,11 +160,10 @@ def arguments_unchanged(subject: Subject) -> str:
         with torch.no_grad():
             segment(*args)
         worst, where = difference(before, ops.to_numpy(args[:3]))
-        if worst and not named["changed"]:
-            kind, _, rest = where.partition(".")
-            raise Broken(f"{('params', 'state', 'batch')[int(kind)]}.{rest} is changed in place")
-    if named["changed"]:
-        raise Broken(f"{', '.join(named['changed'])} of its arguments is put in or replaced")
+        if worst and not changed:
+            raise Broken(f"{named(where, TAKEN).replace(' ', '.')} is changed in place")
+    if changed:
+        raise Broken(f"{', '.join(changed)} of its arguments is put in or replaced")
     return "parameters, state and batch"
 
 
@@ -183,13 +174,9 @@ def arguments_unchanged(subject: Subject) -> str:
 )
 def unscored_steps(subject: Subject) -> str:
     """The targets of steps of weight 0 do not move the estimate."""
-    cell = make_cell(alpha=0.3)
     batch = make_batch()
     other = batch._replace(targets=np.where(batch.weights[..., None] > 0, batch.targets, 1e3))
-    one, two = (estimate(subject.ops, subject.rule, cell, subject.params(cell), x) for x in (batch, other))
-    worst, where = difference(one, two)
+    worst, where = difference(subject.estimate(batch=batch), subject.estimate(batch=other))
     if worst > 1e-12:
-        part, _, rest = where.partition(".")
-        kind = ("loss", "grads", "state", "assigned")[int(part)]
-        raise Broken(f"{kind} {rest} changes with the target of a step that is not scored".replace("  ", " "))
+        raise Broken(f"{named(where)} changes with the target of a step that is not scored")
     return "their targets move nothing"

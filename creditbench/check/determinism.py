@@ -13,17 +13,8 @@ from typing import Any
 import numpy as np
 
 from creditbench.check.base import Broken, Check, NotApplicable, check
-from creditbench.check.probe import (
-    T,
-    arguments,
-    difference,
-    estimate,
-    make_batch,
-    make_cell,
-    segment_of,
-)
-from creditbench.check.subject import Subject
-from creditbench.learner import Batch
+from creditbench.check.probe import arguments, difference, make_batch, named, segment_of
+from creditbench.check.subject import PLAIN, Subject
 
 CHECKS: list[Check] = []
 _CLOCKS = ("time", "perf_counter", "monotonic", "process_time")
@@ -31,9 +22,8 @@ _CLOCKS = ("time", "perf_counter", "monotonic", "process_time")
 
 def _run(subject: Subject, *, key: int = 1, now: float = 1e9, seed: int = 0) -> Any:
     """One estimate, traced anew, with the clock stopped at `now` and the global generators seeded."""
-    cell = make_cell(alpha=0.3)
     with stopped_clock(subject.plugin.cls.__module__, now), other_seed(seed):
-        return estimate(subject.ops, subject.rule, cell, subject.params(cell), make_batch(), key)
+        return subject.estimate(key=key)
 
 
 @contextlib.contextmanager
@@ -98,14 +88,8 @@ def determinism(subject: Subject) -> str:
     """Two runs with the same arguments agree bit for bit."""
     worst, where = difference(_run(subject), _run(subject))
     if worst:
-        raise Broken(f"two runs with the same arguments and key differ, in {_named(where)} by {worst:.1g}")
+        raise Broken(f"two runs with the same arguments and key differ, in {named(where)} by {worst:.1g}")
     return "two runs agree bit for bit"
-
-
-def _named(where: str) -> str:
-    part, _, rest = where.partition(".")
-    names = ("loss", "grads", "state", "assigned")
-    return f"{names[int(part)]} {rest}".strip() if part.isdigit() else where
 
 
 @check(CHECKS, "clock", "do not let a result depend on the time: count steps, in `state`")
@@ -113,7 +97,7 @@ def clock(subject: Subject) -> str:
     """Another time of day gives the same result."""
     worst, where = difference(_run(subject), _run(subject, now=1.5e9))
     if worst:
-        raise Broken(f"reads the clock: at another time {_named(where)} differs by {worst:.1g}")
+        raise Broken(f"reads the clock: at another time {named(where)} differs by {worst:.1g}")
     return "no result depends on it"
 
 
@@ -124,26 +108,24 @@ def clock(subject: Subject) -> str:
 )
 def global_random_state(subject: Subject) -> str:
     """The global generators are neither read nor moved."""
-    cell = make_cell(alpha=0.3)
     before = _global_states()
-    estimate(subject.ops, subject.rule, cell, subject.params(cell), make_batch())
+    subject.estimate()
     after = _global_states()
     moved = [name for name in before if not all(map(np.array_equal, before[name], after[name]))]
     if moved:
         raise Broken(f"draws from the global random state of {' and '.join(moved)}")
     worst, where = difference(_run(subject), _run(subject, seed=1))
     if worst:
-        raise Broken(f"reads a global random state: with another seed of it {_named(where)} differs")
+        raise Broken(f"reads a global random state: with another seed of it {named(where)} differs")
     return "neither read nor moved"
 
 
 @check(CHECKS, "keys", "use the noise that is drawn, and draw it from `key`")
 def keys(subject: Subject) -> str:
     """Two keys give two results where the rule draws, and the same result where it does not."""
-    cell = make_cell(alpha=0.3)
     counted = subject.injected
     counted.drawn.clear()
-    estimate(counted, subject.rule, cell, subject.params(cell), make_batch())
+    subject.estimate(counted)
     draws = bool(counted.drawn)
     if subject.noisy and not draws and len(subject.plugin.cls.backends) > 1:
         raise Broken("two keys give two results, but nothing is drawn with ops.normal or ops.rademacher")
@@ -161,12 +143,9 @@ def seeds_together(subject: Subject) -> str:
     """Two seeds under one `vmap` are the two alone: weights and noise of their own (oracle of `run --together`)."""
     if subject.backend != "jax":
         raise NotApplicable("jax only")
-    cell, ops = make_cell(alpha=0.3), subject.ops
-    alone = [
-        arguments(ops, subject.rule, cell, subject.rule.weights(cell, cell.init(seed)), make_batch(), seed)
-        for seed in (3, 4)
-    ]
-    segment = segment_of(ops, subject.rule, cell)
+    ops, rule, segment = subject.ops, subject.rule, segment_of(subject.ops, subject.rule, PLAIN)
+    weights = {seed: rule.weights(PLAIN, PLAIN.init(seed)) for seed in (3, 4)}
+    alone = [arguments(ops, rule, PLAIN, params, make_batch(), seed) for seed, params in weights.items()]
     single = ops.compile(segment, *alone[0])
     expected = [ops.to_numpy(single(*args)) for args in alone]
     both = ops.tree_map(lambda *x: ops.xp.stack(x), *alone)
@@ -175,7 +154,7 @@ def seeds_together(subject: Subject) -> str:
         worst, where = difference(one, ops.tree_map(lambda x, i=i: x[i], found))
         if worst > 1e-9:
             raise Broken(
-                f"seed {3 + i} beside another differs from itself alone in {_named(where)}: {worst:.1g}"
+                f"seed {3 + i} beside another differs from itself alone in {named(where)}: {worst:.1g}"
             )
     return "two under vmap are the two alone"
 
@@ -191,9 +170,8 @@ def recording(subject: Subject) -> str:
         raise NotApplicable("torch only")
     import torch
 
-    cell, ops, rule = make_cell(alpha=0.3), subject.ops, subject.rule
-    segment = segment_of(ops, rule, cell)
-    first = arguments(ops, rule, cell, subject.params(cell), make_batch(T), 1)
+    ops, rule, segment = subject.ops, subject.rule, segment_of(subject.ops, subject.rule, PLAIN)
+    first = subject.arguments()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         replay = ops.compile(segment, *first)
@@ -202,11 +180,10 @@ def recording(subject: Subject) -> str:
             raise NotApplicable(str(said[0].message))
         raise Broken(str(said[0].message))
     replay(*first)
-    other = (ops.from_numpy(rule.weights(cell, cell.init(5))), *first[1:2])
-    other = (*other, Batch(*ops.from_numpy(tuple(make_batch(T, seed=1)))), ops.key(2))
+    other = arguments(ops, rule, PLAIN, rule.weights(PLAIN, PLAIN.init(5)), make_batch(seed=1), 2)
     found = ops.to_numpy(replay(*other))
     with torch.no_grad():
         worst, where = difference(ops.to_numpy(segment(*other)), found)
     if worst > 1e-12:
-        raise Broken(f"replayed, {_named(where)} differs by {worst:.1g} from a plain run")
+        raise Broken(f"replayed, {named(where)} differs by {worst:.1g} from a plain run")
     return "a replay is a plain run"

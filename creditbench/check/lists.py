@@ -23,20 +23,23 @@ PARITY = Check(parity.NAME, parity.ADVICE, run=lambda subject: "")
 TASK: tuple[Check, ...] = tuple(task.CHECKS)
 
 
+#: By what they are of, in the order of the table.
+_SHOWN = {
+    "learners": (IMPORT, *contract.CHECKS, *determinism.CHECKS, PARITY, *claims.CHECKS, *training.CHECKS),
+    "tasks": (IMPORT, *TASK),
+}
+
+
+def names(kind: str | None) -> list[str]:
+    """The names of the checks of a learner or task; where nobody knows what it is, that of its import."""
+    return [one.name for one in _SHOWN.get(kind or "", (IMPORT,))]
+
+
 def order() -> dict[str, str]:
-    """The advice of every check by its name, in the order of the table."""
-    learner = {one.name: one.advice for one in LEARNER}
-    names = list(learner)
-    names.insert(len(contract.CHECKS) + len(determinism.CHECKS), PARITY.name)
-    found = {IMPORT.name: IMPORT.advice}
-    found |= {name: learner.get(name, PARITY.advice) for name in names}
-    return found | {one.name: one.advice for one in TASK if one.name not in found}
+    """The advice of every check by its name, in the order of the table; of one that both have, that of a learner."""
+    return {one.name: one.advice for kind in ("tasks", "learners") for one in _SHOWN[kind]}
 
 
 def advice(kind: str, name: str) -> str:
     """What to do where that check of a learner or task does not hold."""
-    if kind == "tasks":
-        for one in TASK:
-            if one.name == name:
-                return one.advice
-    return order().get(name, "")
+    return {one.name: one.advice for one in _SHOWN[kind]}.get(name, "")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from creditbench.check.base import Broken, NotApplicable
-from creditbench.check.probe import difference, estimate, make_batch, make_cell, wrapped
+from creditbench.check.probe import difference, make_batch, make_cell
 from creditbench.check.subject import Subject
 
 NAME = "backends agree"
@@ -29,11 +29,11 @@ def numbers(subject: Subject) -> dict[str, Any]:
         if options.get("decorrelate") and not subject.rule.decorrelates:
             continue
         cell = make_cell(**options)
-        rule, state = wrapped(subject.rule, cell), None
+        state = None
         for part in range(2):  # so that the carried state is compared by what it does
             batch = make_batch(seed=part, loss=cell.loss)
-            loss, grads, state, assigned = estimate(
-                subject.injected, rule, cell, subject.params(cell), batch, part, state
+            loss, grads, state, assigned = subject.estimate(
+                subject.injected, cell, batch=batch, key=part, state=state
             )
             own = {"loss": loss, **{f"grads {k}": v for k, v in grads.items()}}
             own |= {f"assigned {k}": v for k, v in assigned.items()}

@@ -1,9 +1,9 @@
-"""The small cells, batches and noise on which a rule is looked at, in float64, and one estimate as NumPy arrays."""
+"""The small cells, batches and noise on which a rule is looked at, in float64, and how two results differ."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -163,14 +163,6 @@ def arguments(
     return params, state, batch, ops.key(key)
 
 
-def estimate(
-    ops: Ops, rule: Any, cell: Cell, params: Any, batch: Batch, key: int = 1, state: Any = None
-) -> tuple[Any, ...]:
-    """One segment on NumPy arrays, traced anew: (loss, dense gradients, state, assigned), NumPy."""
-    args = arguments(ops, rule, cell, params, batch, key, state)
-    return ops.to_numpy(ops.compile(segment_of(ops, rule, cell), *args)(*args))
-
-
 def autodiff(ops: Ops, cell: Cell, params: Any, batch: Batch) -> tuple[Any, dict[str, NDArray[Any]]]:
     """Loss and gradient by the framework's own reverse mode through the harness's forward pass."""
     params, batch = ops.from_numpy(params), Batch(*ops.from_numpy(tuple(batch)))
@@ -207,6 +199,16 @@ def leaves(tree: Any, path: str = "") -> dict[str, Any]:
     else:
         return {path: tree}
     return {k: v for name, part in parts for k, v in leaves(part, f"{path}.{name}" if path else name).items()}
+
+
+#: What a segment gives, in the order of `estimate`; and what it takes, in that of `arguments`.
+GIVEN, TAKEN = ("loss", "grads", "state", "assigned"), ("params", "state", "batch", "key")
+
+
+def named(where: str, parts: Sequence[str] = GIVEN) -> str:
+    """A place in a tuple of those parts in words: `1.W_in` is `grads W_in`."""
+    part, _, rest = where.partition(".")
+    return f"{parts[int(part)]} {rest}".strip() if part.isdigit() else where
 
 
 def difference(one: Any, other: Any) -> tuple[float, str]:

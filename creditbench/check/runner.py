@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from creditbench import registry
+from creditbench import contributed, registry
 from creditbench.check import lists, parity
 from creditbench.check.base import Broken, NotApplicable, Result
-from creditbench.errors import UsageError, unknown
+from creditbench.errors import UsageError, one_line, unknown
 from creditbench.isolation import Confined, ConfinedError, Limits
+from creditbench.isolation.folder import shown
 
 #: Wall-clock seconds of one process, unless the user says otherwise.
 SECONDS = 300.0
 #: Resident bytes of one process.
 MEMORY = 4 << 30
+_LONGEST_DETAIL = 1000
 
 
 @dataclass
@@ -40,21 +44,28 @@ class _Side:
     about: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
     numbers: dict[str, Any] | None = None
-    running: str = ""
+    running: str = lists.IMPORT.name  #: the check that was started last
+    done: bool = False  #: whether it said that it was through
     died: str = ""  #: how it ended, where it did not end well
 
 
 def resolve(item: str) -> dict[str, Any]:
-    """How a process is told of an id or of a path. Raises `UsageError` where there is no such thing."""
+    """How a process is told of an id or of a path, and the sha256 of the file. Raises `UsageError` for neither."""
     if item.endswith(".py") or "/" in item:
         path = Path(item).expanduser().resolve()
         if not path.is_file():
             raise UsageError(f"no file {path}: name a Python file that holds a learner or a task")
-        return {"path": str(path)}
+        try:
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read ({error.strerror}): name another file") from None
+        return {"path": str(path), "sha256": sha256}
     known = {kind: registry.load(kind) for kind in registry.KINDS}
     for kind, plugins in known.items():
         if item in plugins:
-            return {"kind": kind, "id": item}
+            found = plugins[item]
+            package = contributed.order_of_package(found.entry, str(found.path)) if found.entry else {}
+            return {"kind": kind, "id": item, "sha256": found.sha256} | package
     raise unknown(
         "learner or task",
         item,
@@ -79,50 +90,90 @@ def run(
 ) -> Report:
     """Check one learner or task, a process a backend, at the same time; `advance` is called with each result's name."""
     order = resolve(item) | {"only": None if only is None else list(only)}
+    if order.get("kind") == "tasks":
+        backends = backends[:1]  # a task knows none
     sides = {backend: _Side() for backend in backends}
-    lock = threading.Lock()
+    lock, stopped = threading.Lock(), threading.Event()
+    # Checks have random data alone, so that nothing is withheld; and a file's id may be that of a task.
+    readable = [
+        registry.shipped("tasks"),
+        *(Path(order[name]) for name in ("path", "place") if name in order),
+    ]
+    running: list[Confined] = []
 
     def follow(backend: str, side: _Side) -> None:
         own = order | {"backend": backend, "first": backend == backends[0]}
-        readable = [Path(order["path"])] if "path" in order else []
-        limits = Limits(seconds=seconds, memory=MEMORY)
         confined = Confined(
-            # It sees random data alone: there is nothing to withhold, and a task needs its own files.
             *("creditbench.check.child:main", own),
             readable=readable,
-            limits=limits,
+            limits=Limits(seconds=seconds, memory=MEMORY),
             withhold=False,
         )
         try:
             with confined as process:
-                for message in process.messages():
-                    _take(side, message)
+                running.append(process)
+                for message in process.messages() if not stopped.is_set() else ():
+                    _take(side, message, order["sha256"])
                     if "result" in message:
                         with lock:
                             advance(f"{backend} {message['result']['name']}")
+            if not side.done:
+                side.died = "it ended before it was through, as if all were well (exit code 0)"
         except ConfinedError as error:
             side.died = error.detail
 
-    threads = [threading.Thread(target=follow, args=pair, daemon=True) for pair in sides.items()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(sides)) as pool:
+        following = [pool.submit(follow, *pair) for pair in sides.items()]
+        try:
+            for one in following:
+                one.result()
+        except BaseException:
+            stopped.set()
+            for process in running:
+                process.extend(0.0)
+            raise
     return merge(item, sides, only)
 
 
-def _take(side: _Side, message: dict[str, Any]) -> None:
-    """Note one message. What it holds is a contributor's process's word: it is read as plain values."""
-    if "started" in message:
-        side.running = str(message["started"])
-    elif "about" in message:
-        side.about = dict(message["about"])
-    elif "numbers" in message:
-        side.numbers, side.running = dict(message["numbers"]), ""
-    elif "result" in message:
-        found = message["result"]
-        side.results[str(found["name"])] = Result(str(found["name"]), found["held"], str(found["detail"]))
-        side.running = ""
+def _take(side: _Side, message: dict[str, Any], sha256: str) -> None:
+    """Note one message. It is the word of a process that contributed code runs in: it is looked at before it is taken.
+
+    Raises `ConfinedError` for one that none of the harness's own would be.
+    """
+    known = lists.order()
+    match message:
+        case {"started": str(name)} if name in known:
+            side.running = name
+        case {"about": dict(about)} if _describes(about):
+            if about["sha256"] != sha256:
+                raise ConfinedError("invalid", "the file has changed since the check began: check again")
+            side.about = about
+        case {"numbers": dict(numbers)}:
+            side.numbers = numbers
+        case {"result": {"name": str(name), "held": bool() | None as held, "detail": str(detail)}} if (
+            name in known
+        ):
+            side.results[name] = Result(name, held, shown(detail, _LONGEST_DETAIL))
+        case {"done": True}:
+            side.done = True
+        case _:
+            raise ConfinedError(
+                "invalid", f"it sent something that is no result of a check: {message!s:.100}"
+            )
+
+
+def _describes(about: dict[str, Any]) -> bool:
+    """Whether it says what was imported, in values of the right kind; the id becomes the name of a file."""
+    match about:
+        case {
+            "kind": "learners" | "tasks",
+            "id": str(id),
+            "sha256": str(),
+            "backends": [*names],
+            "runs": bool(),
+        }:
+            return id.isidentifier() and all(isinstance(name, str) for name in names)
+    return False
 
 
 def merge(item: str, sides: dict[str, _Side], only: Sequence[str] | None = None) -> Report:
@@ -130,16 +181,11 @@ def merge(item: str, sides: dict[str, _Side], only: Sequence[str] | None = None)
     about: dict[str, Any] = next((side.about for side in sides.values() if side.about), {})
     for side in sides.values():
         if side.died:
-            name = side.running or lists.IMPORT.name
-            side.results[name] = Result(name, False, side.died)
+            side.results[side.running] = Result(side.running, False, side.died)
     # A process whose backend the rule is not written for has nothing to say, nor has the second one of a task.
     said = {b: s for b, s in sides.items() if not s.about or s.about["runs"]} or sides
     report = Report(item, about)
-    names = [one.name for one in lists.TASK] if about.get("kind") == "tasks" else list(lists.order())
-    names = [lists.IMPORT.name, *(name for name in names if name != lists.IMPORT.name)]
-    if about.get("kind") == "learners":
-        names = [name for name in names if name in {c.name for c in lists.LEARNER} | {"import", parity.NAME}]
-    for name in names:
+    for name in lists.names(about.get("kind")):
         own = {b: s.results[name] for b, s in said.items() if name in s.results}
         if name == parity.NAME and not any(result.held is False for result in own.values()):
             if only is None or name in only:
@@ -159,6 +205,9 @@ def _parity(sides: dict[str, _Side], declared: frozenset[str]) -> Result:
         return Result(parity.NAME, None, str(error))
     except Broken as error:
         return Result(parity.NAME, False, str(error))
+    except Exception as error:
+        # They are the processes' word, and may be anything.
+        return Result(parity.NAME, False, f"what was sent are no numbers: {one_line(error)}")
 
 
 def _together(name: str, own: dict[str, Result]) -> Result:

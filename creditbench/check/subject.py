@@ -9,12 +9,24 @@ from functools import cached_property
 from typing import Any
 
 from creditbench.cell import Cell
-from creditbench.check.probe import injected, make_params, quick_ops
+from creditbench.check.probe import (
+    arguments,
+    injected,
+    make_batch,
+    make_cell,
+    make_params,
+    quick_ops,
+    segment_of,
+    wrapped,
+)
+from creditbench.learner import Batch
 from creditbench.ops import Ops, make_ops
 from creditbench.registry import Plugin
 
 #: What a rule's field `sigma` is set to where a claim is of the limit of small noise.
 SMALL = 1e-4
+#: The cell that most checks take.
+PLAIN = make_cell(alpha=0.3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +81,26 @@ class Subject:
     def params(self, cell: Cell) -> Any:
         """Weights of a cell, as the rule would have them."""
         return self.rule.weights(cell, make_params(cell))
+
+    def arguments(
+        self,
+        ops: Any = None,
+        cell: Cell = PLAIN,
+        batch: Batch | None = None,
+        key: int = 1,
+        state: Any = None,
+    ) -> tuple[Any, ...]:
+        """What a segment takes: (params, state, batch, key); of the rule decorrelated where the cell is.
+
+        `ops`: the backend, the subject's own if None. `batch`: NumPy arrays; None for one that fits the cell.
+        """
+        rule, batch = wrapped(self.rule, cell), make_batch(loss=cell.loss) if batch is None else batch
+        return arguments(ops or self.ops, rule, cell, self.params(cell), batch, key, state)
+
+    def estimate(self, ops: Any = None, cell: Cell = PLAIN, **given: Any) -> tuple[Any, ...]:
+        """One segment, traced anew: (loss, dense gradients, state, assigned), NumPy; `given` as for `arguments`."""
+        ops, args = ops or self.ops, self.arguments(ops, cell, **given)
+        return ops.to_numpy(ops.compile(segment_of(ops, wrapped(self.rule, cell), cell), *args)(*args))
 
     @cached_property
     def noisy(self) -> bool:

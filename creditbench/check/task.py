@@ -37,9 +37,14 @@ class TaskSubject:
         return self.plugin.cls()
 
     @cached_property
-    def test(self) -> Sequences:
-        """The test split of seed 0."""
-        return self.task.generate("test", 0, self.task.batch)
+    def splits(self) -> dict[Split, Sequences]:
+        """Every split of seed 0, of 2 rows where it is a stream. To be looked at alone."""
+        return {split: self.task.generate(split, 0, 2) for split in _SPLITS}
+
+    @cached_property
+    def tests(self) -> list[Sequences]:
+        """The test splits of several seeds. To be looked at alone."""
+        return [self.task.generate("test", seed, self.task.batch) for seed in range(_SEEDS)]
 
 
 def digest(sequences: Sequences) -> str:
@@ -91,8 +96,7 @@ def metadata(subject: TaskSubject) -> str:
 )
 def arrays(subject: TaskSubject) -> str:
     """Every split is float32, time first and finite; weights are not negative, and some of each row are above 0."""
-    for split in _SPLITS:
-        found = subject.task.generate(split, 0, 2)
+    for split, found in subject.splits.items():
         if not isinstance(found, Sequences):
             raise Broken(f"{split} is {type(found).__name__}, and must be Sequences")
         for name, array in zip(Sequences._fields, found, strict=True):
@@ -165,8 +169,8 @@ def seeds(subject: TaskSubject) -> str:
     """Another seed yields other training data, unless no split depends on it."""
     same = [
         split
-        for split in _SPLITS
-        if digest(subject.task.generate(split, 0, 2)) == digest(subject.task.generate(split, 1, 2))
+        for split, found in subject.splits.items()
+        if digest(found) == digest(subject.task.generate(split, 1, 2))
     ]
     if len(same) == len(_SPLITS):
         raise NotApplicable("the data are the same for every seed")
@@ -184,9 +188,8 @@ def _others(same: list[Any]) -> str:
 )
 def splits(subject: TaskSubject) -> str:
     """No sequence is in two splits, or twice in one."""
-    found = {split: subject.task.generate(split, 0, 2) for split in _SPLITS}
-    sets = {split: rows(part) for split, part in found.items()}
-    for split, part in found.items():
+    sets = {split: rows(part) for split, part in subject.splits.items()}
+    for split, part in subject.splits.items():
         if len(sets[split]) < part.inputs.shape[1]:
             raise Broken(f"{part.inputs.shape[1] - len(sets[split])} sequences are twice in {split}")
     for one, other in itertools.combinations(_SPLITS, 2):
@@ -214,8 +217,8 @@ def direction(subject: TaskSubject) -> str:
 )
 def trivial(subject: TaskSubject) -> str:
     """The constant `trivial` is what the trivial predictor scores on the test split, within 4 standard errors."""
-    task, cls = subject.task, subject.plugin.cls
-    scores = np.array([task.trivial_score(task.generate("test", s, task.batch)) for s in range(_SEEDS)])
+    cls = subject.plugin.cls
+    scores = np.array([subject.task.trivial_score(test) for test in subject.tests])
     error = scores.std(ddof=1) / np.sqrt(_SEEDS)
     said = f"{scores.mean():.5g} ± {error:.1g} over {_SEEDS} seeds, and trivial is {cls.trivial:g}"
     if not abs(scores.mean() - cls.trivial) <= 4 * error + 0.01 * abs(cls.trivial - cls.solved):
@@ -230,7 +233,7 @@ def trivial(subject: TaskSubject) -> str:
 )
 def score(subject: TaskSubject) -> str:
     """Noise is no solution; unscored steps do not count; outputs that are not finite have no score."""
-    task, test = subject.task, subject.test
+    task, test = subject.task, subject.tests[0]
     noise = np.random.default_rng(0).normal(size=test.targets.shape).astype(np.float32)
     found = task.score(noise, test)
     if not isinstance(found, float) or not math.isfinite(found):

@@ -104,9 +104,10 @@ def read_bytes(text: str) -> int:
 def show_bytes(count: float) -> str:
     """Bytes for a reader.
 
-    >>> show_bytes(4.2e9)
-    '4.2 GB'
+    >>> show_bytes(4.2e9), show_bytes(999_999)
+    ('4.2 GB', '1 MB')
     """
+    count = float(f"{count:.3g}")
     power = min(4, max(0, int(math.log10(count) // 3))) if count >= 1 else 0
     return f"{count / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 

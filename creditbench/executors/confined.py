@@ -221,7 +221,7 @@ class _Inner(Program):
         warm_up(trial.backend)
 
     def do_import(self, asked: Mapping[str, Any]) -> None:
-        cls = contributed.import_class(asked)
+        cls = contributed.import_learner(asked).cls
         self.learner = with_decorrelation(cls(**self.trial.hyperparameters), self.trial)
 
     def do_settle(self, _: Mapping[str, Any]) -> None:

@@ -43,5 +43,5 @@ def test_what_confined_code_is_refused_is_tried_out(monkeypatch):
     assert set(found["refused"]) == {"files", "processes", "network", "signals"}
     assert all(found["refused"].values()) or found["error"]
     assert "refused: " in _confinement(found)
-    monkeypatch.setattr(isolation, "_BOOT", "raise SystemExit(3)")
+    monkeypatch.setattr(isolation.confined, "_BOOT", "raise SystemExit(3)")
     assert "a confined process did not start: exit code 3" in _confinement(doctor.confinement())

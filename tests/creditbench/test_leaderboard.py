@@ -557,7 +557,8 @@ def test_scores_are_drawn_against_units(results, tmp_path, capsys):
     def of(hidden, **changes):
         some = [r for r in results.records if r.trial.task == "task_00" and r.status in ("ok", "diverged")]
         return [
-            r.model_copy(update={"trial": r.trial.model_copy(update={"hidden": hidden}), **changes}) for r in some
+            r.model_copy(update={"trial": r.trial.model_copy(update={"hidden": hidden}), **changes})
+            for r in some
         ]
 
     with pytest.raises(UsageError, match="two numbers of units"):
@@ -565,7 +566,10 @@ def test_scores_are_drawn_against_units(results, tmp_path, capsys):
     drawn, close = [], plt.close
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plt, "close", lambda figure: drawn.append(figure) or close(figure))
-        records = [*of(8, status="ok", normalised_score=0.25), *of(64, status="diverged", normalised_score=0.5)]
+        records = [
+            *of(8, status="ok", normalised_score=0.25),
+            *of(64, status="diverged", normalised_score=0.5),
+        ]
         figures.units(records, tmp_path / "units.png")
     (ax,) = drawn[0].axes
     lines = {tuple(line.get_ydata()) for line in ax.lines if line.get_marker() == "o"}
@@ -573,7 +577,9 @@ def test_scores_are_drawn_against_units(results, tmp_path, capsys):
     image = matplotlib.image.imread(tmp_path / "units.png")
     assert len(set(map(tuple, image.reshape(-1, image.shape[2])))) > 20
     write_tables(results, tmp_path / "v", "")
-    assert main(["figure", "units", "--results", str(tmp_path / "v"), "--output", str(tmp_path / "y.png")]) == 2
+    assert (
+        main(["figure", "units", "--results", str(tmp_path / "v"), "--output", str(tmp_path / "y.png")]) == 2
+    )
     assert "another --hidden" in capsys.readouterr().err
 
 

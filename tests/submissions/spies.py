@@ -38,6 +38,8 @@ TRIES = {
     "a fork": forks,
     "a socket": connects,
     "a signal": lambda: libc.kill(os.getppid(), 0) == 0,
+    "a pair of sockets": lambda: libc.socketpair(1, 2, 0, ctypes.create_string_buffer(8)) == 0,
+    "a turn": lambda: libc.setpriority(0, os.getppid(), 0) == 0,
     "a queued signal": lambda: libc.sigqueue(os.getppid(), 0, None) == 0,
     "the password file": lambda: opens("/etc/shadow"),
     "a file in /var/tmp": lambda: opens("/var/tmp/creditbench-spy", os.O_CREAT | os.O_WRONLY),

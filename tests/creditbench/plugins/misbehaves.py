@@ -86,10 +86,8 @@ def say():
 HARM = {
     "": lambda: None,
     "allocates": allocate,
-    "no_memory": lambda: np.ones(1 << 50),
     "sleeps": lambda: time.sleep(600),
     "exits": lambda: os._exit(3),
-    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "segfault": read_nothing,
     "forks": fork,
     "daemon": daemon,

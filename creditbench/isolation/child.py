@@ -1,0 +1,118 @@
+"""What runs in a child before the order does: its limits, its confinement, its end of the two pipes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import resource
+import signal
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+
+from creditbench.errors import UsageError, one_line, status_of
+from creditbench.isolation.kernel import PR_SET_PDEATHSIG, confine, prctl
+
+_OPEN_FILES = 256
+
+
+class Send:
+    """The child's end of the two pipes."""
+
+    def __init__(self, orders: IO[str], reports: IO[str]) -> None:
+        self._orders, self._reports = orders, reports
+
+    def __call__(self, **values: Any) -> None:
+        """Send a message to the parent."""
+        self._reports.write(json.dumps(values) + "\n")
+        self._reports.flush()
+
+    def receive(self) -> dict[str, Any] | None:
+        """The parent's next message; None when there will be no more."""
+        line = self._orders.readline()
+        return json.loads(line) if line else None
+
+
+def main(orders: int, reports: int) -> None:
+    """Confine this process, then do what is ordered."""
+    for descriptor in (orders, reports):
+        os.set_inheritable(descriptor, False)
+    send = Send(os.fdopen(orders, encoding="utf-8"), os.fdopen(reports, "w", encoding="utf-8"))
+    start = send.receive()
+    if start is None:
+        return
+    if sys.platform == "linux":
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != start["parent"]:  # it ended before that was set
+            os._exit(1)
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write("700")
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    limits = start["limits"]
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
+    if limits["cpu_seconds"] is not None:
+        # At the first the process is told by SIGXCPU, at the second it is killed, and nobody knows why.
+        seconds = math.ceil(limits["cpu_seconds"])
+        _limit(resource.RLIMIT_CPU, seconds, seconds + 1)
+    confine(
+        [Path(path) for path in start["readable"]],
+        Path(start["directory"]),
+        [Path(path) for path in start["withheld"]],
+        processes=limits["processes"],
+        device=start["device"],
+    )
+    if not limits["processes"]:
+        sys.addaudithook(_refuse)
+    module, _, name = start["entry"].partition(":")
+    try:
+        getattr(import_module(module), name)(start["order"], send)
+    except UsageError as error:
+        send(failed="invalid", detail=str(error), usage=True)
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc(file=sys.stderr)
+        send(failed=status_of(error), detail=one_line(error))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # what a rule has left to be done at the end is not done
+
+
+def _limit(which: int, soft: int, hard: int | None = None) -> None:
+    """Set a limit of the system, unless it is lower already; `hard`: what it cannot be raised to, `soft` if None."""
+    most = resource.getrlimit(which)[1]
+    hard = soft if hard is None else hard
+    hard = hard if most == resource.RLIM_INFINITY else min(hard, most)
+    resource.setrlimit(which, (min(soft, hard), hard))
+
+
+#: What is refused in words, where Python says beforehand what it is about to do. It is the system that refuses.
+_WORDS = {
+    "os.fork": "starts a process",
+    "os.forkpty": "starts a process",
+    "os.posix_spawn": "starts a process",
+    "subprocess.Popen": "starts a process",
+    "os.exec": "becomes another program",
+    "os.system": "starts a process",
+    "socket.__new__": "opens a socket",
+    "socket.connect": "opens a connection",
+    "socket.bind": "opens a socket",
+    "socket.getaddrinfo": "asks the network",
+}
+
+
+def _refuse(event: str, args: Any) -> None:
+    if event in _WORDS:
+        raise PermissionError(
+            errno.EPERM, f"{event} is refused: no code in a confined process {_WORDS[event]}"
+        )
+    if event == "os.kill" and args[0] != os.getpid():
+        raise PermissionError(
+            errno.EPERM, "os.kill is refused: no code in a confined process signals another"
+        )

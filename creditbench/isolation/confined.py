@@ -1,0 +1,363 @@
+"""The parent's side of a confined process: its start, what it says, the watch over it, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from creditbench.errors import ConfinedError, FailureStatus, tells_of_no_memory
+from creditbench.isolation.folder import remove_folder, shown, size_of, unlinked
+from creditbench.isolation.kernel import hide, seccomp
+
+_PACKAGE = Path(__file__).resolve().parents[1]  # creditbench
+_TICK = 0.05  # seconds between two looks at a child that says nothing
+_TREE_SECONDS = 0.25  # between two looks at its processes and its folder
+_END_SECONDS = 5.0  # that it may take to end once it has closed its pipe
+_LONGEST_LINE = 16 << 20
+_LAST_LINES, _LONGEST_DETAIL = 3, 300
+_MARK = "CREDITBENCH_CONFINED"
+#: What the child keeps of the environment. The thread pools' variables are set anew.
+_KEPT = (
+    *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH"),
+    *("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "XLA_PYTHON_CLIENT_PREALLOCATE"),
+)
+_BOOT = """
+import sys
+root = sys.argv.pop(1)
+if root not in sys.path:
+    sys.path.insert(0, root)
+from creditbench.isolation.child import main
+main(int(sys.argv.pop(1)), int(sys.argv.pop(1)))
+"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one confined process and all below it."""
+
+    seconds: float = 60.0  #: of wall-clock time, from the start
+    cpu_seconds: float = math.inf  #: of processor time, its threads added up
+    memory: int = 4 << 30  #: bytes resident
+    file_bytes: int = 256 << 20  #: of one file, and of all that its folder holds
+    processes: int = 0  #: that it may start; 0: a fork is refused
+
+
+class Confined:
+    """One child, as a context manager; its process and its folder are gone at the end.
+
+    `entry`: "package.module:function", called in the child as `function(order, send)`. `order`: what JSON can say.
+    `send(**values)` sends a message to the parent, `send.receive()` waits for what `Confined.send` sends. `readable`:
+    files and folders that it may read beside Python's own. `threads`: of the libraries' pools. `device`: another than
+    `cpu` opens the files of accelerators to it. `withhold`: whether the tasks and their data are out of its reach.
+
+    Start it in a thread that outlives it: Linux takes the end of the thread for the end of the parent.
+    """
+
+    def __init__(
+        self,
+        entry: str,
+        order: Mapping[str, Any],
+        *,
+        readable: Sequence[Path] = (),
+        limits: Limits | None = None,
+        threads: int = 1,
+        device: str = "cpu",
+        withhold: bool = True,
+    ) -> None:
+        self.limits, self.threads, self.device = limits or Limits(), threads, device
+        self._start = {
+            "entry": entry,
+            "order": dict(order),
+            "readable": [str(Path(path).resolve()) for path in readable],
+            "limits": {
+                name: None if value == math.inf else value for name, value in asdict(self.limits).items()
+            },
+            "withheld": [str(path) for path in withheld()] if withhold else [],
+            "parent": os.getpid(),
+            "device": device,
+        }
+
+    def __enter__(self) -> Confined:
+        self._folder = tempfile.mkdtemp(prefix="creditbench-")
+        self.directory = Path(self._folder).resolve()
+        self.given = 0  #: bytes that the parent has put into the folder, which are no part of its limit
+        self._mark = uuid.uuid4().hex
+        self._log: IO[bytes] = tempfile.TemporaryFile(buffering=0)
+        self._buffer, self._ended = b"", False
+        self._watched = self._looked = 0.0  #: when it was last watched, and when with all that it has
+        self._lines: deque[bytes] = deque()
+        orders, self._to = os.pipe()
+        self._from, reports = os.pipe()
+        try:
+            hide(+1)
+            self._began = time.monotonic()
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-B", "-c", _BOOT, str(_PACKAGE.parent), str(orders), str(reports)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                cwd=self.directory,
+                env=self._environment(),
+                pass_fds=(orders, reports),
+                start_new_session=True,
+            )
+        except BaseException:
+            self._clean()
+            raise
+        finally:
+            os.close(orders)
+            os.close(reports)
+        for descriptor in (self._to, self._from):
+            os.set_blocking(descriptor, False)
+        try:
+            self._write(self._start | {"directory": str(self.directory)})
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._kill()
+        finally:
+            self._clean()
+
+    # -- talking ---------------------------------------------------------------------------------
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """What the child sends, until it ends well. Raises `ConfinedError` where it does not.
+
+        The iteration may be left and taken up again.
+        """
+        while True:
+            while self._lines:
+                yield self._parse(self._lines.popleft())
+            if self._ended:
+                self._conclude()
+                return
+            select.select([self._from], [], [], max(0.0, min(_TICK, self._left())))
+            self._read()
+            if not self._lines or time.monotonic() - self._watched > _TICK:
+                self._look()
+
+    def receive(self) -> dict[str, Any]:
+        """The next message. Raises `ConfinedError` where none comes."""
+        for message in self.messages():
+            return message
+        raise ConfinedError("crashed", "it ended before it had answered")
+
+    def send(self, **values: Any) -> None:
+        """Send a message to the child."""
+        self._write(values)
+
+    def stop(self) -> None:
+        """Have all its threads stand still, until `go`."""
+        self._signal(signal.SIGSTOP)
+
+    def go(self) -> None:
+        """End a `stop`."""
+        self._signal(signal.SIGCONT)
+
+    def extend(self, seconds: float) -> None:
+        """Let the deadline be `seconds` from now."""
+        self._began = time.monotonic() + seconds - self.limits.seconds
+
+    def last_lines(self) -> str:
+        """The last lines that it has printed, in one."""
+        size = os.fstat(self._log.fileno()).st_size
+        text = os.pread(self._log.fileno(), 8192, max(0, size - 8192)).decode(errors="replace")
+        lines = ["".join(c for c in line if c.isprintable()).strip() for line in text.splitlines()]
+        last = " | ".join([line for line in lines if line][-_LAST_LINES:])
+        return last if len(last) <= _LONGEST_DETAIL else "…" + last[-_LONGEST_DETAIL:]
+
+    def printed(self, start: int = 0) -> bytes:
+        """What it has printed after its first `start` bytes, 16 MiB at most."""
+        return os.pread(self._log.fileno(), 16 << 20, start)
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        line = json.dumps(values).encode() + b"\n"
+        while line:
+            try:
+                line = line[os.write(self._to, line) :]
+            except BlockingIOError:
+                select.select([], [self._to], [], max(0.0, min(_TICK, self._left())))
+                self._look()
+            except BrokenPipeError:
+                return  # its end will be seen
+
+    def _read(self) -> None:
+        while True:
+            try:
+                chunk = os.read(self._from, 1 << 16)
+            except BlockingIOError:
+                return
+            if not chunk:
+                self._ended = True
+                return
+            *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+            self._lines += lines
+            if len(self._buffer) > _LONGEST_LINE:
+                raise ConfinedError("invalid", "it sent a line without end")
+            if len(self._lines) > 1000:
+                return  # as fast as they are taken
+
+    def _parse(self, line: bytes) -> dict[str, Any]:
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            said = shown(line[:100].decode(errors="replace"), 60)
+            raise ConfinedError("invalid", f"it sent something that is no message: {said!r}")
+        if "failed" in message:
+            status, detail = message["failed"], message.get("detail")
+            if status in ("oom", "crashed", "invalid") and isinstance(detail, str):
+                raise ConfinedError(status, shown(detail, 1000), usage=message.get("usage") is True)
+            raise ConfinedError("invalid", "it sent a failure of no known kind")
+        return message
+
+    # -- watching --------------------------------------------------------------------------------
+
+    def _left(self) -> float:
+        return self._began + self.limits.seconds - time.monotonic()
+
+    def _look(self) -> None:
+        """Raise `ConfinedError` where a limit is passed."""
+        self._watched = time.monotonic()
+        if self._left() < 0:
+            raise ConfinedError("timeout", f"no result within {self.limits.seconds:g} s")
+        import psutil
+
+        from creditbench.executors.base import show_bytes
+
+        try:
+            members = [psutil.Process(self.process.pid)]
+            full = time.monotonic() - self._looked >= _TREE_SECONDS
+            if full and (self.limits.processes or not seccomp()):
+                members += members[0].children(recursive=True)
+        except psutil.NoSuchProcess:
+            return
+        taken = 0
+        for member in members:
+            with contextlib.suppress(psutil.Error):  # it has ended
+                taken += member.memory_info().rss
+        if taken > self.limits.memory:
+            raise ConfinedError(
+                "oom",
+                f"{show_bytes(taken)} of memory taken, over the limit of {show_bytes(self.limits.memory)}",
+            )
+        if not full:
+            return
+        self._looked = time.monotonic()
+        if len(members) - 1 > self.limits.processes:
+            raise ConfinedError(
+                "invalid", f"it started {len(members) - 1} processes, and may start {self.limits.processes}"
+            )
+        written = size_of(self._folder) + unlinked(self.process.pid) - self.given
+        if written > self.limits.file_bytes:
+            raise ConfinedError(
+                "invalid",
+                f"{show_bytes(written)} in its working folder, over the limit of {show_bytes(self.limits.file_bytes)}",
+            )
+
+    def _conclude(self) -> None:
+        """Raise `ConfinedError` unless the child, which has closed its pipe, ended well."""
+        deadline = time.monotonic() + _END_SECONDS
+        while (code := self.process.poll()) is None and time.monotonic() < deadline:
+            self._look()
+            time.sleep(0.002)
+        if code == 0 and not self._buffer:
+            return
+        said = self.last_lines()
+        if code is None:
+            detail = "it closed its pipe and went on"
+        elif code == 0:
+            detail = "it ended in the middle of a message"
+        elif -code == signal.SIGXCPU:
+            raise ConfinedError("timeout", f"more than {self.limits.cpu_seconds:g} s of processor time taken")
+        elif code < 0:
+            names = {number.value: number.name for number in signal.Signals}
+            detail = f"killed by {names.get(-code, f'signal {-code}')}"
+            if -code == signal.SIGKILL:
+                detail += " (as the system does when memory runs out)"
+        else:
+            detail = f"exit code {code}"
+        status: FailureStatus = "oom" if code and tells_of_no_memory(said) else "crashed"
+        raise ConfinedError(status, f"{detail}: {said}" if said else detail)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def _signal(self, number: int) -> None:
+        if self.process.poll() is None:  # else its number may be another's by now
+            self.process.send_signal(number)
+
+    def _kill(self) -> None:
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.kill()
+        self.process.wait()
+        if self.limits.processes or not seccomp():
+            _kill_marked(self._mark)
+
+    def _clean(self) -> None:
+        hide(-1)
+        for descriptor in (self._to, self._from):
+            os.close(descriptor)
+        self._log.close()
+        remove_folder(self._folder)
+
+    def _environment(self) -> dict[str, str]:
+        from creditbench.executors.base import thread_environment
+
+        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        if self.device == "cpu":
+            kept.setdefault("JAX_PLATFORMS", "cpu")
+        folder = str(self.directory)
+        return kept | thread_environment(self.threads) | {"HOME": folder, "TMPDIR": folder, _MARK: self._mark}
+
+
+def withheld() -> list[Path]:
+    """What no confined process reads: the tasks with their data, the cache, and the data sets that libraries bring."""
+    import sysconfig
+
+    from creditbench.data import cache_folder
+    from creditbench.registry import shipped
+
+    libraries = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
+    brought = [path for folder in libraries for path in folder.glob("*/datasets/data")]
+    return [path.resolve() for path in (shipped("tasks"), cache_folder(), *brought)]
+
+
+def _kill_marked(mark: str) -> None:
+    """Kill what has left its session, wherever it is (where the system refuses no fork), and wait until it is gone.
+
+    One that forks as it is killed leaves another, so that they are looked for until none is found.
+    """
+    import psutil
+
+    deadline = time.monotonic() + _END_SECONDS
+    while time.monotonic() < deadline:
+        found = False
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):  # it has ended, or is another user's
+                if process.environ().get(_MARK) == mark:
+                    process.kill()
+                    found = True
+        if not found:
+            return
+        time.sleep(0.005)

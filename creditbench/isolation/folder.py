@@ -1,0 +1,144 @@
+"""The files that a child may have written: they may be anything."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from creditbench.errors import ConfinedError
+
+
+def read_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, Any]:
+    """The arrays of an .npz file that a child has written, if they are those expected; nothing in it is run.
+
+    The file may be anything: it is opened only if it is a plain one, and no more is read than what is expected takes.
+    Raises `ConfinedError` ("invalid") for anything else.
+    """
+    import numpy as np
+
+    def refuse(why: str) -> ConfinedError:
+        return ConfinedError("invalid", f"the snapshot {shown(why, 300)}")
+
+    itemsize = np.dtype(dtype).itemsize
+    sizes = {name: itemsize * math.prod(shape) + 4096 for name, shape in shapes.items()}
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise refuse(f"cannot be opened ({error.strerror})") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise refuse("is no plain file")
+    with os.fdopen(descriptor, "rb") as file:
+        most = sum(sizes.values()) + 4096
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise refuse(f"has more than the {most} bytes that its weights take")
+    found = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = [member.filename for member in archive.infolist()]
+            if sorted(names) != sorted(f"{name}.npy" for name in shapes):
+                raise refuse(f"holds {shown(', '.join(names)) or 'nothing'}, not {', '.join(shapes)}")
+            for name, shape in shapes.items():
+                if archive.getinfo(f"{name}.npy").file_size > sizes[name]:
+                    raise refuse(f"has too many bytes for {name} {list(shape)}")
+                with archive.open(f"{name}.npy") as member:
+                    data = member.read(sizes[name] + 1)
+                version = np.lib.format.read_magic(header := io.BytesIO(data))
+                if version != (1, 0):
+                    raise refuse(f"holds {name} in another format than 1.0")
+                is_shape, _, is_dtype = np.lib.format.read_array_header_1_0(header)
+                if is_dtype.hasobject:
+                    raise refuse(f"holds pickled objects in {name}: it must hold plain numbers")
+                if is_shape != shape or is_dtype != np.dtype(dtype):
+                    raise refuse(
+                        f"has {name} as {is_dtype} {list(is_shape)}, which must be {dtype} {list(shape)}"
+                    )
+                found[name] = np.load(io.BytesIO(data), allow_pickle=False)
+    except ConfinedError:
+        raise
+    except Exception as error:
+        raise refuse(f"is no .npz file ({type(error).__name__}: {error})") from None
+    return found
+
+
+def size_of(folder: str) -> int:
+    """Bytes that a folder takes on the disk; links are not followed.
+
+    Raises `ConfinedError` ("invalid") where something in it is closed to its owner, or so deep that it has no path:
+    files could be piled up there, and nobody would see them.
+    """
+    total, waiting = 0, [folder]
+    while waiting:
+        path = waiting.pop()
+        with _looked_at(path, folder), os.scandir(path) as entries:
+            for entry in entries:
+                total += 4096  # of its inode
+                with _looked_at(entry.path, folder):
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+    return total
+
+
+@contextlib.contextmanager
+def _looked_at(path: str, folder: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # removed since
+    except OSError as error:
+        inside = shown(os.path.relpath(path, folder))
+        raise ConfinedError(
+            "invalid", f"{inside} in its working folder cannot be looked at ({error.strerror})"
+        ) from None
+
+
+def unlinked(number: int) -> int:
+    """Bytes of files that a process holds open and that have no name any more (Linux)."""
+    files = {}  # one may be open under several numbers
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{number}/fd"):
+            with contextlib.suppress(OSError):
+                found = os.stat(f"/proc/{number}/fd/{name}")
+                if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
+                    files[found.st_dev, found.st_ino] = found.st_blocks * 512
+    return sum(files.values())
+
+
+def shown(text: str, most: int = 100) -> str:
+    """What a child has written, for a message: on one line, without what a terminal would obey, not long."""
+    text = "".join(c for c in text if c.isprintable())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def remove_folder(folder: str) -> None:
+    """Remove a folder, whatever is in it."""
+
+    def open_up(_: Any, path: str, __: Any) -> None:
+        # What is closed is what could not be removed, or the folder that it lies in, which may be no farther up.
+        for name in (path,) if path == folder else (os.path.dirname(path), path):
+            with contextlib.suppress(OSError):
+                if not os.path.islink(name):
+                    os.chmod(name, 0o700)
+        with contextlib.suppress(OSError):
+            os.rmdir(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
+
+    for _ in range(2):  # what could not be opened the first time can be the second
+        if os.path.lexists(folder):
+            with contextlib.suppress(RecursionError):
+                shutil.rmtree(folder, onerror=open_up)
+    if os.path.lexists(folder):  # deeper than Python goes
+        subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
+    if os.path.lexists(folder):
+        print(f"note: the folder {folder} could not be removed", file=sys.stderr, flush=True)
