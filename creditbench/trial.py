@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from creditbench.cell import Decorrelate
+if TYPE_CHECKING:
+    from creditbench.cell import (
+        Decorrelate,
+    )  # not at run time: a process that forks has to import it without NumPy
 
 #: Goes up whenever a change of the harness changes the numbers of a trial.
 NUMERICS_VERSION = 2
@@ -42,7 +45,7 @@ class Trial(BaseModel):
     learner: str
     learner_sha256: str  #: of the learner's source file
     hyperparameters: dict[str, Any]  #: fields of the learner
-    decorrelate: Decorrelate
+    decorrelate: Literal["none", "hidden", "both"]
     decorrelation_rate: float
     backend: Literal["jax", "torch"]
     device: str

@@ -319,7 +319,7 @@ from tests.creditbench.test_measure import update
 subject, ops = update("anp", hidden=128, steps=32, batch=1), make_ops("%s")
 runs = {"rule": prepare(ops, subject, 32), "forward": prepare(ops, subject.forward, 32)}
 for _ in range(5):
-    blocks = clock.interleaved(runs, least=51, budget=2.5)
+    blocks = clock.interleaved(runs, least=51, budget=1.5)
     print(clock.ratio(blocks["rule"], blocks["forward"]).median, clock.quartiles(blocks["rule"]).median)
     time.sleep(0.2)
 """
