@@ -11,7 +11,7 @@ RUN = results/run-$(VERSION)
 BIN = .venv/bin
 INSTALLED = .venv/installed
 
-.PHONY: help install run results paper test lint bench perf-gate asv check-submission clean
+.PHONY: help install run results paper test test-gpu lint bench perf-gate asv check-submission clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
@@ -89,6 +89,9 @@ NOTHING := 5 # what pytest exits with where ARGS chooses none of its tests
 test: $(INSTALLED) ## the tests; ARGS="-k anp" for some
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not alone" $(ARGS) || test $$? -eq $(NOTHING)
 	$(BIN)/python -m pytest -m alone $(ARGS) || test $$? -eq $(NOTHING)
+
+test-gpu: $(INSTALLED) ## the tests of what runs on an accelerator, where there is one
+	JAX_PLATFORMS= XLA_FLAGS= $(BIN)/python -m pytest -m gpu $(ARGS)
 
 lint: $(INSTALLED) ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -1,6 +1,6 @@
 """What works on this machine. Each backend is looked at in a process of its own, so that a broken one harms nothing.
 
-`python -m creditbench.doctor BACKEND THREADS` prints what that process finds, as JSON.
+`python -m creditbench.doctor BACKEND THREADS DEVICE` prints what that process finds, as JSON.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import creditbench
 from creditbench.errors import UsageError
 
 _DEADLINE = 120.0  # seconds for one process
+_PEAKS = ("gemm_gflops", "triad_gbytes")
 _CHECK = """
 import sys
 from creditbench.errors import UsageError
@@ -53,15 +54,22 @@ def confinement() -> dict[str, Any]:
 
 
 def examine(backend: str) -> dict[str, Any]:
-    """Whether a backend works, its version and devices, and how fast the CPU is with it. Never raises.
+    """Whether a backend works, its version and devices, and how fast they are with it. Never raises.
 
     `gemm_gflops`, `triad_gbytes`: the peaks of `creditbench.measure.roofline` on all usable cores; `peaks` has them on
-    one thread and on all, each taken in a process of its own, since JAX fixes its threads when it starts.
+    one thread and on all, and on each accelerator, each taken in a process of its own, since JAX fixes its threads when
+    it starts. An accelerator that does not work has its `error` there.
     """
     from creditbench.executors.base import usable_cores
 
     installed = importlib.util.find_spec(backend) is not None
-    found = {"backend": backend, "works": False, "version": None, "devices": [], "import_seconds": None}
+    found: dict[str, Any] = {
+        "backend": backend,
+        "works": False,
+        "version": None,
+        "devices": [],
+        "import_seconds": None,
+    }
     found |= {"gemm_gflops": None, "triad_gbytes": None, "peaks": [], "error": ""}
     if not installed:
         return found | {"error": f"not installed: pip install {backend}"}
@@ -72,17 +80,22 @@ def examine(backend: str) -> dict[str, Any]:
         if "error" in answer:
             return found | answer
         found |= answer
-        peaks.append({"threads": threads} | {name: answer[name] for name in ("gemm_gflops", "triad_gbytes")})
+        peaks.append({"device": "cpu", "threads": threads} | {name: answer[name] for name in _PEAKS})
+    for device in [shown.split()[0] for shown in found["devices"] if not shown.startswith("cpu")]:
+        answer = _ask(backend, 1, device)
+        peaks.append(
+            {"device": device, "threads": 1} | {name: answer.get(name) for name in (*_PEAKS, "error")}
+        )
     return found | {"peaks": peaks, "works": True}
 
 
-def _ask(backend: str, threads: int) -> dict[str, Any]:
+def _ask(backend: str, threads: int, device: str = "cpu") -> dict[str, Any]:
     """What `_probe` finds in a process of its own, or `error`."""
     from creditbench.executors.base import thread_environment
 
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "creditbench.doctor", backend, str(threads)],
+            [sys.executable, "-m", "creditbench.doctor", backend, str(threads), device],
             capture_output=True,
             text=True,
             timeout=_DEADLINE,
@@ -122,15 +135,18 @@ def require_device(backend: str, device: str) -> None:
         raise UsageError(f"{backend} cannot be used on {device} ({last}); see: creditbench doctor")
 
 
-def _probe(backend: str, threads: int) -> dict[str, Any]:
-    """What this process finds of a backend, and how fast the CPU is with it on so many threads."""
+def _probe(backend: str, threads: int, device: str) -> dict[str, Any]:
+    """What this process finds of a backend, and how fast a device is with it on so many threads."""
     clock = time.perf_counter()
     if backend == "jax":
         import jax
 
         imported = time.perf_counter() - clock
-        platforms = ("cpu", "gpu", "tpu")
-        devices = [str(device) for name in platforms for device in _quietly(lambda: jax.devices(name))]  # noqa: B023
+        devices = ["cpu"]
+        for platform in ("gpu", "tpu"):
+            for i, found in enumerate(_quietly(lambda: jax.devices(platform))):  # noqa: B023
+                name = str(found) if ":" in str(found) else f"{platform}:{i}"
+                devices.append(f"{name} ({found.device_kind})")
     else:
         import torch
 
@@ -142,12 +158,12 @@ def _probe(backend: str, threads: int) -> dict[str, Any]:
     from creditbench.measure.roofline import peaks
     from creditbench.ops import make_ops
 
-    found = peaks(make_ops(backend))
+    best = peaks(make_ops(backend, device))
     return {
         "devices": devices,
         "import_seconds": round(imported, 2),
-        "gemm_gflops": round(found.gemm_gflops, 1),
-        "triad_gbytes": round(found.triad_gbytes, 1),
+        "gemm_gflops": round(best.gemm_gflops, 1),
+        "triad_gbytes": round(best.triad_gbytes, 1),
     }
 
 
@@ -159,4 +175,4 @@ def _quietly(devices: Callable[[], list]) -> list:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_probe(sys.argv[1], int(sys.argv[2]))))
+    print(json.dumps(_probe(sys.argv[1], int(sys.argv[2]), sys.argv[3])))

@@ -14,6 +14,10 @@ def doctor(
             help="Learners whose share of the roofline is measured too, with commas between, on one thread."
         ),
     ] = "",
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where these learners run: cpu, cuda, cuda:1, gpu, tpu.  [default: cpu]"),
+    ] = None,
     hidden: Annotated[int | None, typer.Option(help="n of these learners.  [default: 128]")] = None,
     steps: Annotated[int | None, typer.Option(help="T of these learners.  [default: 128]")] = None,
     batch: Annotated[int | None, typer.Option(help="B of these learners.  [default: 1]")] = None,
@@ -29,21 +33,22 @@ def doctor(
       creditbench doctor
       creditbench doctor --json
       creditbench doctor --learner bptt,anp --hidden 512
+      creditbench doctor --learner bptt,anp --device cuda
     """
     from json import dumps
 
     from creditbench.cli.measuring import resolve_learners
-    from creditbench.doctor import confinement, examine, machine
+    from creditbench.doctor import confinement, examine, machine, require_device
     from creditbench.errors import UsageError
     from creditbench.measure.process import results
     from creditbench.ops import BACKENDS
 
-    for option, value in {"hidden": hidden, "steps": steps, "batch": batch}.items():
+    for option, value in {"device": device, "hidden": hidden, "steps": steps, "batch": batch}.items():
         if value is not None and not learner:
             raise UsageError(
                 f"--{option} is {value}: it is of learners; name them as --learner, or leave it out"
             )
-        if value is not None and value < 1:
+        if isinstance(value, int) and value < 1:
             raise UsageError(f"--{option} is {value}: give a whole number from 1")
     rules = resolve_learners(learner, None) if learner else []
     host, confined = machine(), confinement()
@@ -52,12 +57,11 @@ def doctor(
         for row in rows:
             able = [rule.order for rule in rules if row["backend"] in rule.backends]
             order = {"learners": able, "fixed": {"T": steps or 128, "n": hidden or 128, "B": batch or 1}}
-            works = row["works"] and able
-            row["rules"] = (
-                list(results("shares", backend=row["backend"], device="cpu", threads=1, **order))
-                if works
-                else []
-            )
+            row["rules"] = []
+            if row["works"] and able:
+                at = device or "cpu"
+                require_device(row["backend"], at)
+                row["rules"] = list(results("shares", backend=row["backend"], device=at, threads=1, **order))
     if json:
         print(dumps(rows, indent=1))
     else:
@@ -71,14 +75,16 @@ def doctor(
                 print(f"{'  version':14} {row['version']}, imported in {row['import_seconds']} s")
                 print(f"{'  devices':14} {', '.join(row['devices'])}")
                 for peak in row["peaks"]:
+                    threads = f" ({peak['threads']} thread{'s' * (peak['threads'] > 1)})"
+                    speed = f"{peak['gemm_gflops']} GFLOP/s, {peak['triad_gbytes']} GB/s"
                     print(
-                        f"{'  cpu speed':14} {peak['gemm_gflops']} GFLOP/s, {peak['triad_gbytes']} GB/s "
-                        f"({peak['threads']} thread{'s' * (peak['threads'] > 1)})"
+                        f"{'  ' + peak['device'] + ' speed':14} {peak.get('error') or speed}"
+                        + threads * (peak["device"] == "cpu")
                     )
                 for rule in row.get("rules", ()):
                     print(
                         f"{'  ' + rule['learner']:14} {rule['gflops']:.2f} GFLOP/s, "
-                        f"{100 * rule['roofline_share']:.0f} % of what its work allows"
+                        f"{100 * rule['roofline_share']:.2g} % of what its work allows"
                     )
     if not any(row["works"] for row in rows):
         raise typer.Exit(1)

@@ -135,7 +135,9 @@ def run(
             "process, for debugging: what it imports has all your rights."
         ),
     ] = "local",
-    jobs: Annotated[int | None, typer.Option(help="Processes at a time.  [default: cores / threads]")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes at a time.  [default: cores / threads; on a GPU 1]")
+    ] = None,
     threads: Annotated[int, typer.Option(help="Threads of a process.")] = 1,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds that a trial may take.  [default: 3600]")
@@ -225,6 +227,7 @@ def run(
         executor,
         threads=threads,
         slots=jobs,
+        device=device,
         timeout=timeout,
         memory_limit=None if memory_limit is None else read_bytes(memory_limit),
         logs=results / "logs",

@@ -53,7 +53,8 @@ def tune(
         str, typer.Option(help="local: warm processes; inline: this process, for debugging.")
     ] = "local",
     jobs: Annotated[
-        int | None, typer.Option(help="Processes at a time.  [default: as many as there are cores]")
+        int | None,
+        typer.Option(help="Processes at a time.  [default: as many as there are cores; on a GPU 1]"),
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that a point may take.")] = 600.0,
     config: Annotated[
@@ -124,7 +125,7 @@ def tune(
         for found in trials_of(trial, draw_points(space(trial), points, draw, trial.decorrelate != "none"))
     ]
     store = Store(results)
-    where = make_executor(executor, slots=jobs, timeout=timeout, logs=results / "logs")
+    where = make_executor(executor, slots=jobs, device=device, timeout=timeout, logs=results / "logs")
     waiting = [trial for trial in wanted if not store.has(trial)]
     with bars("points", len(waiting)) as advance:
         todo = make_jobs(waiting, together=True, slots=where.slots)

@@ -26,16 +26,18 @@ def make_executor(
     *,
     threads: int = 1,
     slots: int | None = None,
+    device: str = "cpu",
     timeout: float | None = None,
     memory_limit: float | None = None,
     logs: str | Path | None = None,
 ) -> Executor:
     """The executor of that name.
 
-    `slots`: processes at a time; None for as many as the usable cores have room for. `timeout`: seconds that a
-    trial may take, None for an hour. `memory_limit`: bytes that it may take, None for nine tenths of the memory that
-    this process may use, over the slots. `logs`: a folder for what failed trials printed. Raises `UsageError` for a
-    name that is not known and for numbers that make no sense.
+    `slots`: processes at a time; None for as many as the usable cores have room for, and for one where `device` is
+    another than the CPU: trials that share an accelerator take each other's time and memory there. `timeout`: seconds
+    that a trial may take, None for an hour. `memory_limit`: bytes that it may take, None for nine tenths of the memory
+    that this process may use, over the slots. `logs`: a folder for what failed trials printed. Raises `UsageError` for
+    a name that is not known and for numbers that make no sense.
     """
     cores = len(usable_cores())
     numbers = {"threads": threads, "jobs": slots, "timeout": timeout, "memory limit": memory_limit}
@@ -48,7 +50,7 @@ def make_executor(
         from creditbench.environment import usable_memory
         from creditbench.executors.local import LocalExecutor
 
-        slots = slots or max(1, cores // threads)
+        slots = slots or (max(1, cores // threads) if device == "cpu" else 1)
         return LocalExecutor(
             threads=threads,
             slots=slots,

@@ -218,7 +218,7 @@ class _Inner(Program):
         self.optimizer = make_optimizer(trial.optimizer, trial.lr)
         self.cell = Cell(inputs, trial.hidden, outputs, trial.alpha, trial.bias, trial.decorrelate, loss)
         self._compiled = {}
-        warm_up(trial.backend)
+        warm_up(trial.backend, trial.device)
 
     def do_import(self, asked: Mapping[str, Any]) -> None:
         cls = contributed.import_learner(asked).cls

@@ -147,7 +147,7 @@ def _work(jobs: IO[str], pipe: IO[str]) -> None:
     backend = settings["backend"]
     registry.load("tasks")
     registry.load("learners")
-    warm_up(backend)
+    warm_up(backend, settings["device"])
     settle()
     gc.freeze()  # a framework is some 10⁵ objects, which no later collection has to look at
     base = resident_bytes()
@@ -201,7 +201,7 @@ def _tidy(backend: str, base: int) -> None:
         settle()
 
 
-def warm_up(backend: str) -> None:
+def warm_up(backend: str, device: str = "cpu") -> None:
     """Have the framework load what it loads when first used, so that no trial's figures hold it."""
     import numpy as np
 
@@ -209,7 +209,7 @@ def warm_up(backend: str) -> None:
     from creditbench.learner import Batch, backpropagate
     from creditbench.ops import make_ops
 
-    ops, cell = make_ops(backend), Cell(2, 16, 2)
+    ops, cell = make_ops(backend, device), Cell(2, 16, 2)
     params, ones = ops.from_numpy(cell.init(0)), np.ones((3, 4, 2))
     batch = Batch(*ops.from_numpy((ones, ones, ones[..., 0])))
 

@@ -2,10 +2,10 @@
 
     least time of an update = max(FLOPs / peak, bytes / bandwidth)         share = least time / time
 
-Peak: float32 products of 1024 x 1024. Bandwidth: a + s b over arrays of four times the last cache, since they would
-else come from there (McCalpin 1995). Bytes are the least that must come from memory: where the weights fit into the
-last cache, weights, data and gradient, once an update; where they do not, or no cache is known, the operands and
-results of all matrix products.
+Peak: float32 products of 1024 x 1024, on an accelerator of 8192 x 8192. Bandwidth: a + s b over arrays of four times
+the last cache, since they would else come from there (McCalpin 1995); on an accelerator of half a gigabyte. Bytes are
+the least that must come from memory: where the weights fit into the last cache, weights, data and gradient, once an
+update; where they do not, or no cache is known, as of an accelerator, the operands and results of all matrix products.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from creditbench.measure import clock
 from creditbench.measure.update import Update
 from creditbench.ops.base import Ops
 
-_GEMM_SIZE = 1024
+_GEMM_SIZE, _GEMM_SIZE_ACCELERATOR = 1024, 8192
 #: Bytes of an array of the triad, at least and at most.
 _TRIAD_BYTES = 1 << 24, 1 << 29
 _REPEATS = 7
@@ -36,9 +36,10 @@ class Peaks(NamedTuple):
 def peaks(ops: Ops) -> Peaks:
     """The peaks of the device of `ops`, in about a second on one thread."""
     rng = np.random.default_rng(0)
-    square = ops.from_numpy(rng.standard_normal((_GEMM_SIZE, _GEMM_SIZE)) / _GEMM_SIZE)
+    size = _GEMM_SIZE if ops.device == "cpu" else _GEMM_SIZE_ACCELERATOR
+    square = ops.from_numpy(rng.standard_normal((size, size), np.float32) / size)
     itemsize = np.dtype(ops.dtype).itemsize
-    entries = triad_bytes(last_cache_bytes()) // itemsize
+    entries = (triad_bytes(last_cache_bytes()) if ops.device == "cpu" else _TRIAD_BYTES[1]) // itemsize
     a, b = ops.from_numpy(tuple(np.ones((2, entries), ops.dtype)))
     product = ops.compile(lambda x: x @ x, square)
     if ops.name == "jax":
@@ -61,7 +62,7 @@ def peaks(ops: Ops) -> Peaks:
     for run in (gemm, triad):
         run()
         best.append(min(clock.seconds(run) for _ in range(_REPEATS)))
-    return Peaks(2 * _GEMM_SIZE**3 / best[0] / 1e9, 3 * entries * itemsize / best[1] / 1e9)
+    return Peaks(2 * size**3 / best[0] / 1e9, 3 * entries * itemsize / best[1] / 1e9)
 
 
 def triad_bytes(cache: int | None) -> int:

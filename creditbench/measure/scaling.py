@@ -222,6 +222,7 @@ def shares(
     from creditbench.measure.roofline import Peaks, last_cache_bytes, least_bytes, peaks, share
 
     best, measured = peaks(ops), []
+    cache = last_cache_bytes() if ops.device == "cpu" else None
     for name, path, hyperparameters in learners:
         update = make_update(name, path, hyperparameters, **fixed)
         does = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1))
@@ -237,7 +238,7 @@ def shares(
             "product_bytes": does.product_bytes,
             "seconds": seconds,
             "roofline_share": share(
-                best, does.flops, least_bytes(update, does.product_bytes, last_cache_bytes()), seconds
+                best, does.flops, least_bytes(update, does.product_bytes, cache), seconds
             ),
         }
 

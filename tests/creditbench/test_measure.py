@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -396,50 +394,6 @@ def test_every_learner_has_claims_that_can_be_read():
 
 
 # -- accelerators ----------------------------------------------------------------------------------------
-
-
-def accelerator(backend):
-    if backend == "torch":
-        import torch
-
-        if not torch.cuda.is_available():
-            pytest.skip("torch sees no cuda device")
-        return make_ops("torch", "cuda")
-    import jax
-
-    if jax.default_backend() == "cpu":
-        pytest.skip("jax sees no accelerator")
-    return make_ops("jax", jax.default_backend())
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_figures_of_an_accelerator(backend):
-    ops = accelerator(backend)
-    peak = memory.DevicePeak(ops)
-    subject = update("bptt", hidden=256, steps=128, batch=16)
-    block = prepare(ops, subject, 128)
-    assert peak.bytes() > 4 * 128 * 16 * 256
-    found = clock.quartiles(clock.blocks(block))
-    assert found.median > 0 and math.isfinite(found.median)
-    # A block has ended when its time is taken: one of twice the steps takes longer.
-    longer = clock.quartiles(clock.blocks(prepare(ops, replace(subject, steps=1024), 1024)))
-    assert longer.median > 2 * found.median
-    assert exponent(ops, update("bptt", hidden=64, batch=1)).exponent == pytest.approx(1.0, abs=0.1)
-
-
-@pytest.mark.gpu
-def test_events_time_a_block_as_a_wall_clock_does():
-    ops = accelerator("torch")
-    block = prepare(ops, update("bptt", hidden=256, steps=128, batch=16), 1280)
-    assert block.cuda is not None and block.cuda.type == "cuda"
-    events = clock.quartiles([clock.seconds(block) for _ in range(9)]).median
-    walls = []
-    for _ in range(9):
-        start = time.perf_counter()
-        block()
-        walls.append(time.perf_counter() - start)
-    assert events == pytest.approx(clock.quartiles(walls).median, rel=0.3)
 
 
 def test_a_block_on_cuda_is_timed_by_two_events_about_its_launch(monkeypatch):
