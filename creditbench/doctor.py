@@ -137,6 +137,8 @@ def require_device(backend: str, device: str) -> None:
 
 def _probe(backend: str, threads: int, device: str) -> dict[str, Any]:
     """What this process finds of a backend, and how fast a device is with it on so many threads."""
+    from creditbench.ops import make_ops
+
     clock = time.perf_counter()
     if backend == "jax":
         import jax
@@ -156,7 +158,6 @@ def _probe(backend: str, threads: int, device: str) -> dict[str, Any]:
             devices.append(f"cuda:{i} ({torch.cuda.get_device_name(i)})")
         torch.set_num_threads(threads)
     from creditbench.measure.roofline import peaks
-    from creditbench.ops import make_ops
 
     best = peaks(make_ops(backend, device))
     return {

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 from creditbench.errors import UsageError, unknown
 from creditbench.ops.base import Array, DType, Key, Ops, Outer, Tree
+
+# A benchmark shares its device: JAX takes memory there as it is needed, so that its peak can be read.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 BACKENDS = ("jax", "torch")
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-# A benchmark shares its device: memory is taken as it is needed, so that its peak can be read.
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
 import jax
 import jax.numpy as jnp
 import numpy as np

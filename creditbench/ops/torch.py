@@ -13,7 +13,7 @@ import array_api_compat.torch as xp
 import numpy as np
 import torch
 
-from creditbench.errors import UsageError
+from creditbench.errors import UsageError, tells_of_no_memory
 from creditbench.ops.base import DType, Ops, Outer
 from creditbench.ops.replay import Key, Recorder, ValueReadError
 
@@ -306,7 +306,9 @@ def _find_device(device: str) -> torch.device:
         found = torch.device("cuda" if platform == "gpu" else platform, int(index or 0))
         torch.empty(1, device=found)
         return found
-    except (RuntimeError, AssertionError, ValueError, NotImplementedError):
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        if tells_of_no_memory(str(error)):
+            raise
         raise UsageError(
             f"no {device} device for torch: this process sees cpu"
             + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
