@@ -16,6 +16,7 @@ On CUDA the kernels of a loop's step are captured into a CUDA graph, the draws o
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,6 +30,8 @@ _DIRECT = frozenset(
     "abs add addcdiv addcmul addmm addmv baddbmm bmm cat div dot exp log maximum minimum mm mul mv neg pow rsqrt "  # noqa: SIM905
     "sigmoid sign sqrt square stack sub tanh".split()
 )
+#: Operators that have no result, and ask the device for one: whether a matrix was singular is seen in what follows.
+_LEFT_OUT = frozenset({torch.ops.aten._linalg_check_errors.default})
 #: Bytes of noise beyond which a CUDA step is not captured: each draw of a captured step has a buffer of its own.
 _MOST_DRAWN = 1 << 28
 
@@ -143,6 +146,8 @@ class Recorder(TorchDispatchMode):
                     for tensor in _leaves(given.get(argument.name)):
                         self._restore(tensor)
         result = func(*args, **kwargs)
+        if func in _LEFT_OUT:
+            return result
         results = [r for r in _leaves(result) if isinstance(r, torch.Tensor)]
         if func._schema.is_mutable:
             self.calls.append(_Call(func, self._spec(args), self._spec(kwargs), ()))
@@ -150,7 +155,7 @@ class Recorder(TorchDispatchMode):
         known = {_address(t) for t in _leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
         # What shares its memory with an argument is a view, and what lies on `meta` has a shape alone.
         fresh = [r for r in results if _address(r) not in known and r.device.type != "meta"]
-        if not fresh:
+        if not fresh or self._brought(args, fresh):
             return result
         args, kwargs = self._spec(args), self._spec(kwargs)
         outs = tuple(self._own(r) for r in fresh)
@@ -238,6 +243,19 @@ class Recorder(TorchDispatchMode):
     def loops_here(self) -> bool:
         """Whether a loop would be recorded as one: not inside another, and not under a transform of `torch.func`."""
         return self._begin is None and torch._C._functorch.peek_interpreter_stack() is None
+
+    def _brought(self, args: tuple, fresh: list[torch.Tensor]) -> bool:
+        """Whether `fresh` is a constant of the host that was copied to the device: it is a constant there from now on.
+
+        It would else be copied anew in each step, for which the host has to wait: no graph can hold that.
+        """
+        given = [t for t in _leaves(args) if isinstance(t, torch.Tensor)]
+        return (
+            len(given) == len(fresh) == 1
+            and given[0].device.type == "cpu" != fresh[0].device.type
+            and _address(given[0]) not in self._owned
+            and _address(given[0]) not in self._fixed
+        )
 
     def _own(self, tensor: torch.Tensor) -> _Spec:
         storage = tensor.untyped_storage()
@@ -358,11 +376,18 @@ class Program:
                 run()
         torch.cuda.current_stream(recorder.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Without a stream it would be captured on one of whichever device was captured on first; what runs elsewhere
-        # is no part of a graph, and nothing says so.
-        with torch.cuda.device(recorder.device), torch.cuda.graph(graph, stream=stream):
-            for run in rest:
-                run()
+        try:
+            # Without a stream it would be captured on one of whichever device was captured on first; what runs
+            # elsewhere is no part of a graph, and nothing says so.
+            with torch.cuda.device(recorder.device), torch.cuda.graph(graph, stream=stream):
+                for run in rest:
+                    run()
+        except RuntimeError as error:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            warnings.warn(
+                f"a step could not be captured ({said}); it runs kernel by kernel, and slower", stacklevel=2
+            )
+            return body
         return [*draws, graph.replay]
 
     def _tensor(self, spec: Any) -> Any:
