@@ -85,7 +85,7 @@ def confine(
     if landlock():
         _apply_landlock(readable, writable, withheld, programs=processes > 0, device=device)
     if seccomp():
-        _apply_seccomp(processes > 0)
+        _apply_seccomp(processes > 0, device)
 
 
 def _require(result: int, what: str) -> int:
@@ -235,6 +235,10 @@ _CALLS: dict[str, tuple[int | None, int | None]] = {
     # talk
     "socket": (41, 198),
     "socketpair": (53, 199),  # a datagram one sends to any socket that has a name
+    "connect": (42, 203),
+    "sendto": (44, 206),
+    "sendmsg": (46, 211),
+    "sendmmsg": (307, 269),
     "shmget": (29, 194),
     "msgget": (68, 186),
     "semget": (64, 190),
@@ -259,10 +263,11 @@ _CALLS: dict[str, tuple[int | None, int | None]] = {
     "open_by_handle_at": (304, 265),
 }
 _OF_PROCESSES = ("clone", "clone3", "fork", "vfork", "execve", "execveat")
-_IN_PART = ("clone", "clone3", "kill", "tgkill", "prlimit64", "prctl", "seccomp")
+_IN_PART = ("clone", "clone3", "kill", "tgkill", "prlimit64", "prctl", "seccomp", "socket")
 _LOAD, _JUMP_EQUAL, _JUMP_NOT_LESS, _JUMP_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _CLONE_THREAD = 0x10000
+_AF_UNIX = 1
 
 
 @cache
@@ -278,7 +283,7 @@ def _number(call: str) -> int | None:
     return _CALLS[call][list(_ARCHITECTURES).index(platform.machine())]
 
 
-def _filter(processes: bool) -> bytes:
+def _filter(processes: bool, device: str = "cpu") -> bytes:
     """The filter: (operation, jump if true, jump if false, value) each; a block returns or falls through."""
     number, architecture, first, refuse = 0, 4, 16, _ERRNO | errno.EPERM
     own = os.getpid()
@@ -307,14 +312,18 @@ def _filter(processes: bool) -> bytes:
         add("clone", argument, (_JUMP_BITS, 0, 1, _CLONE_THREAD), yes, no)
         for call in ("kill", "tgkill"):
             add(call, argument, (_JUMP_EQUAL, 0, 1, own), yes, no)
+    if device == "cpu":
+        add("socket", no)
+    else:  # CUDA does not start without one, which nobody connects to
+        add("socket", argument, (_JUMP_EQUAL, 0, 1, _AF_UNIX), yes, no)
     add("prlimit64", argument, (_JUMP_EQUAL, 2, 0, 0), (_JUMP_EQUAL, 1, 0, own), no, yes)
     add("prctl", argument, (_JUMP_EQUAL, 0, 1, PR_SET_PDEATHSIG), no, yes)
     program.append(yes)
     return b"".join(struct.pack("=HBBI", *line) for line in program)
 
 
-def _apply_seccomp(processes: bool) -> None:
-    program = _filter(processes)
+def _apply_seccomp(processes: bool, device: str = "cpu") -> None:
+    program = _filter(processes, device)
     buffer = ctypes.create_string_buffer(program)
     header = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
     # All threads alike; and no slower branches, which older kernels would put on the process else.

@@ -10,7 +10,8 @@ As with `jax.jit`, what Python decides is decided once: a step may look at shape
 Keys are symbols while recording, and drawn from anew at every replay. A buffer is shared by the intermediate results
 whose lifetimes do not overlap, so that a replay needs no more memory than the plain run.
 
-On CUDA the kernels of a loop's step are captured into a CUDA graph, the draws of its noise left before it.
+On CUDA the kernels of several steps of a loop are captured into one CUDA graph, which is launched as one. The noise
+of those steps is drawn before it, and what they are given and give lies in buffers that the graph knows.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ _DIRECT = frozenset(
 )
 #: Operators that have no result, and ask the device for one: whether a matrix was singular is seen in what follows.
 _LEFT_OUT = frozenset({torch.ops.aten._linalg_check_errors.default})
-#: Bytes of noise beyond which a CUDA step is not captured: each draw of a captured step has a buffer of its own.
-_MOST_DRAWN = 1 << 28
+#: The most that one CUDA graph holds: steps, calls, and bytes of noise, of which each draw of each step has its own.
+_MOST_STEPS, _MOST_CALLS, _MOST_DRAWN = 32, 2048, 1 << 28
 
 
 class ValueReadError(RuntimeError):
@@ -326,6 +327,11 @@ class Program:
         )
 
     def _loop(self, loop: _Loop, recorder: Recorder) -> Callable[[], None]:
+        run = self._graphs(loop, recorder) if recorder.device.type == "cuda" else None
+        return run or self._steps(loop, recorder)
+
+    def _steps(self, loop: _Loop, recorder: Recorder) -> Callable[[], None]:
+        """The loop kernel by kernel."""
         inputs = [
             [functools.partial(buffer.copy_, row) for row in self._tensor(values).unbind(0)]
             for buffer, values in loop.inputs
@@ -336,15 +342,12 @@ class Program:
         ]
         ins, outs = list(zip(*inputs, strict=True)), list(zip(*results, strict=True))
         ins, outs = ins or [()] * loop.length, outs or [()] * loop.length
-        calls = recorder.calls[loop.begin : loop.end]
-        body = [self._call(call, recorder) for call in calls]
+        body = [self._call(call, recorder) for call in recorder.calls[loop.begin : loop.end]]
         # The results are read before the carry moves on: they may lie in its memory.
         move: list[Callable[[], Any]] = [
             functools.partial(buffer.copy_, self._tensor(value)) for buffer, value in loop.carry
         ]
         move += [self._call(derived, recorder) for derived in loop.carried_keys]
-        if recorder.device.type == "cuda":
-            body = self._captured(calls, body, recorder)
 
         def run() -> None:
             for t in range(loop.length):
@@ -361,34 +364,100 @@ class Program:
 
         return run
 
-    def _captured(
-        self, calls: list[_Call | _Draw | _Derive], body: list[Callable[[], Any]], recorder: Recorder
-    ) -> list[Callable[[], Any]]:
-        """The step as its draws and one CUDA graph of all else."""
-        if not _graphed(recorder):
-            return body
-        draws = [run for call, run in zip(calls, body, strict=True) if not isinstance(call, _Call)]
-        rest = [run for call, run in zip(calls, body, strict=True) if isinstance(call, _Call)]
-        stream = _capture_stream(recorder.device)
-        stream.wait_stream(torch.cuda.current_stream(recorder.device))
-        with torch.cuda.stream(stream):
-            for run in (*draws, *rest):  # libraries set themselves up at the first call, outside a capture
-                run()
-        torch.cuda.current_stream(recorder.device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
+    def _graphs(self, loop: _Loop, recorder: Recorder) -> Callable[[], None] | None:
+        """The loop as CUDA graphs of several steps each; None where there can be none."""
+        calls = recorder.calls[loop.begin : loop.end]
+        drawn = [self._tensor(call.out) for call in calls if isinstance(call, _Draw)]
+        bytes = sum(out.numel() * out.itemsize for out in drawn)
+        if bytes > _MOST_DRAWN:
+            return None
+        most = min(_MOST_STEPS, _MOST_CALLS // max(1, len(calls)), _MOST_DRAWN // max(1, bytes))
+        size = -(-loop.length // -(-loop.length // max(1, most)))
+        inputs = [(buffer, self._tensor(values)) for buffer, values in loop.inputs]
+        results = [(values, self._tensor(value)) for values, value in loop.results]
+
+        def stage(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.new_zeros((size, *tensor.shape))
+
+        given, noise, found = (
+            [stage(tensor) for tensor in tensors]
+            for tensors in ([buffer for buffer, _ in inputs], drawn, [value for _, value in results])
+        )
+        # A step on the device, whose noise is there, and one on the host, which draws it.
+        kernels: list[Callable[[int], Any]] = []
+        draws: list[Callable[[int], Any]] = []
+        staged = iter(zip(drawn, noise, strict=True))
+        for call in calls:
+            if isinstance(call, _Draw):
+                out, rows = next(staged)
+                kernels.append(_taking(out, rows))
+                draws.append(_filling(call, rows, recorder))
+            else:
+                (kernels if isinstance(call, _Call) else draws).append(_any(self._call(call, recorder)))
+        draws += [_any(self._call(derived, recorder)) for derived in loop.carried_keys]
+        carry = [(buffer, self._tensor(value)) for buffer, value in loop.carry]
+
+        def step(i: int) -> None:
+            for (buffer, _), rows in zip(inputs, given, strict=True):
+                buffer.copy_(rows[i])
+            for kernel in kernels:
+                kernel(i)
+            # The results are read before the carry moves on: they may lie in its memory.
+            for (_, value), rows in zip(results, found, strict=True):
+                rows[i].copy_(value)
+            for buffer, value in carry:
+                buffer.copy_(value)
+
+        parts = [(first, min(size, loop.length - first)) for first in range(0, loop.length, size)]
         try:
-            # Without a stream it would be captured on one of whichever device was captured on first; what runs
-            # elsewhere is no part of a graph, and nothing says so.
-            with torch.cuda.device(recorder.device), torch.cuda.graph(graph, stream=stream):
-                for run in rest:
-                    run()
+            graphs = {
+                steps: _capture(step, steps, recorder.device) for steps in {steps for _, steps in parts}
+            }
         except RuntimeError as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
             warnings.warn(
                 f"a step could not be captured ({said}); it runs kernel by kernel, and slower", stacklevel=2
             )
-            return body
-        return [*draws, graph.replay]
+            return None
+
+        def moves(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[Callable[[], Any]]:
+            return [functools.partial(to.copy_, of) for to, of in pairs]
+
+        ready = [
+            (
+                first,
+                steps,
+                moves(
+                    [
+                        (rows[:steps], values[first : first + steps])
+                        for rows, (_, values) in zip(given, inputs, strict=True)
+                    ]
+                ),
+                graphs[steps].replay,
+                moves(
+                    [
+                        (values[first : first + steps], rows[:steps])
+                        for (values, _), rows in zip(results, found, strict=True)
+                    ]
+                ),
+            )
+            for first, steps in parts
+        ]
+
+        def run() -> None:
+            for first, steps, ins, replay, outs in ready:
+                for call in ins:
+                    call()
+                for i in range(steps):
+                    for root, keys in loop.keys:
+                        root[0] = recorder.value(keys[first + i])
+                    for draw in draws:
+                        draw(i)
+                replay()
+                for call in outs:
+                    call()
+
+        return run
 
     def _tensor(self, spec: Any) -> Any:
         if not isinstance(spec, _Spec):
@@ -444,7 +513,6 @@ def _lay_out(recorder: Recorder, kept: list[_Spec]) -> list[torch.UntypedStorage
     """Memory for every storage that the recording owns; those that are never needed at once may share it."""
     first: dict[int, int] = {}
     last: dict[int, int] = {}
-    graphed = _graphed(recorder)
     for position, call in enumerate(recorder.calls):
         if isinstance(call, _Derive):
             continue
@@ -452,8 +520,6 @@ def _lay_out(recorder: Recorder, kept: list[_Spec]) -> list[torch.UntypedStorage
         for spec in _specs(used):
             first.setdefault(spec.storage, position)
             last[spec.storage] = position
-            if graphed and isinstance(call, _Draw):  # drawn before all else of its step
-                first[spec.storage] = 0
     for loop in recorder.loops:
         for spec in _specs(
             [[value for _, value in group] for group in (loop.inputs, loop.results, loop.carry)]
@@ -487,17 +553,34 @@ def _lay_out(recorder: Recorder, kept: list[_Spec]) -> list[torch.UntypedStorage
     return storages
 
 
-def _graphed(recorder: Recorder) -> bool:
-    """Whether the steps of its loops are captured: on CUDA, unless all draws together take too much memory.
+def _any(run: Callable[[], Any]) -> Callable[[int], Any]:
+    return lambda _: run()
 
-    One answer for all loops: a draw that is made before its step must not share its memory with what is made in it.
-    """
-    draws = [call.out for call in recorder.calls if isinstance(call, _Draw)]
-    drawn = sum(
-        torch.Size(out.size if isinstance(out, _Spec) else out.shape).numel() * out.dtype.itemsize
-        for out in draws
-    )
-    return recorder.device.type == "cuda" and drawn <= _MOST_DRAWN
+
+def _taking(out: torch.Tensor, rows: torch.Tensor) -> Callable[[int], Any]:
+    return lambda i: out.copy_(rows[i])
+
+
+def _filling(call: _Draw, rows: torch.Tensor, recorder: Recorder) -> Callable[[int], Any]:
+    """What draws into the i-th of `rows`, for the key that is the call's by then."""
+    fill, key, parts = call.fill, call.key, rows.unbind(0)
+    return lambda i: fill(parts[i], recorder.value(key))
+
+
+def _capture(step: Callable[[int], Any], steps: int, device: torch.device) -> torch.cuda.CUDAGraph:
+    """`step(0)` to `step(steps - 1)` as one CUDA graph. The first of them is run, too."""
+    stream = _capture_stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        step(0)  # libraries set themselves up at the first call, outside a capture
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    # Without a stream it would be captured on one of whichever device was captured on first; what runs elsewhere is no
+    # part of a graph, and nothing says so.
+    with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream):
+        for i in range(steps):
+            step(i)
+    return graph
 
 
 @functools.cache

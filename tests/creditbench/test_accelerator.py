@@ -10,6 +10,7 @@ import math
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,13 +159,15 @@ def test_training_captured_is_training_run_step_by_step(id, protocol, monkeypatc
         expected, loss = torch.no_grad()(block)(expected, data(seed))
         losses.append(ops.to_numpy(loss))
     assert not replays
-    recorded, found = ops.compile(block, start(), data(0)), start()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "a step could not be captured")
+        recorded, found = ops.compile(block, start(), data(0)), start()
     for seed in (1, 2):
         found, loss = recorded(found, data(seed))
         np.testing.assert_allclose(ops.to_numpy(loss), losses[seed - 1], rtol=1e-9)
     gap, where = difference(ops.to_numpy(found), ops.to_numpy(expected))
     assert gap < 1e-8, where
-    assert len(replays) == 2 * segments
+    assert len(replays) >= 2
 
 
 def test_the_same_noise_is_drawn_again(ops):
@@ -305,7 +308,7 @@ def test_gradients_and_scaling_run(tmp_path, name):
     common = ("--learner", "bptt,anp", "--backend", name, "--device", "cuda", "--json")
     found = json.loads(
         command(
-            "scale", *common, "--points", "16,32,64", "--seconds", "0.01", "--output", str(tmp_path / "s")
+            "scale", *common, "--points", "128,256,512", "--seconds", "0.01", "--output", str(tmp_path / "s")
         )
     )
     memory = {row["learner"]: row["exponent"] for row in found if row["quantity"] == "algorithm_bytes"}

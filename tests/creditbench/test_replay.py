@@ -318,9 +318,68 @@ def cuda(monkeypatch):
 @pytest.mark.parametrize("protocol", ["online", "segments"])
 @pytest.mark.parametrize("id", RULES)
 def test_training_is_the_same_captured(request, cuda, id, protocol):
-    """The draws of a step before its graph; of what is captured, no memory is another's too early."""
+    """The draws of some steps before their graph; of what is captured, no memory is another's too early."""
     compare_training(request.node.callspec.id.split("-")[0], id, protocol)
     assert len(cuda) == 1 and cuda[0].kernels
+
+
+def test_graphs_of_several_steps_and_one_of_the_rest(cuda, ops, monkeypatch):
+    """Keys that are given, split and carried on; inputs, results and a carry: as without graphs."""
+
+    def f(carry, xs):
+        def step(carry, xs):
+            h, key = carry
+            x, own = xs
+            key, noise = ops.split(key)
+            h = ops.xp.tanh(h + x + ops.normal(noise, (3,))) + ops.normal(own, (3,), 0.5)
+            return (h, key), h * 2
+
+        return ops.scan(step, carry, xs)
+
+    def arguments(seed):
+        rng = np.random.default_rng(seed)
+        h, x = ops.from_numpy((rng.standard_normal(3), rng.standard_normal((8, 3))))
+        return (h, ops.key(seed)), (x, ops.split(ops.key(seed + 7), 8))
+
+    for most, sizes in ((32, [8]), (3, [3, 2]), (1, [1])):
+        monkeypatch.setattr(replay, "_MOST_STEPS", most)
+        cuda.clear()
+        recorded = ops.compile(f, *arguments(0))
+        for seed in (1, 2):
+            (h, _), ys = recorded(*arguments(seed))
+            (expected, _), zs = f(*arguments(seed))
+            assert_same((h, ys), (expected, zs))
+        assert (
+            sorted((sum(str(k[0]) == "aten.tanh.out" for k in g.kernels) for g in cuda), reverse=True)
+            == sizes
+        )
+
+
+def test_a_step_that_cannot_be_captured_says_so_and_runs(cuda, ops, monkeypatch):
+    def refuse(step, steps, device):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(replay, "_capture", refuse)
+    x = ops.from_numpy(np.ones((5, 2)))
+
+    def f(x):
+        return ops.scan(lambda c, x: (ops.xp.tanh(c + x), None), x[0] * 0, x)[0]
+
+    with pytest.warns(UserWarning, match="not permitted.*kernel by kernel"):
+        recorded = ops.compile(f, x)
+    assert_same(recorded(x), f(x))
+
+
+def test_a_constant_of_the_host_is_brought_to_the_device_once(ops):
+    """The device is `meta` here. What the recording has made, or was given, is another at each replay."""
+    recorder = Recorder(ops.child, torch.device("meta"))
+    here, there = torch.ones(3), torch.ones(3, device="meta")
+    assert recorder._brought((here,), [there])
+    assert not recorder._brought((here,), [here.clone()]) and not recorder._brought((there,), [there.clone()])
+    assert not recorder._brought((recorder.fixed(torch.ones(3)),), [there])
+    made = torch.ones(3)
+    recorder._own(made)
+    assert not recorder._brought((made,), [there])
 
 
 def test_all_captures_of_a_device_are_on_one_stream(cuda, ops):
