@@ -189,6 +189,8 @@ def _apply_landlock(
     allow(Path("/dev/null"), _READ_FILE | _WRITE_FILE)
     allow(writable, handled & _NO_DEVICES)
     if device != "cpu":
+        # Where threads have their names, which CUDA does not start without writing.
+        allow(Path(f"/proc/{os.getpid()}/task"), _WRITE_FILE)
         for pattern in _ACCELERATORS:
             for path in Path("/").glob(pattern[1:]):
                 own = _WRITE_FILE | _IOCTL_DEV if path.is_relative_to("/dev") else 0
@@ -314,7 +316,7 @@ def _filter(processes: bool, device: str = "cpu") -> bytes:
             add(call, argument, (_JUMP_EQUAL, 0, 1, own), yes, no)
     if device == "cpu":
         add("socket", no)
-    else:  # CUDA does not start without one, which nobody connects to
+    else:  # CUDA has one of its own, which is bound and connects to nothing
         add("socket", argument, (_JUMP_EQUAL, 0, 1, _AF_UNIX), yes, no)
     add("prlimit64", argument, (_JUMP_EQUAL, 2, 0, 0), (_JUMP_EQUAL, 1, 0, own), no, yes)
     add("prctl", argument, (_JUMP_EQUAL, 0, 1, PR_SET_PDEATHSIG), no, yes)

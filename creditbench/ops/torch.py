@@ -309,8 +309,9 @@ def _find_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         if tells_of_no_memory(str(error)):
             raise
+        seen = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        said = f" ({(str(error).splitlines() or [''])[0]})" if seen else ""
         raise UsageError(
-            f"no {device} device for torch: this process sees cpu"
-            + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
-            + "; see: creditbench doctor"
+            f"no {device} device for torch{said}: this process sees {', '.join(['cpu', *seen])}; "
+            "see: creditbench doctor"
         ) from None

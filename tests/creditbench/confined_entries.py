@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import threading
 import time
 
 
@@ -37,4 +38,38 @@ def reaches_out(order, send):
         socketpair=number(libc.socketpair(1, 2, 0, pair)),
         setpriority=number(libc.setpriority(0, 0, 0)),
         sched_setscheduler=number(libc.sched_setscheduler(0, 0, ctypes.byref(priority))),
+    )
+
+
+def starts_as_cuda_does(order, send):
+    """What CUDA does as it starts, and beside it what it does not: the number of each refusal, 0 for none."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def number(result):
+        return ctypes.get_errno() if result == -1 else 0
+
+    def opened(path, flags):
+        try:
+            os.close(os.open(path, flags))
+        except OSError as error:
+            return error.errno
+        return 0
+
+    found = {}
+    named = threading.Thread(
+        target=lambda: found.update(
+            name=opened(f"/proc/self/task/{threading.get_native_id()}/comm", os.O_WRONLY)
+        )
+    )
+    named.start()
+    named.join()
+    own = libc.socket(1, 1, 0)
+    address = b"\x01\x00" + b"/nowhere"
+    send(
+        **found,
+        unix=number(own),
+        connect=number(libc.connect(max(own, 0), address, len(address))),
+        internet=number(libc.socket(2, 1, 0)),
+        scores=opened("/proc/self/autogroup", os.O_WRONLY),
+        others=opened(f"/proc/{order['parent']}/comm", os.O_WRONLY),
     )

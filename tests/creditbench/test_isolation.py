@@ -385,6 +385,19 @@ def test_what_reaches_other_processes_past_sockets_and_signals_is_refused():
         }
 
 
+@landlock
+@seccomp
+@pytest.mark.parametrize(("device", "needed"), [("cpu", (errno.EACCES, errno.EPERM)), ("cuda", (0, 0))])
+def test_with_a_gpu_no_more_is_open_than_cuda_needs(device, needed):
+    """It names its threads and has a socket; it connects to nothing, and writes nowhere else."""
+    order = {"parent": os.getpid()}
+    with Confined(f"{ENTRIES}:starts_as_cuda_does", order, readable=[TESTS], device=device) as child:
+        found = child.receive()
+    assert (found["name"], found["unix"]) == needed
+    assert (found["connect"], found["internet"]) == (errno.EPERM, errno.EPERM)
+    assert (found["scores"], found["others"]) == (errno.EACCES, errno.EACCES)
+
+
 def test_a_filter_that_not_all_threads_took_is_an_error(monkeypatch):
     """The system then answers with the number of a thread, and confines nothing."""
     if not kernel.seccomp():
