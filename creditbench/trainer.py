@@ -283,10 +283,6 @@ class _Run:
         #: segments between evaluations
         self.segments = segments_between(trial)
         if trial.protocol == "episodes":
-            # A sequence's steps side by side in memory, for `batches` to copy at once; the axes stay as they are.
-            self.train = Sequences(
-                *(np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1) for x in self.train)
-            )
             rng = np.random.default_rng([trial.seed, 0x0DE5])
             rows, needed = self.train.inputs.shape[1], self.segments * trial.evaluations * trial.batch
             epochs = [rng.permutation(rows) for _ in range(-(-needed // rows))]
@@ -313,10 +309,9 @@ class _Run:
             order = self.order[take % len(self.order)]
             arrays = []
             for x in self.train:
-                # A segment at a time, and so small that what is gathered is laid out anew while it is in the cache.
                 arrays.append(np.empty((len(order), len(x), *order.shape[1:], *x.shape[2:]), x.dtype))
                 for segment, rows in zip(arrays[-1], order, strict=True):
-                    segment[:] = x.swapaxes(0, 1)[rows].swapaxes(0, 1)
+                    np.take(x, rows, axis=1, out=segment, mode="clip")  # any other mode makes a copy first
         return _normalised(*arrays)
 
     def windows(self, evaluation: int, steps: int, count: int) -> Batch:
