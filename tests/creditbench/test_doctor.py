@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from creditbench import doctor, isolation
+from creditbench.cli import main
 from creditbench.cli.doctor import _confinement
 from creditbench.errors import UsageError
 
@@ -14,6 +15,32 @@ def test_a_backend_that_works_says_what_it_has():
     assert found["works"] and not found["error"]
     assert any("cpu" in device.lower() for device in found["devices"])
     assert found["gemm_gflops"] > 0 and found["triad_gbytes"] > 0
+
+
+def test_each_accelerator_has_peaks_of_its_own_or_says_why_not(monkeypatch, capsys):
+    def ask(backend, threads, device="cpu"):
+        asked.append((threads, device))
+        if device == "cuda:1":
+            return {"error": "exit code 1: out of memory"}
+        devices = ["cpu", "cuda:0 (A GPU)", "cuda:1 (A GPU)"]
+        return {"devices": devices, "import_seconds": 1.0, "gemm_gflops": 3.0, "triad_gbytes": 2.0}
+
+    asked = []
+    monkeypatch.setattr(doctor, "_ask", ask)
+    found = doctor.examine("torch")
+    assert found["works"] and asked[-2:] == [(1, "cuda:0"), (1, "cuda:1")]
+    assert [peak["device"] for peak in found["peaks"]] == ["cpu"] * (len(asked) - 2) + ["cuda:0", "cuda:1"]
+    assert found["peaks"][-2] == {
+        "device": "cuda:0",
+        "threads": 1,
+        "gemm_gflops": 3.0,
+        "triad_gbytes": 2.0,
+        "error": None,
+    }
+    assert main(["doctor"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["cuda:0", "speed", "3.0", "GFLOP/s,", "2.0", "GB/s"] in lines
+    assert ["cuda:1", "speed", "exit", "code", "1:", "out", "of", "memory"] in lines
 
 
 def test_a_broken_backend_does_no_harm(tmp_path, monkeypatch):

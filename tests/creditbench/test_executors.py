@@ -96,6 +96,13 @@ def test_settings_that_make_no_sense_are_refused(name, options, said):
     assert said in str(caught.value)
 
 
+def test_an_accelerator_has_one_trial_at_a_time_unless_more_are_asked_for():
+    cores = len(usable_cores())
+    found = [make_executor("local", device=device).slots for device in ("cpu", "cuda", "cuda:1")]
+    assert found == [cores, 1, 1]
+    assert make_executor("local", device="cuda", slots=2).slots == 2
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("4GB", 4 * 10**9), ("4 gb", 4 * 10**9), ("512MiB", 2**29), ("1.5k", 1500), ("2Ti", 2**41), ("77", 77)],
