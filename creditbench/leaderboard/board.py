@@ -242,6 +242,8 @@ def _preference(family: Sequence[Record]) -> tuple[Any, ...]:
 def _unranked(cells: Mapping[str, Cell], tasks: Sequence[str]) -> tuple[str, bool]:
     """Why a row has no rank (empty: it has one), and whether it takes the mark of the preset `quick`."""
     missing = [task for task in tasks if task not in cells]
+    if len(missing) > len(cells):
+        return f"run on {', '.join(task for task in tasks if task in cells)} alone", False
     if missing:
         return f"not run on {', '.join(missing)}", False
     for task, cell in cells.items():

@@ -293,6 +293,9 @@ def test_a_row_is_ranked_with_seeds_enough_on_every_task(source):
     missing = [r for r in one.records if (r.trial.rule, r.trial.task) != ("bptt", "task_01")]
     gone = make_board(dataclasses.replace(one, records=tuple(missing)), DRAWS)
     assert {row.unranked for row in gone.rows if row.rule == "bptt"} == {"not run on task_01"}
+    here = [r for r in one.records if r.trial.rule != "bptt" or r.trial.task == "task_01"]
+    left = make_board(dataclasses.replace(one, records=tuple(here)), DRAWS)
+    assert {row.unranked for row in left.rows if row.rule == "bptt"} == {"run on task_01 alone"}
 
 
 def test_a_task_of_one_rule_alone_takes_nobodys_rank(source, tmp_path, capsys):
