@@ -15,7 +15,8 @@ import torch
 
 from creditbench.errors import UsageError, tells_of_no_memory
 from creditbench.ops.base import DType, Ops, Outer
-from creditbench.ops.replay import Key, Recorder, ValueReadError
+from creditbench.ops.recording import Key, Recorder, ValueReadError
+from creditbench.ops.replay import Program
 
 
 class TorchOps(Ops):
@@ -78,7 +79,7 @@ class TorchOps(Ops):
             return plain
         finally:
             self._recorder = None
-        program = recorder.program(outputs, _map)
+        program = Program(recorder, outputs, _map)
 
         @torch.no_grad()
         def replay(*args):

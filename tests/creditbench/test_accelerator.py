@@ -21,12 +21,11 @@ from creditbench import registry
 from creditbench.cell import Cell
 from creditbench.check.probe import arguments as arguments_of
 from creditbench.check.probe import difference, make_batch, make_cell, make_params, segment_of, wrapped
-from creditbench.learner import Batch, Decorrelated
 from creditbench.measure import clock, memory, scaling, work
 from creditbench.measure.cost import compilations
 from creditbench.measure.update import Update, prepare
 from creditbench.ops import make_ops
-from creditbench.optimizers import make_optimizer
+from tests.creditbench.training import Training
 
 pytestmark = pytest.mark.gpu
 
@@ -118,12 +117,9 @@ def test_training_captured_is_training_run_step_by_step(id, protocol, monkeypatc
     """Blocks of updates as CUDA graphs, the second block from where the first ended, on other data and keys."""
     import torch
 
-    ops, learner = accelerator("torch", "float64"), find_rule(id)
-    cell = Cell(2, 8, 2, alpha=0.5, bias=True, decorrelate="both" if learner.decorrelates else "none")
-    rule = Decorrelated(learner=learner, rate=1e-3) if learner.decorrelates else learner
-    optimizer, segments, rows = make_optimizer("adam", 1e-2), 4, 2
     steps = {"online": 1, "segments": 3, "episodes": 40}[protocol]
-    replays = []
+    training = Training(accelerator("torch", "float64"), find_rule(id), steps, protocol == "episodes")
+    ops, replays = training.ops, []
 
     class Graph(torch.cuda.CUDAGraph):
         def replay(self):
@@ -132,38 +128,16 @@ def test_training_captured_is_training_run_step_by_step(id, protocol, monkeypatc
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
 
-    def block(carry, xs):
-        def update(carry, xs):
-            params, moments, state = carry
-            batch, key = xs
-            if protocol == "episodes":
-                state = rule.reset(ops, cell, params, state, rows)
-            estimate = rule.segment(ops, cell, params, state, batch, key)
-            params, moments = optimizer.update(ops, params, moments, estimate.grads)
-            return (params | estimate.assigned, moments, estimate.state), estimate.loss
-
-        return ops.scan(update, carry, xs)
-
-    def start():
-        params = ops.from_numpy(cell.init(0))
-        moments = optimizer.init(ops, cell.trainable(params))
-        return params, moments, rule.init(ops, cell, params, rows)
-
-    def data(seed):
-        rng, shape = np.random.default_rng(seed), (segments, steps, rows)
-        arrays = rng.standard_normal((*shape, 2)), rng.standard_normal((*shape, 2)), rng.random(shape) / steps
-        return Batch(*ops.from_numpy(arrays)), ops.split(ops.key(seed), segments)
-
-    expected, losses = start(), []
+    expected, losses = training.start(), []
     for seed in (1, 2):
-        expected, loss = torch.no_grad()(block)(expected, data(seed))
+        expected, loss = torch.no_grad()(training.block)(expected, training.data(seed))
         losses.append(ops.to_numpy(loss))
     assert not replays
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "a step could not be captured")
-        recorded, found = ops.compile(block, start(), data(0)), start()
+        recorded, found = ops.compile(training.block, training.start(), training.data(0)), training.start()
     for seed in (1, 2):
-        found, loss = recorded(found, data(seed))
+        found, loss = recorded(found, training.data(seed))
         np.testing.assert_allclose(ops.to_numpy(loss), losses[seed - 1], rtol=1e-9)
     gap, where = difference(ops.to_numpy(found), ops.to_numpy(expected))
     assert gap < 1e-8, where

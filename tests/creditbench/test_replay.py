@@ -10,11 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from creditbench import registry
-from creditbench.cell import Cell
-from creditbench.learner import Batch, Decorrelated
 from creditbench.ops import make_ops, replay
-from creditbench.ops.replay import Recorder
-from creditbench.optimizers import make_optimizer
+from creditbench.ops.recording import Recorder
+from tests.creditbench.training import Training
 
 RULES = [
     *registry.load("learners"),
@@ -43,44 +41,17 @@ def test_training_is_the_same_recorded(request, id, protocol):
 
 def compare_training(name, id, protocol):
     """Blocks of updates, the second one from where the first one ended and on other data and keys."""
-    ops, cell = make_ops("torch"), Cell(2, 8, 2, alpha=0.5, bias=True, decorrelate="both")
-    learner = registry.find("learners", id).cls(**MORE.get(name, {}))
-    rule = Decorrelated(learner=learner, rate=1e-3) if learner.decorrelates else learner
-    if not learner.decorrelates:
-        cell = Cell(2, 8, 2, alpha=0.5, bias=True)
-    optimizer, segments, rows = make_optimizer("adam", 1e-2), 4, 2
     steps = {"online": 1, "segments": 3, "episodes": 70}[protocol]
-
-    def block(carry, xs):
-        def update(carry, xs):
-            params, moments, state = carry
-            batch, key = xs
-            if protocol == "episodes":
-                state = rule.reset(ops, cell, params, state, rows)
-            estimate = rule.segment(ops, cell, params, state, batch, key)
-            params, moments = optimizer.update(ops, params, moments, estimate.grads)
-            return (params | estimate.assigned, moments, estimate.state), estimate.loss
-
-        return ops.scan(update, carry, xs)
-
-    def start():
-        params = ops.from_numpy(cell.init(0))
-        moments = optimizer.init(ops, cell.trainable(params))
-        return params, moments, rule.init(ops, cell, params, rows)
-
-    def data(seed):
-        rng, shape = np.random.default_rng(seed), (segments, steps, rows)
-        arrays = rng.standard_normal((*shape, 2)), rng.standard_normal((*shape, 2)), rng.random(shape) / steps
-        return Batch(*ops.from_numpy(arrays)), ops.split(ops.key(seed), segments)
-
-    expected, losses = start(), []
+    rule = registry.find("learners", id).cls(**MORE.get(name, {}))
+    training = Training(make_ops("torch"), rule, steps, protocol == "episodes")
+    expected, losses = training.start(), []
     for seed in (1, 2):
-        expected, loss = plain(block)(expected, data(seed))
+        expected, loss = plain(training.block)(expected, training.data(seed))
         losses.append(loss)
-    recorded = ops.compile(block, start(), data(0))
-    found = start()
+    recorded = training.ops.compile(training.block, training.start(), training.data(0))
+    found = training.start()
     for seed in (1, 2):
-        found, loss = recorded(found, data(seed))
+        found, loss = recorded(found, training.data(seed))
         assert_same(loss, losses[seed - 1])
     assert_same(found, expected)
     assert all(torch.isfinite(loss).all() for loss in losses)
@@ -227,7 +198,7 @@ def test_results_that_are_not_needed_at_once_share_memory(ops):
                 outputs = f(*(recorder.fixed(a) for a in args))
         finally:
             ops._recorder = None
-        program = recorder.program(outputs, ops.tree_map)
+        program = replay.Program(recorder, outputs, ops.tree_map)
         assert len(recorder.storages) > 3 * steps  # what it would be without
         return sum(s.nbytes() for s in {s._cdata: s for s in program._storages if s is not None}.values())
 

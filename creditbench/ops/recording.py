@@ -1,0 +1,299 @@
+"""What PyTorch runs, written down: kernels with the memory that they read and write, and loops by their first step.
+
+A recording is made ready to run by `creditbench.ops.replay`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+#: Operators that have no result, and ask the device for one: whether a matrix was singular is seen in what follows.
+_LEFT_OUT = frozenset({torch.ops.aten._linalg_check_errors.default})
+
+
+class ValueReadError(RuntimeError):
+    """A function asked for the value of a tensor, which a recording does not know."""
+
+
+class Key:
+    """A key while recording: the way down to it from a key that is known at each replay."""
+
+    __slots__ = ("path", "root")
+
+    def __init__(self, root: list[int], path: tuple[int, ...] = ()) -> None:
+        self.root, self.path = root, path
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A tensor in memory that the recording owns."""
+
+    storage: int
+    dtype: torch.dtype
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Room(NamedTuple):
+    """What a storage takes; a number made on the host may stand among those of another device."""
+
+    bytes: int
+    device: torch.device
+
+
+class Call(NamedTuple):
+    """One kernel: `func(*args, **kwargs)`, its fresh results written to `outs`."""
+
+    func: Any
+    args: tuple
+    kwargs: dict
+    outs: tuple[Spec, ...]
+
+
+class Draw(NamedTuple):
+    """Random numbers for a key, written to `out`: `fill(out, key)`."""
+
+    fill: Callable[[torch.Tensor, int], Any]
+    key: Key | int
+    out: Spec | torch.Tensor
+
+
+class Derive(NamedTuple):
+    """A key worked out and put where a symbol begins."""
+
+    root: list[int]
+    key: Key | int
+
+
+class Loop(NamedTuple):
+    """The calls from `begin` to `end`, once for each of `length` steps."""
+
+    begin: int
+    end: int
+    length: int
+    inputs: list[tuple[torch.Tensor, Any]]  #: (buffer of a step, all steps' values)
+    keys: list[tuple[list[int], list]]  #: (root of a step, all steps' keys)
+    results: list[tuple[torch.Tensor, Any]]  #: (all steps' values, value of a step)
+    carry: list[tuple[torch.Tensor, Any]]  #: (buffer, its next value)
+    carried_keys: list[Derive]
+
+
+class Recorder(TorchDispatchMode):
+    """Writes down what runs while it is entered."""
+
+    def __init__(self, child: Callable[[int, int], int], device: torch.device) -> None:
+        super().__init__()
+        self.child = child  #: (key, i) -> its i-th child
+        self.device = device  #: where the loops run
+        self.calls: list[Call | Draw | Derive] = []
+        self.loops: list[Loop] = []
+        self.prologue: list[Call] = []  #: what puts constants that are changed back to what they were
+        self.storages: list[Room] = []  #: what each storage takes that the recording owns
+        self._owned: dict[int, int] = {}
+        self._fixed: set[int] = set()
+        self.constants: dict[int, torch.Tensor] = {}
+        self._references: list[
+            StorageWeakRef
+        ] = []  # while they are held, no other storage has the same address
+        self._begin: int | None = None  #: where the body of the loop that is being recorded begins
+
+    # -- writing down ----------------------------------------------------------------------------
+
+    def fixed(self, tensor: torch.Tensor) -> torch.Tensor:
+        """`tensor` as memory that keeps its place: an argument or the carry of a loop."""
+        self._owned.pop(_address(tensor), None)
+        self._fixed.add(_address(tensor))
+        self.constants[_address(tensor)] = tensor
+        return tensor
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default):
+            raise ValueReadError(
+                "a recorded step may look at shapes, not at the value of a tensor (.item(), if tensor: ...)"
+            )
+        if func._schema.is_mutable:
+            arguments = func._schema.arguments
+            given = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
+            for argument in arguments:
+                if argument.alias_info is not None and argument.alias_info.is_write:
+                    for tensor in leaves(given.get(argument.name)):
+                        self._restore(tensor)
+        result = func(*args, **kwargs)
+        if func in _LEFT_OUT:
+            return result
+        results = [r for r in leaves(result) if isinstance(r, torch.Tensor)]
+        if func._schema.is_mutable:
+            self.calls.append(Call(func, self.spec(args), self.spec(kwargs), ()))
+            return result
+        known = {_address(t) for t in leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        # What shares its memory with an argument is a view, and what lies on `meta` has a shape alone.
+        fresh = [r for r in results if _address(r) not in known and r.device.type != "meta"]
+        if not fresh or self._brought(args, fresh):
+            return result
+        args, kwargs = self.spec(args), self.spec(kwargs)
+        outs = tuple(self._own(r) for r in fresh)
+        if func.overloadpacket not in (torch.ops.aten.empty, torch.ops.aten.empty_like):
+            self.calls.append(Call(func, args, kwargs, outs))
+        return result
+
+    def draw(self, fill: Callable[[torch.Tensor, int], Any], key: Key | int, out: torch.Tensor) -> None:
+        """Write down that `out` is filled with random numbers of `key`, and fill it."""
+        self.calls.append(Draw(fill, key, self.spec(out)))
+        with _disable_current_modes():
+            fill(out, self.value(key))
+
+    def children(self, key: Key, num: int) -> list[Key]:
+        """The keys that `key` splits into."""
+        if len(key.path) > 2:  # a chain of splits would else be walked anew from its beginning by every link
+            key = self._rooted(key)
+        return [Key(key.root, (*key.path, i)) for i in range(num)]
+
+    def _rooted(self, key: Key | int) -> Key:
+        root = [self.value(key)]
+        self.calls.append(Derive(root, key))
+        return Key(root)
+
+    def value(self, key: Key | int) -> int:
+        """The key that a symbol stands for at present."""
+        if isinstance(key, int):
+            return key
+        return functools.reduce(self.child, key.path, key.root[0])
+
+    def scan(self, f, carry, xs, length, tree_map):
+        """Write down a loop by its first step. Its results hold what that step gave, and nothing yet of the rest."""
+        inputs, keys, results = [], [], []
+        buffers: list[Any] = []
+
+        def first(leaf):
+            if isinstance(leaf, list):
+                root = [self.value(leaf[0])]
+                keys.append((root, leaf))
+                return Key(root)
+            buffer = self.fixed(leaf[0].clone())
+            inputs.append((buffer, self.spec(leaf)))
+            return buffer
+
+        def own(leaf):
+            if not isinstance(leaf, torch.Tensor):
+                buffers.append(self._rooted(leaf))
+            else:
+                buffers.append(self.fixed(torch.empty_like(leaf)))
+                buffers[-1].copy_(leaf)
+            return buffers[-1]
+
+        carry = tree_map(own, carry)
+        with _disable_current_modes():
+            x = tree_map(first, xs)
+        self._begin = len(self.calls)
+        try:
+            after, y = f(carry, x)
+            pairs: list[tuple[Any, Any]] = []
+            tree_map(lambda buffer, value: pairs.append((buffer, value)), carry, after)
+            moved: list[tuple[torch.Tensor, Any]] = []
+            derived = []
+            places = {_address(buffer) for buffer in buffers if isinstance(buffer, torch.Tensor)}
+            for buffer, value in pairs:
+                if isinstance(buffer, Key):
+                    derived.append(Derive(buffer.root, value))
+                elif not _same(value, buffer):
+                    # Two steps where a new value lies in the memory of another's old one.
+                    value = value.clone() if _address(value) in places else value
+                    moved.append((buffer, self.spec(value)))
+
+            def stacked(leaf):
+                with _disable_current_modes():
+                    out = self.fixed(leaf.unsqueeze(0).expand(length, *leaf.shape).clone())
+                results.append((out, self.spec(leaf)))
+                return out
+
+            ys = tree_map(stacked, y)
+        finally:
+            begin, self._begin = self._begin, None
+        self.loops.append(Loop(begin, len(self.calls), length, inputs, keys, results, moved, derived))
+        return carry, ys
+
+    @property
+    def loops_here(self) -> bool:
+        """Whether a loop would be recorded as one: not inside another, and not under a transform of `torch.func`."""
+        return self._begin is None and torch._C._functorch.peek_interpreter_stack() is None
+
+    def _brought(self, args: tuple, fresh: list[torch.Tensor]) -> bool:
+        """Whether `fresh` is a constant of the host that was copied to the device: it is a constant there from now on.
+
+        It would else be copied anew in each step, for which the host has to wait: no graph can hold that.
+        """
+        given = [t for t in leaves(args) if isinstance(t, torch.Tensor)]
+        return (
+            len(given) == len(fresh) == 1
+            and given[0].device.type == "cpu" != fresh[0].device.type
+            and _address(given[0]) not in self._owned
+            and _address(given[0]) not in self._fixed
+        )
+
+    def _own(self, tensor: torch.Tensor) -> Spec:
+        storage = tensor.untyped_storage()
+        self._references.append(StorageWeakRef(storage))
+        self._owned[storage._cdata] = len(self.storages)
+        self.storages.append(Room(storage.nbytes(), tensor.device))
+        return self.spec(tensor)
+
+    def _restore(self, tensor: torch.Tensor | None) -> None:
+        """Have a constant that is about to be changed start each replay, or each step of its loop, as it is now."""
+        if tensor is None:
+            return
+        address = _address(tensor)
+        if address in self._owned or address in self._fixed:
+            return
+        with _disable_current_modes():
+            original = tensor.clone()
+        self.fixed(tensor)
+        restored = Call(torch.ops.aten.copy_.default, (tensor, self.spec(original)), {}, ())
+        if self._begin is None:
+            self.prologue.append(restored)
+        else:
+            self.calls.insert(self._begin, restored)
+
+    def spec(self, tree):
+        """`tree` with the tensors whose memory the recording owns replaced by their specification."""
+        if isinstance(tree, torch.Tensor):
+            owner = self._owned.get(_address(tree))
+            if owner is None:
+                self.constants[_address(tree)] = tree
+                return tree
+            return Spec(owner, tree.dtype, tree.storage_offset(), tuple(tree.shape), tree.stride())
+        if isinstance(tree, dict):
+            return {name: self.spec(value) for name, value in tree.items()}
+        if isinstance(tree, (tuple, list)):
+            return type(tree)(self.spec(value) for value in tree)
+        return tree
+
+
+def _address(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return (
+        _address(a) == _address(b)
+        and a.storage_offset() == b.storage_offset()
+        and a.shape == b.shape
+        and a.stride() == b.stride()
+    )
+
+
+def leaves(tree: Any) -> list:
+    """What is no branch of `tree`, in order."""
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    if isinstance(tree, (tuple, list)):
+        return [leaf for child in tree for leaf in leaves(child)]
+    return [tree]
