@@ -80,6 +80,7 @@ class Program:
     """What trials of one run have in common: task, cell, rule, and the compiled programs."""
 
     trains_together = True  #: whether several seeds may be one program
+    holds_data = True  #: whether its blocks gather their episodes from the training split, which lies on the device
 
     def __init__(self, trial: Trial, ops: Ops | None = None) -> None:
         self.trial = trial
@@ -124,17 +125,27 @@ class Program:
         state = learner.init(self.ops, self.cell, params, self.trial.batch)
         return params, self.optimizer.init(self.ops, self.cell.trainable(params)), state
 
-    def block(self, carry: Any, xs: Any, numbers: Mapping[str, Any] | None = None) -> Any:
-        """Train on segments `xs` one after another: (carry, losses [S]). `numbers`: arrays in place of the trial's."""
+    def block(self, carry: Any, xs: Any, data: Any = None, numbers: Mapping[str, Any] | None = None) -> Any:
+        """Train on segments `xs` one after another: (carry, losses [S]).
+
+        `xs`: (segments, keys); where there are `data`, the segments are the numbers [S, B] of sequences in it.
+        `numbers`: arrays in place of the trial's.
+        """
         ops, cell = self.ops, self.cell
         learner, optimizer = with_numbers(self.learner, self.optimizer, numbers or {})
         episodes, rows = self.trial.protocol == "episodes", self.trial.batch
         checked = False
+        if data is not None:
+            chosen, keys = xs
+            xs = (chosen, scaled_weights(ops, data, chosen)), keys
 
         def segment(carry, xs):
             nonlocal checked
             params, optimizer_state, state = carry
             batch, key = xs
+            if data is not None:
+                chosen, weights = batch
+                batch = Batch(*ops.gather((data.inputs, data.targets), chosen), weights)
             if episodes:
                 state = learner.reset(ops, cell, params, state, rows)
             estimate = learner.segment(ops, cell, params, state, batch, key)
@@ -190,9 +201,12 @@ class Program:
         def one(tree, i):
             return ops.tree_map(lambda leaf: leaf[i], tree) if many else tree
 
-        block = ops.vmap(self.block, in_axes=(0, None if alike else 0, 0)) if many else self.block
+        same = None if alike else 0
+        block = ops.vmap(self.block, in_axes=(0, same, same, 0)) if many else self.block
         numbers = (ops.from_numpy(varied(trials)),) if many else ()
         runs = [_Run(self, t) for t in trials]
+        differ = runs[: 1 if alike else None]
+        data = runs[0].data if alike else stack([run.data for run in runs])
         keys = [self.keys(t.seed, run.segments) for t, run in zip(trials, runs, strict=True)]
         carry = stack([self.start(t) for t in trials])
         segments, seconds = runs[0].segments, 0.0
@@ -201,14 +215,14 @@ class Program:
         for number in range(trial.evaluations):
             first, last = number * segments, (number + 1) * segments
             parts = [
-                (ops.from_numpy(run.batches(first), copy=False), key[number])
-                for run, key in list(zip(runs, keys, strict=True))[: 1 if alike else None]
+                (ops.from_numpy(run.segments_from(first), copy=False), key[number])
+                for run, key in zip(differ, keys, strict=False)
             ]
             xs = parts[0] if alike else stack(parts)
-            train = self.compiled("block", block, carry, xs, *numbers, donate=(0,))
+            train = self.compiled("block", block, carry, xs, data, *numbers, donate=(0,))
             ops.synchronize((carry, xs))
             clock = time.perf_counter()
-            carry, losses = train(carry, xs, *numbers)
+            carry, losses = train(carry, xs, data, *numbers)
             ops.synchronize((carry, losses))
             elapsed = time.perf_counter() - clock
             seconds += elapsed
@@ -286,12 +300,22 @@ class _Run:
             rng = np.random.default_rng([trial.seed, 0x0DE5])
             rows, needed = self.train.inputs.shape[1], self.segments * trial.evaluations * trial.batch
             epochs = [rng.permutation(rows) for _ in range(-(-needed // rows))]
-            self.order = np.concatenate(epochs)[:needed].reshape(-1, trial.batch)
+            self.order = np.concatenate(epochs)[:needed].astype(np.int32).reshape(-1, trial.batch)
+        #: the training split on the device, where segments are gathered there
+        self.data: Any = None
+        if trial.protocol == "episodes" and program.holds_data:
+            self.data = program.ops.from_numpy(self.train, copy=False)
         self.curve: list[Point] = []
         self.rates: list[float] = []
         self.best: tuple[float, dict[str, np.ndarray]] | None = None
         self.diverged_at: int | None = None
         self.peak, self.device_peak = program.peaks()
+
+    def segments_from(self, first: int) -> Any:
+        """What a block is given for segments from `first` on: the segments, or the numbers of their sequences."""
+        if self.data is None:
+            return self.batches(first)
+        return self.order[first : first + self.segments]
 
     def batches(self, first: int, count: int | None = None) -> Batch:
         """Segments from `first` on, `self.segments` of them or `count`: [S, K, B, ·], weights summing to 1 in each."""
@@ -406,9 +430,9 @@ def train_to(
     done = 0
     for point in sorted({round(point * trial.evaluations) for point in points}):
         for number in range(done, point):
-            batches = run.batches(number * run.segments)
-            xs = ops.from_numpy(batches, copy=False), keys[number]
-            carry, losses = program.compiled("block", program.block, carry, xs, donate=(0,))(carry, xs)
+            xs = ops.from_numpy(run.segments_from(number * run.segments), copy=False), keys[number]
+            block = program.compiled("block", program.block, carry, xs, run.data, donate=(0,))
+            carry, losses = block(carry, xs, run.data)
             if not np.isfinite(ops.to_numpy(losses)).all():
                 raise UsageError(
                     f"training diverged before {point / trial.evaluations:g} of its budget: lower --lr"
@@ -416,6 +440,14 @@ def train_to(
         done = point
         segments = Batch(*ops.from_numpy(tuple(run.windows(done, steps, count))))
         yield point / trial.evaluations, carry[0], segments
+
+
+def scaled_weights(ops: Ops, data: Sequences, chosen: Any) -> Any:
+    """The weights [S, T, B] of segments of the sequences numbered `chosen` [S, B], scaled as `_normalised` does."""
+    weights = ops.gather(data.weights, chosen.reshape((-1,))).reshape((-1, *chosen.shape))
+    weights = ops.xp.permute_dims(weights, (1, 0, 2))
+    total = ops.xp.sum(weights, axis=(1, 2), keepdims=True)
+    return weights / ops.xp.where(total > 0, total, 1.0)
 
 
 def _normalised(inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Batch:

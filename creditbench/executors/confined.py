@@ -40,6 +40,7 @@ class ConfinedProgram(Program):
     """A program whose blocks run in a confined process, seed by seed. After a failure the next seed has a new one."""
 
     trains_together = False
+    holds_data = False  # the confined process is handed each block's segments, and no others
 
     def __init__(self, trial: Trial, limits: Limits) -> None:
         self.limits = limits
@@ -120,7 +121,7 @@ class ConfinedProgram(Program):
             self._compiled[name] = self._block
         return self._block
 
-    def _block(self, _: Any, xs: Any) -> Any:
+    def _block(self, _: Any, xs: Any, __: None) -> Any:
         segments = len(xs[0].weights)
         self._do("train")
         found = self._weights(losses=(segments,))

@@ -152,6 +152,10 @@ class Ops(abc.ABC):
         `total` is given up: nothing but its diagonal is touched.
         """
 
+    @abc.abstractmethod
+    def gather(self, tree: Tree, rows: Array) -> Tree:
+        """Of arrays [T, N, ...] those entries of the second axis that `rows` [B] numbers: [T, B, ...]."""
+
     def zeros(self, shape: tuple[int, ...]) -> Array:
         """Zeros in this float format, on this device."""
         return self.from_numpy(np.zeros(shape))

@@ -144,6 +144,13 @@ class JaxOps(Ops):
         i = jnp.arange(total.shape[1])
         return total.at[:, i, i].add(term, indices_are_sorted=True, unique_indices=True)
 
+    def gather(self, tree, rows):
+        # A loop leaves arrays behind it; a gather would be fused into every product that reads it, and done anew there.
+        def step(_, at):
+            return None, jax.tree.map(lambda x: x.at[rows].get(mode="promise_in_bounds"), at)
+
+        return jax.lax.scan(step, None, tree)[1]
+
     def zeros(self, shape):
         return jnp.zeros(shape, self._float)
 

@@ -195,6 +195,9 @@ class TorchOps(Ops):
         total.diagonal(dim1=1, dim2=2).add_(term.movedim(1, -1))
         return total
 
+    def gather(self, tree, rows):
+        return _map(lambda x: x.index_select(1, rows), tree)
+
     def zeros(self, shape):
         return torch.zeros(shape, dtype=self._float, device=self._device)
 
