@@ -80,7 +80,7 @@ class Program:
     """What trials of one run have in common: task, cell, rule, and the compiled programs."""
 
     trains_together = True  #: whether several seeds may be one program
-    holds_data = True  #: whether its blocks gather their episodes from the training split, which lies on the device
+    holds_data = True  #: whether its blocks gather their episodes from the training split on the device
 
     def __init__(self, trial: Trial, ops: Ops | None = None) -> None:
         self.trial = trial
@@ -145,7 +145,8 @@ class Program:
             batch, key = xs
             if data is not None:
                 chosen, weights = batch
-                batch = Batch(*ops.gather((data.inputs, data.targets), chosen), weights)
+                inputs, targets = ops.gather((data.inputs, data.targets), chosen)
+                batch = Batch(inputs, targets, weights)
             if episodes:
                 state = learner.reset(ops, cell, params, state, rows)
             estimate = learner.segment(ops, cell, params, state, batch, key)

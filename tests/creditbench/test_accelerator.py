@@ -21,10 +21,12 @@ from creditbench import registry
 from creditbench.cell import Cell
 from creditbench.check.probe import arguments as arguments_of
 from creditbench.check.probe import difference, make_batch, make_cell, make_params, segment_of, wrapped
+from creditbench.grid import Options, make_grid
 from creditbench.measure import clock, memory, scaling, work
 from creditbench.measure.cost import compilations
 from creditbench.measure.update import Update, prepare
 from creditbench.ops import make_ops
+from creditbench.trainer import Program
 from tests.creditbench.training import Training
 
 pytestmark = pytest.mark.gpu
@@ -207,6 +209,22 @@ def test_events_time_a_block_as_a_wall_clock_does():
         block()
         walls.append(time.perf_counter() - start)
     assert events == pytest.approx(clock.quartiles(walls).median, rel=0.3)
+
+
+@pytest.mark.parametrize("task", ["mackey_glass", "dyck"])
+def test_a_trial_trains_as_on_the_cpu(name, task):
+    options = Options(
+        tasks=(task,), learners=("bptt",), backends=(name,), hidden=16, budget=4000, evaluations=4, batch=4
+    )
+    trial = make_grid(options).trials[0].model_copy(update={"dtype": "float64"})
+    found, expected = (
+        Program(trial, ops).train([trial], lambda *_: None)[0]
+        for ops in (accelerator(name, "float64"), make_ops(name, dtype="float64"))
+    )
+    assert found["status"] == expected["status"] == "ok"
+    for a, b in zip(found["curve"], expected["curve"], strict=True):
+        assert a.loss == (None if b.loss is None else pytest.approx(b.loss, rel=1e-7))
+    assert found["test_score"] == pytest.approx(expected["test_score"], rel=1e-6)
 
 
 # -- commands ------------------------------------------------------------------------------------------------

@@ -81,6 +81,17 @@ def test_add_diagonal(ops, tail):
     np.testing.assert_array_equal(found, total)
 
 
+@pytest.mark.parametrize("size", [1, 4])
+def test_gather_takes_entries_of_the_second_axis(ops, size):
+    rng = np.random.default_rng(0)
+    arrays = rng.standard_normal((5, 7, 3)), rng.standard_normal((5, 7))
+    rows = rng.integers(7, size=size).astype(np.int32)
+    given = ops.from_numpy(arrays), ops.from_numpy(rows)
+    for gather in (ops.gather, ops.compile(ops.gather, *given)):
+        for found, array in zip(ops.to_numpy(gather(*given)), arrays, strict=True):
+            np.testing.assert_array_equal(found, array[:, rows])
+
+
 @pytest.mark.parametrize("rank", [1, 3])
 @pytest.mark.parametrize("as_array", [False, True])
 def test_accumulate_adds_factors_as_it_adds_the_matrix(ops, rank, as_array):

@@ -10,7 +10,16 @@ from creditbench.cell import Cell
 from creditbench.errors import UsageError
 from creditbench.grid import Options, make_grid
 from creditbench.learner import Estimate
-from creditbench.trainer import InvalidEstimateError, Program, _Run, check_estimate, run_trials
+from creditbench.ops import make_ops
+from creditbench.task import Sequences
+from creditbench.trainer import (
+    InvalidEstimateError,
+    Program,
+    _Run,
+    check_estimate,
+    run_trials,
+    scaled_weights,
+)
 from creditbench.tuning import draw, space, trials_of
 
 
@@ -180,6 +189,27 @@ def test_episode_batches_are_the_tasks_sequences(backend):
     assert batch.inputs.shape == (run.segments, 20, 10, 2)
     np.testing.assert_allclose(batch.weights.sum(axis=(1, 2)), 1.0, rtol=1e-5)
     np.testing.assert_array_equal(batch.inputs[1, :, 4], run.train.inputs[:, run.order[1, 4]])
+
+
+@pytest.mark.parametrize("task", ["adding", "sequential_digits", "dyck"])
+def test_gathered_episodes_train_as_those_handed_over(backend, task, monkeypatch):
+    """Bit for bit: whether the device gathers its segments, or is given them as a confined process is."""
+    group = trials(task=task, learner="bptt", backend=backend, batch=6, budget=2000, evaluations=2)
+    gathered = next(run_trials(group))
+    monkeypatch.setattr(Program, "holds_data", False)
+    assert gathered.status == "ok"
+    assert numbers(next(run_trials(group))) == numbers(gathered)
+
+
+def test_scaled_weights_sum_to_one_in_each_segment_that_is_scored(backend):
+    ops, rng = make_ops(backend), np.random.default_rng(0)
+    weights = rng.random((5, 9), np.float32)
+    weights[:, :2] = 0
+    chosen = np.array([[0, 1, 0], [1, 4, 8], [7, 7, 2]], np.int32)
+    data = Sequences(*ops.from_numpy((weights[..., None], weights[..., None], weights)))
+    found = ops.to_numpy(scaled_weights(ops, data, ops.from_numpy(chosen)))
+    expected = np.stack([weights[:, rows] / (weights[:, rows].sum() or 1) for rows in chosen])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_stream_segments_follow_each_other_and_wrap(backend):
