@@ -32,7 +32,7 @@ run: $(INSTALLED) ## the quick benchmark, resumable; CONFIG=FILE.toml for anothe
 results: $(INSTALLED) results/$(VERSION)/tuned.toml ## tune, run and tabulate a version, its figures and the leaderboard's page, resumable; VERSION=v0.2 for another
 	$(BIN)/creditbench run --config benchmarks/results.toml $(VERSIONED) $(ARGS) || test $$? -eq 1
 	$(BIN)/creditbench run --config benchmarks/results.toml $(VERSIONED) $(COSTLY) $(ARGS) || test $$? -eq 1
-	$(MAKE) --no-print-directory $(RUN)/scaling/points.csv $(RUN)/gradients/gradients.json
+	$(MAKE) --no-print-directory $(RUN)/scaling/points.csv $(RUN)/gradients/gradients.json $(CHECKED)
 	$(BIN)/creditbench table --results $(RUN) --compact results/$(VERSION)
 	for name in pareto scaling gradients; do \
 	  $(BIN)/creditbench figure $$name --results results/$(VERSION) --output results/$(VERSION)/$$name.png || exit; done
@@ -59,6 +59,11 @@ LEARNERS = $(BIN)/creditbench list learners --json | $(BIN)/python -c \
 
 $(RUN)/scaling/points.csv: | $(INSTALLED)
 	$(BIN)/creditbench scale --learner $$($(LEARNERS)) --axis T,n --output $(@D) || test $$? -eq 1
+
+CHECKED = $(patsubst learners/%.py,$(RUN)/checks/%.json,$(wildcard learners/*.py))
+
+$(RUN)/checks/%.json: learners/%.py | $(INSTALLED)
+	$(BIN)/creditbench check $* --results $(RUN) || test $$? -eq 1
 
 $(RUN)/gradients/gradients.json: | $(INSTALLED)
 	$(BIN)/creditbench gradients --learner $$($(LEARNERS)) --task mackey_glass,copy_memory --output $(@D)

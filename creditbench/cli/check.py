@@ -45,6 +45,7 @@ def check(
     from creditbench.cli.measuring import bars, names
     from creditbench.errors import UsageError, unknown
     from creditbench.ops import BACKENDS
+    from creditbench.store import write_checks
 
     backends = names("backend", backend)
     for name in backends:
@@ -61,12 +62,10 @@ def check(
     count = len({*chosen, "import"}) if chosen else len(lists.LEARNER) + 1
     with bars("check", len(path) * len(backends) * count) as advance:
         for item in path:
-            reports.append(runner.run(item, backends, chosen, timeout, advance))
-    if results is not None:
-        from creditbench.store import write_checks
-
-        for report in reports:
-            write_checks(results, report.about, [asdict(result) for result in report.results])
+            report = runner.run(item, backends, chosen, timeout, advance)
+            reports.append(report)
+            if results is not None:
+                write_checks(results, report.about, [asdict(result) for result in report.results])
     several = len(reports) > 1
     if json:
         rows = [

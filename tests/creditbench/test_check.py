@@ -17,7 +17,7 @@ import pytest
 import creditbench
 from creditbench import registry
 from creditbench.check import claims, lists, parity, runner, task
-from creditbench.check.base import outcomes
+from creditbench.check.base import Result, outcomes
 from creditbench.check.claims import reverse_passes
 from creditbench.check.subject import Subject
 from creditbench.check.task import TaskSubject
@@ -534,6 +534,18 @@ def test_what_did_not_hold_is_shown_so(tmp_path):
     assert (row.learner, row.name, row.held, row.detail) == ("my_idea", "online", False, "not so")
     write_checks(tmp_path, about | {"kind": "tasks", "id": "t"}, [])
     assert [path.name for path in (tmp_path / "checks").iterdir()] == ["my_idea.json"]
+
+
+def test_what_was_checked_before_an_interruption_is_kept(tmp_path, monkeypatch):
+    def run(item, *_):
+        if item == "wp":
+            raise KeyboardInterrupt
+        about = {"kind": "learners", "id": item, "sha256": "0" * 64}
+        return runner.Report(item, about, [Result("online", True, "so")])
+
+    monkeypatch.setattr(runner, "run", run)
+    assert main(["check", "np", "wp", "--results", str(tmp_path)]) == 130
+    assert [row.learner for row in load_checks(tmp_path)] == ["np"]
 
 
 def load_checks(folder: Path):
