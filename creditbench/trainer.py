@@ -207,7 +207,7 @@ class Program:
         numbers = (ops.from_numpy(varied(trials)),) if many else ()
         runs = [_Run(self, t) for t in trials]
         differ = runs[: 1 if alike else None]
-        data = runs[0].data if alike else stack([run.data for run in runs])
+        data = runs[0].data() if alike else stack([run.data() for run in runs])
         keys = [self.keys(t.seed, run.segments) for t, run in zip(trials, runs, strict=True)]
         carry = stack([self.start(t) for t in trials])
         segments, seconds = runs[0].segments, 0.0
@@ -302,21 +302,20 @@ class _Run:
             rows, needed = self.train.inputs.shape[1], self.segments * trial.evaluations * trial.batch
             epochs = [rng.permutation(rows) for _ in range(-(-needed // rows))]
             self.order = np.concatenate(epochs)[:needed].astype(np.int32).reshape(-1, trial.batch)
-        #: the training split on the device, where segments are gathered there
-        self.data: Any = None
-        if trial.protocol == "episodes" and program.holds_data:
-            self.data = program.ops.from_numpy(self.train, copy=False)
+        self.gathers = trial.protocol == "episodes" and program.holds_data
         self.curve: list[Point] = []
         self.rates: list[float] = []
         self.best: tuple[float, dict[str, np.ndarray]] | None = None
         self.diverged_at: int | None = None
         self.peak, self.device_peak = program.peaks()
 
+    def data(self) -> Any:
+        """The training split on the device, if blocks gather their segments from it."""
+        return self.program.ops.from_numpy(self.train, copy=False) if self.gathers else None
+
     def segments_from(self, first: int) -> Any:
         """What a block is given for segments from `first` on: the segments, or the numbers of their sequences."""
-        if self.data is None:
-            return self.batches(first)
-        return self.order[first : first + self.segments]
+        return self.order[first : first + self.segments] if self.gathers else self.batches(first)
 
     def batches(self, first: int, count: int | None = None) -> Batch:
         """Segments from `first` on, `self.segments` of them or `count`: [S, K, B, ·], weights summing to 1 in each."""
@@ -427,13 +426,13 @@ def train_to(
     ops, trial = program.ops, program.trial
     run = _Run(program, trial)
     keys = program.keys(trial.seed, run.segments)
-    carry = program.start(trial)
+    data, carry = run.data(), program.start(trial)
     done = 0
     for point in sorted({round(point * trial.evaluations) for point in points}):
         for number in range(done, point):
             xs = ops.from_numpy(run.segments_from(number * run.segments), copy=False), keys[number]
-            block = program.compiled("block", program.block, carry, xs, run.data, donate=(0,))
-            carry, losses = block(carry, xs, run.data)
+            block = program.compiled("block", program.block, carry, xs, data, donate=(0,))
+            carry, losses = block(carry, xs, data)
             if not np.isfinite(ops.to_numpy(losses)).all():
                 raise UsageError(
                     f"training diverged before {point / trial.evaluations:g} of its budget: lower --lr"
