@@ -38,7 +38,7 @@ class Task:
     metric: ClassVar[str]
     metric_direction: ClassVar[Literal["min", "max"]]  #: whether a lower or a higher metric is better
     trivial: ClassVar[float]  #: metric of the best trivial predictor, at default parameters
-    solved: ClassVar[float]  #: metric at which the task counts as solved
+    solved: ClassVar[float]  #: metric at which the task counts as solved, at default parameters and on default data
     budgets: ClassVar[dict[str, int]]  #: preset -> training time steps of one batch row
     batch: ClassVar[int] = 1  #: default number of rows trained together
     alpha: ClassVar[float] = 1.0  #: default leak of the cell, in (0, 1]
@@ -61,6 +61,22 @@ class Task:
         """The metric of the best predictor that learns nothing from the order of its inputs."""
         raise NotImplementedError
 
+    def solved_score(self, sequences: Sequences) -> float | None:
+        """The metric at which the task counts as solved on `sequences`, with these parameters and these data.
+
+        None where nobody knows: then there is no normalised score. As written here it is known at default parameters
+        alone; a task that can compute it for others does so.
+        """
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return self.solved if vars(self).items() >= defaults.items() else None
+
+    def stretches(self, batch: int) -> int:
+        """Of how many stretches of equal length, end to end, a stream's training row consists.
+
+        The network starts each of them from rest, and the first again after the last.
+        """
+        return 1
+
     def sizes(self) -> tuple[int, int, int, int]:
         """T, N, I, O of the train split, at the task's own batch."""
         train = self.generate("train", 0, self.batch)
@@ -70,9 +86,18 @@ class Task:
         """The generator of a split: streams of different splits and seeds are independent."""
         return np.random.default_rng([seed, _SPLITS.index(split)])
 
-    def normalise(self, metric: float, trivial: float) -> float:
-        """Score in [-1, 1.1]: 0 is the trivial predictor, 1 is solved."""
-        return float(np.clip((trivial - metric) / (trivial - self.solved), -1.0, 1.1))
+    def better(self, a: float, b: float) -> bool:
+        """Whether the metric `a` is better than the metric `b`."""
+        return a < b if self.metric_direction == "min" else a > b
+
+    def normalise(self, metric: float, trivial: float, solved: float | None) -> float | None:
+        """The normalised score: 0 is the trivial predictor, 1 is solved, and nothing bounds it.
+
+        None where `solved` is not known, or is no better than `trivial`: a scale upside down is none.
+        """
+        if solved is None or not self.better(solved, trivial):
+            return None
+        return (trivial - metric) / (trivial - solved)
 
     def require_whole(self, **least: int) -> None:
         """Raise `UsageError` unless each named field is a whole number, and no less than what is given for it."""
