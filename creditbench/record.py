@@ -46,7 +46,9 @@ class Record(BaseModel):
     solved: float | None = None  #: metric at which the test split counts as solved; None where nobody knows
     validation_best: float | None = None
     test_score: float | None = None  #: metric on the test split, with the weights best on validation
-    normalised_score: float | None = None  #: 0 is trivial, 1 is solved, unbounded; None without `solved`, or diverged
+    normalised_score: float | None = (
+        None  #: 0 is trivial, 1 is solved, unbounded; None without `solved`, or diverged
+    )
     steps_to_target: int | None = None
     seconds_to_target: float | None = None
     train_seconds: float | None = None

@@ -436,7 +436,10 @@ class _Run:
         )
         common["validation_best"] = validation
         if test is None:
-            return common | {"status": "diverged", "status_detail": "outputs on the test split are not finite"}
+            return common | {
+                "status": "diverged",
+                "status_detail": "outputs on the test split are not finite",
+            }
         if not np.isfinite(test):
             return common | {
                 "status": "invalid",
@@ -459,8 +462,8 @@ class _Run:
         if solved is None or not task.better(solved, trivial):
             return None
         target = trivial + TARGET * (solved - trivial)
-        known = (p for p in self.curve if p.validation is not None)
-        return next((p for p in known if not task.better(target, p.validation)), None)
+        known = ((p, p.validation) for p in self.curve if p.validation is not None)
+        return next((point for point, metric in known if not task.better(target, metric)), None)
 
 
 def train_to(

@@ -262,7 +262,13 @@ def test_the_network_is_at_rest_after_a_seam(backend, monkeypatch):
     """Three stretches are trained on as by hand: the state anew for each, weights and optimiser carried on."""
     stretched(monkeypatch)
     trial = trials(
-        learner="bptt", backend=backend, segment=20, budget=180, evaluations=3, optimizer="adam", dtype="float64"
+        learner="bptt",
+        backend=backend,
+        segment=20,
+        budget=180,
+        evaluations=3,
+        optimizer="adam",
+        dtype="float64",
     )[0]
     record = next(run_trials([trial]))
     program = Program(trial)
