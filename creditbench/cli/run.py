@@ -327,6 +327,7 @@ def numbers(
 
 def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tuple[int, ...]:
     from creditbench.errors import UsageError
+    from creditbench.grid import SEEDS
 
     if count is not None and listed is not None:
         # One of them may come from the configuration file, over which the command line wins.
@@ -340,8 +341,8 @@ def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tup
     if listed is not None:
         return numbers("--seed", listed, int, "3,9071", low=0)
     count = DEFAULT_SEEDS if count is None else count
-    if count < 1:
-        raise UsageError(f"--seeds is {count}: give a whole number from 1")
+    if not 1 <= count <= SEEDS:
+        raise UsageError(f"--seeds is {count}: give a whole number from 1 to {SEEDS}")
     return tuple(range(count))
 
 

@@ -90,14 +90,14 @@ def tune(
     from creditbench.doctor import require_device
     from creditbench.errors import UsageError
     from creditbench.executors import make_executor, make_jobs
-    from creditbench.grid import Options, make_grid
+    from creditbench.grid import SEEDS, Options, make_grid
     from creditbench.store import Store
     from creditbench.tuning import FIRST_SEED, choose, frozen, space, trials_of
     from creditbench.tuning import draw as draw_points
 
-    for option, value in {"points": points, "seeds": seeds}.items():
-        if value < 1:
-            raise UsageError(f"--{option} is {value}: give a whole number from 1")
+    for option, value, least in (("points", points, 1), ("seeds", seeds, 1), ("draw", draw, 0)):
+        if not least <= value < SEEDS:
+            raise UsageError(f"--{option} is {value}: give a whole number from {least} to {SEEDS - 1}")
     if backend not in ("jax", "torch"):
         raise UsageError(
             f"--backend is {backend}: tune on one, jax or torch; the other has the same equations"
