@@ -29,18 +29,20 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from creditbench import registry
 from creditbench.cell import DECORRELATE, Cell, Decorrelate
-from creditbench.data import absolute
+from creditbench.data import absolute, noting
 from creditbench.errors import UsageError, unknown
 from creditbench.learner import Learner
 from creditbench.ops import BACKENDS
 from creditbench.optimizers import make_optimizer
 from creditbench.registry import Plugin
-from creditbench.task import Sequences, Task
+from creditbench.task import Sequences, Split, Task
 from creditbench.trial import SUFFIXES, Trial, split_rule
 
 #: Preset -> how often the validation split is looked at, evenly over the budget.
 EVALUATIONS = {"smoke": 2, "quick": 10, "full": 50}
 DECORRELATION_RATE = 1e-3
+#: Every seed is below: under JAX a greater one would have the key of one that is.
+SEEDS = 2**32
 #: What a table of the tuned file may hold beside hyper-parameters: settings, and where they are from.
 _TUNABLE = ("lr", "optimizer", "segment", "batch", "decorrelation_rate")
 _STUDY = ("study", "beat_trivial")
@@ -99,9 +101,10 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}: give a whole number from {least}")
-        if not self.seeds or min(self.seeds) < 0:
+        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= SEEDS:
+            outside = [str(seed) for seed in self.seeds if not 0 <= seed < SEEDS]
             raise UsageError(
-                f"seed is {', '.join(map(str, self.seeds)) or 'left out'}: give whole numbers from 0"
+                f"seed is {', '.join(outside) or 'left out'}: give whole numbers from 0 to {SEEDS - 1}"
             )
         for backend in self.backends:
             if backend not in BACKENDS:
@@ -260,32 +263,41 @@ class _Source:
                 "data": absolute(data),
             }
         self.data = data
-        self.task: Task = _make(plugin, settings)
+        self._seen: set[str] = set()
+        self._sha256: str | None = None
+        with noting(self._seen):
+            self.task: Task = _make(plugin, settings)
         self._trains: dict[int, Sequences] = {}
 
     def train(self, batch: int, seed: int) -> Sequences:
         """The train split for that many rows. Raises `UsageError` where the task cannot make it."""
         if batch not in self._trains:
-            try:
-                self._trains[batch] = self.task.generate("train", seed, batch)
-            except UsageError:
-                raise
-            except Exception as error:
-                raise UsageError(
-                    f"task {self.plugin.id!r} cannot make its train split ({type(error).__name__}: {error}): "
-                    f"mend {self.plugin.path}"
-                ) from error
+            self._trains[batch] = self._generate("train", seed, batch)
         return self._trains[batch]
 
+    def _generate(self, split: Split, seed: int, batch: int) -> Sequences:
+        try:
+            with noting(self._seen):
+                return self.task.generate(split, seed, batch)
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"task {self.plugin.id!r} cannot make its {split} split ({type(error).__name__}: {error}): "
+                f"mend {self.plugin.path}"
+            ) from error
+
     def data_sha256(self, batch: int, seed: int) -> str | None:
-        """Of the user's file; of a hub data set, which has no file, the sha256 of the train split."""
+        """Of the user's file; of a hub data set, which has no file, of the values that all splits are made of."""
         if self.data is None:
             return None
         if self.data.startswith("hf:"):
-            digest = hashlib.sha256()
-            for array in self.train(batch, seed):
-                digest.update(array.tobytes())
-            return digest.hexdigest()
+            if self._sha256 is None:
+                for split in typing.get_args(Split):
+                    if split != "train" or not self._trains:
+                        self._generate(split, seed, batch)
+                self._sha256 = hashlib.sha256(" ".join(sorted(self._seen)).encode()).hexdigest()
+            return self._sha256
         try:
             return hashlib.sha256(Path(self.data).expanduser().read_bytes()).hexdigest()
         except OSError as error:

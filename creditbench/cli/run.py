@@ -336,6 +336,7 @@ def numbers(
 def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tuple[int, ...]:
     """The very seeds that are asked for; empty where their count is. Raises `UsageError`."""
     from creditbench.errors import UsageError
+    from creditbench.grid import SEEDS
 
     if count is not None and listed is not None:
         # One of them may come from the configuration file, over which the command line wins.
@@ -348,8 +349,8 @@ def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tup
         count, listed = (count, None) if given == ["seeds"] else (None, listed)
     if listed is not None:
         return numbers("--seed", listed, int, "3,9071", low=0)
-    if count is not None and count < 1:
-        raise UsageError(f"--seeds is {count}: give a whole number from 1")
+    if count is not None and not 1 <= count <= SEEDS:
+        raise UsageError(f"--seeds is {count}: give a whole number from 1 to {SEEDS}")
     return ()
 
 
