@@ -64,6 +64,7 @@ class Learner:
     ] = {}  #: field -> (low, high) that `tune` tries, log-uniform
     backends: ClassVar[frozenset[str]] = frozenset({"jax", "torch"})
     decorrelates: ClassVar[bool] = True  #: whether `Decorrelated` may go with it
+    decorrelation: ClassVar[Literal["after", "before"]] = "after"  #: when D moves in a segment
 
     @property
     def stream_segment(self) -> int:
@@ -406,6 +407,9 @@ class Decorrelated:
 
     and the same for D_in on x̂ where the input is decorrelated too. The product is never formed at n×n×n:
     with the R = K·B rows Ĥ [R, n], offdiag(⟨ĥ ĥᵀ⟩) D = Ĥᵀ (Ĥ D) / R - diag(⟨ĥ²⟩) D, which is O(R n²).
+
+    D moves after the segment, by the activity that the rule saw; or, of a rule whose `decorrelation` is "before", by
+    that of a clean pass of its own, after which the rule has the segment with the new D.
     """
 
     learner: Learner
@@ -421,16 +425,27 @@ class Decorrelated:
         return self.learner.reset(ops, cell, params, state, batch_size)
 
     def segment(self, ops: Ops, cell: Cell, params: Tree, state: Tree, batch: Batch, key: Key) -> Estimate:
-        batch = batch._replace(inputs=cell.encode(params, batch.inputs))
+        raw, batch = batch, batch._replace(inputs=cell.encode(params, batch.inputs))
+        if self.learner.decorrelation == "before":
+            hidden = forward(ops, cell, params, state["clean"], batch)[2]
+            moved = self.moved(ops, params, hidden, batch.inputs)
+            batch = raw._replace(inputs=cell.encode(params | moved, raw.inputs))
+            estimate = self.learner.segment(ops, cell, params | moved, state, batch, key)
+            return estimate._replace(assigned=estimate.assigned | moved)
         estimate = self.learner.segment(ops, cell, params, state, batch, key)
         if estimate.hidden is None:
             raise TypeError(
                 f"{type(self.learner).__name__}.segment returned no hidden activity for a decorrelated cell"
             )
-        assigned = estimate.assigned | {"D": decorrelated(ops, params["D"], estimate.hidden, self.rate)}
+        moved = self.moved(ops, params, estimate.hidden, batch.inputs)
+        return estimate._replace(assigned=estimate.assigned | moved)
+
+    def moved(self, ops: Ops, params: Tree, hidden: Any, inputs: Array) -> Tree:
+        """D, and D_in where there is one, after a step against the correlation of ĥ and of x̂."""
+        moved = {"D": decorrelated(ops, params["D"], hidden, self.rate)}
         if "D_in" in params:
-            assigned["D_in"] = decorrelated(ops, params["D_in"], batch.inputs, self.rate)
-        return estimate._replace(assigned=assigned)
+            moved["D_in"] = decorrelated(ops, params["D_in"], inputs, self.rate)
+        return moved
 
 
 def decorrelated(ops: Ops, D: Array, activity: Array, rate: float) -> Array:

@@ -6,19 +6,22 @@ sequence's own loss difference ΔL_t,
 
     ∂L/∂W_rec ≈ Σ_t √N  ΔL_t Δa_t / ‖Δa_t‖²  ĥ_{t-1}ᵀ
 
-layer by layer: ‖·‖² over the units of the layer and the batch, N = all units, outputs among them. The estimate
-does not depend on σ to first order. It is not an unbiased estimate of the gradient, nor meant to be: the norm
-divides by about n B σ², so its scale is that of the gradient divided by n B/√N.
+layer by layer: ‖·‖² over the units of the layer and the batch, N = all units with noise, outputs among them. The
+estimate does not depend on σ to first order. It is not an unbiased estimate of the gradient, nor meant to be: the
+norm divides by about n B σ², so its scale is that of the gradient divided by n B/√N.
 
-The paper's ANP is this one with the loss differences averaged over the batch.
+As published: `difference = batch`, where the rows share the batch's ΔL_t = Σ_b ΔL_tb, and `counted = all`, where
+N has the inputs too. Where an update is made at every step the published code also divides by B: its learning
+rate is ours times B. On episodes it has `decorrelation = before`.
 
 Source: Garcia Fernandez, Keemink & van Gerven 2024, Front. Neurosci. 18:1439155, arXiv 2405.08967.
 """
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import Literal
 
-from creditbench.errors import require_positive
+from creditbench.errors import require_one_of, require_positive
 from creditbench.learner import Claims, Estimate, Learner, chunk_size, rows, sum_over_chunks
 
 
@@ -33,20 +36,27 @@ class ActivityNodePerturbation(Learner):
     search = {"sigma": (1e-4, 1e-1)}
 
     sigma: float = 1e-3  #: standard deviation of the noise
+    difference: Literal["row", "batch"] = "row"  #: whose ΔL credits the noise of a row
+    counted: Literal["noisy", "all"] = "noisy"  #: the units in N: those with noise, or the inputs too
+    decorrelation: Literal["after", "before"] = "after"  #: when D moves: before takes one more clean pass
 
     def __post_init__(self):
         require_positive(self, "sigma")
+        require_one_of(self, "difference", ("row", "batch"))
+        require_one_of(self, "counted", ("noisy", "all"))
+        require_one_of(self, "decorrelation", ("after", "before"))
 
     def init(self, ops, cell, params, batch_size):
         return {"clean": cell.start(ops, batch_size), "noisy": cell.start(ops, batch_size)}
 
     def segment(self, ops, cell, params, state, batch, key):
-        n, N = cell.hidden, cell.hidden + cell.outputs
+        n, noisy_units = cell.hidden, cell.hidden + cell.outputs
+        N = noisy_units + (cell.inputs if self.counted == "all" else 0)
 
         def chunk(state, batch, keys):
             K, B = batch.weights.shape
             x, target, weight = rows(batch)
-            xi = ops.normal(keys, (B, N), self.sigma).reshape((-1, N))
+            xi = ops.normal(keys, (B, noisy_units), self.sigma).reshape((-1, noisy_units))
             drive = cell.drive(ops, params, x)
             clean, (a, before, out) = cell.unroll(ops, params, state["clean"], drive, K)
             noisy, (a_noisy, _, out_noisy) = cell.unroll(ops, params, state["noisy"], drive + xi[:, :n], K)
@@ -54,6 +64,9 @@ class ActivityNodePerturbation(Learner):
             y_noisy = cell.readout(ops, params, out_noisy, xi[:, n:])
             losses = cell.losses(ops, y, target)
             delta_loss = weight * (cell.losses(ops, y_noisy, target) - losses)
+            if self.difference == "batch":
+                of_batch = delta_loss.reshape((K, B)).sum(1)[:, None]
+                delta_loss = ops.xp.broadcast_to(of_batch, (K, B)).reshape((-1,))
             gain = sqrt(N) * delta_loss[:, None]
 
             def post(delta):

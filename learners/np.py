@@ -11,8 +11,10 @@ as σ → 0, and likewise for W_in, b and, with the outputs' noise, W_out, c. `s
 time (`trace` keeps a sum of the size of the weights for each sequence, carried from segment to segment);
 `episode` keeps the noise and the activity of the segment.
 
-The paper has `step`, multiplies by ΔL ξ/σ where the theory has ΔL ξ/σ², and averages ΔL over the batch: its
-learning rate is ours divided by σ.
+As published: `step`, with `difference = batch`, where the rows share the batch's ΔL_t = Σ_b ΔL_tb. The paper
+multiplies by ΔL ξ/σ where the theory has ΔL ξ/σ²: its learning rate is ours divided by σ. Shared, the rows are
+each other's noise; of one row the two are the same. On episodes the published code also has `decorrelation =
+before`.
 
 Source: Fiete & Seung 2006, Phys. Rev. Lett. 97:048104; Garcia Fernandez, Keemink & van Gerven 2024,
 arXiv 2405.08967.
@@ -37,10 +39,14 @@ class NodePerturbation(Learner):
 
     sigma: float = 1e-2  #: standard deviation of the noise
     credit: Literal["step", "episode", "trace"] = "step"
+    difference: Literal["row", "batch"] = "row"  #: whose ΔL credits the noise of a row
+    decorrelation: Literal["after", "before"] = "after"  #: when D moves: before takes one more clean pass
 
     def __post_init__(self):
         require_positive(self, "sigma")
         require_one_of(self, "credit", ("step", "episode", "trace"))
+        require_one_of(self, "difference", ("row", "batch"))
+        require_one_of(self, "decorrelation", ("after", "before"))
 
     def init(self, ops, cell, params, batch_size):
         state = {"clean": cell.start(ops, batch_size), "noisy": cell.start(ops, batch_size)}
@@ -62,6 +68,8 @@ class NodePerturbation(Learner):
             y_noisy = cell.readout(ops, params, out_noisy, sigma * xi[:, n:])
             losses = cell.losses(ops, y, target)
             delta_loss = weight * (cell.losses(ops, y_noisy, target) - losses) / sigma
+            if self.difference == "batch":
+                delta_loss = shared(xp, delta_loss, (K, B))
 
             def gradient(credit):
                 credited = credit.reshape((-1, 1)) * xi
@@ -88,6 +96,11 @@ class NodePerturbation(Learner):
 
         size = batch.weights.shape[0] if self.credit == "episode" else chunk_size(batch)
         return sum_over_chunks(ops, cell, chunk, state, batch, key, size)
+
+
+def shared(xp, delta_loss, shape):
+    """Every row's ΔL in place of its own: the sum over the batch, step by step, [R]."""
+    return xp.broadcast_to(delta_loss.reshape(shape).sum(1)[:, None], shape).reshape((-1,))
 
 
 def per_sequence(xp, cell, shape, xi, x, before, out):

@@ -14,8 +14,10 @@ trial says otherwise. `trace` carries its sum from segment to segment.
 With fresh noise at every step the rule's time is that of drawing T·p normals: at n = 500 the draws of a step
 take longer than everything else together (benchmarks/test_speed.py measures the share).
 
-The paper has fresh noise at every step and credits each step's own loss difference; it multiplies by ΔL Ξ/σ where the
-theory has ΔL Ξ/σ²: its learning rate is ours divided by σ.
+As published: `resample = step`, `credit = step`, and `recurrent_from = second`, where W_rec gets no credit at a
+state's first step, since ĥ_0 = 0 lets its noise do nothing there. The paper multiplies by ΔL Ξ/σ where the theory
+has ΔL Ξ/σ²: its learning rate is ours divided by σ. On episodes the published code also has `decorrelation =
+before`.
 
 Source: Jabri & Flower 1992, IEEE Trans. Neural Netw. 3(1):154; Garcia Fernandez, Keemink & van Gerven 2024,
 arXiv 2405.08967.
@@ -26,7 +28,7 @@ from itertools import accumulate
 from math import prod
 from typing import Literal
 
-from creditbench.errors import require_one_of, require_positive
+from creditbench.errors import UsageError, require_one_of, require_positive
 from creditbench.learner import Claims, Estimate, Learner, chunk_size, rows, sum_over_chunks, zero_gradients
 
 
@@ -43,11 +45,19 @@ class WeightPerturbation(Learner):
     sigma: float = 1e-2  #: standard deviation of the noise
     resample: Literal["step", "episode"] = "episode"
     credit: Literal["step", "episode", "trace"] = "episode"
+    recurrent_from: Literal["first", "second"] = "first"  #: the step of a state from which on W_rec has noise
+    decorrelation: Literal["after", "before"] = "after"  #: when D moves: before takes one more clean pass
 
     def __post_init__(self):
         require_positive(self, "sigma")
         require_one_of(self, "resample", ("step", "episode"))
         require_one_of(self, "credit", ("step", "episode", "trace"))
+        require_one_of(self, "recurrent_from", ("first", "second"))
+        require_one_of(self, "decorrelation", ("after", "before"))
+        if self.recurrent_from == "second" and self.resample == "episode":
+            raise UsageError(
+                "recurrent_from is 'second' where one noise lasts all segment: set resample to 'step' with it"
+            )
 
     @property
     def traced(self):
@@ -55,6 +65,8 @@ class WeightPerturbation(Learner):
 
     def init(self, ops, cell, params, batch_size):
         state = {"clean": cell.start(ops, batch_size), "noisy": cell.start(ops, batch_size)}
+        if self.recurrent_from == "second":
+            state["begun"] = ops.zeros(())
         return state | {"trace": zero_gradients(ops, cell)} if self.traced else state
 
     def segment(self, ops, cell, params, state, batch, key):
@@ -91,8 +103,10 @@ class WeightPerturbation(Learner):
 
             def step(carry, xs):
                 noisy, total, grads = carry
-                (x, target, weight), drive, loss, key = xs
+                (x, target, weight), drive, loss, key, *begun = xs
                 Xi = draw(ops, cell, key, sigma)
+                if begun:
+                    Xi = Xi | {"W_rec": begun[0] * Xi["W_rec"]}
                 # All is linear in the weights: θ + Ξ, as large as the weights, is never formed.
                 noise = ops.linear(noisy.out, Xi["W_rec"], cell.drive(ops, Xi, x))
                 _, noisy = cell.step(ops, params, noisy, drive + noise)
@@ -111,13 +125,18 @@ class WeightPerturbation(Learner):
                 total = {k: ops.accumulate(total[k], state["trace"][k]) for k in total}
             grads = {} if credit == "episode" else zero_gradients(ops, cell)
             steps = drive.reshape((K, -1, cell.hidden)), losses.reshape((K, -1)).sum(1)
-            (noisy, total, grads), deltas = ops.scan(
-                step, (state["noisy"], total, grads), (tuple(batch), *steps, keys)
-            )
+            xs = (tuple(batch), *steps, keys)
+            after = {"clean": clean}
+            if self.recurrent_from == "second":
+                ones = ops.zeros((K,)) + 1.0
+                xs = (*xs, ops.xp.concat((state["begun"].reshape((1,)), ones[1:])))
+                after["begun"] = ones[0]
+            (after["noisy"], total, grads), deltas = ops.scan(step, (state["noisy"], total, grads), xs)
             if credit == "episode":
                 grads = {k: deltas.sum() * total[k] for k in total}
-            state = {"clean": clean, "noisy": noisy} | ({"trace": total} if self.traced else {})
-            return Estimate(losses.sum(), grads, state, hidden=out)
+            if self.traced:
+                after["trace"] = total
+            return Estimate(losses.sum(), grads, after, hidden=out)
 
         size = batch.weights.shape[0] if credit == "episode" else chunk_size(batch)
         return sum_over_chunks(ops, cell, chunk, state, batch, key, size)
