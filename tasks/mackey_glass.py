@@ -5,9 +5,10 @@ The Mackey-Glass equation with delay tau = 17, where the series is chaotic,
     dx/dt = beta x(t - tau) / (1 + x(t - tau)^n) - gamma x(t)
 
 is integrated by Euler's method with 10 sub-steps of 0.1 a time step, from x = 1.2 and the history
-1.2 + 0.2 (U - 0.5), U uniform in [0, 1). After 100 time steps of washout the series is
+1.2 + 0.2 (U - 0.5), U uniform in [0, 1). After 2,000 time steps of washout the series is
 y_t = tanh(x(t) - 1), less its long-run mean at the default parameters. Each row is a series with a
-history of its own.
+history of its own; that long it takes until rows with such histories are no longer in step with each other.
+A training row is gone through again, from rest, when the budget is longer.
 
     inputs  [T, N, 1]   y_t
     targets [T, N, 1]   y_{t+15} (direction "predict") or y_{t-15} (direction "recall")
@@ -52,7 +53,7 @@ class MackeyGlass(Task):
     horizon: int = 15  #: distance of the target, time steps
     steps: int = 5000  #: length of a training series, and of all series of another split together
     warmup: int = 50  #: first steps of a validation or test series that are not scored
-    washout: int = 100  #: time steps thrown away at the start of every series
+    washout: int = 2000  #: time steps thrown away at the start of every series
     tau: int = 17  #: delay, time steps
     beta: float = 0.2
     gamma: float = 0.1
@@ -62,7 +63,7 @@ class MackeyGlass(Task):
     id: ClassVar[str] = "mackey_glass"
     name: ClassVar[str] = "Mackey-Glass series"
     citation: ClassVar[str] = "Mackey & Glass (1977), doi:10.1126/science.267326"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     protocol: ClassVar[Literal["stream", "episodes"]] = "stream"
     loss: ClassVar[Literal["mse", "cross_entropy"]] = "mse"
     metric: ClassVar[str] = "nrmse"

@@ -28,10 +28,10 @@ paper).
 The loss is the mean squared error on the scaled target, the metric the root mean squared error in
 degrees Celsius. The trivial predictor is persistence ("as warm as now"; 24 hours ahead that is
 also "as yesterday at that hour"), or the mean of the training hours where that is better.
-Persistence is 3.08 on the embedded data. Solved is what a ridge regression reaches that foretells the change
-of temperature from the hour and from the `warmup` hours before it, fitted to the training stretches and
-scored on the same steps as the network: 2.84 there, and 0.81 an hour ahead, where persistence is 0.97. With one row a network forgets winter over summer;
-8 rows see all seasons in every update.
+Persistence is 3.08 on the embedded data. Solved is what a ridge regression reaches that foretells the
+change of temperature from the hour and from the `warmup` hours before it, fitted to the training stretches
+and scored on the same steps as the network: 2.84 there, and 0.81 an hour ahead, where persistence is 0.97.
+With one row a network forgets winter over summer; 8 rows see all seasons in every update.
 
 `scale_on = "all"` takes the extremes from the whole series, test hours included, as the code
 published with the paper does.
