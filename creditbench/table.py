@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -78,19 +79,20 @@ class Section:
 
 
 def summarise(records: Sequence[Record]) -> list[Section]:
-    """A section a task, with a row for each family of trials (the same but for their seed).
+    """A section a task, with a row for each set of trials that are alike but for their seed and tuning study.
 
-    A rule that has records on another task but none on this one has a row that says `missing`. Stale families stand
-    apart, marked. Scores are means over seeds ± standard deviation; the normalised score counts a diverged seed as
-    0, the test score leaves it out. Times are medians.
+    A rule that has records on another task but none on this one has a row that says `missing`. What was run otherwise
+    or elsewhere stands in a row of its own that says so, and stale trials too. Test scores are means over the seeds that
+    ended ± standard deviation; normalised scores are medians, with the worst and the best, which nothing bounds. Times
+    are medians.
     """
     known = sorted({(r.trial.rule, r.trial.backend) for r in records})
     sections = []
     for task in sorted({r.trial.task for r in records}):
         own = [r for r in records if r.trial.task == task]
-        families: dict[str, list[Record]] = {}
+        families: dict[Any, list[Record]] = {}
         for record in own:
-            families.setdefault(record.trial.family, []).append(record)
+            families.setdefault(_alike(record), []).append(record)
         fresh_seeds = {r.trial.seed for r in own if not stale(r)}
         table = []
         for rule, backend in known:
@@ -121,6 +123,20 @@ def summarise(records: Sequence[Record]) -> list[Section]:
     return sections
 
 
+def _alike(record: Record) -> tuple[str, ...]:
+    """The same for records of one row: of one family, or of the studies of one draw of tuning; made alike and alike."""
+    trial = record.trial
+    if trial.study is None:
+        made = trial.family
+    else:
+        sources = trial.task_sha256, trial.learner_sha256
+        draw = trial.study.partition("/")[0]
+        made = json.dumps(
+            [trial.rule, trial.backend, trial.device, draw, *sources, trial.conditions], sort_keys=True
+        )
+    return made, record.machine, record.versions
+
+
 #: Columns that are left out where no trial was measured.
 _COST = ("× forward", "× bptt", "MFLOP/step", "algorithm kB")
 _ORDER = (
@@ -136,6 +152,7 @@ def _row(label: str, family: Sequence[Record], seeds: set[int]) -> dict[str, str
         f"{count} {name}" for name, count in sorted(statuses.items(), key=lambda s: s[0] != "ok")
     )
     few = not reason and len(family) < len(seeds)
+    studies = len({record.trial.study for record in family if record.trial.study is not None})
 
     def values(name: str) -> list[float]:
         return [value for record in family if (value := getattr(record, name)) is not None]
@@ -146,9 +163,10 @@ def _row(label: str, family: Sequence[Record], seeds: set[int]) -> dict[str, str
     return {
         "rule": label,
         "backend": trial.backend,
-        "seeds": f"{len(family)} of {len(seeds)}" if few else str(len(family)),
+        "seeds": (f"{len(family)} of {len(seeds)}" if few else str(len(family)))
+        + (f" in {studies} studies" if studies > 1 else ""),
         "test score": _spread(values("test_score"), ".4g"),
-        "normalised": _spread(values("normalised_score"), ".3f"),
+        "normalised": _range(family),
         "steps/s": median("steps_per_second", ",.0f"),
         "× forward": median("ratio_forward", ".3g"),
         "× bptt": median("ratio_bptt", ".3g"),
@@ -169,20 +187,32 @@ def _spread(values: Sequence[float], form: str) -> str:
     return f"{mean} ± {statistics.stdev(values):.2g}" if len(values) > 1 else mean
 
 
+def _range(family: Sequence[Record]) -> str:
+    """Normalised scores: median, worst and best, `diverged` below all numbers."""
+    known = [
+        -math.inf if r.status == "diverged" else r.normalised_score
+        for r in family
+        if r.status == "diverged" or (r.status == "ok" and r.normalised_score is not None)
+    ]
+    if not known or all(r.solved is None for r in family):
+        return _MISSING
+    middle, low, high = (
+        format(v, ".3f") if math.isfinite(v) else "diverged"
+        for v in (statistics.median_low(known), min(known), max(known))
+    )
+    return f"{middle} ({low} … {high})" if len(known) > 1 else middle
+
+
 def _variant(record: Record, group: Sequence[list[Record]]) -> list[str]:
     """The settings of a family in which it differs from others of its rule, backend and task."""
 
     def settings(record: Record) -> dict[str, Any]:
         trial = record.trial
-        return (
-            {name: getattr(trial, name) for name in _SETTINGS}
-            | {
-                f"{trial.task}.{name}": value
-                for name, value in trial.task_parameters.items()
-                if name != "data"
-            }
-            | trial.hyperparameters
-        )
+        parameters = {f"{trial.task}.{k}": v for k, v in trial.task_parameters.items() if k != "data"}
+        where = {"machine": record.machine, "versions": record.versions}
+        if trial.study is not None:  # what tuning has chosen is each study's own
+            return parameters | trial.conditions | {"draw": trial.study.partition("/")[0]} | where
+        return {name: getattr(trial, name) for name in _SETTINGS} | parameters | trial.hyperparameters | where
 
     mine, others = settings(record), [settings(family[0]) for family in group]
     differing = {

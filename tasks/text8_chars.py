@@ -104,9 +104,7 @@ class Text8Chars(Task):
         scores = []
         for order, table in self._tables.items():
             # Before the first character of a row is, for want of another, that one.
-            context = sum(
-                shown[np.maximum(places - k, 0)] * len(CHARACTERS) ** k for k in range(order - 1)
-            )
+            context = sum(shown[np.maximum(places - k, 0)] * len(CHARACTERS) ** k for k in range(order - 1))
             scores.append(self.score(table[context], sequences))
         best = min(scores)
         return best if best < self.trivial_score(sequences) else None

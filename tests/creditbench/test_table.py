@@ -36,12 +36,13 @@ def records() -> list[Record]:
             a,
             test_score=0.25,
             normalised_score=0.5,
+            solved=0.1,
             trivial=1.0,
             steps_per_second=1000.0,
             steps_to_target=100,
         ),
-        record(b, test_score=0.75, normalised_score=0.7, trivial=1.0, steps_per_second=3000.0),
-        record(c, status="diverged", status_detail="step 3", normalised_score=0.0, trivial=1.0),
+        record(b, test_score=0.75, normalised_score=0.7, trivial=1.0, solved=0.1, steps_per_second=3000.0),
+        record(c, status="diverged", status_detail="step 3", trivial=1.0, solved=0.1),
         record(anp, status="crashed", status_detail="exit code 3"),
         record(elsewhere, test_score=0.1, trivial=0.2),
         record(stale, test_score=99.0),
@@ -57,7 +58,7 @@ def test_seeds_are_averaged_and_a_diverged_one_counts_as_trivial(records):
     found, table = section(records)
     bptt = next(row for row in table if row["rule"] == "bptt" and "stale" not in row["status"])
     assert bptt["test score"] == "0.5 ± 0.35"  # of 0.25 and 0.75
-    assert bptt["normalised"].startswith("0.400 ± ")  # of 0.5, 0.7 and 0
+    assert bptt["normalised"] == "0.500 (diverged … 0.700)"
     assert bptt["steps/s"] == "2,000"
     assert bptt["status"] == "2 ok, 1 diverged"
     assert bptt["seeds"] == "3"

@@ -9,11 +9,13 @@ import tomllib
 import numpy as np
 import pytest
 
+from creditbench import registry
 from creditbench.cli import main
 from creditbench.errors import UsageError
 from creditbench.grid import Options, make_grid
 from creditbench.store import Store
-from creditbench.tuning import LEARNING_RATES, choose, draw, frozen, trials_of
+from creditbench.record import Record
+from creditbench.tuning import FIRST_SEED, LEARNING_RATES, choose, draw, frozen, study_seeds, trials_of
 from tests.creditbench.test_table import record
 
 
@@ -25,9 +27,10 @@ def trial():
 
 
 def test_points_fill_the_space_evenly_and_are_the_same_again():
-    points = draw({"sigma": (1e-4, 1e-1)}, 64, seed=0, decorrelated=True)
-    assert points == draw({"sigma": (1e-4, 1e-1)}, 64, seed=0, decorrelated=True)
-    assert points != draw({"sigma": (1e-4, 1e-1)}, 64, seed=1, decorrelated=True)
+    points = draw({"sigma": (1e-4, 1e-1)}, 64, seed=(0, 0), decorrelated=True)
+    assert points == draw({"sigma": (1e-4, 1e-1)}, 64, seed=(0, 0), decorrelated=True)
+    for other in ((0, 1), (1, 0)):
+        assert points != draw({"sigma": (1e-4, 1e-1)}, 64, seed=other, decorrelated=True)
     for optimizer, (low, high) in LEARNING_RATES.items():
         rates = np.array([p.lr for p in points if p.optimizer == optimizer])
         assert len(rates) == 32
@@ -39,30 +42,42 @@ def test_points_fill_the_space_evenly_and_are_the_same_again():
 
 
 def test_every_rule_has_the_same_optimisers_and_rates():
-    one, two = draw({}, 20, 3, False), draw({"sigma": (1e-4, 1e-1)}, 20, 3, True)
+    one, two = draw({}, 20, (3, 1), False), draw({"sigma": (1e-4, 1e-1)}, 20, (3, 1), True)
     assert len(one) == len(two) == 20
     assert [(p.optimizer, p.lr) for p in one] == [(p.optimizer, p.lr) for p in two]
     assert {p.decorrelation_rate for p in one} == {None}
     with pytest.raises(UsageError, match="search axis sigma"):
-        draw({"sigma": (0.0, 1.0)}, 4, 0, False)
+        draw({"sigma": (0.0, 1.0)}, 4, (0, 0), False)
+
+
+def test_no_two_studies_share_a_tuning_seed():
+    taken = [seed for draw in range(3) for study in range(4) for seed in study_seeds(draw, study, 5)]
+    assert len(set(taken)) == len(taken) and min(taken) >= FIRST_SEED
+
+
+def points_of(trial, metrics, **values):
+    """A record at each of as many points, with those metrics on validation; None diverged."""
+    points = draw({}, len(metrics), (0, 0), True)
+    return [
+        record(t, validation_best=v, test_score=0.1, train_seconds=2.0, **values)
+        if v is not None
+        else record(t, status="diverged", train_seconds=2.0)
+        for t, v in zip(trials_of(trial, points), metrics, strict=True)
+    ]
 
 
 def test_the_best_on_validation_is_chosen_never_on_test(trial):
-    points = draw({}, 4, 0, True)
-    good = [record(t, validation_best=v, test_score=s, train_seconds=2.0) for t, v, s in zip(
-        trials_of(trial, points), (0.9, 0.3, 0.55, 0.2), (0.1, 0.5, 0.5, 0.9), strict=True)]  # fmt: skip
+    points = draw({}, 4, (0, 0), True)
+    good = points_of(trial, (0.9, 0.3, 0.55, 0.2))
+    good = [r.model_copy(update={"test_score": s}) for r, s in zip(good, (0.1, 0.5, 0.5, 0.9), strict=True)]
     diverged = good[3].model_copy(update={"status": "diverged"})
-    found = choose([*good[:3], diverged])
+    found = choose([*good[:3], diverged], "0/2")
     assert found.values == {
         "optimizer": points[1].optimizer, "lr": points[1].lr, "decorrelation_rate": points[1].decorrelation_rate,
         "sigma": 1e-3,
     }  # fmt: skip
-    from creditbench import registry
-
-    task = registry.find("tasks", "mackey_glass").cls
-    scores = [(task.trivial - v) / (task.trivial - task.solved) for v in (0.9, 0.3, 0.55)]
-    assert found.score == pytest.approx(min(scores[1], 1.1))
-    assert found.sensitivity == sum(s >= found.score / 2 for s in scores) / 4
+    assert (found.study, found.validation, found.diverged, found.beat_trivial) == ("0/2", 0.3, 1, True)
+    assert found.sensitivity == 2 / 4  # 0.3 and 0.55 come half of the way from 1 to 0.3
     assert found.train_seconds == 8.0
     together = [r.model_copy(update={"trained_together": 4}) for r in [*good[:3], diverged]]
     assert choose(together).train_seconds == 2.0
@@ -70,18 +85,93 @@ def test_the_best_on_validation_is_chosen_never_on_test(trial):
     assert choose([good[0], crashed, good[2]]).values["lr"] == points[2].lr
     with pytest.raises(UsageError, match="no point of anp"):
         choose([crashed])
-    none = choose([diverged])
-    assert none.sensitivity is None and none.score == 0
+
+
+def test_no_cap_hides_which_point_is_better(trial):
+    """Of points far better than solved the best counts, not the first one drawn."""
+    points = draw({}, 4, (0, 0), True)
+    solved = choose(points_of(trial, (0.09, 0.05, 0.01, 0.03)))
+    assert solved.values["lr"] == points[2].lr and solved.validation == 0.01
+    task = registry.find("tasks", "mackey_glass").cls()
+    validation = task.generate("validation", trial.seed, 1)
+    trivial, level = task.trivial_score(validation), task.solved_score(validation)
+    assert solved.score == pytest.approx((trivial - 0.01) / (trivial - level)) and solved.score > 1
+
+
+def test_a_point_that_diverged_is_worse_than_any_that_did_not(trial):
+    """It took the place of stable points that were worse than trivial, so that a rule was frozen where it diverges."""
+    points = draw({}, 4, (0, 0), True)
+    found = choose(points_of(trial, (None, 7.0, 3.0, None)))
+    assert found.values["lr"] == points[2].lr
+    assert not found.beat_trivial and found.sensitivity is None and found.score < 0
+    lost = choose(points_of(trial, (None, None)))
+    assert lost.validation is None and lost.score is None and not lost.beat_trivial and lost.diverged == 2
+    # Over seeds: fewer that diverged are better, whatever the others scored.
+    other = trial.model_copy(update={"seed": trial.seed + 1})
+    first, second = points_of(trial, (0.1, 0.9)), points_of(other, (None, 0.9))
+    assert choose([*first, *second]).values["lr"] == points[1].lr
+
+
+def test_a_metric_of_which_more_is_better_is_chosen_by_its_height():
+    (trial,) = make_grid(
+        Options(tasks=("evidence",), learners=("anp+D",), seeds=(1000,), preset="smoke")
+    ).trials
+    points = draw({}, 3, (0, 0), True)
+    found = choose(points_of(trial, (0.6, 0.9, 0.7), metric="accuracy", metric_direction="max"))
+    assert found.values["lr"] == points[1].lr and found.beat_trivial
+
+
+def test_without_a_scale_the_raw_metric_chooses_all_the_same(trial, monkeypatch):
+    monkeypatch.setattr(
+        registry.find("tasks", "mackey_glass").cls, "solved_score", lambda self, sequences: None
+    )
+    found = choose(points_of(trial, (0.9, 0.3, 0.55)))
+    assert (found.validation, found.score, found.beat_trivial) == (0.3, None, True)
 
 
 def test_what_is_frozen_is_what_a_run_reads(trial, tmp_path):
-    (chosen,) = trials_of(trial, draw({}, 1, 5, True))
+    """Each study's choice with seeds of its own, and where it is from."""
+    chosen = [trials_of(trial, draw({}, 1, (5, k), True))[0] for k in range(3)]
+    values = ({"validation_best": 0.5}, {"validation_best": 2.0}, {"status": "diverged"})
+    found = [choose([record(t, **v)], f"5/{k}") for k, (t, v) in enumerate(zip(chosen, values, strict=True))]
     path = tmp_path / "tuned.toml"
-    path.write_text(frozen([choose([record(chosen, validation_best=0.5)])], "creditbench tune"))
-    assert tomllib.loads(path.read_text())["mackey_glass"]["anp+D"]["lr"] == chosen.lr
-    options = dict(tasks=("mackey_glass",), learners=("anp+D",), seeds=(1000,), preset="smoke")
-    (again,) = make_grid(Options(**options, tuned=str(path))).trials
-    assert again == chosen
+    path.write_text(frozen(found, "creditbench tune"))
+    assert "no point beat trivial" in path.read_text() and "all 1 points diverged" in path.read_text()
+    tables = tomllib.loads(path.read_text())["mackey_glass"]["anp+D"]
+    assert [table["lr"] for table in tables] == [t.lr for t in chosen]
+    options = dict(tasks=("mackey_glass",), learners=("anp+D",), preset="smoke", tuned=str(path))
+    ran = make_grid(Options(**options, seeds=(0, 1), seeds_apart=True)).trials
+    assert [(t.study, t.lr, t.seed) for t in ran] == [
+        (f"5/{k}", t.lr, seed) for k, t in enumerate(chosen) for seed in (2 * k, 2 * k + 1)
+    ]
+    assert [t.beat_trivial for t in ran] == [True] * 2 + [False] * 4
+    listed = make_grid(Options(**options, seeds=(7,))).trials
+    assert [(t.study, t.seed) for t in listed] == [("5/0", 7), ("5/1", 7), ("5/2", 7)]
+
+
+def test_where_its_numbers_are_from_is_no_part_of_a_trials_id(trial):
+    labelled = trial.model_copy(update={"study": "0/1", "beat_trivial": False})
+    assert (labelled.id, labelled.family, labelled.conditions) == (trial.id, trial.family, trial.conditions)
+    kept = record(labelled, validation_best=0.5)
+    row = kept.row()
+    again = Record.from_row({k: "" if v is None else v for k, v in row.items()}, (), kept.environment)
+    assert (again.trial.study, again.trial.beat_trivial) == ("0/1", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[mackey_glass]\nanp = 3\n", "mackey_glass.anp is no table"),
+        ("[[mackey_glass.anp]]\nlr = 0.1\nstudy = 3\n", "study in .* is 3: give it as text"),
+        ("[[mackey_glass.anp]]\nlr = 0.1\nsigmo = 3\n", "sigmo"),
+        ('[[mackey_glass.anp]]\nstudy = "0/1"\nbeat_trivial = 3\n', "beat_trivial"),
+    ],
+)
+def test_a_tuned_file_that_makes_no_sense_is_refused(tmp_path, text, said):
+    path = tmp_path / "tuned.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=said):
+        make_grid(Options(tasks=("mackey_glass",), learners=("anp",), preset="smoke", tuned=str(path)))
 
 
 def test_the_command_tunes_and_goes_on_where_it_was_broken_off(tmp_path, capsys):
@@ -95,14 +185,19 @@ def test_the_command_tunes_and_goes_on_where_it_was_broken_off(tmp_path, capsys)
         "torch",
         "--points",
         "2",
+        "--studies",
+        "2",
     ]
     arguments += ["--preset", "smoke", "--hidden", "4", "--results", str(tmp_path / "r"), "--json"]
     arguments += ["--output", str(tmp_path / "tuned.toml")]
     assert main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {(row["rule"], row["points"]) for row in found} == {("readout_rls", 2), ("bptt", 2)}
+    assert sorted((row["rule"], row["study"], row["points"]) for row in found) == [
+        (rule, study, 2) for rule in ("bptt", "readout_rls") for study in ("0/0", "0/1")
+    ]
     records = Store(tmp_path / "r").all()
-    assert {r.trial.seed for r in records} == {1000}
+    assert {r.trial.seed for r in records} == {1_000_000, 1_001_000}
+    assert len({(r.trial.rule, r.trial.lr, r.trial.seed) for r in records}) == len(records) == 8
     assert all(math.isfinite(r.trial.lr) for r in records)
     lost = Store(tmp_path / "r").path(records[0].trial)
     kept = Store(tmp_path / "r").path(records[1].trial).stat().st_mtime_ns
@@ -116,22 +211,29 @@ def test_the_command_tunes_and_goes_on_where_it_was_broken_off(tmp_path, capsys)
     command = next(line for line in first.splitlines() if "creditbench tune" in line)
     assert all(
         f"--{option} " in command
-        for option in ("backend", "device", "points", "seeds", "draw", "preset", "hidden")
+        for option in ("backend", "device", "points", "studies", "seeds", "draw", "preset", "hidden")
     )
+    # Another folder of records serves as well as its own.
+    other = [word if word != str(tmp_path / "r") else str(tmp_path / "s") for word in arguments]
+    assert main([*other, "--reuse", str(tmp_path / "r")]) == 0
+    assert "[1/" not in capsys.readouterr().err and len(Store(tmp_path / "s").all()) == 8
 
 
 def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys):
-    """Its seeds, backends and budget are the results' own; a rule that fails at every point is told, and left out."""
+    """Its seeds and backends are the results' own; a rule that fails at every point is told, and left out."""
     config = tmp_path / "grid.toml"
     config.write_text(
         'task = ["mackey_glass"]\nlearner = ["bptt", "np"]\nset = ["np.credit=trace"]\nbackend = ["jax", "torch"]\n'
-        'seeds = 5\nbudget = 20000\nhidden = 4\npreset = "smoke"\ntuned = "none.toml"\nresults = "nowhere"\n'
+        'seeds = 5\nbudget = 600\nhidden = 4\npreset = "smoke"\ntuned = "none.toml"\nresults = "nowhere"\n'
     )
     out = tmp_path / "tuned.toml"
-    arguments = ["tune", "--config", str(config), "--points", "4", "--results", str(tmp_path / "r")]
+    arguments = ["tune", "--config", str(config), "--points", "4", "--studies", "1"]
+    arguments += ["--results", str(tmp_path / "r")]
     assert main([*arguments, "--output", str(out)]) == 0
     records = Store(tmp_path / "r").all()
-    assert {(r.trial.seed, r.trial.backend, r.trial.budget_steps) for r in records} == {(1000, "jax", 300)}
+    assert {(r.trial.seed, r.trial.backend, r.trial.budget_steps) for r in records} == {
+        (1_000_000, "jax", 600)
+    }
     assert {r.trained_together for r in records} == {2}
     assert all(r.trial.hyperparameters["credit"] == "trace" for r in records if r.trial.learner == "np")
     assert set(tomllib.loads(out.read_text())["mackey_glass"]) == {"bptt", "np"}
@@ -141,5 +243,5 @@ def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys)
             store.put(one.model_copy(update={"status": "crashed", "status_detail": "exit code 3"}))
     capsys.readouterr()
     assert main([*arguments, "--output", str(out)]) == 1
-    assert "mackey_glass np: not tuned: crashed: exit code 3" in capsys.readouterr().err
+    assert "mackey_glass np 0/0: not tuned: crashed: exit code 3" in capsys.readouterr().err
     assert set(tomllib.loads(out.read_text())["mackey_glass"]) == {"bptt"}
