@@ -39,7 +39,9 @@ class Task:
     metric: ClassVar[str]
     metric_direction: ClassVar[Literal["min", "max"]]  #: whether a lower or a higher metric is better
     trivial: ClassVar[float]  #: metric of the best trivial predictor, at default parameters
-    solved: ClassVar[float]  #: metric at which the task counts as solved, at default parameters and on default data
+    solved: ClassVar[
+        float
+    ]  #: metric at which the task counts as solved, at default parameters and on default data
     budgets: ClassVar[dict[str, int]]  #: preset -> training time steps of one batch row
     batch: ClassVar[int] = 1  #: default number of rows trained together
     alpha: ClassVar[float] = 1.0  #: default leak of the cell, in (0, 1]
