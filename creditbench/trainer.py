@@ -95,6 +95,7 @@ class Program:
         self.optimizer = make_optimizer(trial.optimizer, trial.lr)
         self.compile_seconds = 0.0
         self._compiled: dict[Any, Callable] = {}
+        self._cost: dict[str, Any] | None = None
 
     def make_learner(self) -> tuple[Any, str]:
         """The rule, and where it is from."""
@@ -257,7 +258,9 @@ class Program:
         if trial.measure:
             # Last, so that it has no part in the peaks of the training.
             rate = max((rate for run in runs for rate in run.rates), default=None)
-            outcomes = [outcome | self.cost(rate) for outcome in outcomes]
+            if self._cost is None:
+                self._cost = self.cost(rate)  # that of the program: its seeds share it
+            outcomes = [outcome | self._cost for outcome in outcomes]
         return outcomes
 
     def cost(self, rate: float | None) -> dict[str, Any]:

@@ -99,8 +99,8 @@ class Evidence(Task):
             part = seen * coherence + math.sqrt(seen) * z  # the sum of what was seen
             # The rest, of mean `missed` times the coherence and that variance, leaves the sign as it is.
             beyond = np.sign(part) * (part + missed * coherence) / math.sqrt(missed)
-            right += density @ [(1 + math.erf(b / math.sqrt(2))) / 2 for b in beyond]
-        return float(right / len(COHERENCES))
+            right += float(density @ [(1 + math.erf(b / math.sqrt(2))) / 2 for b in beyond])
+        return right / len(COHERENCES)
 
 
 def _rows(sequences: Sequences, k: int) -> Sequences:

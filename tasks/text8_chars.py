@@ -17,8 +17,8 @@ joined with a space.
 
 The loss is the cross-entropy, the metric bits a character. The trivial predictor has the frequencies of
 the characters in the training text: 4.02 bits. Solved is what the frequencies of triples of characters there
-reach, 2.49, or those of pairs, 3.16, where these are better, as they are of a short text. Each character is
-counted once more after each one or two.
+reach, 2.49, or those of pairs, here 3.16, where these are better. Each character is counted once more after each
+one or two.
 
 Source: Mahoney (2006), About the test data, http://mattmahoney.net/dc/textdata; as a task for recurrent
 networks: Mikolov et al. (2012), Subword language modeling with neural networks.
@@ -105,7 +105,7 @@ class Text8Chars(Task):
         for order, table in self._tables.items():
             # Before the first character of a row is, for want of another, that one.
             context = sum(shown[np.maximum(places - k, 0)] * len(CHARACTERS) ** k for k in range(order - 1))
-            scores.append(self.score(table[context], sequences))
+            scores.append(float(self.score(table[context], sequences)))
         best = min(scores)
         return best if best < self.trivial_score(sequences) else None
 
@@ -121,8 +121,8 @@ class Text8Chars(Task):
                 length = len(piece) - order + 1
                 codes = sum(piece[k : k + length] * kinds ** (order - 1 - k) for k in range(order))
                 counts += np.bincount(codes, minlength=kinds**order)
-            counts = counts.reshape(-1, kinds)
-            tables[order] = np.log(counts / counts.sum(1, keepdims=True)).astype(np.float32)
+            after = counts.reshape(-1, kinds)
+            tables[order] = np.log(after / after.sum(1, keepdims=True)).astype(np.float32)
         return tables
 
     @functools.cached_property

@@ -179,7 +179,7 @@ class Weather(Task):
         steps = np.arange(len(sequences.inputs))
         rows = sequences.inputs.swapaxes(0, 1)
         change = np.stack([self._past(row, steps) @ self._ridge for row in rows], axis=1)
-        found = sequences.inputs[..., :1] + change[..., None]
+        found = (sequences.inputs[..., :1] + change[..., None]).astype(np.float32)
         solved = self.score(found, sequences)
         return solved if self.better(solved, self.trivial_score(sequences)) else None
 
@@ -195,17 +195,17 @@ class Weather(Task):
     @functools.cached_property
     def _ridge(self) -> NDArray[np.float64]:
         """Coefficients from the past to the change of temperature, fitted to the training pieces, with a ridge of 1."""
-        gram: NDArray[np.float64] | float = 0.0
-        product: NDArray[np.float64] | float = 0.0
+        size = self._past(self._series.pieces["train"][0], np.arange(1)).shape[1]
+        gram, product = np.eye(size), np.zeros(size)
         for hours in self._series.pieces["train"]:
             last = len(hours) - self.horizon
             # A piece that is no longer than the warm-up has no step with all of its past.
             for start in range(min(self.warmup, last - 1), last, CHUNK):
                 steps = np.arange(start, min(start + CHUNK, last))
                 known = self._past(hours, steps)
-                gram = gram + known.T @ known
-                product = product + known.T @ (hours[steps + self.horizon, 0] - hours[steps, 0])
-        return np.linalg.solve(gram + np.eye(len(np.atleast_1d(product))), product)
+                gram += known.T @ known
+                product += known.T @ (hours[steps + self.horizon, 0] - hours[steps, 0])
+        return np.linalg.solve(gram, product).astype(np.float64)
 
     @property
     def _source(self) -> str:

@@ -199,16 +199,29 @@ def splits(subject: TaskSubject) -> str:
 
 
 @check(
-    CHECKS, "direction", "set `solved` to what a task that is solved scores, on the better side of `trivial`"
+    CHECKS,
+    "direction",
+    "set `solved` to what a task that is solved scores, on the better side of `trivial`, and let `solved_score` return "
+    "None where it is not",
 )
 def direction(subject: TaskSubject) -> str:
-    """A solved task is better than the trivial predictor, by the metric's direction."""
+    """A solved task is better than the trivial predictor, by the metric's direction; on every test split, if known."""
     cls = subject.plugin.cls
     better = "below" if cls.metric_direction == "min" else "above"
     if not all(map(math.isfinite, (cls.trivial, cls.solved))):
         raise Broken(f"trivial is {cls.trivial!r} and solved {cls.solved!r}: both must be finite")
     if not (cls.solved < cls.trivial if cls.metric_direction == "min" else cls.solved > cls.trivial):
         raise Broken(f"solved is {cls.solved:g}, and must lie {better} trivial, {cls.trivial:g}")
+    for test in subject.tests:
+        trivial, solved = subject.task.trivial_score(test), subject.task.solved_score(test)
+        if solved is None:
+            continue
+        if not isinstance(solved, float) or not math.isfinite(solved):
+            raise Broken(f"solved_score returns {solved!r}, and must return a finite float, or None")
+        if subject.task.normalise(solved, trivial, solved) is None:
+            raise Broken(
+                f"solved_score is {solved:g} where trivial_score is {trivial:g}, and must lie {better} it"
+            )
     return f"solved {cls.solved:g} {better} trivial {cls.trivial:g}"
 
 

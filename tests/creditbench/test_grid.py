@@ -73,7 +73,7 @@ def test_evaluations_fit_into_the_budget():
     room = trial.budget_steps // trial.segment
     with pytest.raises(UsageError, match=f"room for {room} "):
         grid(task="copy_memory", evaluations=room + 1)
-    with pytest.raises(UsageError, match=f"one segment of copy_memory has {trial.segment} steps"):
+    with pytest.raises(UsageError, match=f"one segment of copy_memory has {trial.segment};"):
         grid(task="copy_memory", budget=trial.segment - 1)
 
 

@@ -36,7 +36,8 @@ def test_the_levels_are_those_of_the_closed_form(add_stream: type[Task]) -> None
     assert levels["both"] == pytest.approx((entropy(1 / 2) + 2 * entropy(1 / 4)) / 4, rel=1e-12)
     assert add_stream.trivial == pytest.approx(levels["none"], abs=1e-6)
     one, both = levels["t1"], levels["both"]
-    assert add_stream.solved == pytest.approx(both + (one - both) / 10, abs=1e-4)
+    test = add_stream(t1=3, t2=20).generate("test", 0, 1)
+    assert add_stream().solved_score(test) == pytest.approx(both + (one - both) / 10, rel=1e-12)
 
 
 @pytest.mark.parametrize("sampled", [False, True])

@@ -14,6 +14,28 @@ def delayed_match(tasks: dict[str, type[Task]]) -> type[Task]:
     return tasks["delayed_match"]
 
 
+@pytest.mark.parametrize(("noise", "stimuli"), [(0.1, 4), (0.5, 4), (1.0, 3)])
+def test_solved_is_nine_tenths_of_the_way_to_the_ideal_observer(
+    delayed_match: type[Task], noise: float, stimuli: int
+) -> None:
+    """Which is, by Bayes' rule on the likelihood of every pair of stimuli, on the task's own episodes."""
+    task = delayed_match(noise=noise, stimuli=stimuli)
+    episodes = task.generate("train", 0, 1)
+    x = episodes.inputs[..., 1:].astype(np.float64)
+    means = np.eye(stimuli)
+    likely = [
+        np.exp(-((part[:, :, None] - means) ** 2).sum((0, 3)) / (2 * noise**2)) for part in (x[:2], x[-2:])
+    ]
+    joint = likely[0][:, :, None] * likely[1][:, None, :]
+    same = np.trace(joint, axis1=1, axis2=2)
+    match = same / stimuli > (joint.sum((1, 2)) - same) / (stimuli * (stimuli - 1))
+    outputs = np.zeros_like(episodes.targets)
+    outputs[-1] = np.stack([match, ~match], axis=-1)
+    ideal = task.score(outputs, episodes)
+    assert task.solved_score(episodes) == pytest.approx(0.5 + 0.9 * (ideal - 0.5), abs=0.01)
+    assert ideal == 1 if noise == 0.1 else 0.6 < ideal < 0.99
+
+
 @pytest.mark.parametrize(("stimuli", "delay"), [(4, 12), (2, 0), (6, 3)])
 def test_the_answer_is_whether_the_stimuli_match(delayed_match: type[Task], stimuli: int, delay: int) -> None:
     inputs, targets, weights = delayed_match(stimuli=stimuli, delay=delay).generate("test", 0, 1)

@@ -66,8 +66,17 @@ def test_trivial_remembers_nothing_and_solved_more_than_two_brackets(dyck: type[
     outputs[..., 2:] = test.inputs[..., :2]
     assert task.score(outputs, test) == pytest.approx(dyck.trivial, abs=0.006)
     assert task.remembering(1) == pytest.approx(dyck.trivial, abs=1e-6)
-    assert task.remembering(2) < dyck.solved < task.remembering(3)
+    assert dyck.solved == pytest.approx((task.remembering(2) + task.remembering(3)) / 2, abs=1e-6)
     assert task.remembering(4) == 1
+
+
+def test_where_nothing_is_to_be_remembered_nothing_is_solved(dyck: type[Task]) -> None:
+    for task in (dyck(kinds=1), dyck(depth=1)):
+        test = task.generate("test", 0, 1)
+        assert task.trivial_score(test) == 1 and task.solved_score(test) is None
+    two = dyck(depth=2)
+    expected = (two.remembering(1) + two.remembering(2)) / 2
+    assert two.solved_score(two.generate("test", 0, 1)) == expected < 1
 
 
 @pytest.mark.parametrize("field", [{"kinds": 0}, {"depth": 0}, {"length": 1}, {"evaluation_sequences": None}])

@@ -59,6 +59,14 @@ def test_solved_needs_all_of_the_evidence(evidence: type[Task]) -> None:
         assert found == pytest.approx(expected, abs=0.015) and found < task.solved
 
 
+@pytest.mark.parametrize("length", [20, 80])
+def test_solved_is_the_ideal_observer_of_all_but_a_twentieth(evidence: type[Task], length: int) -> None:
+    task = evidence(length=length, train_sequences=50_000)
+    test = task.generate("train", 0, 1)
+    seen = test.inputs[length // 20 :, :, 0].sum(0)
+    assert task.solved_score(test) == pytest.approx(task.score(outputs(test, seen), test), abs=0.004)
+
+
 @pytest.mark.parametrize("field", [{"length": 0}, {"train_sequences": 2.0}, {"evaluation_sequences": 0}])
 def test_a_bad_field_is_named(evidence: type[Task], field: dict[str, object]) -> None:
     ((name, value),) = field.items()

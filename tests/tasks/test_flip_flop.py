@@ -52,6 +52,19 @@ def test_solved_is_beyond_linear_filters_and_fading_memories(flip_flop: type[Tas
     assert task.solved < exact
 
 
+@pytest.mark.parametrize("rate", [0.02, 0.05, 0.5])
+def test_solved_is_what_a_memory_of_three_times_the_mean_pause_leaves(
+    flip_flop: type[Task], rate: float
+) -> None:
+    task = flip_flop(rate=rate, steps=50_000)
+    test = task.generate("test", 0, 4)
+    fading, held = [], np.zeros_like(test.inputs[0])
+    for x in test.inputs:
+        held = np.where(x != 0, x, held * (1 - rate / 3))
+        fading.append(held)
+    assert task.solved_score(test) == pytest.approx(task.score(np.array(fading), test), rel=0.06)
+
+
 @pytest.mark.parametrize("field", [{"bits": 0}, {"rate": 0}, {"rate": 1.5}, {"rate": True}, {"steps": 4}])
 def test_a_bad_field_is_named(flip_flop: type[Task], field: dict[str, object]) -> None:
     ((name, value),) = field.items()

@@ -115,7 +115,18 @@ def test_solved_is_far_below_the_best_linear_predictor(mackey_glass: type[Task])
     fit = np.linalg.lstsq(known, train.targets[lags:].reshape(-1), rcond=1e-8)[0]
     linear = task.score((past(test.inputs) @ fit)[..., None], test)
     assert linear == pytest.approx(0.47, abs=0.03)
-    assert task.solved < linear / 4
+    assert task.solved == pytest.approx(linear / 5, rel=0.07)
+
+
+def test_recall_is_solved_below_what_the_steps_since_then_tell(mackey_glass: type[Task]) -> None:
+    """The step asked for itself is not among the linear predictor's; a linear memory of 40 steps would know all."""
+    task = mackey_glass(direction="recall", horizon=1)
+    test = task.generate("test", 0, 1)
+    known = test.inputs[test.weights > 0].astype(np.float64)
+    said = test.targets[test.weights > 0].astype(np.float64)
+    fit = np.linalg.lstsq(np.c_[known, np.ones(len(known))], said, rcond=None)
+    linear = np.sqrt(fit[1][0] / len(said)) / said.std()
+    assert task.solved_score(test) == pytest.approx(linear / 5, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_a_row_that_runs_away_is_drawn_anew(narma10: type[Task], monkeypatch: py
 def test_solved_is_about_half_of_the_best_linear_filter(narma10: type[Task], linear_score) -> None:
     linear = linear_score(narma10(), 40)
     assert linear == pytest.approx(0.38, abs=0.03)
-    assert narma10.solved == pytest.approx(linear / 2, abs=0.02)
+    assert narma10.solved == pytest.approx(linear / 2, rel=0.05)
 
 
 @pytest.mark.parametrize("field", [{"steps": 255}, {"warmup": -1}, {"washout": 9}, {"steps": 5000.0}])

@@ -52,7 +52,17 @@ def test_guessing_is_wrong_seven_times_in_eight(selective_copy: type[Task]) -> N
     guess = np.zeros_like(test.targets)
     guess[..., 4] = 1
     assert task.score(guess, test) == pytest.approx(task.trivial, abs=0.01)
-    assert task.trivial_score(test) <= task.score(guess, test)
+    assert task.trivial_score(test) == task.trivial
+
+
+@pytest.mark.parametrize("symbols", [2, 8])
+def test_solved_is_to_guess_one_symbol_in_ten(selective_copy: type[Task], symbols: int) -> None:
+    task = selective_copy(symbols=symbols, length=20, marked=10)
+    test = task.generate("test", 0, 1)
+    outputs = test.targets.copy()
+    outputs[-1] = 0
+    outputs[-1, :, 1] = 1
+    assert task.score(outputs, test) == pytest.approx(task.solved_score(test), abs=0.006)
 
 
 @pytest.mark.parametrize("field", [{"length": 0}, {"marked": 0}, {"symbols": 1}, {"train_sequences": "1"}])

@@ -82,15 +82,42 @@ def test_seeds_only_reorder_the_training_images(digits: type[Task]) -> None:
     assert len(set(classes[:32])) >= 7  # a first batch is not all of one class
 
 
-def test_solved_is_about_the_nearest_class_mean(digits: type[Task]) -> None:
+def test_the_label_is_trained_for_at_every_step_if_asked_for(digits: type[Task]) -> None:
+    for split in SPLITS:
+        last, every = (digits(scored=scored).generate(split, 0, 32) for scored in ("last", "every"))
+        np.testing.assert_array_equal(last.targets, every.targets)
+        assert every.weights.all() if split == "train" else (every.weights == last.weights).all()
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_solved_is_the_nearest_class_mean(digits: type[Task], split: str) -> None:
     task = digits()
-    train, test = task.generate("train", 0, 32), task.generate("test", 0, 32)
+    train, test = task.generate("train", 0, 32), task.generate(split, 0, 32)
     classes = train.targets[-1]
     means = (train.inputs[..., 0] @ classes) / classes.sum(0)  # [64, 10]
     distance = ((test.inputs - means[:, None, :]) ** 2).sum(0)
     outputs = np.zeros_like(test.targets)
     outputs[-1] = -distance
-    assert task.score(outputs, test) == pytest.approx(task.solved, abs=0.02)
+    assert task.score(outputs, test) == pytest.approx(task.solved_score(test), abs=1e-9)
+    assert digits(permuted=False).solved_score(
+        digits(permuted=False).generate(split, 0, 1)
+    ) == task.solved_score(test)
+
+
+def test_images_that_say_nothing_of_their_class_have_no_solved_score(
+    digits: type[Task], tmp_path: Path
+) -> None:
+    """And a class of which no image trains is never the nearest."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 2
+    labels[:100] = 1
+    noise = rng.permuted(np.tile(np.arange(9), (300, 1)), axis=1).reshape(300, 3, 3)
+    np.savez(tmp_path / "t.npz", image=noise, label=labels)
+    task = digits(data=str(tmp_path / "t.npz"))
+    assert task.solved_score(task.generate("test", 0, 32)) is None
+    np.savez(tmp_path / "u.npz", image=noise + 20 * labels[:, None, None], label=labels)
+    task = digits(data=str(tmp_path / "u.npz"))
+    assert task.solved_score(task.generate("test", 0, 32)) == 1
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float"])

@@ -82,6 +82,36 @@ def test_trivial_is_the_unigram_and_solved_the_trigram(
     assert bits(codes, 3, 1.0) == pytest.approx(text8_chars.solved, abs=0.02)
 
 
+@pytest.mark.parametrize(("kind", "order"), [("chain", 2), ("bible", 3)])
+def test_solved_is_the_better_of_pairs_and_triples(
+    text8_chars: type[Task], tmp_path: Path, kind: str, order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted one by one; of a text in which a letter hangs on the last one alone, the pairs."""
+    import collections
+    import sys
+
+    path = Path(__file__).parents[2] / "tasks" / "data" / "text_kjv.txt"
+    text = path.read_text(encoding="utf-8")
+    if kind == "chain":
+        text = "".join(CHARACTERS[1 + k] for k in np.random.default_rng(0).integers(1, 3, 8000).cumsum() % 26)
+    (tmp_path / "t.txt").write_text(text, encoding="utf-8")
+    task = text8_chars(data=str(tmp_path / "t.txt"))
+    counts, contexts = collections.Counter(), collections.Counter()
+    train = task._parts["train"].tolist()
+    for k in range(order - 1, len(train)):
+        counts[tuple(train[k - order + 1 : k + 1])] += 1
+        contexts[tuple(train[k - order + 1 : k])] += 1
+    test = task.generate("test", 0, 1)
+    shown, said, total = test.inputs.argmax(-1), test.targets.argmax(-1), []
+    for t, row in zip(*np.nonzero(test.weights), strict=True):
+        context = tuple(shown[t - order + 2 : t + 1, row].tolist())
+        total.append((counts[*context, int(said[t, row])] + 1) / (contexts[context] + 27))
+    assert task.solved_score(test) == pytest.approx(-np.log2(total).mean(), rel=1e-5)
+    # Counted a few at a time, they are the same.
+    monkeypatch.setattr(sys.modules[text8_chars.__module__], "CHUNK", 1000)
+    assert text8_chars(data=str(tmp_path / "t.txt")).solved_score(test) == task.solved_score(test)
+
+
 def test_the_score_is_in_bits(text8_chars: type[Task]) -> None:
     task = text8_chars()
     test = task.generate("test", 0, 1)
