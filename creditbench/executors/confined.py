@@ -223,7 +223,7 @@ class _Inner(Program):
         self.ops = make_ops(trial.backend, trial.device, trial.dtype)
         self.optimizer = make_optimizer(trial.optimizer, trial.lr)
         self.cell = Cell(inputs, trial.hidden, outputs, trial.alpha, trial.bias, trial.decorrelate, loss)
-        self._compiled = {}
+        self._compiled, self._cost = {}, None
         warm_up(trial.backend, trial.device)
 
     def do_import(self, asked: Mapping[str, Any]) -> None:
