@@ -419,8 +419,8 @@ def profiles(board: Board, output: Path) -> None:
 def units(records: Sequence[Record], output: Path) -> None:
     """Draw the normalised test score against hidden units: a panel a task, a colour a rule, a line a backend.
 
-    Lines are means over seeds, a diverged one counting as 0; bars reach from the worst to the best seed. Stale records
-    are left out. Raises `UsageError` where all have the same number of units.
+    Lines are medians over runs; bars reach from the worst to the best. A run that diverged is below all others: the
+    lower edge of a panel, which is named so, stands for it. Stale records are left out. Raises `UsageError` where all have the same number of units.
     """
     import matplotlib
 
@@ -431,7 +431,7 @@ def units(records: Sequence[Record], output: Path) -> None:
 
     scores: dict[tuple[str, str, str], dict[int, list[float]]] = {}
     for r in records:
-        score = 0.0 if r.status == "diverged" else r.normalised_score
+        score = -np.inf if r.status == "diverged" else r.normalised_score
         if not stale(r) and score is not None:
             at = scores.setdefault((r.trial.task, r.trial.rule, r.trial.backend), {})
             at.setdefault(r.trial.hidden, []).append(score)
@@ -443,6 +443,10 @@ def units(records: Sequence[Record], output: Path) -> None:
         1, len(tasks), figsize=(1.0 + 3.4 * len(tasks), 3.2), squeeze=False, sharey=True, layout="constrained"
     )
     colours = _colours(rules)
+    finite = [v for at in scores.values() for own in at.values() for v in own if np.isfinite(v)]
+    lost = any(not np.isfinite(v) for at in scores.values() for own in at.values() for v in own)
+    low_end, high_end = min([0.0, *finite]), max([1.0, *finite])
+    floor = low_end - 0.15 * (high_end - low_end)
     for ax, task in zip(axes[0], tasks, strict=True):
         for (of, rule, backend), at in sorted(scores.items()):
             if of != task:
@@ -450,11 +454,12 @@ def units(records: Sequence[Record], output: Path) -> None:
             # Beside each other: else the bars of one hide those of another.
             shift = 1.03 ** (rules.index(rule) - (len(rules) - 1) / 2)
             x = np.array(sorted(at))
-            low, mean, high = (np.array([f(at[size]) for size in x]) for f in (min, np.mean, max))
+            ends = [np.maximum(np.sort(at[size]), floor) for size in x]
+            low, middle, high = np.array([(v[0], v[(len(v) - 1) // 2], v[-1]) for v in ends]).T
             ax.errorbar(
                 x * shift,
-                mean,
-                (mean - low, high - mean),
+                middle,
+                (middle - low, high - middle),
                 color=colours[rule],
                 linestyle=_LINES[backend],
                 marker="o",
@@ -468,6 +473,9 @@ def units(records: Sequence[Record], output: Path) -> None:
         ax.xaxis.set_minor_locator(NullLocator())
         for level in (0.0, 1.0):
             ax.axhline(level, color="0.4", linestyle="--", linewidth=0.8, zorder=0)
+        if lost:
+            ax.axhline(floor, color="0.6", linewidth=0.8, zorder=0)
+            ax.text(0.02, floor, "diverged", transform=ax.get_yaxis_transform(), va="bottom", fontsize=7, color="0.4")
         ax.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("normalised test score")
     marks = [Line2D([], [], color=colours[rule], label=rule) for rule in rules]

@@ -141,9 +141,12 @@ class Cell:
         return ", ".join(f"{n} {name}" for name, n in sorted(counts.items(), key=lambda c: c[0] != "ok"))
 
     @property
-    def command(self) -> str:
-        """The command that makes these numbers again."""
-        return command(self.records)
+    def commands(self) -> list[str]:
+        """The commands that make these numbers again, one for each set of hyper-parameters."""
+        families: dict[str, list[Record]] = {}
+        for record in self.records:
+            families.setdefault(record.trial.family, []).append(record)
+        return [command(records) for records in families.values()]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -515,7 +515,7 @@ def _cells(row: Row) -> str:
         notes += [f"{cell.others} other settings in the table"] if cell.others else []
         environments = sorted({record.environment_id for record in cell.records})
         where = escape(", ".join(environments))
-        again = f"<code>{escape(cell.command)}</code>"
+        again = "".join(f"<code>{escape(line)}</code> " for line in cell.commands)
         return _line(escape(task), *figures, escape("; ".join(notes)), where, again, last="command")
 
     metric = {task: cell.records[0] for task, cell in row.cells.items()}

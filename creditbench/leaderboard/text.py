@@ -122,8 +122,8 @@ def ranking_markdown(board: Board) -> str:
 def ranking_latex(board: Board) -> str:
     """The ranking as a booktabs table."""
     caption = (
-        "Normalised scores with 95\u202f% intervals, and costs. ▲, ▼: the interval of the probability of "
-        f"improvement over {REFERENCE} leaves ½ out"
+        "Normalised scores with 95\u202f% intervals, the ranks that they allow, and costs. ▲, ▼: the interval of the "
+        f"probability of improvement over {REFERENCE} leaves ½ out"
     )
     return latex_table(caption, RANKING, ranking(board), ("rule", "backend", "device", "note"))
 
@@ -286,7 +286,7 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
             "\n".join(lines) + "\n",
         ]
     parts += ["## Hardware\n", hardware(board), "## Commands\n", "```sh"]
-    parts += [cell.command for row in board.rows for cell in row.cells.values()]
+    parts += [line for row in board.rows for cell in row.cells.values() for line in cell.commands]
     return "\n".join([*parts, "```\n"])
 
 
