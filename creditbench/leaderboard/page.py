@@ -232,6 +232,8 @@ def _curves(board: Board, task: str) -> dict[str, Any]:
     middle = plain.fmean(trivial) if trivial else None
     solved = board.results.tasks.get(task, {}).get("solved")
     direction = first.metric_direction if first else "min"
+    if solved is not None and middle is not None and (solved < middle) != (direction == "min"):
+        solved = None  # it is that of other data
     domain = charts.extent(
         [[v for v in line[3] if v is not None] for line in lines], middle, solved, direction
     )
