@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 _LINES: dict[str, Any] = {"jax": "-", "torch": ":"}
 
 
-def curves(records: Sequence[Record], output: Path) -> None:
+def curves(
+    records: Sequence[Record], output: Path, about: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
     """Draw the validation metric against training steps: a panel a task, a colour a rule, a line a backend.
 
     Lines are medians over seeds, bands reach from the worst to the best seed; a dashed line marks the trivial
-    predictor. Of several settings of a rule those are drawn that the leaderboard takes (`make_cells`). Stale records
-    are left out, diverged seeds end where they diverged. The suffix of `output` names the format (png, pdf, svg).
-    Raises `UsageError` where there is nothing to draw.
+    predictor. `about`: what is known of the tasks, of which `solved` counts; axes are those of the page (`extent`).
+    Of several settings of a rule those are drawn that the leaderboard takes (`make_cells`). Stale records are left
+    out, diverged seeds end where they diverged. The suffix of `output` names the format (png, pdf, svg). Raises
+    `UsageError` where there is nothing to draw.
     """
     import matplotlib
 
@@ -33,6 +36,7 @@ def curves(records: Sequence[Record], output: Path) -> None:
     from matplotlib.lines import Line2D
 
     from creditbench.leaderboard.board import make_cells
+    from creditbench.leaderboard.charts import extent
 
     drawn: dict[str, list[tuple[str, str, list[Record]]]] = {}
     for (rule, backend, _), cells in sorted(make_cells(Results(tuple(records))).items()):
@@ -51,18 +55,18 @@ def curves(records: Sequence[Record], output: Path) -> None:
     colours = _colours(rules)
     for ax, task in zip(axes.flat, tasks, strict=False):
         own = [record for *_, seeds in drawn[task] for record in seeds]
+        medians: list[list[float]] = []
         for rule, backend, seeds in drawn[task]:
             steps, low, middle, high = _band(seeds)
+            medians.append(middle.tolist())
             ax.plot(steps, middle, _LINES[backend], color=colours[rule], linewidth=1.3)
             ax.fill_between(steps, low, high, color=colours[rule], alpha=0.1, linewidth=0)
         trivials = [r.trivial for r in own if r.trivial is not None]
-        if trivials:
-            trivial = float(np.mean(trivials))
+        trivial = float(np.mean(trivials)) if trivials else None
+        if trivial is not None:
             ax.axhline(trivial, color="0.4", linestyle="--", linewidth=0.8)
-            if own[0].metric_direction == "min":
-                # Untrained weights may start far above; what matters is the way down from trivial.
-                lowest = min(p.validation for r in own for p in r.curve if p.validation is not None)
-                ax.set_ylim(0.9 * lowest, min(ax.get_ylim()[1], 1.5 * trivial))
+        solved = (about or {}).get(task, {}).get("solved")
+        ax.set_ylim(*extent(medians, trivial, solved, own[0].metric_direction))
         ax.set(title=task, xlabel="training time steps", ylabel=own[0].metric)
         ax.spines[["top", "right"]].set_visible(False)
     for ax in list(axes.flat)[len(tasks) :]:
@@ -523,7 +527,7 @@ FIGURES = ("curves", "units", "scaling", "gradients", "pareto", "profiles")
 def draw(name: str, results: Results, output: Path, axis: str = "T") -> None:
     """Draw one of `FIGURES`; `axis` is that of `scaling`. Raises `UsageError` where nothing was measured for it."""
     if name == "curves":
-        curves(results.records, output)
+        curves(results.records, output, results.tasks)
     elif name == "units":
         units(results.records, output)
     elif name == "scaling":

@@ -5,6 +5,7 @@ Every chart reads the data set `data`; a colour is a rule, a dash or a shape a b
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,31 @@ HEIGHT = 320
 def colours(rules: Sequence[str]) -> dict[str, str]:
     """A colour a rule; with more than ten rules they come again."""
     return {rule: COLOURS[i % len(COLOURS)] for i, rule in enumerate(rules)}
+
+
+def extent(
+    medians: Sequence[Sequence[float]], trivial: float | None, solved: float | None, direction: str
+) -> tuple[float, float]:
+    """The axis of learning curves, each the medians over seeds of one row.
+
+    It has trivial and solved on it, and the medians, but for what is worse than trivial by more than trivial is worse
+    than the best: untrained weights may start far off, and what diverges has no end. Where no curve ends as well as
+    trivial, it has the end of the best one. Nothing lies at its very edge.
+    """
+    sign = 1.0 if direction == "min" else -1.0
+    lines = [[sign * value for value in line] for line in medians if line]
+    known = [sign * value for value in (trivial, solved) if value is not None]
+    values = [*known, *(value for line in lines for value in line)]
+    if not values:
+        return 0.0, 1.0
+    ends, best = [line[-1] for line in lines], min(values)
+    if trivial is not None:
+        ends = [max(sign * trivial, min(ends, default=sign * trivial))]
+    start = statistics.median(ends or known)
+    worst = min(max(values), 2 * start - best)
+    margin = 0.03 * (worst - best) or 0.05 * abs(best) or 1.0
+    low, high = sorted((sign * (best - margin), sign * (worst + margin)))
+    return low, high
 
 
 def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, Any]:
@@ -54,16 +80,34 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         tooltip = [*who, alt.Tooltip(f"{x}:Q", format=",.4~g"), alt.Tooltip("median:Q", format=".4~g"),
                    alt.Tooltip("low:Q", format=".4~g"), alt.Tooltip("high:Q", format=".4~g")]  # fmt: skip
         y = alt.Y("median:Q", title="metric on validation").scale(zero=False, domain={"expr": "domain"})
-        band = base.mark_area(opacity=0.12, clip=True).encode(
-            at, alt.Y("low:Q"), alt.Y2("high:Q"), colour, detail
+        # What lies far outside of the axis is drawn as if it lay not so far.
+        near = {
+            name: f"clamp(datum.{field}, 2 * domain[0] - domain[1], 2 * domain[1] - domain[0])"
+            for name, field in (("bottom", "low"), ("middle", "median"), ("top", "high"))
+        }
+        band = (
+            base.transform_filter("isValid(datum.median)")
+            .transform_calculate(**near)
+            .mark_area(opacity=0.12, clip=True)
+            .encode(at, alt.Y("bottom:Q"), alt.Y2("top:Q"), colour, detail)
         )
-        line = base.mark_line(strokeWidth=1.8, clip=True).encode(at, y, colour, dash, detail)
+        line = (
+            base.transform_filter("isValid(datum.median)")
+            .transform_calculate(**near)
+            .mark_line(strokeWidth=1.8, clip=True)
+            .encode(at, alt.Y("middle:Q"), colour, dash, detail)
+        )
         hover = base.mark_point(size=60, opacity=0, filled=True, clip=True).encode(
             at, y, colour, tooltip=tooltip
         )
-        trivial = base.mark_rule(strokeDash=[4, 4], color="#888").encode(alt.Y("mean(trivial):Q"))
+        levels = [
+            base.mark_rule(strokeDash=stroke, color="#888")
+            .encode(alt.Y(f"mean({name}):Q"))
+            .properties(name=name)
+            for name, stroke in (("trivial", [4, 4]), ("solved", [2, 3]))
+        ]
         return sized(
-            alt.layer(band, trivial, line, hover).add_params(alt.param(name="domain", value=[0, 1])),
+            alt.layer(band, *levels, line, hover).add_params(alt.param(name="domain", value=[0, 1])),
             f"Learning curves: metric on validation by {title}",
         )
 

@@ -197,7 +197,6 @@ def _steps(tau: Any, rho: Any) -> list[tuple[float, float]]:
 def _curves(board: Board, task: str) -> dict[str, Any]:
     """The curves of one task: of each row, step, median second, and median, worst and best of its seeds."""
     lines: list[list[Any]] = []
-    low: list[float] = []
     trivial: list[float] = []
     first = None
     for i, row in enumerate(board.rows):
@@ -219,7 +218,6 @@ def _curves(board: Board, task: str) -> dict[str, Any]:
         steps = [steps[round(k * (len(steps) - 1) / max(1, count - 1))] for k in range(count)]
         seconds = [plain.median(s for s, _ in at[step]) for step in steps]
         values = [sorted(v for _, v in at[step]) for step in steps]
-        low += [v[0] for v in values] + [v[-1] for v in values]
         lines.append(
             [
                 i,
@@ -232,24 +230,18 @@ def _curves(board: Board, task: str) -> dict[str, Any]:
             ]
         )
     middle = plain.fmean(trivial) if trivial else None
-    domain = [0.0, 1.0]
-    if low and first is not None:
-        # Untrained weights may start far off; what matters is where the lines end, and trivial.
-        ends = [middle] * (middle is not None) + [
-            value for line in lines for value in (line[4][-1], line[5][-1])
-        ]
-        known = [*low, *ends]
-        margin = 0.3 * (max(ends) - min(ends)) or 0.05 * abs(ends[0]) or 1.0
-        if first.metric_direction == "min":
-            domain = [min(known), min(max(known), max(ends) + margin)]
-        else:
-            domain = [max(min(known), min(ends) - margin), max(known)]
-        if domain[0] == domain[1]:
-            domain = [domain[0] - margin, domain[1] + margin]
+    solved = board.results.tasks.get(task, {}).get("solved")
+    direction = first.metric_direction if first else "min"
+    if solved is not None and middle is not None and (solved < middle) != (direction == "min"):
+        solved = None  # it is that of other data
+    domain = charts.extent(
+        [[v for v in line[3] if v is not None] for line in lines], middle, solved, direction
+    )
     return {
         "metric": first.metric if first else "",
-        "direction": first.metric_direction if first else "min",
+        "direction": direction,
         "trivial": _round(middle),
+        "solved": _round(solved),
         "domain": _rounded(domain),
         "lines": lines,
     }

@@ -167,7 +167,7 @@ function table(element, values) {
   details.append(make("summary", "As a table"));
   details.addEventListener("toggle", () => {
     if (!details.open || details.querySelector("table")) return;
-    const columns = Object.keys(values[0]).filter((name) => !["row", "place", "trivial", "group"].includes(name));
+    const columns = Object.keys(values[0]).filter((name) => !["row", "place", "trivial", "solved", "group"].includes(name));
     const found = make("table");
     const head = found.createTHead().insertRow();
     columns.forEach((name) => head.append(make("th", name.replaceAll("_", " "), { scope: "col" })));
@@ -192,12 +192,24 @@ function curves(shown) {
   const values = own.lines
     .filter(([i]) => shown.has(i))
     .flatMap(([i, steps, seconds, median, low, high]) =>
-      steps.map((step, k) => ({ ...about(i), [axis]: axis === "step" ? step : seconds[k], median: median[k], low: low[k], high: high[k], trivial: own.trivial })));
+      steps.map((step, k) => ({ ...about(i), [axis]: axis === "step" ? step : seconds[k], median: median[k], low: low[k], high: high[k], trivial: own.trivial, solved: own.solved })));
+  const domain = [...own.domain];
+  const ends = own.lines.filter(([i]) => shown.has(i)).map(([i, , , median]) => [i, median.at(-1)]);
+  const outside = ([, end]) => end === null || end < domain[0] || end > domain[1];
+  const numbers = ends.map(([, end]) => end).filter((end) => end !== null);
+  if (numbers.length && ends.every(outside)) { // then the best of them counts
+    const least = own.direction === "min";
+    const best = Math[least ? "min" : "max"](...numbers);
+    domain[least ? 1 : 0] = best + 0.03 * (best - domain[least ? 0 : 1]);
+  }
+  const beyond = ends.filter(outside).map(([i]) => `${data.rows[i].rule} ${data.rows[i].backend}`);
   $("curve-caption").textContent =
     `${own.metric} on ${task}, ${own.direction === "min" ? "lower" : "higher"} is better: median over seeds, band from the worst to the best` +
-    (own.trivial === null ? "." : "; the dashed line is the trivial predictor.");
+    (own.trivial === null ? "" : "; dashed: the trivial predictor") + (own.solved === null ? "" : "; dotted: solved") + "." +
+    (beyond.length ? ` Worse than the axis shows at the end: ${beyond.join(", ")}.` : "");
   return chart("chart-curves", `curves_${axis}`, values, task, (specification) => {
-    specification.params.find((parameter) => parameter.name === "domain").value = own.domain;
+    specification.params.find((parameter) => parameter.name === "domain").value = domain;
+    specification.layer = specification.layer.filter((layer) => own[layer.name] !== null);
     // Many bands over each other hide the lines.
     if (shown.size > 20) specification.layer[0].mark.opacity = 0;
   });
