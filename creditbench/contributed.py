@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import importlib.abc
 import importlib.machinery
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -46,10 +47,11 @@ def from_path(path: Path) -> Plugin:
 def from_package(value: str, source: str) -> Plugin:
     """The learner that an entry point names ("package.module:Class"). Raises `UsageError`."""
     path = package_file(value, source)
-    sha256 = hashlib.sha256(read_source(path)).hexdigest()
+    read_source(path)
+    sha256 = package_sha256(value, path)
     stand_in = _stand_in(str(path), sha256, value)
     registry.require_id(stand_in.id, path)
-    return Plugin("learners", stand_in.id, stand_in, source, path, sha256, value)
+    return Plugin("learners", stand_in.id, stand_in, source + _unknown(value, path), path, sha256, value)
 
 
 def read_source(path: Path) -> bytes:
@@ -90,13 +92,62 @@ def package_folder(value: str, path: Path) -> Path:
     return path.parents[depth - 2] if depth > 1 else path
 
 
+def package_sha256(value: str, path: Path) -> str:
+    """The sha256 of all of an installed package, given what an entry point names and its module's file.
+
+    That is every file of the folder that its module lies in from the top on, and what else its distribution has of
+    Python: their names and bytes, less compiled copies. Where they lie is no part of it. Raises `UsageError`.
+    """
+    top = package_folder(value, path)
+    files = {
+        file.relative_to(top.parent).as_posix(): file for file in [top, *top.rglob("*")] if file.is_file()
+    }
+    files |= {name: file for name, file in (_listed(value) or {}).items() if name not in files}
+    digest = hashlib.sha256()
+    for name, file in sorted(files.items()):
+        if name.endswith(".pyc"):
+            continue
+        try:
+            with file.open("rb") as opened:
+                digest.update(repr(name).encode() + hashlib.file_digest(opened, "sha256").digest())
+        except OSError as error:
+            raise UsageError(f"{file} cannot be read ({error.strerror}): install its package again") from None
+    return digest.hexdigest()
+
+
+def _listed(value: str) -> dict[str, Path] | None:
+    """The modules that the distribution of an entry point has installed, by name; None where it does not say."""
+    for kind in registry.KINDS:
+        for point in importlib.metadata.entry_points(group=f"creditbench.{kind}", value=value):
+            known = point.dist
+            # An editable installation lists none of what it finds elsewhere.
+            if (
+                known is None
+                or not known.files
+                or '"editable": true' in (known.read_text("direct_url.json") or "")
+            ):
+                return None
+            endings = tuple(importlib.machinery.all_suffixes())
+            found = {file.as_posix(): Path(str(known.locate_file(file))) for file in known.files}
+            return {n: p for n, p in found.items() if n.endswith(endings) and ".." not in n and p.is_file()}
+    return None
+
+
+def _unknown(value: str, path: Path) -> str:
+    """What to say of a package of which there may be more than its sha256 is taken of."""
+    if _listed(value) is not None:
+        return ""
+    return f", whose sha256 is of {package_folder(value, path).name} alone"
+
+
 def place(child: isolation.Confined, path: str, sha256: str, package: str | None) -> dict[str, Any]:
     """Put a copy of a learner's file into the child's folder, or leave a package where it is: the order to import it.
 
     Raises `UsageError` where the file is no more that of the sha256.
     """
     content = read_source(Path(path))
-    if hashlib.sha256(content).hexdigest() != sha256:
+    now = hashlib.sha256(content).hexdigest() if package is None else package_sha256(package, Path(path))
+    if now != sha256:
         raise UsageError(f"{path} has changed since the run began: run again")
     if package is not None:
         return order_of_package(package, path)
@@ -144,8 +195,6 @@ def import_learner(order: Mapping[str, Any]) -> Plugin:
     if "file" in order:
         found = registry.import_plugin(lambda: registry.load_file("learners", Path(order["file"])), shown)
     else:
-        import importlib.metadata
-
         top = re.split("[.:]", order["package"])[0].strip()
         sys.meta_path.append(_Finder(top, Path(order["place"])))
         point = importlib.metadata.EntryPoint("learner", order["package"], "creditbench.learners")

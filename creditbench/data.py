@@ -21,6 +21,7 @@ removed at any time.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import csv
 import hashlib
 import json
@@ -103,6 +104,33 @@ def _mapped(path: Path) -> NDArray[Any]:
 
 # -- what can be read ------------------------------------------------------------------------------------
 
+_seen: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("_seen", default=None)
+
+
+@contextlib.contextmanager
+def noting(seen: set[str]) -> Iterator[None]:
+    """Put into `seen` the sha256 of all that is read of a hub data set, of whatever splits: values, and nothing else.
+
+    The same values have the same sha256 wherever the data set lies, and in whatever order a task takes its rows.
+    """
+    before = _seen.set(seen)
+    try:
+        yield
+    finally:
+        _seen.reset(before)
+
+
+def _note(arrays: Arrays) -> Arrays:
+    """`arrays`, having noted them."""
+    if (seen := _seen.get()) is not None:
+        digest = hashlib.sha256()
+        for name in sorted(arrays):
+            array = arrays[name]
+            digest.update(repr((name, array.dtype.str, array.shape)).encode())
+            digest.update(array.tobytes())
+        seen.add(digest.hexdigest())
+    return arrays
+
 
 def absolute(source: str) -> str:
     """`source` so that it names the same data in whatever folder a process starts."""
@@ -165,7 +193,7 @@ def _read(
     if str(source).startswith(_HUB):
         name, fingerprint, splits = _from_hub(str(source))
         digest = hashlib.sha256(repr((_FORMAT, what, fingerprint)).encode())
-        return cached(f"data-{digest.hexdigest()[:32]}", lambda: take(name, splits()))
+        return _note(cached(f"data-{digest.hexdigest()[:32]}", lambda: take(name, splits())))
     path = Path(source).expanduser()
     kind = _KINDS.get(path.suffix.lower())
     if kind is None or kind not in kinds:

@@ -21,7 +21,17 @@ from pathlib import Path
 from typing import Any
 
 _VARYING = "host"  #: the key of what changes from trial to trial
-_COMMON = ("array-api-compat", "numpy", "scipy", "pandas", "scikit-learn", "datasets", "pydantic", "psutil")
+_COMMON = (
+    "array-api-compat",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "aeon",
+    "datasets",
+    "pydantic",
+    "psutil",
+)
 _OWN = {"jax": ("jax", "jaxlib", "ml-dtypes", "opt-einsum"), "torch": ("torch", "triton")}
 #: A framework's device code comes in packages of its own.
 _DEVICE_PREFIXES = {
@@ -29,6 +39,12 @@ _DEVICE_PREFIXES = {
     "torch": ("nvidia-", "pytorch-triton"),
 }
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "XLA_FLAGS")
+#: What changes how a framework or its libraries compute, and confined processes are given too.
+NUMERIC_VARIABLES = (
+    *("JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "JAX_NUMPY_DTYPE_PROMOTION", "NVIDIA_TF32_OVERRIDE"),
+    *("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "OPENBLAS_CORETYPE"),
+)
 _SECONDS = 10.0  # that a command may take
 
 
@@ -88,6 +104,7 @@ def _constant(backend: str, device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": _packages(backend, device),
         "threads": {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ},
+        "variables": {name: os.environ[name] for name in NUMERIC_VARIABLES if name in os.environ},
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if (status := _git("status", "--porcelain")) is None else bool(status),
     }
@@ -108,7 +125,7 @@ def _packages(backend: str, device: str) -> dict[str, str]:
 
 
 def _precision(backend: str) -> dict[str, Any] | None:
-    """How the framework multiplies float32: whether TF32 may stand in for it."""
+    """How the framework computes with float32: whether TF32 may stand in for it, and by which code."""
     framework = sys.modules.get(backend)
     if framework is None:
         return None
@@ -116,11 +133,16 @@ def _precision(backend: str) -> dict[str, Any] | None:
         return {
             "matmul": framework.config.jax_default_matmul_precision,
             "x64": framework.config.jax_enable_x64,
+            "promotion": framework.config.jax_numpy_dtype_promotion,
         }
+    mkldnn = framework.backends.mkldnn
     return {
         "matmul": framework.get_float32_matmul_precision(),
         "tf32_matmul": framework.backends.cuda.matmul.allow_tf32,
         "tf32_cudnn": framework.backends.cudnn.allow_tf32,
+        "cpu": framework.backends.cpu.get_cpu_capability(),
+        "mkldnn": bool(mkldnn.is_available() and mkldnn.enabled),
+        "deterministic": framework.are_deterministic_algorithms_enabled(),
     }
 
 

@@ -3,7 +3,7 @@
 A setting is taken from the first of these that has it:
 
 1. the options: `--lr`, `--segment`, `--set anp.sigma=1e-3`, ...
-2. the tuned file's table `[TASK.RULE]`
+2. the tuned file's table `[TASK.RULE]`, or each of its tables `[[TASK.RULE]]`, one a study
 3. the tuned file's table `[default.RULE]`
 4. the task's own default (batch, alpha, budget) or the learner's (optimiser, lr, segment, hyper-parameters)
 
@@ -21,7 +21,7 @@ import math
 import os
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +29,26 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from creditbench import registry
 from creditbench.cell import DECORRELATE, Cell, Decorrelate
-from creditbench.data import absolute
+from creditbench.data import absolute, noting
 from creditbench.errors import UsageError, unknown
 from creditbench.learner import Learner
 from creditbench.ops import BACKENDS
 from creditbench.optimizers import make_optimizer
 from creditbench.registry import Plugin
-from creditbench.task import Sequences, Task
+from creditbench.task import Sequences, Split, Task
 from creditbench.trial import SUFFIXES, Trial, split_rule
 
 #: Preset -> how often the validation split is looked at, evenly over the budget.
 EVALUATIONS = {"smoke": 2, "quick": 10, "full": 50}
 DECORRELATION_RATE = 1e-3
-#: What a table of the tuned file may hold beside hyper-parameters.
+#: Every seed is below: under JAX a greater one would have the key of one that is.
+SEEDS = 2**32
+#: What a table of the tuned file may hold beside hyper-parameters: settings, and where they are from.
 _TUNABLE = ("lr", "optimizer", "segment", "batch", "decorrelation_rate")
+_STUDY = ("study", "beat_trivial")
+Tuned = Mapping[
+    str, Mapping[str, Sequence[Mapping[str, Any]]]
+]  #: task or "default" -> rule -> a table a study
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,7 @@ class Options:
     backends: tuple[str, ...] = ("jax",)
     device: str = "cpu"
     seeds: tuple[int, ...] = (0,)
+    seeds_apart: bool = False  #: whether each study of the tuned file has as many seeds of its own
     hidden: int = 128
     bias: bool = False
     alpha: float | None = None
@@ -94,9 +101,10 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}: give a whole number from {least}")
-        if not self.seeds or min(self.seeds) < 0:
+        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= SEEDS:
+            outside = [str(seed) for seed in self.seeds if not 0 <= seed < SEEDS]
             raise UsageError(
-                f"seed is {', '.join(map(str, self.seeds)) or 'left out'}: give whole numbers from 0"
+                f"seed is {', '.join(outside) or 'left out'}: give whole numbers from 0 to {SEEDS - 1}"
             )
         for backend in self.backends:
             if backend not in BACKENDS:
@@ -159,13 +167,20 @@ def make_grid(options: Options) -> Grid:
             rule = plugin.id + SUFFIXES[decorrelate]
             if options.tuned and not any(rule in tuned.get(name, {}) for name in ("default", task_plugin.id)):
                 untuned.setdefault(rule, []).append(task_plugin.id)
-            common = _trial_values(options, source, plugin, decorrelate, settings.get(plugin.id, {}), tuned)
-            lrs = options.lrs or (common.pop("lr"),)
-            for backend, lr, seed in itertools.product(backends, lrs, options.seeds):
-                _finite("lr", lr)
-                make_optimizer(common["optimizer"], lr)
-                trial = Trial(**common | {"backend": backend, "lr": lr, "seed": seed})
-                trials[trial.id] = trial
+            default = next(iter(tuned.get("default", {}).get(rule, ())), {})
+            studies = tuned.get(task_plugin.id, {}).get(rule, ({},))
+            for number, own in enumerate(studies):
+                frozen = {**default, **own}
+                common = _trial_values(
+                    options, source, plugin, decorrelate, settings.get(plugin.id, {}), frozen
+                )
+                lrs = options.lrs or (common.pop("lr"),)
+                shift = number * len(options.seeds) if options.seeds_apart else 0
+                for backend, lr, seed in itertools.product(backends, lrs, options.seeds):
+                    _finite("lr", lr)
+                    make_optimizer(common["optimizer"], lr)
+                    trial = Trial(**common | {"backend": backend, "lr": lr, "seed": seed + shift})
+                    trials.setdefault(trial.id, trial)
     notes += [
         f"{options.tuned} has nothing for {rule} on {', '.join(names)}: its defaults are run; see: creditbench tune"
         for rule, names in untuned.items()
@@ -248,32 +263,41 @@ class _Source:
                 "data": absolute(data),
             }
         self.data = data
-        self.task: Task = _make(plugin, settings)
+        self._seen: set[str] = set()
+        self._sha256: str | None = None
+        with noting(self._seen):
+            self.task: Task = _make(plugin, settings)
         self._trains: dict[int, Sequences] = {}
 
     def train(self, batch: int, seed: int) -> Sequences:
         """The train split for that many rows. Raises `UsageError` where the task cannot make it."""
         if batch not in self._trains:
-            try:
-                self._trains[batch] = self.task.generate("train", seed, batch)
-            except UsageError:
-                raise
-            except Exception as error:
-                raise UsageError(
-                    f"task {self.plugin.id!r} cannot make its train split ({type(error).__name__}: {error}): "
-                    f"mend {self.plugin.path}"
-                ) from error
+            self._trains[batch] = self._generate("train", seed, batch)
         return self._trains[batch]
 
+    def _generate(self, split: Split, seed: int, batch: int) -> Sequences:
+        try:
+            with noting(self._seen):
+                return self.task.generate(split, seed, batch)
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"task {self.plugin.id!r} cannot make its {split} split ({type(error).__name__}: {error}): "
+                f"mend {self.plugin.path}"
+            ) from error
+
     def data_sha256(self, batch: int, seed: int) -> str | None:
-        """Of the user's file; of a hub data set, which has no file, the sha256 of the train split."""
+        """Of the user's file; of a hub data set, which has no file, of the values that all splits are made of."""
         if self.data is None:
             return None
         if self.data.startswith("hf:"):
-            digest = hashlib.sha256()
-            for array in self.train(batch, seed):
-                digest.update(array.tobytes())
-            return digest.hexdigest()
+            if self._sha256 is None:
+                for split in typing.get_args(Split):
+                    if split != "train" or not self._trains:
+                        self._generate(split, seed, batch)
+                self._sha256 = hashlib.sha256(" ".join(sorted(self._seen)).encode()).hexdigest()
+            return self._sha256
         try:
             return hashlib.sha256(Path(self.data).expanduser().read_bytes()).hexdigest()
         except OSError as error:
@@ -288,13 +312,12 @@ def _trial_values(
     plugin: Plugin,
     decorrelate: Decorrelate,
     settings: Mapping[str, Any],
-    tuned: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    frozen: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The fields of a trial, less backend and seed."""
+    """The fields of a trial, less backend and seed. `frozen`: what the tuned file has for it."""
     task, task_class = source.task, type(source.task)
     rule = plugin.id + SUFFIXES[decorrelate]
-    frozen = dict(tuned.get("default", {}).get(rule, {})) | dict(tuned.get(task_class.id, {}).get(rule, {}))
-    hyperparameters = {name: value for name, value in frozen.items() if name not in _TUNABLE}
+    hyperparameters = {name: value for name, value in frozen.items() if name not in (*_TUNABLE, *_STUDY)}
     learner: Learner = _make(plugin, hyperparameters | dict(settings))
 
     def choose(option: Any, name: str, default: Any) -> Any:
@@ -353,6 +376,8 @@ def _trial_values(
         "device": options.device,
         "threads": options.threads,
         "measure": options.measure,
+        "study": _text_or_none(f"{rule}.study in {options.tuned}", frozen.get("study")),
+        "beat_trivial": choose(None, "beat_trivial", True) if "study" in frozen else None,
         "hidden": cell.hidden,
         "batch": batch,
         "segment": segment,
@@ -365,6 +390,12 @@ def _trial_values(
         "budget_steps": budget,
         "evaluations": evaluations,
     }
+
+
+def _text_or_none(name: str, value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise UsageError(f'{name} is {value!r}: give it as text, as in study = "0/1"')
 
 
 def _budget(options: Options, task: type[Task], segment: int) -> tuple[int, int]:
@@ -481,33 +512,41 @@ def _settings(
 
 def _read_tuned(
     path: str | None, tasks: Mapping[str, Plugin], learners: Mapping[str, Plugin]
-) -> tuple[dict[str, dict[str, dict[str, Any]]], list[str]]:
-    """The tables of a tuned file: task or "default" -> rule -> values; and notes on tables that nothing is known of.
+) -> tuple[Tuned, list[str]]:
+    """The tables of a tuned file, a list for each task and rule; and notes on tables that nothing is known of.
 
     A file may hold more than a run needs, so a task or rule that this run does not have is no error.
     """
     if path is None:
         return {}, []
-    tables = read_toml(path)
+    tuned: dict[str, dict[str, list[dict[str, Any]]]] = {}
     notes = []
     known_tasks = {"default", *tasks, *registry.load("tasks")}
     known_learners = {*learners, *registry.load("learners")}
-    for task, rules in tables.items():
+    for task, rules in read_toml(path).items():
         if task not in known_tasks:
             notes.append(f"{path}: {unknown('task', task, known_tasks, 'creditbench list tasks')}")
-        if not isinstance(rules, dict) or not all(isinstance(values, dict) for values in rules.values()):
+        if not isinstance(rules, dict):
             raise UsageError(
                 f"{path}: {task!r} is no table of tables: write [{task}.RULE] and then lr = 0.01"
             )
         for rule, values in rules.items():
+            studies = values if isinstance(values, list) else [values]
+            if not studies or not all(isinstance(study, dict) for study in studies):
+                raise UsageError(
+                    f"{path}: {task}.{rule} is no table: write [{task}.{rule}], or [[{task}.{rule}]] for each study, "
+                    "and then lr = 0.01"
+                )
+            tuned.setdefault(task, {})[rule] = studies
             name, _ = split_rule(rule)
             if name not in known_learners:
                 notes.append(
                     f"{path}: {unknown('learner', name, known_learners, 'creditbench list learners')}"
                 )
             if name in learners:
-                names = [*_TUNABLE, *(field.name for field in dataclasses.fields(learners[name].cls))]
-                for key in values:
+                fields = (field.name for field in dataclasses.fields(learners[name].cls))
+                names = [*_TUNABLE, *_STUDY, *fields]
+                for key in (key for study in studies for key in study):
                     if key not in names:
                         raise unknown(
                             f"key in [{task}.{rule}] of {path}",
@@ -515,7 +554,7 @@ def _read_tuned(
                             names,
                             "creditbench list learners --json",
                         )
-    return tables, notes
+    return tuned, notes
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:

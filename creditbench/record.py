@@ -12,7 +12,8 @@ from creditbench.environment import environment_id
 from creditbench.trial import Trial
 
 #: 2: cost beside training (ratios, FLOPs, algorithm bytes, device peak), and whose peak `process_peak_bytes` is.
-SCHEMA_VERSION = 2
+#: 3: what counts as solved at the trial's own parameters and data; scores that nothing bounds; the study of tuning.
+SCHEMA_VERSION = 3
 
 Status = Literal["ok", "diverged", "timeout", "oom", "crashed", "invalid"]
 
@@ -42,9 +43,12 @@ class Record(BaseModel):
     metric: str
     metric_direction: Literal["min", "max"]
     trivial: float | None = None  #: metric of the trivial predictor on the test split
+    solved: float | None = None  #: metric at which the test split counts as solved; None where nobody knows
     validation_best: float | None = None
     test_score: float | None = None  #: metric on the test split, with the weights best on validation
-    normalised_score: float | None = None
+    normalised_score: float | None = (
+        None  #: 0 is trivial, 1 is solved, unbounded; None without `solved`, or diverged
+    )
     steps_to_target: int | None = None
     seconds_to_target: float | None = None
     train_seconds: float | None = None
@@ -75,11 +79,33 @@ class Record(BaseModel):
     @classmethod
     def _migrate(cls, values: Any) -> Any:
         """A record of an older schema as one of this: what was not taken then is None."""
-        if isinstance(values, dict) and values.get("schema_version") == 1:
+        if isinstance(values, dict) and values.get("schema_version") in (1, 2):
+            first = values["schema_version"] == 1
             values = dict(values) | {"schema_version": SCHEMA_VERSION}
-            if values.get("process_peak_bytes") is not None:
+            if first and values.get("process_peak_bytes") is not None:
                 values["process_peak_source"] = "ru_maxrss"
+            # It was cut off at -1 and 1.1, and 0 where a seed diverged.
+            score = values.get("normalised_score")
+            if score is not None and (values.get("status") != "ok" or not -1 < float(score) < 1.1):
+                values["normalised_score"] = None
         return values
+
+    @property
+    def machine(self) -> str:
+        """On what its times were taken: times of another machine are not to be compared with them."""
+        known = self.environment
+        accelerators = ", ".join(str(one.get("name")) for one in known.get("accelerators") or ())
+        threads = f"{self.trial.threads} thread{'s' * (self.trial.threads > 1)}"
+        return f"{accelerators or known.get('cpu', 'unknown processor')}, {threads}"
+
+    @property
+    def versions(self) -> str:
+        """What may round or draw otherwise: the framework with its settings, and NumPy."""
+        packages = self.environment.get("packages", {})
+        names = {"jax": ("jax", "jaxlib"), "torch": ("torch",)}[self.trial.backend]
+        found = [f"{name} {packages[name]}" for name in (*names, "numpy") if name in packages]
+        settings = self.environment.get("precision") or {}
+        return ", ".join([*found, *(f"{name}={value}" for name, value in sorted(settings.items()))])
 
     @property
     def environment_id(self) -> str:

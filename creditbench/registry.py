@@ -11,6 +11,7 @@ file itself is imported where a caller says `imports=True`, which is right in a 
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -21,7 +22,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +45,7 @@ class Plugin:
     cls: Any  #: a subclass of `Task` or `Learner`
     source: str  #: "builtin", the path of a user's file, or "entry point PACKAGE"
     path: Path
-    sha256: str  #: of the source file
+    sha256: str  #: of its source, see `source_sha256` and `package_sha256`
     entry: str | None = None  #: what an installed package's entry point names, where its class is a stand-in
 
 
@@ -144,7 +145,10 @@ def _known(kind: Kind, imports: bool) -> _Found:
 
 
 def _from_point(kind: Kind, point: importlib.metadata.EntryPoint, source: str) -> Plugin:
-    return inspect_plugin(kind, import_plugin(point.load, source), source)
+    from creditbench.contributed import package_sha256
+
+    plugin = inspect_plugin(kind, import_plugin(point.load, source), source)
+    return replace(plugin, sha256=package_sha256(point.value, plugin.path))
 
 
 def _clash(plugin: Plugin, other: Plugin) -> str:
@@ -263,7 +267,52 @@ def inspect_plugin(kind: Kind, found: Any, source: str) -> Plugin:
             f"{cls.__name__} in {path} lacks {', '.join(missing)}: see {base.__name__}'s attributes"
         )
     require_id(cls.id, path)
-    return Plugin(kind, cls.id, cls, source, path, hashlib.sha256(path.read_bytes()).hexdigest())
+    if kind == "tasks":
+        named = getattr(sys.modules[cls.__module__], "EMBEDDED", None)
+        if named is not None and named != embedded(path):
+            raise UsageError(
+                f'EMBEDDED of {path} is {named}: write it as EMBEDDED = Path(__file__).parent / "data" / "NAME", '
+                "so that its content counts as part of the task"
+            )
+    try:
+        sha256 = source_sha256(path)
+    except OSError as error:
+        raise UsageError(f"{path} names {error.filename}, which cannot be read ({error.strerror})") from None
+    return Plugin(kind, cls.id, cls, source, path, sha256)
+
+
+def source_sha256(path: Path) -> str:
+    """The sha256 of a plug-in's file and, of a task's, of the data that it names as EMBEDDED.
+
+    Nothing is imported. Raises OSError.
+    """
+    digest = hashlib.sha256(path.read_bytes())
+    if (data := embedded(path)) is not None:
+        digest.update(hashlib.sha256(data.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def embedded(path: Path) -> Path | None:
+    """What a task's file names in a line like `EMBEDDED = Path(__file__).parent / "data" / "NAME"`; it is not run."""
+    content = path.read_bytes()
+    if b"EMBEDDED" not in content:
+        return None
+    try:
+        body = ast.parse(content).body
+    except (SyntaxError, ValueError):
+        return None
+    if not any(ast.unparse(b).endswith("Task") for c in body if isinstance(c, ast.ClassDef) for b in c.bases):
+        return None
+    for line in body:
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "EMBEDDED":
+            parts: list[str] = []
+            rest = line.value
+            while isinstance(rest, ast.BinOp) and isinstance(rest.right, ast.Constant):
+                parts.insert(0, str(rest.right.value))
+                rest = rest.left
+            if ast.unparse(rest) == "Path(__file__).parent" and parts:
+                return path.parent.joinpath(*parts)
+    return None
 
 
 def require_id(found: object, path: Path) -> None:

@@ -6,7 +6,6 @@ import ast
 import contextlib
 import csv
 import dataclasses
-import hashlib
 import io
 import json
 import os
@@ -110,8 +109,8 @@ def read_record(path: Path) -> Record:
 def stale(record: Record) -> str:
     """Why the numbers of `record` may no longer be what a run would yield now; empty where nothing has changed.
 
-    No user's code is run: a file is compared by its sha256. A user's file that was since taken into the shipped folder
-    as it was counts as unchanged.
+    No user's code is run: a source is compared by its sha256, that of a task with the data that it embeds. A user's
+    file that was since taken into the shipped folder as it was counts as unchanged.
     """
     trial = record.trial
     sources = (
@@ -134,7 +133,7 @@ def _source_sha256(kind: registry.Kind, name: str, path: str | None) -> str | No
         plugin = registry.load(kind).get(name)
         return plugin.sha256 if plugin else None
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return registry.source_sha256(Path(path))
     except OSError:
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import sys
 import time
 import traceback
@@ -33,6 +34,9 @@ from creditbench.trial import Trial
 TARGET = 0.9
 #: Seconds of blocks from which a trial's ratios are taken.
 MEASURE_SECONDS = 1.0
+
+#: Blocks at most between two evaluations of a stream.
+_BLOCKS = 64
 
 Progress = Callable[[Trial, float], None]  #: trial, part of its budget that is done
 
@@ -158,12 +162,20 @@ class Program:
 
         return ops.scan(segment, carry, xs)
 
-    def keys(self, seed: int, segments: int) -> list[Any]:
-        """The keys of a run: for each evaluation those of the `segments` before it."""
+    def restart(self, carry: Any, numbers: Mapping[str, Any] | None = None) -> Any:
+        """The same after a seam of a stream: the network is at rest, and the rule keeps what it keeps of its own."""
+        params, optimizer_state, state = carry
+        learner, _ = with_numbers(self.learner, self.optimizer, numbers or {})
+        state = learner.reset(self.ops, self.cell, params, state, self.trial.batch)
+        return params, optimizer_state, state
+
+    def keys(self, seed: int, segments: int, unit: int) -> list[list[Any]]:
+        """The keys of a run: for each evaluation those of the `segments` before it, in blocks of `unit`."""
         ops, evaluations = self.ops, self.trial.evaluations
         clock = time.perf_counter()
         keys = ops.split(ops.key(seed), evaluations * segments)
-        parts = [keys[i * segments : (i + 1) * segments] for i in range(evaluations)]
+        starts = range(0, segments, unit)
+        parts = [[keys[i * segments + k :][:unit] for k in starts] for i in range(evaluations)]
         ops.synchronize(parts)
         # JAX compiles what splits a key for the number of its children.
         self.compile_seconds += time.perf_counter() - clock
@@ -177,8 +189,8 @@ class Program:
             self.compile_seconds += time.perf_counter() - clock
         return self._compiled[name]
 
-    def evaluate(self, params: Any, sequences: Sequences, inputs: Any) -> float:
-        """The task's metric of the harness's own forward pass; NaN where the outputs are not finite."""
+    def evaluate(self, params: Any, sequences: Sequences, inputs: Any) -> float | None:
+        """The task's metric of the harness's own forward pass; None where the outputs are not finite."""
 
         def run(params, inputs):
             return self.cell.run(self.ops, params, inputs)
@@ -186,7 +198,7 @@ class Program:
         outputs = self.ops.to_numpy(
             self.compiled(f"run {tuple(inputs.shape)}", run, params, inputs)(params, inputs)
         ).astype(np.float32)
-        return self.task.score(outputs, sequences) if np.isfinite(outputs).all() else float("nan")
+        return self.task.score(outputs, sequences) if np.isfinite(outputs).all() else None
 
     # -- training --------------------------------------------------------------------------------
 
@@ -208,26 +220,32 @@ class Program:
         runs = [_Run(self, t) for t in trials]
         differ = runs[: 1 if alike else None]
         data = runs[0].data() if alike else stack([run.data() for run in runs])
-        keys = [self.keys(t.seed, run.segments) for t, run in zip(trials, runs, strict=True)]
+        segments, unit, seconds = runs[0].segments, runs[0].unit, 0.0
+        keys = [self.keys(t.seed, segments, unit) for t in trials[: len(differ)]]
+        restart = ops.vmap(self.restart, in_axes=(0, 0)) if many else self.restart
         carry = stack([self.start(t) for t in trials])
-        segments, seconds = runs[0].segments, 0.0
         for i, run in enumerate(runs):
             run.evaluate(one(carry[0], i), 0, 0.0, None)
         for number in range(trial.evaluations):
             first, last = number * segments, (number + 1) * segments
-            parts = [
-                (ops.from_numpy(run.segments_from(first), copy=False), key[number])
-                for run, key in zip(differ, keys, strict=False)
-            ]
-            xs = parts[0] if alike else stack(parts)
-            train = self.compiled("block", block, carry, xs, data, *numbers, donate=(0,))
-            ops.synchronize((carry, xs))
-            clock = time.perf_counter()
-            carry, losses = train(carry, xs, data, *numbers)
-            ops.synchronize((carry, losses))
-            elapsed = time.perf_counter() - clock
+            elapsed, parts_of_losses = 0.0, []
+            for k, start in enumerate(range(first, last, unit)):
+                if runs[0].at_seam(start):
+                    carry = restart(carry, *numbers)
+                parts = [
+                    (ops.from_numpy(run.segments_from(start), copy=False), key[number][k])
+                    for run, key in zip(differ, keys, strict=True)
+                ]
+                xs = parts[0] if alike else stack(parts)
+                train = self.compiled("block", block, carry, xs, data, *numbers, donate=(0,))
+                ops.synchronize((carry, xs))
+                clock = time.perf_counter()
+                carry, losses = train(carry, xs, data, *numbers)
+                ops.synchronize((carry, losses))
+                elapsed += time.perf_counter() - clock
+                parts_of_losses.append(ops.to_numpy(losses).reshape(len(trials), unit))
             seconds += elapsed
-            losses = ops.to_numpy(losses).reshape(len(trials), segments)
+            losses = np.concatenate(parts_of_losses, axis=1)
             for i, run in enumerate(runs):
                 if run.check(losses[i], one(carry[0], i), first):
                     run.rates.append(segments * trial.segment / elapsed)
@@ -295,9 +313,11 @@ class _Run:
             self.task.generate(split, trial.seed, trial.batch) for split in ("train", "validation", "test")
         )
         self.validation_inputs = program.ops.from_numpy(self.validation.inputs)
-        #: segments between evaluations
-        self.segments = segments_between(trial)
-        if trial.protocol == "episodes":
+        #: segments between evaluations, and in a block: what is trained on in one go
+        self.segments = self.unit = segments_between(trial)
+        if trial.protocol == "stream":
+            self._lay_out()
+        else:
             rng = np.random.default_rng([trial.seed, 0x0DE5])
             rows, needed = self.train.inputs.shape[1], self.segments * trial.evaluations * trial.batch
             epochs = [rng.permutation(rows) for _ in range(-(-needed // rows))]
@@ -309,26 +329,48 @@ class _Run:
         self.diverged_at: int | None = None
         self.peak, self.device_peak = program.peaks()
 
+    def _lay_out(self) -> None:
+        """How a stream's stretches are cut into blocks, each of which lies in one stretch and ends with it or before.
+
+        Blocks are of one length, so that one program trains them; what is left of a stretch after its last whole block
+        is not trained on. The length is the longest that leaves a twentieth of a stretch or less, or else the least.
+        """
+        K, stretches = self.trial.segment, self.task.stretches(self.trial.batch)
+        self.stretch = len(self.train.inputs) // stretches  #: time steps
+        self.stretch_count = stretches
+        whole = self.stretch // K
+        if whole == 0:
+            raise UsageError(
+                f"segment is {K}: a stream of {self.task.id} has {self.stretch} steps from rest to rest, and holds no "
+                "such segment"
+            )
+        fewest = -(-self.segments // _BLOCKS)
+        fits = [u for u in range(min(self.segments, whole), 0, -1) if self.segments % u == 0]
+        fits = [u for u in fits if u >= fewest] or fits[:1]
+        self.unit = min(fits, key=lambda u: (max(0.05, whole % u / whole), -u))
+        self.blocks = whole // self.unit  #: of a stretch
+
+    def at_seam(self, first: int) -> bool:
+        """Whether a stretch begins with the block of segments from `first` on, and another one ended before it."""
+        return self.trial.protocol == "stream" and first > 0 and first // self.unit % self.blocks == 0
+
     def data(self) -> Any:
         """The training split on the device, if blocks gather their segments from it."""
         return self.program.ops.from_numpy(self.train, copy=False) if self.gathers else None
 
     def segments_from(self, first: int) -> Any:
         """What a block is given for segments from `first` on: the segments, or the numbers of their sequences."""
-        return self.order[first : first + self.segments] if self.gathers else self.batches(first)
+        return self.order[first : first + self.unit] if self.gathers else self.batches(first)
 
     def batches(self, first: int, count: int | None = None) -> Batch:
-        """Segments from `first` on, `self.segments` of them or `count`: [S, K, B, ·], weights summing to 1 in each."""
-        take = np.arange(first, first + (self.segments if count is None else count))
+        """Segments from `first` on, `self.unit` of them or `count`: [S, K, B, ·], weights summing to 1 in each."""
+        take = np.arange(first, first + (self.unit if count is None else count))
         if self.trial.protocol == "stream":
-            K = self.trial.segment
-            usable = self.train.inputs.shape[0] // K
-            if usable == 0:
-                raise UsageError(
-                    f"segment is {K}: a stream of {len(self.train.inputs)} steps holds no such segment"
-                )
-            # At the end of a stream its start follows on.
-            arrays = [x[: usable * K].reshape(usable, K, *x.shape[1:])[take % usable] for x in self.train]
+            K, used = self.trial.segment, self.unit * self.blocks
+            # Stretch after stretch, and after the last one the first again.
+            starts = take // used % self.stretch_count * self.stretch + take % used * K
+            steps = starts[:, None] + np.arange(K)
+            arrays = [x[steps] for x in self.train]
         else:
             order = self.order[take % len(self.order)]
             arrays = []
@@ -343,19 +385,21 @@ class _Run:
         segments = evaluation * self.segments
         if self.trial.protocol == "episodes":
             return self.batches(segments, count)
-        length = len(self.train.inputs)
+        length = self.stretch
         if not 0 < steps <= length:
-            raise UsageError(f"steps is {steps}: give 1 to {length}, which a stream of {self.task.id} has")
+            raise UsageError(
+                f"steps is {steps}: give 1 to {length}, which a stream of {self.task.id} has from rest to rest"
+            )
         starts = (segments * self.trial.segment + steps * np.arange(count)) % (length - steps + 1)
         return _normalised(*(np.stack([x[t : t + steps] for t in starts]) for x in self.train))
 
     def evaluate(self, params: Any, step: int, seconds: float, loss: float | None) -> None:
         """Add a point to the curve, and keep the weights if they are the best so far."""
         metric = self.program.evaluate(params, self.validation, self.validation_inputs)
-        self.curve.append(
-            Point(step=step, seconds=seconds, loss=loss, validation=metric if np.isfinite(metric) else None)
-        )
-        if np.isfinite(metric) and (self.best is None or self._better(metric, self.best[0])):
+        if metric is not None and not np.isfinite(metric):
+            metric = None
+        self.curve.append(Point(step=step, seconds=seconds, loss=loss, validation=metric))
+        if metric is not None and (self.best is None or self.task.better(metric, self.best[0])):
             self.best = metric, self.program.ops.to_numpy(params)
 
     def check(self, losses: np.ndarray, params: Any, first: int) -> bool:
@@ -371,9 +415,10 @@ class _Run:
     def outcome(self, seconds: float) -> dict[str, Any]:
         """The fields of the record that training decides. The test split is touched here, once."""
         task, program = self.task, self.program
-        trivial = task.trivial_score(self.test)
+        trivial, solved = task.trivial_score(self.test), task.solved_score(self.test)
         common = {
             "trivial": trivial,
+            "solved": solved,
             "train_seconds": seconds,
             "steps_per_second": float(np.median(self.rates)) if self.rates else None,
             "process_peak_bytes": self.peak.bytes(),
@@ -382,37 +427,43 @@ class _Run:
             "curve": tuple(self.curve),
         }
         if self.diverged_at is not None:
-            return common | {
-                "status": "diverged",
-                "status_detail": f"step {self.diverged_at}",
-                "normalised_score": 0.0,
-            }
+            return common | {"status": "diverged", "status_detail": f"step {self.diverged_at}"}
         if self.best is None:
-            return common | {
-                "status": "diverged",
-                "status_detail": "no finite validation score",
-                "normalised_score": 0.0,
-            }
+            return common | {"status": "diverged", "status_detail": "no finite validation score"}
         validation, params = self.best
         test = program.evaluate(
             program.ops.from_numpy(params), self.test, program.ops.from_numpy(self.test.inputs)
         )
-        target = trivial + TARGET * (task.solved - trivial)
-        reached = next(
-            (p for p in self.curve if p.validation is not None and not self._better(target, p.validation)),
-            None,
-        )
+        common["validation_best"] = validation
+        if test is None:
+            return common | {
+                "status": "diverged",
+                "status_detail": "outputs on the test split are not finite",
+            }
+        if not np.isfinite(test):
+            return common | {
+                "status": "invalid",
+                "status_detail": f"the metric of {task.id} on the test split is {test}, with weights that scored "
+                f"{validation:.4g} on validation",
+            }
+        reached = self._reached()
         return common | {
             "status": "ok",
-            "validation_best": validation,
             "test_score": test,
-            "normalised_score": task.normalise(test, trivial),
+            "normalised_score": task.normalise(test, trivial, solved),
             "steps_to_target": reached.step if reached else None,
             "seconds_to_target": reached.seconds if reached else None,
         }
 
-    def _better(self, a: float, b: float) -> bool:
-        return a < b if self.task.metric_direction == "min" else a > b
+    def _reached(self) -> Point | None:
+        """The first point of the curve at the target, which is set by the validation split's own scale."""
+        task = self.task
+        trivial, solved = task.trivial_score(self.validation), task.solved_score(self.validation)
+        if solved is None or not task.better(solved, trivial):
+            return None
+        target = trivial + TARGET * (solved - trivial)
+        known = ((p, p.validation) for p in self.curve if p.validation is not None)
+        return next((point for point, metric in known if not task.better(target, metric)), None)
 
 
 def train_to(
@@ -425,12 +476,15 @@ def train_to(
     """
     ops, trial = program.ops, program.trial
     run = _Run(program, trial)
-    keys = program.keys(trial.seed, run.segments)
+    keys = program.keys(trial.seed, run.segments, run.unit)
     data, carry = run.data(), program.start(trial)
     done = 0
     for point in sorted({round(point * trial.evaluations) for point in points}):
-        for number in range(done, point):
-            xs = ops.from_numpy(run.segments_from(number * run.segments), copy=False), keys[number]
+        for number, k in itertools.product(range(done, point), range(run.segments // run.unit)):
+            first = number * run.segments + k * run.unit
+            if run.at_seam(first):
+                carry = program.restart(carry)
+            xs = ops.from_numpy(run.segments_from(first), copy=False), keys[number][k]
             block = program.compiled("block", program.block, carry, xs, data, donate=(0,))
             carry, losses = block(carry, xs, data)
             if not np.isfinite(ops.to_numpy(losses)).all():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     )  # not at run time: a process that forks has to import it without NumPy
 
 #: Goes up whenever a change of the harness changes the numbers of a trial.
-NUMERICS_VERSION = 2
+NUMERICS_VERSION = 3
 
 
 #: What a decorrelated cell adds to the rule's name.
@@ -30,6 +30,15 @@ def split_rule(rule: str) -> tuple[str, Decorrelate]:
     none: Decorrelate = "none"
     found = next((name for name, suffix in SUFFIXES.items() if suffix and rule.endswith(suffix)), none)
     return rule.removesuffix(SUFFIXES[found]), found
+
+
+#: Fields that change no number, and are no part of a trial's hash.
+_LABELS = ("task_path", "learner_path", "measure", "study", "beat_trivial")
+#: Fields in which trials must agree to stand in one column, beside the task and its parameters.
+_CONDITIONS = (
+    *("task_version", "data_sha256", "budget_steps", "evaluations", "hidden", "batch", "alpha", "bias"),
+    *("dtype", "numerics_version"),
+)
 
 
 class Trial(BaseModel):
@@ -70,6 +79,10 @@ class Trial(BaseModel):
     learner_path: str | None = None
     #: Whether its cost is measured beside the training. It changes none of the numbers, and is no part of the hash.
     measure: bool = False
+    #: The study of tuning that its hyper-parameters are of, as "DRAW/STUDY", and whether a point of that study beat the
+    #: trivial score. They say where the numbers are from, and are no part of the hash.
+    study: str | None = None
+    beat_trivial: bool | None = None
 
     @property
     def id(self) -> str:
@@ -100,8 +113,20 @@ class Trial(BaseModel):
         own = {name: value for name, value in self.hyperparameters.items() if isinstance(value, float)}
         return {"lr": self.lr, "decorrelation_rate": self.decorrelation_rate} | own
 
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """The settings that are the comparison's and no rule's: trials that differ in one are not alike.
+
+        What a rule brings or tuning chooses is left out (hyper-parameters, optimiser, rates, steps between updates),
+        and so are seed, backend, device and names.
+        """
+        parameters = {f"{self.task}.{name}": value for name, value in self.task_parameters.items()}
+        if self.data_sha256 is not None:
+            parameters.pop(f"{self.task}.data", None)
+        return parameters | {name: getattr(self, name) for name in _CONDITIONS}
+
     def _digest(self, *left_out: str) -> str:
-        values = self.model_dump(exclude={"task_path", "learner_path", "measure", *left_out})
+        values = self.model_dump(exclude={*_LABELS, *left_out})
         if self.data_sha256 is not None:
             # The same file in another place is the same data.
             values["task_parameters"].pop("data", None)

@@ -1,16 +1,17 @@
 """Hold 3 bits that sparse pulses set.
 
 On each of 3 channels a pulse of +1 or -1 comes now and then, and the channel's answer is the sign of
-its last pulse, until another comes. Every row begins with a pulse on every channel.
+its last pulse, until another comes. Every row begins with a pulse on every channel, so that the first step has
+all that its answer needs, and every step is scored. A training row is gone through again, from rest, when the
+budget is longer.
 
     inputs  [T, N, 3]   +1 or -1 at a pulse, else 0
     targets [T, N, 3]   sign of the channel's last pulse
 
 At every later step a channel has a pulse with the probability 0.05, half of which change nothing. The
 metric is the mean squared error. The best constant is 0 and scores 1; to repeat the pulses as they
-come and say 0 between them scores 0.95. Solved is 0.1: the best
-linear filter of the last 60 steps leaves 0.48, and an answer that fades with a time constant of 50 steps,
-2.5 times the mean time between pulses, 0.12.
+come and say 0 between them scores 0.95. Solved is what an answer leaves that fades with a time constant of three
+times the mean time between pulses, 0.095; the best linear filter of the last 60 steps leaves 0.48.
 
 Source: Sussillo and Barak (2013), Opening the black box: low-dimensional dynamics in high-dimensional
 recurrent neural networks, Neural Computation 25:626-649, doi:10.1162/NECO_a_00409.
@@ -40,13 +41,13 @@ class FlipFlop(Task):
     id: ClassVar[str] = "flip_flop"
     name: ClassVar[str] = "Flip-flop"
     citation: ClassVar[str] = "Sussillo & Barak (2013), doi:10.1162/NECO_a_00409"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     protocol: ClassVar[Literal["stream", "episodes"]] = "stream"
     loss: ClassVar[Literal["mse", "cross_entropy"]] = "mse"
     metric: ClassVar[str] = "mse"
     metric_direction: ClassVar[Literal["min", "max"]] = "min"
     trivial: ClassVar[float] = 1.0
-    solved: ClassVar[float] = 0.1
+    solved: ClassVar[float] = 0.095242
     budgets: ClassVar[dict[str, int]] = {"smoke": 400, "quick": 40_000, "full": 2_000_000}
     batch: ClassVar[int] = 4
     alpha: ClassVar[float] = 0.5
@@ -77,3 +78,11 @@ class FlipFlop(Task):
     def trivial_score(self, sequences: Sequences) -> float:
         """The mean squared error of 0, the best constant."""
         return mse(np.zeros_like(sequences.targets), sequences)
+
+    def solved_score(self, sequences: Sequences) -> float:
+        """The exact error of an answer that loses rate / 3 of itself at every step, whatever the sequences.
+
+        After s steps without a pulse, as many as come with the probability rate (1 - rate)^s, it is kept^s.
+        """
+        rate, kept = self.rate, 1 - self.rate / 3
+        return 1 - 2 * rate / (1 - (1 - rate) * kept) + rate / (1 - (1 - rate) * kept**2)

@@ -83,7 +83,8 @@ def _needed(checks: tuple[Check, ...], name: str) -> bool:
 def open_plugin(order: Mapping[str, Any]) -> Plugin:
     """The learner or task that `order` names. Raises `UsageError`."""
     if "package" in order:
-        plugin = contributed.import_learner(order)
+        # Here not all of the package may be read; that it has not changed is looked at by the parent.
+        plugin = dataclasses.replace(contributed.import_learner(order), sha256=order["sha256"])
     elif "path" in order:
         plugin = registry.read(Path(order["path"]))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,10 +55,13 @@ def resolve(item: str) -> dict[str, Any]:
         if not path.is_file():
             raise UsageError(f"no file {path}: name a Python file that holds a learner or a task")
         try:
-            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            sha256 = registry.source_sha256(path)
         except OSError as error:
-            raise UsageError(f"{path} cannot be read ({error.strerror}): name another file") from None
-        return {"path": str(path), "sha256": sha256}
+            raise UsageError(
+                f"{error.filename} cannot be read ({error.strerror}): name another file"
+            ) from None
+        data = registry.embedded(path)
+        return {"path": str(path), "sha256": sha256} | ({"data": str(data)} if data else {})
     known = {kind: registry.load(kind) for kind in registry.KINDS}
     for kind, plugins in known.items():
         if item in plugins:
@@ -97,7 +99,7 @@ def run(
     # Checks have random data alone, so that nothing is withheld; and a file's id may be that of a task.
     readable = [
         registry.shipped("tasks"),
-        *(Path(order[name]) for name in ("path", "place") if name in order),
+        *(Path(order[name]) for name in ("path", "place", "data") if name in order),
     ]
     running: list[Confined] = []
 
@@ -114,6 +116,8 @@ def run(
                 running.append(process)
                 for message in process.messages() if not stopped.is_set() else ():
                     _take(side, message, order["sha256"])
+                    if "about" in message and "package" in order:
+                        _require_unchanged(order)
                     if "result" in message:
                         with lock:
                             advance(f"{backend} {message['result']['name']}")
@@ -160,6 +164,12 @@ def _take(side: _Side, message: dict[str, Any], sha256: str) -> None:
             raise ConfinedError(
                 "invalid", f"it sent something that is no result of a check: {message!s:.100}"
             )
+
+
+def _require_unchanged(order: dict[str, Any]) -> None:
+    """Raise `ConfinedError` where an installed package is no more what it was at the order."""
+    if contributed.package_sha256(order["package"], Path(order["shown"])) != order["sha256"]:
+        raise ConfinedError("invalid", "the package has changed since the check began: check again")
 
 
 def _describes(about: dict[str, Any]) -> bool:

@@ -86,9 +86,15 @@ def run(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, gpu, tpu.")] = "cpu",
     preset: Annotated[str, typer.Option(help="Budget of each task: smoke, quick, full.")] = "quick",
     seeds: Annotated[
-        int | None, typer.Option(help=f"How many seeds, from 0 on.  [default: {DEFAULT_SEEDS}]")
+        int | None,
+        typer.Option(
+            help="How many seeds, from 0 on; of a tuned file with several studies as many for each, no two of which "
+            f"have the same.  [default: {DEFAULT_SEEDS}]"
+        ),
     ] = None,
-    seed: Annotated[str | None, typer.Option(help="The very seeds, as in 3,9071.")] = None,
+    seed: Annotated[
+        str | None, typer.Option(help="The very seeds, as in 3,9071; the same for every study.")
+    ] = None,
     hidden: Annotated[int, typer.Option(help="Hidden units.")] = 128,
     bias: Annotated[bool, typer.Option("--bias", help="Give the cell biases.")] = False,
     alpha: Annotated[
@@ -195,13 +201,15 @@ def run(
     from creditbench.grid import Options, make_grid
     from creditbench.store import Store, load
 
+    listed = _seeds(context, seeds, seed)
     options = Options(
         tasks=_names(task),
         learners=_names(learner),
         decorrelate=_names(decorrelate),
         backends=_names(backend),
         device=device,
-        seeds=_seeds(context, seeds, seed),
+        seeds=listed or tuple(range(DEFAULT_SEEDS if seeds is None else seeds)),
+        seeds_apart=not listed,
         hidden=hidden,
         bias=bias,
         alpha=alpha,
@@ -326,7 +334,9 @@ def numbers(
 
 
 def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tuple[int, ...]:
+    """The very seeds that are asked for; empty where their count is. Raises `UsageError`."""
     from creditbench.errors import UsageError
+    from creditbench.grid import SEEDS
 
     if count is not None and listed is not None:
         # One of them may come from the configuration file, over which the command line wins.
@@ -339,10 +349,9 @@ def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tup
         count, listed = (count, None) if given == ["seeds"] else (None, listed)
     if listed is not None:
         return numbers("--seed", listed, int, "3,9071", low=0)
-    count = DEFAULT_SEEDS if count is None else count
-    if count < 1:
-        raise UsageError(f"--seeds is {count}: give a whole number from 1")
-    return tuple(range(count))
+    if count is not None and not 1 <= count <= SEEDS:
+        raise UsageError(f"--seeds is {count}: give a whole number from 1 to {SEEDS}")
+    return ()
 
 
 def pairs(option: str, items: Sequence[str] | None, example: str) -> dict[str, str]:

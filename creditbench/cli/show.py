@@ -54,7 +54,7 @@ def task(
     from creditbench import example
     from creditbench.cli.run import pairs
     from creditbench.errors import UsageError, unknown
-    from creditbench.grid import make_task
+    from creditbench.grid import SEEDS, make_task
     from creditbench.task import Split
 
     splits = typing.get_args(Split)
@@ -62,8 +62,8 @@ def task(
         raise unknown("split", split, splits, "creditbench show task --help")
     if output is not None and output.suffix not in (".png", ".pdf", ".svg"):
         raise UsageError(f"output '{output}' has no known suffix: end it in .png, .pdf or .svg")
-    if seed < 0:
-        raise UsageError(f"seed is {seed}: give a whole number from 0")
+    if not 0 <= seed < SEEDS:
+        raise UsageError(f"seed is {seed}: give a whole number from 0 to {SEEDS - 1}")
     shown = make_task(
         name, pairs("--set", set_, "adding.length=30"), pairs("--data", data, "weather=WTH.csv")
     )

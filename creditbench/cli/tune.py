@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from creditbench.cli.run import read_config
 
-#: What a file of `creditbench run` says that is not for tuning: it has seeds and a budget of its own, and one backend.
+if TYPE_CHECKING:
+    from creditbench.trial import Trial
+
+#: What a file of `creditbench run` says that is not for tuning, which has seeds of its own, and one backend.
 _NOT_FOR_TUNING = (
     "seeds",
     "seed",
@@ -18,8 +21,6 @@ _NOT_FOR_TUNING = (
     "results",
     "reuse",
     "timeout",
-    "evaluations",
-    "budget",
 )
 
 
@@ -35,11 +36,17 @@ def tune(
     learner: Annotated[str, typer.Option(help="Learners, likewise; the suffix +D decorrelates.")] = "",
     backend: Annotated[str, typer.Option(help="jax or torch.")] = "jax",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, gpu, tpu.")] = "cpu",
-    points: Annotated[int, typer.Option(help="Points of every task and rule.")] = 20,
-    seeds: Annotated[int, typer.Option(help="Tuning seeds of every point, from 1000 on.")] = 1,
-    draw: Annotated[int, typer.Option(help="Seed of the points.")] = 0,
+    points: Annotated[int, typer.Option(help="Points of every task, rule and study.")] = 20,
+    studies: Annotated[
+        int, typer.Option(help="Independent studies: points and tuning seeds of their own, a result each.")
+    ] = 3,
+    seeds: Annotated[int, typer.Option(help="Tuning seeds of every point.")] = 1,
+    draw: Annotated[int, typer.Option(help="Number of the draw: another one has other studies.")] = 0,
     preset: Annotated[str, typer.Option(help="Budget of each task: smoke, quick, full.")] = "quick",
     budget: Annotated[int | None, typer.Option(help="Training time steps, in place of the preset's.")] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(help="On the validation split.  [default: the preset's]")
+    ] = None,
     hidden: Annotated[int, typer.Option(help="Hidden units.")] = 128,
     set_: Annotated[
         list[str] | None,
@@ -49,6 +56,10 @@ def tune(
         list[str] | None, typer.Option(help="A task's data, as in weather=WTH.csv. Repeatable.")
     ] = None,
     results: Annotated[Path, typer.Option(help="Folder of the tuning's records.")] = Path("results/tuning"),
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of records of tuning: its points are not run again. Repeatable."),
+    ] = None,
     executor: Annotated[
         str, typer.Option(help="local: warm processes; inline: this process, for debugging.")
     ] = "local",
@@ -62,16 +73,18 @@ def tune(
         typer.Option(
             callback=_read_config,
             is_eager=True,
-            help="TOML file of creditbench run, whose tasks, learners and sizes are tuned, at the preset's budget; "
-            "the command line wins.",
+            help="TOML file of creditbench run, whose tasks, learners, sizes and budget are tuned; the command line "
+            "wins.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="What was found as one JSON array.")] = False,
 ) -> None:
     """Try the same number of points for every task and rule, and freeze those that are best on validation.
 
-    Under JAX the points of a task and rule are trained as one program. What has a record already is not run again:
-    the same command goes on where it was broken off.
+    That is done in several independent studies, so that results show what chance does in tuning: creditbench run
+    --tuned trains each study's choice with seeds of its own. Best is the best raw metric; a point that diverged is worse
+    than any that did not. Under JAX the points of a task and rule are trained as one program. What has a record already
+    is not run again: the same command goes on where it was broken off.
 
     \b
     Examples:
@@ -91,40 +104,49 @@ def tune(
     from creditbench.errors import UsageError
     from creditbench.executors import make_executor, make_jobs
     from creditbench.grid import Options, make_grid
-    from creditbench.store import Store
-    from creditbench.tuning import FIRST_SEED, choose, frozen, space, trials_of
+    from creditbench.store import Store, load
+    from creditbench.tuning import choose, described, frozen, space, study_seeds, trials_of
     from creditbench.tuning import draw as draw_points
 
-    for option, value in {"points": points, "seeds": seeds}.items():
-        if value < 1:
-            raise UsageError(f"--{option} is {value}: give a whole number from 1")
+    for option, value, most in (("points", points, 1 << 16), ("studies", studies, 99), ("seeds", seeds, 999)):
+        if not 1 <= value <= most:
+            raise UsageError(f"--{option} is {value}: give a whole number from 1 to {most}")
+    if not 0 <= draw < 10_000:
+        raise UsageError(f"--draw is {draw}: give a whole number from 0 to 9999")
     if backend not in ("jax", "torch"):
         raise UsageError(
-            f"--backend is {backend}: tune on one, jax or torch; the other has the same equations"
+            f"--backend is {backend}: tune on one, jax or torch; tune the other apart, into a file of its own"
         )
     require_device(backend, device)
-    grid = make_grid(
-        Options(
-            tasks=tuple(names("task", task)),
-            learners=tuple(names("learner", learner)),
-            backends=(backend,),
-            device=device,
-            seeds=tuple(range(FIRST_SEED, FIRST_SEED + seeds)),
-            preset=preset,
-            budget=budget,
-            hidden=hidden,
-            settings=pairs("--set", set_, "anp.sigma=1e-3"),
-            data=pairs("--data", data, "weather=WTH.csv"),
-        )
+    options = Options(
+        tasks=tuple(names("task", task)),
+        learners=tuple(names("learner", learner)),
+        backends=(backend,),
+        device=device,
+        preset=preset,
+        budget=budget,
+        evaluations=evaluations,
+        hidden=hidden,
+        settings=pairs("--set", set_, "anp.sigma=1e-3"),
+        data=pairs("--data", data, "weather=WTH.csv"),
     )
-    for note in grid.notes:
+    groups: dict[tuple[str, str, str], list[Trial]] = {}
+    notes: dict[str, None] = {}
+    for study in range(studies):
+        grid = make_grid(dataclasses.replace(options, seeds=study_seeds(draw, study, seeds)))
+        notes |= dict.fromkeys(grid.notes)
+        for trial in grid.trials:
+            drawn = draw_points(space(trial), points, (draw, study), trial.decorrelate != "none")
+            group = groups.setdefault((trial.task, trial.rule, f"{draw}/{study}"), [])
+            group += trials_of(trial, drawn)
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    wanted = [
-        found
-        for trial in grid.trials
-        for found in trials_of(trial, draw_points(space(trial), points, draw, trial.decorrelate != "none"))
-    ]
+    wanted = [trial for group in groups.values() for trial in group]
     store = Store(results)
+    shared = {record.trial.id: record for record in load(*reuse).records} if reuse else {}
+    for trial in wanted:
+        if trial.id in shared and not store.has(trial):
+            store.put(shared[trial.id])
     where = make_executor(executor, slots=jobs, device=device, timeout=timeout, logs=results / "logs")
     waiting = [trial for trial in wanted if not store.has(trial)]
     with bars("points", len(waiting)) as advance:
@@ -133,17 +155,20 @@ def tune(
             for record in records:
                 store.put(record)
                 advance(f"{record.trial.task} {record.trial.rule} lr={record.trial.lr:g}: {record.status}")
-    groups: dict[tuple[str, str], list] = {}
-    for trial in wanted:
-        groups.setdefault((trial.task, trial.rule), []).append(store.get(trial))
     found = []
-    for (of_task, rule), group in groups.items():
-        if all(record.status in FAILURES for record in group):
+    for (of_task, rule, study_name), group in groups.items():
+        records_of = [store.get(trial) for trial in group]
+        if all(record.status in FAILURES for record in records_of):
+            first = records_of[0]
             print(
-                f"{of_task} {rule}: not tuned: {group[0].status}: {group[0].status_detail}", file=sys.stderr
+                f"{of_task} {rule} {study_name}: not tuned: {first.status}: {first.status_detail}",
+                file=sys.stderr,
             )
-        else:
-            found.append(choose(group))
+            continue
+        tuned = choose(records_of, study_name)
+        found.append(tuned)
+        if not tuned.beat_trivial:
+            print(f"note: {of_task} {rule} {study_name}: {described(tuned)}", file=sys.stderr)
     words = ["creditbench", "tune"]
     given = {
         "task": task,
@@ -151,6 +176,7 @@ def tune(
         "backend": backend,
         "device": device,
         "points": points,
+        "studies": studies,
         "seeds": seeds,
         "draw": draw,
         "preset": preset,
@@ -158,6 +184,7 @@ def tune(
     }
     words += [word for option, value in given.items() for word in (f"--{option}", str(value))]
     words += ["--budget", str(budget)] if budget is not None else []
+    words += ["--evaluations", str(evaluations)] if evaluations is not None else []
     for option, items in (("--set", set_), ("--data", data)):
         words += [word for item in items or () for word in (option, item)]
     try:

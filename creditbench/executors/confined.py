@@ -102,6 +102,11 @@ class ConfinedProgram(Program):
         self._do("start", seed=trial.seed)
         return self.ops.from_numpy(self._weights()), None, None
 
+    def restart(self, carry: Any, numbers: Mapping[str, Any] | None = None) -> Any:
+        """The order to put the network to rest."""
+        self._do("restart")
+        return carry
+
     def compiled(self, name: str, f: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Callable:
         """`f`; of a block, the order to train on the segments of `args`, which are handed over here."""
         if name != "block":
@@ -202,7 +207,7 @@ def _save(path: Path, array: Any) -> None:
 
 
 def serve(order: Mapping[str, Any], send: Send) -> None:
-    """Do what is ordered: `import` the rule; for each seed `settle`, `start`, and for each block `load`, `train`."""
+    """Do what is ordered: `import` the rule; for each seed `settle`, `start`; `restart` at a seam, `load`, `train`."""
     trial = Trial.model_validate(order["trial"])
     inner = _Inner(trial, *order["cell"])
     while (asked := send.receive()) is not None:
@@ -229,18 +234,22 @@ class _Inner(Program):
         settle()
 
     def do_start(self, asked: Mapping[str, Any]) -> None:
-        ops, self.segments, self.first = self.ops, segments_between(self.trial), 0
-        self.own_keys = ops.split(ops.key(asked["seed"]), self.trial.evaluations * self.segments)
+        ops, self.first = self.ops, 0
+        segments = segments_between(self.trial)
+        self.own_keys = ops.split(ops.key(asked["seed"]), self.trial.evaluations * segments)
         self.carry = self.start(self.trial.model_copy(update={"seed": asked["seed"]}))
         self._snapshot()
 
     def do_load(self, _: Mapping[str, Any]) -> None:
         batch = Batch(*(np.load(file, allow_pickle=False) for file in _SEGMENTS))
-        last = self.first + self.segments
+        last = self.first + len(batch.weights)
         self.xs = self.ops.from_numpy(batch), self.own_keys[self.first : last]
         self.first = last
         self.run = self.compiled("block", self.block, self.carry, self.xs, donate=(0,))
         self.ops.synchronize((self.carry, self.xs))
+
+    def do_restart(self, _: Mapping[str, Any]) -> None:
+        self.carry = self.restart(self.carry)
 
     def do_train(self, _: Mapping[str, Any]) -> None:
         self.carry, losses = self.run(self.carry, self.xs)

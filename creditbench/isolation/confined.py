@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from creditbench.environment import NUMERIC_VARIABLES
 from creditbench.errors import ConfinedError, FailureStatus, tells_of_no_memory
 from creditbench.isolation.folder import remove_folder, shown, size_of, unlinked
 from creditbench.isolation.kernel import hide, seccomp
@@ -34,6 +35,7 @@ _MARK = "CREDITBENCH_CONFINED"
 _KEPT = (
     *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH"),
     *("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "XLA_PYTHON_CLIENT_PREALLOCATE"),
+    *NUMERIC_VARIABLES,
 )
 _BOOT = """
 import sys

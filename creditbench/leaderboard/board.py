@@ -1,13 +1,19 @@
-"""From results to a board: a row a rule, backend and device, with its scores, costs and ranks."""
+"""From results to a board: a row a rule, backend and device, with its scores, costs and ranks.
+
+A board has a column for each task and set of conditions that it was run under (`Trial.conditions`: budget, sizes, the
+task's parameters, data): what was not run alike stands in columns of its own. Within a cell all runs are of one machine
+and of the same versions.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import shlex
 import statistics as plain
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,11 +25,14 @@ from creditbench.leaderboard.statistics import Array, Estimate, Ranks
 from creditbench.record import Record
 from creditbench.store import Results, stale
 
-#: Seeds that a ranked row has on every task; where all was run with the preset `quick`, `QUICK_SEEDS`, and marked so.
+#: Runs that a ranked row has on every task; where all was run with the preset `quick`, `QUICK_SEEDS`, and marked so.
 SEEDS, QUICK_SEEDS = 5, 3
 #: Tasks from which ranks are tested.
 TASKS = 5
 REFERENCE = "bptt"
+#: Between these a normalised score counts in a mean or an interquartile mean, and a run that diverged as the lower one:
+#: far out, so that they decide nothing among runs that ended. Tests, tuning and tables have the scores as they are.
+LOW, HIGH = -10.0, 10.0
 #: What a trial costs, by the field of a record; of the tasks that it solves, for a profile.
 COSTS = {
     "steps": "steps_to_target",
@@ -34,22 +43,80 @@ COSTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What one row did on one task: the records of one family of trials, a seed each."""
+    """What one row did on one task: runs that are alike but for their seed and tuning study."""
 
     records: tuple[Record, ...]
     stale: str  #: why the numbers may no longer hold; empty where they do
-    others: int  #: families of other settings that were left out
+    others: int  #: sets of runs with other settings, machines or versions that were left out
+
+    @cached_property
+    def runs(self) -> Array:
+        """Normalised scores [runs] as they are: -inf where a run diverged; one that failed otherwise has none."""
+        return np.array([v for records in self._units for v in map(_normalised, records) if v is not None])
 
     @cached_property
     def scores(self) -> Array:
-        """Normalised scores [S]: 0 where a seed diverged; a seed that failed otherwise has none."""
-        found = []
-        for record in self.records:
-            if record.status == "diverged":
-                found.append(0.0)
-            elif record.status == "ok" and record.normalised_score is not None:
-                found.append(record.normalised_score)
+        """`runs` between `LOW` and `HIGH`, for means and charts."""
+        return np.clip(self.runs, LOW, HIGH)
+
+    @cached_property
+    def units(self) -> list[Array]:
+        """`scores` by tuning study; without studies each run by itself."""
+        found = [np.array([v for v in map(_normalised, records) if v is not None]) for records in self._units]
+        return [np.clip(unit, LOW, HIGH) for unit in found if unit.size]
+
+    @cached_property
+    def metrics(self) -> Array:
+        """Test metrics [runs], signed so that higher is better: -inf where a run diverged."""
+        sign = {"min": -1.0, "max": 1.0}[self.records[0].metric_direction]
+        found = [
+            sign * r.test_score if r.status == "ok" and r.test_score is not None else -math.inf
+            for records in self._units
+            for r in records
+            if r.status == "diverged" or (r.status == "ok" and r.test_score is not None)
+        ]
         return np.array(found)
+
+    @property
+    def _units(self) -> list[list[Record]]:
+        units: dict[Any, list[Record]] = {}
+        for record in self.records:
+            units.setdefault(record.trial.study or record.trial.seed, []).append(record)
+        return [units[name] for name in sorted(units, key=str)]
+
+    @property
+    def studies(self) -> int:
+        """Tuning studies that its runs are of; 0 where none are named."""
+        return len({r.trial.study for r in self.records if r.trial.study is not None})
+
+    @property
+    def untuned(self) -> int:
+        """Studies of which no point beat the trivial score."""
+        return len({r.trial.study for r in self.records if r.trial.beat_trivial is False})
+
+    @property
+    def bounded(self) -> int:
+        """Runs that lie outside `LOW` … `HIGH`, those that diverged among them."""
+        return int((self.runs != self.scores).sum())
+
+    @property
+    def normalises(self) -> bool:
+        """Whether its runs have normalised scores."""
+        return any(r.normalised_score is not None for r in self.records) or any(
+            r.status == "diverged" and r.solved is not None for r in self.records
+        )
+
+    @property
+    def level(self) -> float:
+        """What it is ranked by within its task: the mean of `scores`, or of `metrics` where there is no scale."""
+        if self.normalises:
+            return float(self.scores.mean()) if len(self.scores) else -math.inf
+        return float(self.metrics.mean()) if len(self.metrics) else -math.inf
+
+    @property
+    def machine(self) -> str:
+        """On what its times were taken."""
+        return self.records[0].machine
 
     def values(self, name: str) -> list[float]:
         """A figure of the records, of those that have it."""
@@ -69,7 +136,7 @@ class Cell:
 
     @property
     def status(self) -> str:
-        """How the seeds ended: `4 ok, 1 diverged`."""
+        """How the runs ended: `4 ok, 1 diverged`."""
         counts = Counter(record.status for record in self.records)
         return ", ".join(f"{n} {name}" for name, n in sorted(counts.items(), key=lambda c: c[0] != "ok"))
 
@@ -95,7 +162,10 @@ class Row:
     improvement: Estimate | None  #: probability of improvement over `REFERENCE`
     unranked: str  #: why it has no rank; empty where it has one
     quick: bool  #: ranked with the seeds of the preset `quick`
-    rank: int | None = None  #: among the rows of its backend and device
+    rank: int | None = None  #: among the rows of its backend and device; rows of one score share it
+    ranks: tuple[int, int] | None = (
+        None  #: the best and the worst rank that the intervals of the scores allow
+    )
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -109,6 +179,17 @@ class Row:
     def stale(self) -> str:
         return next((cell.stale for cell in self.cells.values() if cell.stale), "")
 
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader is to know of the row: runs beyond the bounds, tuning that found nothing, why it has no rank."""
+        diverged = sum(r.status == "diverged" for cell in self.cells.values() for r in cell.records)
+        beyond = sum(cell.bounded for cell in self.cells.values() if cell.normalises) - diverged
+        untuned = [task for task, cell in self.cells.items() if cell.untuned]
+        found = [f"{diverged} {'run' if diverged == 1 else 'runs'} diverged"] if diverged else []
+        found += [f"{beyond} beyond ±{HIGH:g}"] if beyond > 0 else []
+        found += [f"no point of tuning beat trivial on {', '.join(untuned)}"] if untuned else []
+        return [*found, self.unranked] if self.unranked else found
+
     def cost(self, name: str) -> float | None:
         """The geometric mean over its tasks of a cost's median over seeds; None where it was not measured."""
         values = [v for cell in self.cells.values() if (v := cell.median(name)) is not None and v > 0]
@@ -120,9 +201,18 @@ class Board:
     """The rows, best first, and what holds between those of one backend and device."""
 
     results: Results
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...]  #: its columns
     rows: tuple[Row, ...]
-    left_out: tuple[str, ...] = ()  #: tasks that one rule alone was run on: they compare nothing
+    left_out: tuple[str, ...] = ()  #: columns that one rule alone was run on: they compare nothing
+    unscaled: tuple[
+        str, ...
+    ] = ()  #: columns without normalised scores: they are ranked by the metric, each for itself
+    notes: tuple[str, ...] = ()  #: what is not alike between its rows
+
+    @property
+    def scaled(self) -> tuple[str, ...]:
+        """The columns with normalised scores."""
+        return tuple(task for task in self.tasks if task not in self.unscaled)
 
     @property
     def groups(self) -> dict[tuple[str, str], list[Row]]:
@@ -137,8 +227,21 @@ class Board:
         ranked = [row for row in rows if row.rank is not None]
         if len(self.tasks) < TASKS or len(ranked) < 2:
             return None
-        scores = [[row.cells[task].scores.mean() for row in ranked] for task in self.tasks]
-        return ranked, statistics.friedman_nemenyi(scores)
+        levels = [[row.cells[task].level for row in ranked] for task in self.tasks]
+        return ranked, statistics.friedman_nemenyi(levels)
+
+    def places(self, rows: Sequence[Row], task: str) -> dict[tuple[str, str, str], int]:
+        """The place of each of `rows` on one task, by its level there; equal ones share it."""
+        levels = {row.key: cell.level for row in rows if (cell := row.cells.get(task)) and len(cell.metrics)}
+        return {key: 1 + sum(other > own for other in levels.values()) for key, own in levels.items()}
+
+    @property
+    def machines(self) -> dict[str, str]:
+        """By backend and device, `BACKEND DEVICE`: the machine that most cells' times were taken on."""
+        counts: dict[str, Counter[str]] = {}
+        for row in self.rows:
+            counts.setdefault(" ".join(row.key[1:]), Counter()).update(c.machine for c in row.cells.values())
+        return {group: max(sorted(found), key=found.__getitem__) for group, found in counts.items()}
 
     def profile(self, rows: Sequence[Row], cost: str) -> tuple[Array, Array]:
         """Performance profiles of rows: τ [K] up to the largest ratio, and ρ(τ) [R, K]. `cost` is one of `COSTS`."""
@@ -148,6 +251,8 @@ class Board:
                 cell = row.cells.get(task)
                 if cell is None or cell.stale or not math.isfinite(cell.target("steps_to_target")):
                     continue
+                if cost == "seconds" and cell.machine != self.machines[" ".join(row.key[1:])]:
+                    continue  # no seconds of another machine
                 value = cell.median("algorithm_bytes") if cost == "bytes" else cell.target(COSTS[cost])
                 # A target reached before the first step costs less than anything that can be measured.
                 costs[i, j] = math.inf if value is None else max(value, 1e-9)
@@ -164,29 +269,69 @@ class Board:
         """
         points = []
         for row in rows:
-            whole = all(task in row.cells and len(row.cells[task].scores) for task in self.tasks)
+            whole = all(task in row.cells and len(row.cells[task].scores) for task in self.scaled)
             value = row.cost(cost) if whole and not row.stale else None
             score = row.scores["iqm"].value if row.scores else None
             points.append([np.nan if value is None else value, np.nan if score is None else -score])
         return statistics.pareto_front(np.array(points).reshape(-1, 2)).tolist()
 
 
-def make_cells(results: Results) -> dict[tuple[str, str, str], dict[str, Cell]]:
-    """What each rule did under each backend on each kind of device, by task.
+def _normalised(record: Record) -> float | None:
+    """Its normalised score, the floor of the scale where it diverged; None where it has none."""
+    if record.status == "diverged":
+        return -math.inf
+    return record.normalised_score if record.status == "ok" else None
 
-    Of a rule's families of trials on one task (the same but for the seed) one counts: not stale, most seeds, best mean
-    on *validation*. The others are counted, and stay in the tables.
+
+def columns(records: Iterable[Record]) -> dict[str, str]:
+    """The column of each record, by its trial's id: its task, and conditions in which not all runs of the task agree."""
+    settings: dict[str, dict[str, Record]] = {}
+    keys = {}
+    for record in records:
+        key = json.dumps(record.trial.conditions, sort_keys=True)
+        keys[record.trial.id] = record.trial.task, key
+        settings.setdefault(record.trial.task, {}).setdefault(key, record)
+    labels = {}
+    for task, own in settings.items():
+        known = [record.trial.conditions for record in own.values()]
+        differing = [
+            name for name in known[0] if any(c.get(name, known[0][name]) != known[0][name] for c in known)
+        ]
+        differing += sorted({name for c in known for name in c} - set(known[0]))
+        for key, record in own.items():
+            parts = [
+                f"{name.removeprefix(task + '.')}={_short(name, record.trial.conditions[name])}"
+                for name in differing
+                if name in record.trial.conditions
+            ]
+            labels[task, key] = " ".join([task, *parts])
+    return {trial: labels[place] for trial, place in keys.items()}
+
+
+def _short(name: str, value: Any) -> str:
+    return ("embedded" if value is None else value[:8]) if name == "data_sha256" else str(value)
+
+
+def make_cells(results: Results) -> dict[tuple[str, str, str], dict[str, Cell]]:
+    """What each rule did under each backend on each kind of device, by column.
+
+    Runs go together that are of one machine and the same versions, and of one family (the same but for the seed) or of
+    the studies of one draw of tuning. Of such sets one counts: not stale, most runs, best mean on *validation*. The
+    others are counted, and stay in the tables.
     """
     cells: dict[tuple[str, str, str], dict[str, Cell]] = {}
-    grouped: dict[tuple[str, str, str, str], dict[str, list[Record]]] = {}
+    grouped: dict[tuple[str, str, str, str], dict[Any, list[Record]]] = {}
+    column = columns(results.records)
     for record in results.records:
         trial = record.trial
-        place = grouped.setdefault((trial.rule, trial.backend, trial.device, trial.task), {})
-        place.setdefault(trial.family, []).append(record)
-    for (rule, backend, device, task), families in grouped.items():
-        best = max(families.values(), key=_preference)
+        place = grouped.setdefault((trial.rule, trial.backend, trial.device, column[trial.id]), {})
+        sources = trial.task_sha256, trial.learner_sha256
+        tuning = trial.family if trial.study is None else trial.study.partition("/")[0]
+        place.setdefault((*sources, tuning, record.machine, record.versions), []).append(record)
+    for (rule, backend, device, task), sets in grouped.items():
+        best = max(sets.values(), key=_preference)
         reason = stale(best[0])
-        fresh = sum(not stale(family[0]) for family in families.values()) - (not reason)
+        fresh = sum(not stale(one[0]) for one in sets.values()) - (not reason)
         cells.setdefault((rule, backend, device), {})[task] = Cell(tuple(best), reason, fresh)
     return cells
 
@@ -194,29 +339,33 @@ def make_cells(results: Results) -> dict[tuple[str, str, str], dict[str, Cell]]:
 def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
     """The board of `results`, of the cells of `make_cells`.
 
-    Intervals are 95 %, from `draws` draws of a stratified bootstrap. A task that one learner alone was run on is
-    left out, unless all are such tasks: nobody else could have a rank.
+    Intervals are 95 %, from `draws` draws of a stratified bootstrap of studies and seeds. A column that one learner
+    alone was run on is left out, unless all are such columns: nobody else could have a rank.
     """
     learners: dict[str, set[str]] = {}
+    column = columns(results.records)
     for record in results.records:
-        learners.setdefault(record.trial.task, set()).add(record.trial.learner)
+        learners.setdefault(column[record.trial.id], set()).add(record.trial.learner)
     shared = tuple(sorted(task for task, own in learners.items() if len(own) > 1))
     tasks = shared or tuple(sorted(learners))
     found = make_cells(results).items()
     cells = {key: {task: own[task] for task in sorted(own.keys() & set(tasks))} for key, own in found}
     cells = {key: own for key, own in cells.items() if own}
+    unscaled = tuple(
+        task for task in tasks if not any(own[task].normalises for own in cells.values() if task in own)
+    )
     rows = []
     for key, own in cells.items():
-        scored = {task: cell.scores for task, cell in own.items() if len(cell.scores)}
+        scored = {task: cell.units for task, cell in own.items() if task not in unscaled and cell.units}
         reference = cells.get((REFERENCE, *key[1:]), {})
-        common = [task for task in scored if task in reference and len(reference[task].scores)]
+        common = [task for task in scored if task in reference and reference[task].units]
         improvement = None
         if common and key[0] != REFERENCE:
             improvement = statistics.probability_of_improvement(
-                [scored[task] for task in common], [reference[task].scores for task in common], draws
+                [_exact(own[task]) for task in common], [_exact(reference[task]) for task in common], draws
             )
         trial = next(iter(own.values())).records[0].trial
-        unranked, quick = _unranked(own, tasks)
+        unranked, quick = _unranked(own, tasks, unscaled)
         scores = statistics.aggregates(list(scored.values()), draws) if scored else {}
         rows.append(
             Row(key[0], trial.learner, key[1], key[2], own, tasks, scores, improvement, unranked, quick)
@@ -224,22 +373,71 @@ def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
     rows.sort(
         key=lambda row: (bool(row.unranked), -row.scores["iqm"].value if row.scores else np.inf, row.key)
     )
-    places: Counter[tuple[str, str]] = Counter()
-    for i, row in enumerate(rows):
-        if not row.unranked:
-            places[row.key[1:]] += 1
-            rows[i] = dataclasses.replace(row, rank=places[row.key[1:]])
-    return Board(results, tasks, tuple(rows), tuple(sorted(learners.keys() - set(tasks))))
+    left_out = tuple(sorted(learners.keys() - set(tasks)))
+    board = Board(results, tasks, tuple(_with_ranks(rows)), left_out, unscaled)
+    return dataclasses.replace(board, notes=tuple(_unlike(board)))
 
 
-def _preference(family: Sequence[Record]) -> tuple[Any, ...]:
-    sign = {"min": -1, "max": 1}[family[0].metric_direction]
-    values = [r.validation_best for r in family if r.validation_best is not None]
+def _exact(cell: Cell) -> list[Array]:
+    """The runs of a cell by unit, nothing bounded."""
+    ends = np.cumsum([len(unit) for unit in cell.units])[:-1]
+    return np.split(cell.runs, ends)
+
+
+def _with_ranks(rows: Sequence[Row]) -> list[Row]:
+    """The rows, those that may have one with their rank and the ranks that the intervals allow."""
+    found = list(rows)
+    for group in {row.key[1:] for row in rows}:
+        places = [i for i, row in enumerate(rows) if row.key[1:] == group and not row.unranked]
+        scores = [rows[i].scores["iqm"] for i in places]
+        ranges = statistics.rank_ranges([s.low for s in scores], [s.high for s in scores])
+        for i, score, allowed in zip(places, scores, ranges, strict=True):
+            rank = 1 + sum(other.value > score.value for other in scores)
+            found[i] = dataclasses.replace(rows[i], rank=rank, ranks=(int(allowed[0]), int(allowed[1])))
+    return found
+
+
+def _unlike(board: Board) -> Iterator[str]:
+    """What is not alike between cells that stand side by side, and what follows from that."""
+    asunder: dict[str, list[str]] = {}
+    for task in board.tasks:
+        asunder.setdefault(task.partition(" ")[0], []).append(task)
+    for task, own in asunder.items():
+        if len(own) > 1:
+            yield f"{task} was run under {len(own)} sets of conditions, a column each: {'; '.join(own)}"
+    for (backend, device), rows in board.groups.items():
+        cells = [cell for row in rows for cell in row.cells.values()]
+        machines = Counter(cell.machine for cell in cells)
+        if len(machines) > 1:
+            most = board.machines[f"{backend} {device}"]
+            yield (
+                f"{backend} {device}: times were taken on {len(machines)} machines ({'; '.join(sorted(machines))}): "
+                f"seconds are compared between the cells of {most} alone"
+            )
+        versions = {cell.records[0].versions for cell in cells}
+        if len(versions) > 1:
+            yield f"{backend} {device}: cells were made with other versions: {'; '.join(sorted(versions))}"
+        together = sum(r.trained_together > 1 for cell in cells for r in cell.records)
+        if 0 < together < sum(len(cell.records) for cell in cells):
+            yield (
+                f"{backend} {device}: {together} runs were trained as one program with others, which may round "
+                "otherwise, and have no time of their own"
+            )
+    if board.unscaled:
+        yield (
+            f"no normalised score on {', '.join(board.unscaled)}: nobody knows there what counts as solved; the metric "
+            "ranks within the task, and the scores are of the other tasks"
+        )
+
+
+def _preference(group: Sequence[Record]) -> tuple[Any, ...]:
+    sign = {"min": -1, "max": 1}[group[0].metric_direction]
+    values = [r.validation_best for r in group if r.validation_best is not None]
     best = sign * plain.fmean(values) if values else -math.inf
-    return not stale(family[0]), len(family), best, family[0].trial.family
+    return not stale(group[0]), len(group), best, group[0].trial.family
 
 
-def _unranked(cells: Mapping[str, Cell], tasks: Sequence[str]) -> tuple[str, bool]:
+def _unranked(cells: Mapping[str, Cell], tasks: Sequence[str], unscaled: Collection[str]) -> tuple[str, bool]:
     """Why a row has no rank (empty: it has one), and whether it takes the mark of the preset `quick`."""
     missing = [task for task in tasks if task not in cells]
     if len(missing) > len(cells):
@@ -249,9 +447,11 @@ def _unranked(cells: Mapping[str, Cell], tasks: Sequence[str]) -> tuple[str, boo
     for task, cell in cells.items():
         if cell.stale:
             return f"stale: {cell.stale}", False
-        if len(cell.scores) < len(cell.records):
+        if len(cell.metrics) < len(cell.records):
             return f"{task}: {cell.status}", False
-    seeds = min(len(cell.scores) for cell in cells.values())
+    if set(cells) <= set(unscaled):
+        return "no task here has a normalised score: see the places within the tasks", False
+    seeds = min(len(cell.metrics) for cell in cells.values())
     quick = all(record.trial.preset == "quick" for cell in cells.values() for record in cell.records)
     if seeds < (QUICK_SEEDS if quick else SEEDS):
         return (

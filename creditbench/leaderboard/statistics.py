@@ -1,8 +1,14 @@
 """The statistics of the leaderboard: numbers from arrays, apart from tables and plots.
 
-A rule's scores are M *strata*, one a task: arrays [S_m] of the normalised scores of its S_m seeds. Aggregates and their
-intervals follow Agarwal et al. 2021 (NeurIPS, *Deep reinforcement learning at the edge of the statistical precipice*),
-profiles Dolan & Moré 2002 (doi:10.1007/s101070100263), ranks Demšar 2006 (JMLR 7, 1–30).
+A rule's scores are M *strata*, one a task. A stratum is a list of *units*: runs that share a tuning study, an array [n]
+each; where a rule was not tuned in studies, every run is a unit of its own, [1]. Runs of one study have the same
+hyper-parameters, so that they are no independent looks at the rule: what chance did in tuning is in all of them.
+
+Aggregates follow Agarwal et al. 2021 (NeurIPS, *Deep reinforcement learning at the edge of the statistical precipice*),
+profiles Dolan & Moré 2002 (doi:10.1007/s101070100263), ranks Demšar 2006 (JMLR 7, 1–30). The bootstrap of clustered runs
+draws one unit fewer than there are (McCarthy & Snowden 1985; Rao & Wu 1988, doi:10.1080/01621459.1988.10478591), without
+which few units would seem to agree better than they do; its percentiles are widened from the normal distribution's to
+Student's (Hesterberg 2015, doi:10.1080/00031305.2015.1089789).
 """
 
 from __future__ import annotations
@@ -14,8 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-Strata = Sequence[ArrayLike]  #: M arrays [S_m]
-Aggregate = Callable[[Sequence[Array]], Array]  #: M arrays [..., S_m] -> [...]
+Stratum = Sequence[ArrayLike]  #: U units, arrays [n_u]
+Strata = Sequence[Stratum]  #: M of them
+Aggregate = Callable[[Sequence[Array]], Array]  #: M arrays [..., runs] -> [...]
 
 DRAWS = 10_000
 CONFIDENCE = 0.95
@@ -27,22 +34,6 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
-
-
-def normalised(
-    metric: ArrayLike, trivial: ArrayLike, solved: ArrayLike, low: float = -1.0, high: float = 1.1
-) -> Array:
-    """(trivial − metric) / (trivial − solved), clipped to [low, high]: 0 is trivial, 1 is solved.
-
-    All of one shape [...]. The sign of the metric's direction is that of trivial − solved. A metric that is not finite
-    is that of a trial which diverged, and scores as trivial, 0.
-    """
-    metric, trivial, solved = (np.asarray(x, np.float64) for x in (metric, trivial, solved))
-    if np.any(trivial == solved):
-        raise ValueError("a task whose trivial score is its solved one has no normalised score")
-    finite = np.isfinite(metric)
-    score = np.clip((trivial - np.where(finite, metric, trivial)) / (trivial - solved), low, high)
-    return np.where(finite, score, 0.0)
 
 
 # -- aggregates ------------------------------------------------------------------------------------------
@@ -81,35 +72,79 @@ AGGREGATES: dict[str, Aggregate] = {
 }
 
 
-def resample(strata: Strata, draws: int = DRAWS, seed: int = 0) -> list[Array]:
-    """Stratified bootstrap: the seeds of each task drawn anew with replacement.
+def pooled(stratum: Stratum) -> Array:
+    """All runs of a stratum, [runs]."""
+    return np.concatenate([np.atleast_1d(np.asarray(unit, np.float64)) for unit in stratum])
 
-    M arrays [S_m] -> M arrays [draws, S_m].
+
+def counts(stratum: Stratum, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """How often each run of a stratum is drawn, [draws, runs].
+
+    A draw takes U - 1 of the U units, with replacement, and each with all of its runs: the spread of the units' means
+    holds the spread within them as well, so that drawing runs anew within a unit would count it twice.
+    """
+    sizes = [np.size(unit) for unit in stratum]
+    units = len(sizes)
+    drawn = rng.multinomial(max(1, units - 1), np.full(units, 1 / units), size=draws)
+    return np.repeat(drawn, sizes, axis=1)
+
+
+def resample(strata: Strata, draws: int = DRAWS, seed: int = 0) -> list[Array]:
+    """Stratified bootstrap of the units of each task: M strata -> M arrays [draws, runs drawn].
+
+    Units of unequal size are brought to one by repeating their runs, so that all draws are of one length.
     """
     rng = np.random.default_rng(seed)
-    arrays = [np.asarray(runs, np.float64) for runs in strata]
-    return [runs[rng.integers(len(runs), size=(draws, len(runs)))] for runs in arrays]
+    found = []
+    for stratum in strata:
+        sizes = [np.size(unit) for unit in stratum]
+        length = int(np.lcm.reduce(sizes))
+        table = np.stack(
+            [
+                np.repeat(np.asarray(u, np.float64).ravel(), length // n)
+                for u, n in zip(stratum, sizes, strict=True)
+            ]
+        )
+        units = len(table)
+        drawn = rng.integers(units, size=(draws, max(1, units - 1)))
+        found.append(table[drawn].reshape(draws, -1))
+    return found
+
+
+def degrees(strata: Strata) -> int:
+    """Degrees of freedom of the spread between units: Σ (U_m − 1)."""
+    return sum(len(stratum) - 1 for stratum in strata)
 
 
 def aggregates(
     strata: Strata, draws: int = DRAWS, confidence: float = CONFIDENCE, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Each of `AGGREGATES` of M arrays [S_m], with its percentile interval from one stratified bootstrap.
+    """Each of `AGGREGATES` of M strata, with its interval from one stratified bootstrap.
 
     Raises ValueError where there is no task, or a task without a run.
     """
-    arrays = [np.asarray(runs, np.float64) for runs in strata]
-    if not arrays or any(runs.ndim != 1 or not runs.size for runs in arrays):
-        raise ValueError("scores are one array [S_m] a task, each with a run or more")
-    drawn = resample(arrays, draws, seed)
+    if not strata or not all(len(stratum) and all(map(np.size, stratum)) for stratum in strata):
+        raise ValueError("scores are one list of arrays a task, each with a run or more")
+    arrays, drawn, df = [pooled(s) for s in strata], resample(strata, draws, seed), degrees(strata)
     return {
-        name: Estimate(float(f(arrays)), *percentiles(f(drawn), confidence)) for name, f in AGGREGATES.items()
+        name: Estimate(float(f(arrays)), *percentiles(f(drawn), confidence, df))
+        for name, f in AGGREGATES.items()
     }
 
 
-def percentiles(values: Array, confidence: float) -> tuple[float, float]:
-    """The percentile interval of drawn values [draws]."""
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+def percentiles(values: Array, confidence: float, df: int | None = None) -> tuple[float, float]:
+    """The percentile interval of drawn values [draws], widened from the normal to Student's t with `df`.
+
+    Where `df` is 0 nothing is known of the spread: the interval is infinite.
+    """
+    from scipy.stats import norm, t
+
+    if df == 0:
+        return -np.inf, np.inf
+    tail = (1 - confidence) / 2
+    if df is not None:
+        tail = float(norm.cdf(t.ppf(tail, df)))
+    low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -125,7 +160,7 @@ def wins(x: ArrayLike, y: ArrayLike) -> Array:
 def probability_of_improvement(
     x: Strata, y: Strata, draws: int = DRAWS, confidence: float = CONFIDENCE, seed: int = 0
 ) -> Estimate:
-    """P(X > Y) = mean over tasks of U / (m n), a tie counted as half; M arrays [m], M arrays [n] of the same tasks.
+    """P(X > Y) = mean over tasks of U / (m n), a tie counted as half; M strata of each, of the same tasks.
 
     The interval is that of a stratified bootstrap of both, as sums over the pairs that were drawn.
     """
@@ -134,17 +169,31 @@ def probability_of_improvement(
     rng = np.random.default_rng(seed)
     value, drawn = 0.0, np.zeros(draws)
     for one, other in zip(x, y, strict=True):
-        won = wins(one, other)  # [m, n]
-        m, n = won.shape
-        a = rng.multinomial(m, np.full(m, 1 / m), size=draws)  # how often each run was drawn, [draws, m]
-        b = rng.multinomial(n, np.full(n, 1 / n), size=draws)
+        won = wins(pooled(one), pooled(other))  # [m, n]
+        a, b = counts(one, draws, rng), counts(other, draws, rng)  # [draws, m], [draws, n]
         value += float(won.mean()) / len(x)
-        drawn += ((a @ won) * b).sum(-1) / (m * n * len(x))
-    return Estimate(value, *percentiles(drawn, confidence))
+        drawn += ((a @ won) * b).sum(-1) / (a.sum(-1) * b.sum(-1) * len(x))
+    return Estimate(value, *percentiles(drawn, confidence, degrees(x) + degrees(y)))
 
 
-def permutation_test(x: Strata, y: Strata, draws: int = DRAWS, seed: int = 0) -> float:
-    """Two-sided p of no difference between M arrays [m] and M arrays [n], by relabelling the runs within each task.
+def rank_ranges(low: ArrayLike, high: ArrayLike) -> NDArray[np.int64]:
+    """The ranks that intervals allow: [k], [k] -> [k, 2], from the best to the worst possible one.
+
+    A rule is surely behind those whose interval lies above its own as a whole, and surely before those whose interval
+    lies below it.
+    """
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    above = (low[None, :] > high[:, None]).sum(1)
+    below = (high[None, :] < low[:, None]).sum(1)
+    return np.stack([1 + above, len(low) - below], axis=1)
+
+
+def permutation_test(
+    x: Sequence[ArrayLike], y: Sequence[ArrayLike], draws: int = DRAWS, seed: int = 0
+) -> float:
+    """Two-sided p of no difference between M arrays [m] and M arrays [n], by relabelling the runs within each of M.
+
+    What stands together in one array is to be alike but for its seed: the runs of one task and study.
 
     The statistic is |P(X > Y) − ½|, as in `probability_of_improvement` (van Elteren's, unweighted). With one task
     and few runs, p comes near the exact Mann–Whitney p; it is never below 1 / (draws + 1), and is 1 where both hold

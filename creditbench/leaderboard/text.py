@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from creditbench.leaderboard.board import COSTS, REFERENCE, SEEDS, Board, Row, claims
+import numpy as np
+
+from creditbench.leaderboard.board import COSTS, HIGH, LOW, REFERENCE, SEEDS, Board, Cell, Row, claims
 from creditbench.leaderboard.statistics import Estimate
 from creditbench.leaderboard.versus import Row as Versus
 from creditbench.table import latex_table, markdown_table
@@ -17,18 +19,28 @@ MISSING = "–"
 SIGNS = {True: "held", False: "did not hold", None: "not settled"}
 
 NOTES = (
-    "Scores are normalised: 0 is the trivial predictor, 1 is solved; a seed that diverged counts as "
-    "0. IQM is the mean of the middle half of "
-    "all runs (task × seed). Intervals are 95 %, from a bootstrap of seeds within tasks (Agarwal et al. 2021).",
+    "Scores are normalised: 0 is the trivial predictor, 1 is solved, both at the task's own parameters and data; nothing "
+    f"bounds them but that means and IQM take them from {LOW:g} to {HIGH:g}, a run that diverged as {LOW:g}, and the note "
+    "says how many. IQM is the mean of the middle half of all runs (task × study × seed). Intervals are 95 %, from a "
+    "bootstrap of tuning studies with their seeds, within tasks (after Agarwal et al. 2021).",
+    "Ranks are ranges: the best and the worst that the intervals of the scores allow.",
     f"P(> {REFERENCE}) is the probability that a run of the rule beats one of {REFERENCE} on the "
     f"same task, Mann–Whitney's U / mn, mean over tasks; "
     "▲ and ▼ mark an interval that leaves ½ out.",
     "Costs are geometric means over tasks of medians over seeds: × forward and × bptt are the time "
     "of a training step over that of the "
     "cell's forward pass and of bptt's step, in paired blocks; kB is what an update needs beyond weights and data.",
-    f"A rank takes every task and {SEEDS} seeds or more; q marks fewer seeds with the preset quick. "
+    f"A rank takes every task and {SEEDS} runs or more; q marks fewer with the preset quick. "
     f"Ranks count within one backend and device.",
 )
+
+
+def rank(row: Row) -> str:
+    """The ranks that a row may have, `2–5`, with the mark of the preset quick; a dash where it has none."""
+    if row.ranks is None:
+        return MISSING
+    low, high = row.ranks
+    return f"{low if low == high else f'{low}–{high}'}{'q' if row.quick else ''}"
 
 
 def interval(found: Estimate | None, form: str = ".2f") -> str:
@@ -56,6 +68,11 @@ def left_out(board: Board) -> str:
     return f"Left out, since one rule alone was run there: {names}." if names else ""
 
 
+def remarks(board: Board) -> list[str]:
+    """What a reader is to know of the board: columns left out, and what is not alike between its cells."""
+    return [*filter(None, [left_out(board)]), *(f"{note[:1].upper()}{note[1:]}." for note in board.notes)]
+
+
 def solved(row: Row) -> int:
     """Tasks that more than half of the seeds bring to their target."""
     return sum(math.isfinite(cell.target("steps_to_target")) for cell in row.cells.values())
@@ -76,7 +93,7 @@ def ranking(board: Board) -> list[tuple[str, ...]]:
         improvement = " ".join(filter(None, (interval(row.improvement), mark(row.improvement))))
         found.append(
             (
-                MISSING if row.rank is None else f"{row.rank}{'q' if row.quick else ''}",
+                rank(row),
                 row.rule,
                 row.backend,
                 row.device,
@@ -90,7 +107,7 @@ def ranking(board: Board) -> list[tuple[str, ...]]:
                 number(row.cost("ratio_forward")),
                 number(row.cost("ratio_bptt")),
                 number(None if kilobytes is None else kilobytes / 1e3, ",.4g"),
-                row.unranked,
+                "; ".join(row.remarks),
             )
         )
     return found
@@ -111,18 +128,34 @@ def ranking_latex(board: Board) -> str:
     return latex_table(caption, RANKING, ranking(board), ("rule", "backend", "device", "note"))
 
 
+def score(cell: Cell) -> str:
+    """The scores of a cell, as they are: `0.50 (0.40 … 0.60)`, median, worst and best; of a metric without a scale so."""
+    values = cell.runs if cell.normalises else cell.metrics
+    if not len(values):
+        return cell.status
+    sign = -1.0 if not cell.normalises and cell.records[0].metric_direction == "min" else 1.0
+    form = ".2f" if cell.normalises else ".4g"
+    middle, low, high = (
+        "diverged" if not math.isfinite(v) else format(sign * v, form)
+        for v in (float(np.quantile(values, 0.5, method="lower")), values.min(), values.max())
+    )
+    return f"{middle} ({low} … {high})"
+
+
 def tasks_markdown(board: Board) -> str:
-    """Normalised score of each row on each task: mean over seeds and their range."""
+    """Normalised score of each row on each task, or its metric where there is none: median over runs and their range."""
 
     def cell(row: Row, task: str) -> str:
         found = row.cells.get(task)
         if found is None:
             return "missing"
-        if not len(found.scores):
+        if not len(found.metrics):
             return found.status
-        text = f"{found.scores.mean():.2f} ({found.scores.min():.2f} … {found.scores.max():.2f})"
         notes = [] if found.status == f"{len(found.records)} ok" else [found.status]
-        return "; ".join([text, *notes, *(["stale"] if found.stale else [])])
+        notes += ["stale"] if found.stale else []
+        if task in board.unscaled and not found.stale:
+            notes.append(f"place {board.places(board.groups[row.key[1:]], task)[row.key]}")
+        return "; ".join([score(found), *notes])
 
     head = ("rule", "backend", *board.tasks)
     rows = [
@@ -196,8 +229,8 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
     """The page's twin."""
     results = board.results
     parts = ["# Leaderboard\n", f"Made by `{again('leaderboard', folders, '--output', 'DIR')}`.\n"]
-    parts += [f"{left_out(board)}\n"] if board.left_out else []
-    parts += ["## Ranking\n", ranking_markdown(board), "## Normalised score by task\n", tasks_markdown(board)]
+    parts += [f"{line}\n" for line in remarks(board)]
+    parts += ["## Ranking\n", ranking_markdown(board), "## Score by task\n", tasks_markdown(board)]
     parts += ["## Ranks\n", differences(board)]
     for cost in COSTS:
         lines = []
@@ -287,6 +320,7 @@ def readme(board: Board, target: Path, folders: Sequence[Path]) -> str:
         "curves.parquet": (sum(len(r.curve) for r in results.records), "a row a point of a trial's curve"),
         "scaling.csv": (len(results.scaling), "a row a size, with the exponent of its sweep"),
         "gradients.csv": (len(results.gradients), "a row a rule, task and point of a BPTT run"),
+        "checks.csv": (len(results.checks), "a row a check of a rule's source"),
     }
     files = [f"| `{name}` | {count} | {text} |" for name, (count, text) in counts.items() if count]
     return "\n".join(
@@ -299,7 +333,7 @@ def readme(board: Board, target: Path, folders: Sequence[Path]) -> str:
             "hold, and the metadata of rules and tasks.\n",
             "## Ranking\n",
             f"`{again('table', here, '--format', 'ranking')}`\n",
-            *([f"{left_out(board)}\n"] if board.left_out else []),
+            *(f"{line}\n" for line in remarks(board)),
             ranking_markdown(board),
             "## Scores\n",
             f"`{again('table', here, '--format', 'tasks')}`\n",

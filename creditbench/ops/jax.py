@@ -12,6 +12,8 @@ from creditbench.ops.base import DType, Ops, Outer
 #: Up to this many rows a product is written as matrix–vector products, which XLA's CPU compiler turns into
 #: loops that run at memory speed; its general product of so few rows measured half as fast.
 _MATVEC_ROWS = 3
+#: The generator of all draws.
+_PRNG = "threefry2x32"
 
 
 class JaxOps(Ops):
@@ -21,6 +23,9 @@ class JaxOps(Ops):
     def __init__(self, device: str = "cpu", dtype: DType = "float32") -> None:
         super().__init__(device, dtype)
         self._device = _find_device(device)
+        # What a user's settings of JAX would otherwise change the draws by.
+        jax.config.update("jax_threefry_partitionable", True)
+        jax.config.update("jax_random_seed_offset", 0)
         if dtype == "float64":
             jax.config.update("jax_enable_x64", True)
         self._float = jnp.dtype(dtype)
@@ -90,7 +95,7 @@ class JaxOps(Ops):
 
     def key(self, seed):
         with jax.default_device(self._device):
-            return jax.random.key(seed)
+            return jax.random.key(seed, impl=_PRNG)
 
     def split(self, key, num=2):
         return jax.random.split(key, num)

@@ -57,3 +57,7 @@ class MyTask(Task):
     def trivial_score(self, sequences: Sequences) -> float:
         """The mean squared error of the constant 0."""
         return self.score(np.zeros_like(sequences.targets), sequences)
+
+    def solved_score(self, sequences: Sequences) -> float:
+        """A tenth of that, at every delay; return None where nobody knows."""
+        return self.trivial_score(sequences) / 10

@@ -226,6 +226,11 @@ def refused(arguments, capsys) -> str:
         (("--task", "adding", "--learner", "bptt", "--batch", "0"), "batch is 0"),
         (("--task", "adding", "--learner", "bptt", "--seeds", "0"), "--seeds is 0"),
         (("--task", "adding", "--learner", "bptt", "--seed", "1,x"), "--seed is '1,x'"),
+        (
+            ("--task", "adding", "--learner", "bptt", "--seed", "4294967296"),
+            "seed is 4294967296: give whole numbers",
+        ),
+        (("--task", "adding", "--learner", "bptt", "--seeds", "4294967297"), "--seeds is 4294967297"),
         (("--task", "adding", "--learner", "bptt", "--seeds", "2", "--seed", "1"), "give one of them"),
         (("--task", "adding", "--learner", "bptt", "--lr", "0"), "lr is 0.0"),
         (("--task", "adding", "--learner", "bptt", "--lr", "fast"), "--lr is 'fast'"),
@@ -248,6 +253,22 @@ def test_bad_options_are_refused_in_one_line(arguments, said, capsys, tmp_path):
 )
 def test_other_verbs_refuse_in_one_line_too(arguments, capsys):
     refused(arguments, capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "--task", "adding", "--learner", "bptt", "--seed"),
+        ("tune", "--task", "adding", "--learner", "bptt", "--output", "no.toml", "--draw"),
+        ("tune", "--task", "adding", "--learner", "bptt", "--output", "no.toml", "--seeds"),
+        ("gradients", "--task", "adding", "--learner", "bptt", "--seed"),
+        ("show", "task", "adding", "--seed"),
+    ],
+    ids=lambda arguments: f"{arguments[0]} {arguments[-1]}",
+)
+@pytest.mark.parametrize("seed", ["-1", "4294967296"])
+def test_every_verb_refuses_seeds_that_a_generator_does_not_tell_apart(arguments, seed, capsys):
+    assert re.search(rf"is '?{seed}'?: give (a )?whole numbers? from", refused([*arguments, seed], capsys))
 
 
 def test_a_device_that_is_not_there_is_refused(capsys, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -33,7 +34,7 @@ def test_load_is_taken_anew_and_is_no_part_of_the_identity(monkeypatch):
     assert environment_id(first) == environment_id(second)
 
 
-@pytest.mark.parametrize("name", ["cpu", "packages", "threads", "commit", "precision"])
+@pytest.mark.parametrize("name", ["cpu", "packages", "threads", "variables", "commit", "precision"])
 def test_everything_else_is_part_of_the_identity(name):
     found = fingerprint("torch")
     assert environment_id(found) != environment_id(found | {name: "another"})
@@ -46,6 +47,30 @@ def test_number_formats_are_those_of_the_framework_in_use():
     code += "print(fingerprint('torch')['precision']['tf32_matmul'])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["None", "False", "True"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "name", "value"),
+    [
+        ("jax", "JAX_ENABLE_X64", "1"),
+        ("jax", "JAX_DEFAULT_MATMUL_PRECISION", "bfloat16"),
+        ("torch", "ATEN_CPU_CAPABILITY", "default"),
+    ],
+)
+def test_what_a_user_sets_that_changes_numbers_makes_another_environment(backend, name, value):
+    code = "from creditbench.environment import environment_id, fingerprint; from creditbench.ops import make_ops\n"
+    code += f"make_ops({backend!r}); found = fingerprint({backend!r})\n"
+    code += "print(environment_id({'of': found['precision']}), environment_id({'of': found['variables']}))"
+
+    def said(**extra: str) -> list[str]:
+        plain = {key: value for key, value in os.environ.items() if key not in environment.NUMERIC_VARIABLES}
+        asked = [sys.executable, "-c", code]
+        return subprocess.run(
+            asked, capture_output=True, text=True, check=True, env=plain | extra
+        ).stdout.split()
+
+    for plain, changed in zip(said(), said(**{name: value}), strict=True):
+        assert plain != changed
 
 
 def test_git_is_asked_once_for_a_process(monkeypatch):

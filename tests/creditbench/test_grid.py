@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from creditbench import registry
+from creditbench import registry, store
 from creditbench.errors import UsageError
+from creditbench.executors.base import failure
 from creditbench.grid import Options, make_grid
 from creditbench.trial import Trial
 
@@ -188,6 +190,10 @@ def test_a_bad_tuned_file_is_refused(tmp_path, text, said):
         ({"decorrelate": ("hidden",), "decorrelation_rate": -1.0}, "decorrelation_rate is -1.0"),
         ({"alpha": 0.0}, "alpha is 0.0"),
         ({"seeds": (-1,)}, "seed is -1"),
+        (
+            {"seeds": (1, 2**32, 2**32 + 1)},
+            "seed is 4294967296, 4294967297: give whole numbers from 0 to 4294967295",
+        ),
         ({"segment": 5001}, "has 5000 steps"),
         ({"evaluations": 0}, "evaluations is 0"),
         ({"threads": 0}, "threads is 0"),
@@ -311,3 +317,98 @@ def test_data_count_by_content_not_by_place(tmp_path):
     assert trial("a").id == trial("b").id != trial("c").id
     assert trial("a").task_parameters["data"] == str(tmp_path / "a" / "w.npz")
     assert trial("a").id != grid(task="weather")[0].id
+
+
+def write_digits(folder: Path, shift: int = 0, note: str = "") -> str:
+    """A hub data set of digits with a test split, whose labels are `shift` too high; its name."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for split, rows in (("train", 300), ("test", 100)):
+        labels = np.arange(rows) % 10
+        pixels = rng.integers(0, 30, (rows, 12))
+        pixels[np.arange(rows), labels] = 200
+        if split == "test":
+            labels = (labels + shift) % 10
+        lines = [",".join(["label", *(f"pixel{i}" for i in range(12))])]
+        lines += [",".join(map(str, row)) for row in np.column_stack([labels, pixels])]
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    (folder / "README.md").write_text(note)
+    return f"hf:{folder}"
+
+
+def test_hub_data_count_by_all_that_is_read_of_them_and_by_nothing_else(tmp_path, monkeypatch):
+    def trial(name: str, **options) -> Trial:
+        return grid(task="sequential_digits", data={"sequential_digits": name}, **options)[0]
+
+    found = trial(name := write_digits(tmp_path / "a"))
+    moved = write_digits(tmp_path / "b", note="Lies elsewhere, and says something else of itself.")
+    assert trial(moved).id == found.id
+    monkeypatch.setenv("CREDITBENCH_CACHE", str(tmp_path / "another cache"))
+    for other in (trial(name), trial(name, seeds=(5,)), trial(name, batch=7)):
+        assert other.data_sha256 == found.data_sha256
+    corrected = trial(write_digits(tmp_path / "c", shift=5))
+    assert corrected.data_sha256 != found.data_sha256 and corrected.id != found.id
+
+
+def test_of_a_hub_table_counts_what_the_task_reads(tmp_path):
+    """The train split of a table, of it the columns that are asked for: here one in train, and another in test."""
+    path = tmp_path / "own.py"
+    path.write_text(
+        (PLUGINS / "echo_task.py")
+        .read_text()
+        .replace(
+            "    delay: int = 1\n",
+            "    delay: int = 1\n    data: str | None = None\n    reads_data: ClassVar[bool] = True\n",
+        )
+        .replace(
+            "        signs = self.rng",
+            "        read_table(self.data, ['a' if split == 'train' else 'b'])\n        signs = self.rng",
+        )
+        .replace("from creditbench.task", "from creditbench.data import read_table\nfrom creditbench.task")
+    )
+
+    def sha256(name: str, a: int = 1, b: int = 2, c: int = 3, tested: int = 4) -> str | None:
+        (folder := tmp_path / name).mkdir()
+        (folder / "train.csv").write_text(f"a,b,c\n{a},{b},{c}\n")
+        (folder / "test.csv").write_text(f"a,b,c\n{tested},{tested},{tested}\n")
+        return grid(task=str(path), data={"echo": f"hf:{folder}"})[0].data_sha256
+
+    found = sha256("plain")
+    assert found == sha256("unread", c=5, tested=6)
+    assert len({found, sha256("train", a=5), sha256("test", b=5)}) == 3
+
+
+def test_embedded_data_are_part_of_a_task(tmp_path):
+    """Of a shipped task, and of one in a file: its id is another once they change, and its records are stale."""
+    shipped = registry.find("tasks", "weather")
+    embedded = shipped.path.parent / "data" / "weather_nyc.csv"
+    assert registry.embedded(shipped.path) == embedded
+    assert registry.embedded(registry.find("tasks", "text8_chars").path).name == "text_kjv.txt"
+    (tmp_path / "data").mkdir()
+    path, data = tmp_path / "own.py", tmp_path / "data" / "weather_nyc.csv"
+    path.write_text(shipped.path.read_text().replace('"weather"', '"own_weather"'))
+    data.write_bytes(embedded.read_bytes())
+
+    def trial() -> Trial:
+        store._source_sha256.cache_clear()
+        return grid(task=str(path))[0]
+
+    before = trial()
+    record = failure(before, "crashed", "", datetime.now(UTC), 0.0)
+    assert store.stale(record) == "" and trial().id == before.id
+    data.write_bytes(embedded.read_bytes().replace(b"1", b"2", 1))
+    assert trial().id != before.id
+    assert store.stale(record) == "task own_weather has changed"
+    data.unlink()
+    with pytest.raises(UsageError, match="which cannot be read"):
+        trial()
+    store._source_sha256.cache_clear()
+    assert store.stale(record) == "task own_weather is gone"
+
+
+def test_embedded_data_that_cannot_be_told_from_the_text_are_refused(tmp_path):
+    path = tmp_path / "own.py"
+    source = (PLUGINS / "echo_task.py").read_text()
+    path.write_text(f'{source}\nEMBEDDED = "".join([__file__, ".csv"])\n')
+    with pytest.raises(UsageError, match="write it as EMBEDDED = Path"):
+        grid(task=str(path))

@@ -15,16 +15,18 @@ import sys
 import threading
 import time
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from creditbench import contributed, isolation, registry
+from creditbench import contributed, isolation, registry, store
 from creditbench.cli import main
 from creditbench.errors import UsageError
 from creditbench.executors import Job, make_executor, make_jobs
+from creditbench.executors.base import failure
 from creditbench.executors.confined import ConfinedProgram
 from creditbench.grid import Options, make_grid
 from creditbench.isolation import (
@@ -274,7 +276,7 @@ def test_a_rule_that_an_installed_package_brings_is_held_as_one_given_by_path(in
     (trial,) = trials("installed")
     (found,) = make_executor("local", slots=1).run([Job((trial,))])
     assert found.trial.learner == "installed" and found.trial.learner_path is None
-    assert found.learner_source == "entry point own-rules"
+    assert found.learner_source == "entry point own-rules, whose sha256 is of own_rules alone"
     assert found.status == "ok", found.status_detail
     assert found.environment["host"]["confinement"] == isolation.confinement()
     assert main(["check", "installed", "--only", "metadata", "--backend", "jax", "--json"]) == 0
@@ -289,6 +291,49 @@ def test_a_rule_that_an_installed_package_brings_is_held_as_one_given_by_path(in
         list(run_trials([trial], program=ConfinedProgram(trial, Limits())))
     for name in ("own_rules", "own_rules.rule"):
         del sys.modules[name]
+
+
+@landlock
+def test_an_installed_rule_counts_with_all_of_its_package(installed):
+    """Whatever changes in it, the trial is another one and its record stale; but for what Python compiles of it."""
+    rule, _ = installed
+    site = rule.parents[1]
+    (site / "own_rules-1.0.dist-info" / "RECORD").write_text("own_rules/rule.py,,\nown_beside.py,,\n")
+    (site / "own_beside.py").touch()
+
+    def now():
+        registry._known.cache_clear()
+        store._source_sha256.cache_clear()
+        return trials("installed")[0]
+
+    for path in ("own_rules/deeper/core.py", "own_rules/rates.csv", "own_beside.py", "own_rules/rule.py"):
+        before = now()
+        record = failure(before, "crashed", "", datetime.now(UTC), 0.0)
+        assert store.stale(record) == ""
+        (site / path).parent.mkdir(exist_ok=True)
+        with (site / path).open("a") as file:
+            file.write("\n")
+        assert now().id != before.id and store.stale(record) == "learner installed has changed"
+    before = now()
+    for path in ("own_rules/__pycache__/core.pyc", "elsewhere.py"):
+        (site / path).parent.mkdir(exist_ok=True)
+        (site / path).write_text("\n")
+    assert now().id == before.id
+
+
+@landlock
+def test_a_package_that_does_not_say_what_is_in_it_has_that_in_its_record(installed):
+    rule, _ = installed
+    about = rule.parents[1] / "own_rules-1.0.dist-info"
+    assert registry.find("learners", "installed").source == (
+        "entry point own-rules, whose sha256 is of own_rules alone"
+    )
+    (about / "RECORD").write_text("own_rules/rule.py,,\n")
+    registry._known.cache_clear()
+    assert registry.find("learners", "installed").source == "entry point own-rules"
+    (about / "direct_url.json").write_text('{"dir_info": {"editable": true}, "url": "file:///own"}')
+    registry._known.cache_clear()
+    assert registry.find("learners", "installed").source.endswith("alone")
 
 
 def test_a_file_that_changes_under_a_run_is_not_run(tmp_path):

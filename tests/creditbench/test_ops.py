@@ -1,5 +1,6 @@
 """The vocabulary means the same in both backends."""
 
+import os
 import subprocess
 import sys
 
@@ -145,3 +146,34 @@ def test_unknown_names_are_refused():
 def test_only_the_framework_in_use_is_imported(used, other):
     code = f"import sys; from creditbench.ops import make_ops; make_ops({used!r}); assert {other!r} not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_setting_of_jax_changes_the_draws():
+    """Each of these changes them where it is left to JAX, as the last line shows."""
+    code = (
+        "import sys, jax\n"
+        "from creditbench.ops import make_ops\n"
+        "ops = make_ops('jax')\n"
+        "print(ops.to_numpy(ops.normal(ops.split(ops.key(3), 4)[2], (7,))).tobytes().hex())\n"
+        "jax.config.update(*eval(sys.argv[1])) if sys.argv[1:] else None\n"
+        "print(jax.random.normal(jax.random.split(jax.random.key(3), 4)[2], (7,)).tobytes().hex())\n"
+    )
+
+    def draws(**extra: str) -> list[str]:
+        again = [
+            repr((name.lower(), int(value) if value.isdigit() else value)) for name, value in extra.items()
+        ]
+        asked = [sys.executable, "-c", code, *again]
+        return subprocess.run(
+            asked, capture_output=True, text=True, check=True, env=os.environ | extra
+        ).stdout.split()
+
+    plain, own = draws()
+    assert plain == own
+    for name, value in (
+        ("JAX_DEFAULT_PRNG_IMPL", "rbg"),
+        ("JAX_THREEFRY_PARTITIONABLE", "0"),
+        ("JAX_RANDOM_SEED_OFFSET", "5"),
+    ):
+        still, changed = draws(**{name: value})
+        assert still == plain != changed

@@ -136,7 +136,9 @@ def test_training_improves_on_the_start(backend):
     assert record.curve[0].step == 0
     assert record.validation_best < 0.8 * record.curve[0].validation
     assert [p.seconds for p in record.curve] == sorted(p.seconds for p in record.curve)
-    assert record.normalised_score == pytest.approx((1.0 - record.test_score) / (1.0 - 0.1))
+    assert record.normalised_score == pytest.approx(
+        (record.trivial - record.test_score) / (record.trivial - record.solved)
+    )
 
 
 def test_divergence_is_recorded_with_its_step_and_stops(backend):
@@ -149,8 +151,7 @@ def test_divergence_is_recorded_with_its_step_and_stops(backend):
     step = int(record.status_detail.removeprefix("step "))
     assert 0 < step <= 500
     assert record.curve[-1].step < 500
-    assert record.normalised_score == 0.0
-    assert record.test_score is None
+    assert record.normalised_score is None and record.test_score is None
 
 
 def test_weights_best_on_validation_are_tested(backend, monkeypatch):
@@ -218,8 +219,72 @@ def test_stream_segments_follow_each_other_and_wrap(backend):
     first, second = run.batches(0), run.batches(run.segments)
     joined = np.concatenate([first.inputs, second.inputs]).reshape(-1, 2, 1)
     np.testing.assert_array_equal(joined, run.train.inputs[: len(joined)])
-    usable = run.train.inputs.shape[0] // 7
-    np.testing.assert_array_equal(run.batches(usable).inputs[0], first.inputs[0])
+    loop = run.unit * run.blocks
+    assert 0.95 * len(run.train.inputs) < 7 * loop <= len(run.train.inputs)
+    np.testing.assert_array_equal(run.batches(loop).inputs[0], first.inputs[0])
+    seams = [k for k in range(0, 3 * loop, run.unit) if run.at_seam(k)]
+    assert seams == [loop, 2 * loop]
+
+
+def stretched(monkeypatch, length=60, stretches=3):
+    """mackey_glass with a short row that consists of stretches."""
+    task = registry.find("tasks", "mackey_glass").cls
+    generate = task.generate
+
+    def short(self, split, seed, batch):
+        whole = generate(self, split, seed, batch)
+        return Sequences(*(x[: length * stretches] for x in whole)) if split == "train" else whole
+
+    monkeypatch.setattr(task, "generate", short)
+    monkeypatch.setattr(task, "stretches", lambda self, batch: stretches)
+
+
+@pytest.mark.parametrize(("segment", "evaluations"), [(1, 4), (7, 3), (20, 6)])
+def test_a_block_lies_in_one_stretch(monkeypatch, segment, evaluations):
+    """Blocks are of one length, stretches come in their order, and no segment crosses from one into the next."""
+    stretched(monkeypatch)
+    trial = trials(segment=segment, budget=600, evaluations=evaluations)[0]
+    run = _Run(Program(trial), trial)
+    assert run.segments % run.unit == 0 and run.unit * run.blocks * segment <= 60
+    seen = []
+    for first in range(0, run.segments * evaluations, run.unit):
+        inputs = run.batches(first).inputs.reshape(-1)
+        start = np.flatnonzero(run.train.inputs[:, 0, 0] == inputs[0])[0]
+        np.testing.assert_array_equal(inputs, run.train.inputs[start : start + len(inputs), 0, 0])
+        assert start // 60 == (start + len(inputs) - 1) // 60
+        assert run.at_seam(first) == (start % 60 == 0 and first > 0)
+        seen.append(start // 60)
+    assert seen[0] == 0 and set(seen) == {0, 1, 2}
+    assert {(b - a) % 3 for a, b in zip(seen, seen[1:], strict=False)} <= {0, 1}
+
+
+def test_the_network_is_at_rest_after_a_seam(backend, monkeypatch):
+    """Three stretches are trained on as by hand: the state anew for each, weights and optimiser carried on."""
+    stretched(monkeypatch)
+    trial = trials(
+        learner="bptt",
+        backend=backend,
+        segment=20,
+        budget=180,
+        evaluations=3,
+        optimizer="adam",
+        dtype="float64",
+    )[0]
+    record = next(run_trials([trial]))
+    program = Program(trial)
+    ops, cell, rule, run = program.ops, program.cell, program.learner, _Run(program, trial)
+    params, moments, state = program.start(trial)
+    losses = []
+    for k in range(9):
+        if k % 3 == 0:
+            state = rule.init(ops, cell, params, 1)
+        batch = type(run.batches(k, 1))(*(ops.from_numpy(x[0]) for x in run.batches(k, 1)))
+        estimate = rule.segment(ops, cell, params, state, batch, None)
+        params, moments = program.optimizer.update(ops, params, moments, estimate.grads)
+        state = estimate.state
+        losses.append(float(estimate.loss))
+    found = [point.loss for point in record.curve[1:]]
+    np.testing.assert_allclose(found, np.reshape(losses, (3, 3)).mean(1), rtol=1e-10)
 
 
 def test_windows_are_what_comes_next_and_wrap():
@@ -269,3 +334,31 @@ def test_the_noise_depends_on_the_seed(backend, monkeypatch):
     first, second = run_trials(group)
     assert first.curve[0].validation == second.curve[0].validation
     assert first.curve[-1].validation != second.curve[-1].validation
+
+
+def test_a_metric_that_is_not_a_number_is_no_result(backend, monkeypatch):
+    """A seed whose test metric is not finite is invalid; it says so, and has no score."""
+    task = registry.find("tasks", "mackey_glass").cls
+    score = task.score
+
+    def lacking(self, outputs, sequences):
+        test = self.generate("test", 1, 1)
+        same = np.array_equal(sequences.targets, test.targets)
+        return float("nan") if same else score(self, outputs, sequences)
+
+    monkeypatch.setattr(task, "score", lacking)
+    good, bad = (next(run_trials(trials(backend=backend, seeds=(seed,)))) for seed in (0, 1))
+    assert good.status == "ok" and np.isfinite(good.normalised_score)
+    assert bad.status == "invalid" and "test split is nan" in bad.status_detail
+    assert bad.normalised_score is None and bad.test_score is None and bad.validation_best is not None
+
+
+def test_without_a_solved_score_there_is_no_normalised_one(backend, monkeypatch):
+    """Nor where what counts as solved is no better than trivial: a scale upside down is none."""
+    task = registry.find("tasks", "mackey_glass").cls
+    for solved in (None, 2.0):
+        monkeypatch.setattr(task, "solved_score", lambda self, sequences, solved=solved: solved)
+        record = next(run_trials(trials(backend=backend)))
+        assert record.status == "ok" and np.isfinite(record.test_score)
+        assert record.normalised_score is None and record.steps_to_target is None
+        assert record.solved == solved

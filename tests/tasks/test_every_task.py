@@ -24,13 +24,13 @@ SPLITS = ("train", "validation", "test")
 FINGERPRINTS = {
     "add_stream": "02f8cc4c001facc7",
     "adding": "01bc5cebae6e98e1",
-    "copy_memory": "60dd7f51be02117c",
+    "copy_memory": "b3eb074e2b9d01da",
     "delayed_match": "53c2f412a16c86b6",
     "dyck": "6b9f7df7077af6f3",
     "evidence": "1ff1534bf4cc9928",
     "flip_flop": "35c2be272596c105",
     "lorenz": "11120d57f4afe07e",
-    "mackey_glass": "8305fbbcacbe0eb7",
+    "mackey_glass": "68cc565a45a27d4b",
     "mimic": "5774e018d1d40379",
     "narma10": "37fdd5cf712d361d",
     "parity": "b7d104455fc496d1",
@@ -38,16 +38,14 @@ FINGERPRINTS = {
     "sequential_digits": "a26754ee80b7d310",
     "speech_vowels": "745496ac1636bd3b",
     "text8_chars": "a718060844dcc9a8",
-    "weather": "d6df80892a960935",
+    "weather": "e891d736050be0e9",
 }
 
 #: How far the trivial score of the test split at seed 0 may lie from the class's constant: about
 #: nothing where it is exact or the data do not depend on the seed, else about 4 standard errors.
 TOLERANCES = {
     "adding": 0.02,
-    "copy_memory": 0.01,
     "mimic": 0.01,
-    "selective_copy": 0.03,
     "text8_chars": 1e-4,
     "weather": 1e-4,
 }
@@ -102,10 +100,10 @@ def test_metadata_is_complete(any_task: type[Task]) -> None:
 
 
 def test_solved_is_better_than_trivial(any_task: type[Task]) -> None:
-    gain = any_task.solved - any_task.trivial
-    assert gain > 0 if any_task.metric_direction == "max" else gain < 0
-    assert any_task().normalise(any_task.trivial, any_task.trivial) == 0
-    assert any_task().normalise(any_task.solved, any_task.trivial) == pytest.approx(1)
+    trivial, solved = any_task.trivial, any_task.solved
+    assert any_task().better(solved, trivial)
+    assert any_task().normalise(trivial, trivial, solved) == 0
+    assert any_task().normalise(solved, trivial, solved) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -124,7 +122,7 @@ def test_arrays_are_time_first_float32(any_task: type[Task], split: str) -> None
     assert np.abs(inputs).max() <= 2  # in reach of a tanh
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [1, 2])
 def test_a_stream_trains_as_many_rows_as_asked_for(any_task: type[Task], batch: int) -> None:
     count = any_task().generate("train", 0, batch).inputs.shape[1]
     if any_task.protocol == "stream":

@@ -10,6 +10,8 @@ import pytest
 from creditbench.errors import UsageError
 from creditbench.task import Task
 
+SPLITS = ("train", "validation", "test")
+
 
 @pytest.fixture
 def mackey_glass(tasks: dict[str, type[Task]]) -> type[Task]:
@@ -59,6 +61,21 @@ def test_washout_is_thrown_away(mackey_glass: type[Task]) -> None:
     whole = mackey_glass(washout=0).generate("train", 0, 1).inputs
     washed = mackey_glass(washout=100).generate("train", 0, 1).inputs
     np.testing.assert_array_equal(washed[:-100], whole[100:])
+
+
+@pytest.mark.parametrize(("washout", "in_step"), [(2000, False), (1000, True), (100, True)])
+def test_rows_are_out_of_step_from_the_first_scored_step_on(
+    mackey_glass: type[Task], washout: int, in_step: bool
+) -> None:
+    """Rows of all splits and of eight seeds correlate no more often than they anticorrelate.
+
+    Over the 300 steps after the warm-up, about six times round the attractor; a shorter washout would not do.
+    """
+    assert mackey_glass().washout == 2000
+    task = mackey_glass(washout=washout)
+    rows = [task.generate(split, seed, 5).inputs[50:350, :, 0] for split in SPLITS for seed in range(8)]
+    between = np.corrcoef(np.concatenate(rows, axis=1).T)[np.triu_indices(5 * len(rows), 1)]
+    assert between.mean() > 0.1 if in_step else abs(between.mean()) < 0.07
 
 
 def test_the_series_is_centred(mackey_glass: type[Task]) -> None:
