@@ -227,6 +227,44 @@ def test_updates_are_those_that_were_published(rule, protocol, decorrelate, rows
     assert compare(backend, rule, protocol, decorrelate, rows) < 1e-10
 
 
+DEFAULTS = {"np": {}, "wp": {"resample": "step", "credit": "step"}, "anp": {}}
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("decorrelate", ["none", "hidden"])
+@pytest.mark.parametrize("rule", DEFAULTS)
+def test_by_default_a_row_has_its_own_difference_and_wrec_every_step(rule, decorrelate, backend):
+    """The rules of theory, of eight rows: w_tb (ℓ̃_tb - ℓ_tb) in place of ΔL_t, /σ², N of what has noise."""
+    ops, cell, (x, target) = (
+        injected(backend),
+        make_cell(bias=False, decorrelate=decorrelate),
+        segments("episode", 8),
+    )
+    weights = np.random.default_rng(6).random((T, 8))
+    params, batch = make_params(cell), Batch(x[0], target[0], weights / weights.sum())
+    noise = drawn(ops, rule, cell, 1, batch)
+    clean, noisy = networks = [Network(params, np.zeros((8, N))) for _ in range(2)]
+    expected = dict.fromkeys(cell.shapes(), 0.0)
+    for t in range(T):
+        both_passes(rule, networks, batch.inputs[t], batch.targets[t], noise[t])
+        lost, was = (np.mean((net.y - batch.targets[t]) ** 2, axis=1) for net in (noisy, clean))
+        own = (batch.weights[t] * (lost - was))[:, None]
+        if rule == "wp":
+            found = {k: own.sum() * v / SIGMA**2 for k, v in noise[t].items()}
+        else:
+            hidden, output = noise[t][:, :N] / SIGMA**2, noise[t][:, N:] / SIGMA**2
+            if rule == "anp":
+                changes = noisy.a - clean.a, noisy.y - clean.y
+                hidden, output = (np.sqrt(N + OUTPUTS) * change / np.sum(change**2) for change in changes)
+            post, post_y = own * hidden, own * output
+            found = {"W_in": post.T @ clean.x, "W_rec": post.T @ clean.last, "W_out": post_y.T @ clean.h}
+        expected = {k: expected[k] + v for k, v in found.items()}
+    options = DEFAULTS[rule] | {"sigma": SIGMA}
+    grads, _, assigned = estimate(ops, learner(rule, **options), cell, params, batch)[1:]
+    assert relative_error(grads, expected) < 1e-10
+    assert set(assigned) == ({"D"} if decorrelate == "hidden" else set())
+
+
 @pytest.mark.parametrize("rule", ["np", "anp"])
 def test_of_one_row_the_batchs_difference_is_its_own(rule):
     assert compare("jax", rule, "stream", "none", 1, difference="row") < 1e-10
