@@ -424,7 +424,8 @@ def units(records: Sequence[Record], output: Path) -> None:
     """Draw the normalised test score against hidden units: a panel a task, a colour a rule, a line a backend.
 
     Lines are medians over runs; bars reach from the worst to the best. A run that diverged is below all others: the
-    lower edge of a panel, which is named so, stands for it. Stale records are left out. Raises `UsageError` where all have the same number of units.
+    lower edge of a panel, which is named so, stands for it. Stale records are left out. Raises
+    `UsageError` where all have the same number of units.
     """
     import matplotlib
 
@@ -479,7 +480,15 @@ def units(records: Sequence[Record], output: Path) -> None:
             ax.axhline(level, color="0.4", linestyle="--", linewidth=0.8, zorder=0)
         if lost:
             ax.axhline(floor, color="0.6", linewidth=0.8, zorder=0)
-            ax.text(0.02, floor, "diverged", transform=ax.get_yaxis_transform(), va="bottom", fontsize=7, color="0.4")
+            ax.text(
+                0.02,
+                floor,
+                "diverged",
+                transform=ax.get_yaxis_transform(),
+                va="bottom",
+                fontsize=7,
+                color="0.4",
+            )
         ax.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("normalised test score")
     marks = [Line2D([], [], color=colours[rule], label=rule) for rule in rules]

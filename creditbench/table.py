@@ -13,18 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from creditbench.environment import constant
 from creditbench.errors import unknown
-from creditbench.record import Record
+from creditbench.record import Record, columns_of
 from creditbench.store import inert, stale
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("rich", "markdown", "scores", "csv", "latex", "json", "environments")
-#: Settings that have no column of their own; those in which a task's rows of a rule differ are shown beside it.
-_SETTINGS = (
-    *("hidden", "alpha", "bias", "optimizer", "lr", "decorrelation_rate", "device", "dtype", "threads"),
-    *("preset", "budget_steps", "evaluations", "data_sha256", "numerics_version"),
-)
+#: Settings of a rule that have no column; those in which a task's rows of a rule differ are shown beside it.
+_SETTINGS = ("optimizer", "lr", "decorrelation_rate", "device")
 _MISSING = "–"
 
 
@@ -87,6 +84,7 @@ def summarise(records: Sequence[Record]) -> list[Section]:
     are medians.
     """
     known = sorted({(r.trial.rule, r.trial.backend) for r in records})
+    column = columns_of(records)
     sections = []
     for task in sorted({r.trial.task for r in records}):
         own = [r for r in records if r.trial.task == task]
@@ -98,7 +96,8 @@ def summarise(records: Sequence[Record]) -> list[Section]:
         for rule, backend in known:
             group = [f for f in families.values() if (f[0].trial.rule, f[0].trial.backend) == (rule, backend)]
             for family in group:
-                label = " ".join([rule, *_variant(family[0], group)])
+                conditions = column[family[0].trial.id].removeprefix(task).split()
+                label = " ".join([rule, *dict.fromkeys([*conditions, *_variant(family[0], group)])])
                 table.append(_row(label, family, fresh_seeds))
             if not group:
                 table.append({"rule": rule, "backend": backend, "status": "missing"})
@@ -208,20 +207,16 @@ def _variant(record: Record, group: Sequence[list[Record]]) -> list[str]:
 
     def settings(record: Record) -> dict[str, Any]:
         trial = record.trial
-        parameters = {f"{trial.task}.{k}": v for k, v in trial.task_parameters.items() if k != "data"}
         where = {"machine": record.machine, "versions": record.versions}
         if trial.study is not None:  # what tuning has chosen is each study's own
-            return parameters | trial.conditions | {"draw": trial.study.partition("/")[0]} | where
-        return {name: getattr(trial, name) for name in _SETTINGS} | parameters | trial.hyperparameters | where
+            return {"draw": trial.study.partition("/")[0]} | where
+        return {name: getattr(trial, name) for name in _SETTINGS} | trial.hyperparameters | where
 
     mine, others = settings(record), [settings(family[0]) for family in group]
     differing = {
         name: value for name, value in mine.items() if any(other.get(name) != value for other in others)
     }
-    return [
-        f"{name}={value[:8] if name == 'data_sha256' and value else value}"
-        for name, value in differing.items()
-    ]
+    return [f"{name}={value}" for name, value in differing.items()]
 
 
 # -- formats ---------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 A *study* is one whole tuning of a rule on a task: scrambled Sobol points and tuning seeds of its own. In one study the
 points are the same for every rule in the axes that all rules have, optimiser and learning rate; a rule's own axes come
-after them: `Learner.search`, and the decorrelation rate of a decorrelated cell. Studies of one *draw* are independent of
-each other, so that results made with each of them show what chance does in tuning.
+after them: `Learner.search`, and the decorrelation rate of a decorrelated cell. Studies of one *draw* are independent
+of each other, so that results made with each of them show what chance does in tuning.
 
 The best point is that of the best raw metric. A point that diverged is worse than any that did not.
 """
@@ -133,8 +133,8 @@ def choose(records: Sequence[Record], study: str = "0/0") -> Tuned:
     """The best point of the records of one task, rule and study, by the raw metric on validation.
 
     A point is judged by the mean over its seeds. One of which a seed diverged is worse than any of which none did, and
-    the worse the more of them did; one of which a seed failed otherwise takes no part. Of equal points the first counts.
-    Raises `UsageError` where no point is left.
+    the worse the more of them did; one of which a seed failed otherwise takes no part. Of equal points the first
+    counts. Raises `UsageError` where no point is left.
     """
     first = records[0].trial
     families: dict[str, list[Record]] = {}

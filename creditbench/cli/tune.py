@@ -82,9 +82,9 @@ def tune(
     """Try the same number of points for every task and rule, and freeze those that are best on validation.
 
     That is done in several independent studies, so that results show what chance does in tuning: creditbench run
-    --tuned trains each study's choice with seeds of its own. Best is the best raw metric; a point that diverged is worse
-    than any that did not. Under JAX the points of a task and rule are trained as one program. What has a record already
-    is not run again: the same command goes on where it was broken off.
+    --tuned trains each study's choice with seeds of its own. Best is the best raw metric; a point that diverged is
+    worse than any that did not. Under JAX the points of a task and rule are trained as one program. What has a record
+    already is not run again: the same command goes on where it was broken off.
 
     \b
     Examples:

@@ -8,12 +8,11 @@ and of the same versions.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import shlex
 import statistics as plain
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 
 from creditbench.leaderboard import statistics
 from creditbench.leaderboard.statistics import Array, Estimate, Ranks
-from creditbench.record import Record
+from creditbench.record import Record, columns_of
 from creditbench.store import Results, stale
 
 #: Runs that a ranked row has on every task; where all was run with the preset `quick`, `QUICK_SEEDS`, and marked so.
@@ -184,7 +183,7 @@ class Row:
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader is to know of the row: runs beyond the bounds, tuning that found nothing, why it has no rank."""
+        """What is to be known of the row: runs beyond the bounds, tuning that found nothing, why it has no rank."""
         diverged = sum(r.status == "diverged" for cell in self.cells.values() for r in cell.records)
         beyond = sum(cell.bounded for cell in self.cells.values() if cell.normalises) - diverged
         untuned = [task for task, cell in self.cells.items() if cell.untuned]
@@ -286,35 +285,6 @@ def _normalised(record: Record) -> float | None:
     return record.normalised_score if record.status == "ok" else None
 
 
-def columns(records: Iterable[Record]) -> dict[str, str]:
-    """The column of each record, by its trial's id: its task, and conditions in which not all runs of the task agree."""
-    settings: dict[str, dict[str, Record]] = {}
-    keys = {}
-    for record in records:
-        key = json.dumps(record.trial.conditions, sort_keys=True)
-        keys[record.trial.id] = record.trial.task, key
-        settings.setdefault(record.trial.task, {}).setdefault(key, record)
-    labels = {}
-    for task, own in settings.items():
-        known = [record.trial.conditions for record in own.values()]
-        differing = [
-            name for name in known[0] if any(c.get(name, known[0][name]) != known[0][name] for c in known)
-        ]
-        differing += sorted({name for c in known for name in c} - set(known[0]))
-        for key, record in own.items():
-            parts = [
-                f"{name.removeprefix(task + '.')}={_short(name, record.trial.conditions[name])}"
-                for name in differing
-                if name in record.trial.conditions
-            ]
-            labels[task, key] = " ".join([task, *parts])
-    return {trial: labels[place] for trial, place in keys.items()}
-
-
-def _short(name: str, value: Any) -> str:
-    return ("embedded" if value is None else value[:8]) if name == "data_sha256" else str(value)
-
-
 def make_cells(results: Results) -> dict[tuple[str, str, str], dict[str, Cell]]:
     """What each rule did under each backend on each kind of device, by column.
 
@@ -324,7 +294,7 @@ def make_cells(results: Results) -> dict[tuple[str, str, str], dict[str, Cell]]:
     """
     cells: dict[tuple[str, str, str], dict[str, Cell]] = {}
     grouped: dict[tuple[str, str, str, str], dict[Any, list[Record]]] = {}
-    column = columns(results.records)
+    column = columns_of(results.records)
     for record in results.records:
         trial = record.trial
         place = grouped.setdefault((trial.rule, trial.backend, trial.device, column[trial.id]), {})
@@ -346,14 +316,13 @@ def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
     alone was run on is left out, unless all are such columns: nobody else could have a rank.
     """
     learners: dict[str, set[str]] = {}
-    column = columns(results.records)
+    column = columns_of(results.records)
     for record in results.records:
         learners.setdefault(column[record.trial.id], set()).add(record.trial.learner)
     shared = tuple(sorted(task for task, own in learners.items() if len(own) > 1))
     tasks = shared or tuple(sorted(learners))
-    found = make_cells(results).items()
-    cells = {key: {task: own[task] for task in sorted(own.keys() & set(tasks))} for key, own in found}
-    cells = {key: own for key, own in cells.items() if own}
+    found = make_cells(results)
+    cells = {key: {task: own[task] for task in sorted(own.keys() & set(tasks))} for key, own in found.items()}
     unscaled = tuple(
         task for task in tasks if not any(own[task].normalises for own in cells.values() if task in own)
     )
@@ -367,8 +336,10 @@ def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
             improvement = statistics.probability_of_improvement(
                 [_exact(own[task]) for task in common], [_exact(reference[task]) for task in common], draws
             )
-        trial = next(iter(own.values())).records[0].trial
+        trial = next(iter(found[key].values())).records[0].trial
         unranked, quick = _unranked(own, tasks, unscaled)
+        if not own:
+            unranked = f"run by itself alone: {', '.join(sorted(found[key]))}"
         scores = statistics.aggregates(list(scored.values()), draws) if scored else {}
         rows.append(
             Row(key[0], trial.learner, key[1], key[2], own, tasks, scores, improvement, unranked, quick)
@@ -443,6 +414,8 @@ def _preference(group: Sequence[Record]) -> tuple[Any, ...]:
 def _unranked(cells: Mapping[str, Cell], tasks: Sequence[str], unscaled: Collection[str]) -> tuple[str, bool]:
     """Why a row has no rank (empty: it has one), and whether it takes the mark of the preset `quick`."""
     missing = [task for task in tasks if task not in cells]
+    if not cells:
+        return "nothing here", False
     if len(missing) > len(cells):
         return f"run on {', '.join(task for task in tasks if task in cells)} alone", False
     if missing:

@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import creditbench
 from creditbench.leaderboard import charts, text
 from creditbench.leaderboard.board import COSTS, REFERENCE, Board, Cell, Row, claims
@@ -257,7 +259,8 @@ def _about(board: Board, folders: Sequence[Path]) -> str:
     return (
         f"<p>{rules} rules, {len(board.tasks)} tasks, {trials:,} trials; creditbench "
         f"{escape(creditbench.__version__)}. "
-        f"Made by <code>{escape(made)}</code>. {escape(text.left_out(board))}</p>"
+        f"Made by <code>{escape(made)}</code>.</p>"
+        + "".join(f"<p>{escape(line)}</p>" for line in text.remarks(board))
     )
 
 
@@ -284,7 +287,7 @@ def _filters(board: Board) -> str:
 
 #: (title, whether a high value is best first, help) of the columns that sort; the first one is text.
 _COLUMNS = (
-    ("Rank", "asc", "among the rows of one backend and device"),
+    ("Rank", "asc", "the ranks that the intervals allow, among the rows of one backend and device"),
     ("Rule", "asc", ""),
     ("Backend", "asc", ""),
     ("Score", "desc", "interquartile mean of normalised scores, 95 % interval"),
@@ -320,11 +323,10 @@ def _ranking(board: Board) -> str:
             return f'<td class="{kind}" data-value="{escape(order)}">{shown}</td>'
 
         name = f'<a href="#rule-{escape(row.learner)}">{escape(row.rule)}</a>'
+        allowed = text.rank(row).removesuffix("q")
         quick = '<abbr title="fewer seeds, preset quick">q</abbr>' if row.quick else ""
         cells = [
-            cell(
-                float(row.rank) if row.rank else None, MISSING if row.rank is None else f"{row.rank}{quick}"
-            ),
+            cell(float(row.rank) if row.rank else None, f"{allowed}{quick}"),
             f'<th scope="row" class="sticky" data-value="{escape(row.rule)}">{name}</th>',
             cell(
                 " ".join(row.key[1:]),
@@ -344,8 +346,8 @@ def _ranking(board: Board) -> str:
             *(cell(row.cost(n), number(row.cost(n))) for n in ("ratio_forward", "ratio_bptt")),
             cell(kilobytes, number(None if kilobytes is None else kilobytes / 1e3, ",.4g")),
             cell(
-                row.unranked,
-                f"{'<strong class=stale>stale</strong> ' if row.stale else ''}{escape(row.unranked)}",
+                "; ".join(row.remarks),
+                f"{'<strong class=stale>stale</strong> ' if row.stale else ''}{escape('; '.join(row.remarks))}",
                 "t note",
             ),
         ]
@@ -394,22 +396,25 @@ def _heat(board: Board) -> str:
         cells = []
         for task in board.tasks:
             cell = row.cells.get(task)
-            if cell is None or not len(cell.scores):
+            if cell is None or not len(cell.metrics):
                 state = "missing" if cell is None else cell.status
                 cells.append(
                     f'<td class="missing" title="{escape(task)}: '
                     f'{escape(state)}">{MISSING if cell is None else escape(state)}</td>'
                 )
                 continue
-            score = float(cell.scores.mean())
-            # The colour's strength is the score's; below 0 another colour.
             stale = f"; stale: {cell.stale}" if cell.stale else ""
-            share, sign = round(100 * min(1.0, abs(score))), "bad" if score < 0 else "good"
-            hint = f"{task}: {score:.3f} ({cell.scores.min():.3f} … {cell.scores.max():.3f}), {cell.status}"
             dagger = "†" if cell.stale else "*" if cell.status != f"{len(cell.records)} ok" else ""
-            cells.append(
-                f'<td class="{sign}" style="--s:{share}%" title="{escape(hint + stale)}">{score:.2f}{dagger}</td>'
-            )
+            hint = escape(f"{task}: {text.score(cell)}, {cell.status}{stale}")
+            shown = text.score(cell).partition(" ")[0] + dagger
+            if cell.normalises and len(cell.runs):
+                # The colour's strength is the score's; below 0 another colour.
+                middle = float(np.quantile(cell.scores, 0.5, method="lower"))
+                share, sign = round(100 * min(1.0, abs(middle))), "bad" if middle < 0 else "good"
+                cells.append(f'<td class="{sign}" style="--s:{share}%" title="{hint}">{shown}</td>')
+            else:
+                place = board.places(board.groups[row.key[1:]], task)[row.key]
+                cells.append(f'<td class="good" style="--s:0%" title="{hint}; place {place}">{shown}</td>')
         name = f'<th scope="row" class="sticky"><a href="#rule-{escape(row.learner)}">{escape(row.label)}</a></th>'
         body.append(f'<tr data-row="{i}">{name}{"".join(cells)}</tr>')
     return f'<thead><tr><th scope="col" class="sticky">rule</th>{head}</tr></thead><tbody>{"".join(body)}</tbody>'

@@ -4,11 +4,11 @@ A rule's scores are M *strata*, one a task. A stratum is a list of *units*: runs
 each; where a rule was not tuned in studies, every run is a unit of its own, [1]. Runs of one study have the same
 hyper-parameters, so that they are no independent looks at the rule: what chance did in tuning is in all of them.
 
-Aggregates follow Agarwal et al. 2021 (NeurIPS, *Deep reinforcement learning at the edge of the statistical precipice*),
-profiles Dolan & Moré 2002 (doi:10.1007/s101070100263), ranks Demšar 2006 (JMLR 7, 1–30). The bootstrap of clustered runs
-draws one unit fewer than there are (McCarthy & Snowden 1985; Rao & Wu 1988, doi:10.1080/01621459.1988.10478591), without
-which few units would seem to agree better than they do; its percentiles are widened from the normal distribution's to
-Student's (Hesterberg 2015, doi:10.1080/00031305.2015.1089789).
+Aggregates follow Agarwal et al. 2021 (NeurIPS, *Deep reinforcement learning at the edge of the statistical
+precipice*), profiles Dolan & Moré 2002 (doi:10.1007/s101070100263), ranks Demšar 2006 (JMLR 7, 1–30). The bootstrap of
+clustered runs draws one unit fewer than there are (McCarthy & Snowden 1985; Rao & Wu 1988,
+doi:10.1080/01621459.1988.10478591), without which few units would seem to agree better than they do; its percentiles
+are widened from the normal distribution's to Student's (Hesterberg 2015, doi:10.1080/00031305.2015.1089789).
 """
 
 from __future__ import annotations

@@ -273,12 +273,12 @@ def test_scores_ranks_and_what_has_none(results, board):
     assert len(rows) == 8
     bptt, rule = rows["bptt", "jax"], rows["rule_01", "jax"]
     mine = [r for r in results.records if (r.trial.rule, r.trial.backend) == ("rule_01", "jax")]
-    own = [[r.normalised_score for r in mine if r.trial.task == task] for task in board.tasks]
+    own = [[[r.normalised_score] for r in mine if r.trial.task == task] for task in board.tasks]
     assert rule.scores == statistics.aggregates(own, DRAWS)
     assert (bptt.rank, rule.rank) == (1, 2)
     assert bptt.improvement is None and rule.improvement.high < 0.5
-    # A diverged seed counts as 0; a crashed one is missing, and takes the rank.
-    assert all(cell.scores[1] == 0 for cell in rows["rule_02", "jax"].cells.values())
+    # A diverged seed is the floor of the scale; a crashed one is missing, and takes the rank.
+    assert all(cell.runs[1] == -math.inf for cell in rows["rule_02", "jax"].cells.values())
     broken = rows["rule_03", "torch"]
     assert broken.rank is None and broken.unranked == "task_00: 5 crashed"
     assert board.rows[-1] == broken
@@ -581,7 +581,9 @@ def test_scores_are_drawn_against_units(results, tmp_path, capsys):
         figures.units(records, tmp_path / "units.png")
     (ax,) = drawn[0].axes
     lines = {tuple(line.get_ydata()) for line in ax.lines if line.get_marker() == "o"}
-    assert lines == {(0.25, 0.0)}  # one that diverged counts as 0
+    ((first, second),) = lines
+    assert first == 0.25 and second < 0  # one that diverged is the lower edge, which says so
+    assert [t.get_text() for t in ax.texts] == ["diverged"]
     image = matplotlib.image.imread(tmp_path / "units.png")
     assert len(set(map(tuple, image.reshape(-1, image.shape[2])))) > 20
     write_tables(results, tmp_path / "v", "")
