@@ -63,7 +63,7 @@ $(RUN)/scaling/points.csv: | $(INSTALLED)
 CHECKED = $(patsubst learners/%.py,$(RUN)/checks/%.json,$(wildcard learners/*.py))
 
 $(RUN)/checks/%.json: learners/%.py | $(INSTALLED)
-	$(BIN)/creditbench check $* --results $(RUN) || test $$? -eq 1
+	$(BIN)/creditbench check $* --timeout 1800 --results $(RUN) || test $$? -eq 1
 
 $(RUN)/gradients/gradients.json: | $(INSTALLED)
 	$(BIN)/creditbench gradients --learner $$($(LEARNERS)) --task mackey_glass,copy_memory --output $(@D)

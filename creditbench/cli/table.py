@@ -65,7 +65,9 @@ def table(
         for option, value in (("--output", output), ("--format", None if form == "rich" else form)):
             if value is not None:
                 raise UsageError(f"{option} is {value} and --compact is {compact}: give one of them")
-        found = load(*folders)
+        write_tables(load(*folders), compact, "")
+        # The README is of what the tables hold: rounded as they are, two scores may tie that did not.
+        found = load(compact)
         write_tables(found, compact, readme(make_board(found), compact, folders))
         print(f"tables: {compact}", file=sys.stderr)
         return
