@@ -13,8 +13,9 @@ are widened from the normal distribution's to Student's (Hesterberg 2015, doi:10
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 Stratum = Sequence[ArrayLike]  #: U units, arrays [n_u]
 Strata = Sequence[Stratum]  #: M of them
-Aggregate = Callable[[Sequence[Array]], Array]  #: M arrays [..., runs] -> [...]
+Aggregate = Callable[..., Array]  #: M arrays [runs] -> []; with M weights [draws, runs] -> [draws]
 
 DRAWS = 10_000
 CONFIDENCE = 0.95
@@ -39,29 +40,45 @@ class Estimate(NamedTuple):
 # -- aggregates ------------------------------------------------------------------------------------------
 
 
-def interquartile_mean(strata: Sequence[Array]) -> Array:
-    """Mean of the middle half of all runs of all tasks: M arrays [..., S_m] -> [...].
+def interquartile_mean(strata: Sequence[Array], weights: Sequence[Array] | None = None) -> Array:
+    """Mean of the middle half of all runs of all tasks: M arrays [S_m] -> [].
 
-    Of N = Σ S_m runs, ⌊N/4⌋ are left out at each end.
+    Of N = Σ S_m runs, ⌊N/4⌋ are left out at each end. With weights, M arrays [draws, S_m] -> [draws]: the same part of
+    all weight is left out at each end.
     """
-    runs = np.concatenate(strata, axis=-1)
-    cut = runs.shape[-1] // 4
-    return np.sort(runs, axis=-1)[..., cut : runs.shape[-1] - cut].mean(axis=-1)
+    runs = np.concatenate(strata)
+    order = np.argsort(runs, kind="stable")
+    part = len(runs) // 4 / len(runs)
+    weight = np.ones(len(runs)) if weights is None else np.concatenate(weights, axis=-1)
+    upto = np.cumsum(weight[..., order], axis=-1)
+    total = upto[..., -1:]
+    inside = np.clip(upto, part * total, (1 - part) * total)
+    kept = np.diff(inside, axis=-1, prepend=part * total)
+    return (kept @ runs[order]) / kept.sum(-1)
 
 
-def median(strata: Sequence[Array]) -> Array:
-    """Median over tasks of the mean over seeds: M arrays [..., S_m] -> [...]."""
-    return np.median(np.stack([runs.mean(axis=-1) for runs in strata]), axis=0)
+def _means(strata: Sequence[Array], weights: Sequence[Array] | None) -> Array:
+    """The mean of each task, [M] or [M, draws]."""
+    if weights is None:
+        return np.array([runs.mean() for runs in strata])
+    return np.stack([(w @ runs) / w.sum(-1) for runs, w in zip(strata, weights, strict=True)])
 
 
-def mean(strata: Sequence[Array]) -> Array:
-    """Mean over tasks of the mean over seeds: M arrays [..., S_m] -> [...]."""
-    return np.mean(np.stack([runs.mean(axis=-1) for runs in strata]), axis=0)
+def median(strata: Sequence[Array], weights: Sequence[Array] | None = None) -> Array:
+    """Median over tasks of the mean over runs: M arrays [S_m] -> []; with weights [draws, S_m] -> [draws]."""
+    return np.asarray(np.median(_means(strata, weights), axis=0))
 
 
-def optimality_gap(strata: Sequence[Array], optimum: float = 1.0) -> Array:
-    """By how much runs fall short of `optimum` on average, none counted above it: M arrays [..., S_m] -> [...]."""
-    return optimum - mean([np.minimum(runs, optimum) for runs in strata])
+def mean(strata: Sequence[Array], weights: Sequence[Array] | None = None) -> Array:
+    """Mean over tasks of the mean over runs: M arrays [S_m] -> []; with weights [draws, S_m] -> [draws]."""
+    return np.asarray(np.mean(_means(strata, weights), axis=0))
+
+
+def optimality_gap(
+    strata: Sequence[Array], weights: Sequence[Array] | None = None, optimum: float = 1.0
+) -> Array:
+    """By how much runs fall short of `optimum` on average, none counted above it; shapes as in `mean`."""
+    return optimum - mean([np.minimum(runs, optimum) for runs in strata], weights)
 
 
 AGGREGATES: dict[str, Aggregate] = {
@@ -77,43 +94,32 @@ def pooled(stratum: Stratum) -> Array:
     return np.concatenate([np.atleast_1d(np.asarray(unit, np.float64)) for unit in stratum])
 
 
-def counts(stratum: Stratum, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """How often each run of a stratum is drawn, [draws, runs].
+def resample(stratum: Stratum, draws: int, rng: np.random.Generator) -> Array:
+    """Bootstrap of the units of a stratum: the weight of each run in each draw, [draws, runs].
 
     A draw takes U - 1 of the U units, with replacement, and each with all of its runs: the spread of the units' means
-    holds the spread within them as well, so that drawing runs anew within a unit would count it twice.
+    holds the spread within them as well, so that drawing runs anew within a unit would count it twice. Weights are
+    scaled by U / (U - 1): a task weighs in a draw what it weighs in the value.
     """
     sizes = [np.size(unit) for unit in stratum]
     units = len(sizes)
-    drawn = rng.multinomial(max(1, units - 1), np.full(units, 1 / units), size=draws)
-    return np.repeat(drawn, sizes, axis=1)
+    taken = max(1, units - 1)
+    drawn = rng.multinomial(taken, np.full(units, 1 / units), size=draws)
+    return np.repeat(drawn, sizes, axis=1) * (units / taken)
 
 
-def resample(strata: Strata, draws: int = DRAWS, seed: int = 0) -> list[Array]:
-    """Stratified bootstrap of the units of each task: M strata -> M arrays [draws, runs drawn].
+def degrees(strata: Strata) -> float:
+    """Degrees of freedom of the spread between units; 0 where a stratum has one unit alone.
 
-    Units of unequal size are brought to one by repeating their runs, so that all draws are of one length.
+    Those of the mean over strata, after Satterthwaite 1946 (doi:10.2307/3002019): (Σ v)² / Σ v² / (U - 1), v = s² / U of
+    the means of a stratum's units. Where no stratum has a spread, Σ (U - 1).
     """
-    rng = np.random.default_rng(seed)
-    found = []
-    for stratum in strata:
-        sizes = [np.size(unit) for unit in stratum]
-        length = int(np.lcm.reduce(sizes))
-        table = np.stack(
-            [
-                np.repeat(np.asarray(u, np.float64).ravel(), length // n)
-                for u, n in zip(stratum, sizes, strict=True)
-            ]
-        )
-        units = len(table)
-        drawn = rng.integers(units, size=(draws, max(1, units - 1)))
-        found.append(table[drawn].reshape(draws, -1))
-    return found
-
-
-def degrees(strata: Strata) -> int:
-    """Degrees of freedom of the spread between units: Σ (U_m − 1)."""
-    return sum(len(stratum) - 1 for stratum in strata)
+    free = np.array([len(stratum) - 1 for stratum in strata])
+    if not free.all():
+        return 0.0
+    v = np.array([np.var([np.mean(u) for u in s], ddof=1) / len(s) for s in strata])
+    squares = float((v**2 / free).sum())
+    return float(v.sum()) ** 2 / squares if squares > 0 else float(free.sum())
 
 
 def aggregates(
@@ -121,18 +127,26 @@ def aggregates(
 ) -> dict[str, Estimate]:
     """Each of `AGGREGATES` of M strata, with its interval from one stratified bootstrap.
 
-    Raises ValueError where there is no task, or a task without a run.
+    The interval is infinite where a stratum has one unit alone: nothing is known of its spread. Raises ValueError where
+    there is no task, or a task without a run.
     """
     if not strata or not all(len(stratum) and all(map(np.size, stratum)) for stratum in strata):
         raise ValueError("scores are one list of arrays a task, each with a run or more")
-    arrays, drawn, df = [pooled(s) for s in strata], resample(strata, draws, seed), degrees(strata)
-    return {
-        name: Estimate(float(f(arrays)), *percentiles(f(drawn), confidence, df))
-        for name, f in AGGREGATES.items()
-    }
+    rng = np.random.default_rng(seed)
+    arrays = [pooled(s) for s in strata]
+    weights = [resample(s, draws, rng) for s in strata]
+    # What lies beyond the quartiles moves the interquartile mean as the quartiles themselves would.
+    low, high = np.quantile(np.concatenate(arrays), [0.25, 0.75])
+    bounds = {"iqm": (low, high), "optimality_gap": (-np.inf, 1.0)}
+    found = {}
+    for name, f in AGGREGATES.items():
+        own = bounds.get(name, (-np.inf, np.inf))
+        df = degrees([[np.clip(unit, *own) for unit in stratum] for stratum in strata])
+        found[name] = Estimate(float(f(arrays)), *percentiles(f(arrays, weights), confidence, df))
+    return found
 
 
-def percentiles(values: Array, confidence: float, df: int | None = None) -> tuple[float, float]:
+def percentiles(values: Array, confidence: float, df: float | None = None) -> tuple[float, float]:
     """The percentile interval of drawn values [draws], widened from the normal to Student's t with `df`.
 
     Where `df` is 0 nothing is known of the spread: the interval is infinite.
@@ -168,12 +182,15 @@ def probability_of_improvement(
         raise ValueError(f"{len(x)} tasks stand against {len(y)}: give the same ones, and one or more")
     rng = np.random.default_rng(seed)
     value, drawn = 0.0, np.zeros(draws)
+    shares: list[list[Array]] = []  # of the other side's runs that each run beats, by stratum and unit
     for one, other in zip(x, y, strict=True):
         won = wins(pooled(one), pooled(other))  # [m, n]
-        a, b = counts(one, draws, rng), counts(other, draws, rng)  # [draws, m], [draws, n]
+        a, b = resample(one, draws, rng), resample(other, draws, rng)  # [draws, m], [draws, n]
         value += float(won.mean()) / len(x)
         drawn += ((a @ won) * b).sum(-1) / (a.sum(-1) * b.sum(-1) * len(x))
-    return Estimate(value, *percentiles(drawn, confidence, degrees(x) + degrees(y)))
+        for stratum, axis in ((one, 1), (other, 0)):
+            shares.append(np.split(won.mean(axis), np.cumsum([np.size(unit) for unit in stratum])[:-1]))
+    return Estimate(value, *percentiles(drawn, confidence, degrees(shares)))
 
 
 def rank_ranges(low: ArrayLike, high: ArrayLike) -> NDArray[np.int64]:
@@ -188,28 +205,56 @@ def rank_ranges(low: ArrayLike, high: ArrayLike) -> NDArray[np.int64]:
     return np.stack([1 + above, len(low) - below], axis=1)
 
 
-def permutation_test(
-    x: Sequence[ArrayLike], y: Sequence[ArrayLike], draws: int = DRAWS, seed: int = 0
-) -> float:
-    """Two-sided p of no difference between M arrays [m] and M arrays [n], by relabelling the runs within each of M.
+class Tested(NamedTuple):
+    """A figure, its interval, and the two-sided p of its being 0, of one construction: 0 is outside where p < level."""
 
-    What stands together in one array is to be alike but for its seed: the runs of one task and study.
+    value: float
+    low: float
+    high: float
+    p: float
 
-    The statistic is |P(X > Y) − ½|, as in `probability_of_improvement` (van Elteren's, unweighted). With one task
-    and few runs, p comes near the exact Mann–Whitney p; it is never below 1 / (draws + 1), and is 1 where both hold
-    the same values.
+
+def permutation_interval(
+    x: Sequence[ArrayLike],
+    y: Sequence[ArrayLike],
+    level: float = 1 - CONFIDENCE,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Tested:
+    """Mean over M strata of mean(y) − mean(x), with a permutation test of no difference: M arrays [m], M arrays [n].
+
+    Runs are relabelled within each stratum, whose runs are to be alike but for chance. p is (1 + C) / (draws + 1), C how
+    many of the relabelled differences are as large. The interval holds each shift of y at which the same test, with the
+    same relabellings, would not have p < `level` (a test inverted: Garthwaite 1996, doi:10.2307/2532852). It is infinite
+    where no p can be as small.
     """
     rng = np.random.default_rng(seed)
-    value, drawn = 0.0, np.zeros(draws)
+    value, drawn, kept, size = 0.0, np.zeros(draws), np.zeros(draws), 0.0
     for one, other in zip(x, y, strict=True):
+        m, n = np.size(one), np.size(other)
         runs = np.concatenate([np.asarray(one, np.float64), np.asarray(other, np.float64)])
-        m, n = len(runs) - len(np.asarray(other)), len(np.asarray(other))
-        ranks = _ranks(runs[None])[0]
-        u = (ranks[:m].sum() - m * (m + 1) / 2) / (m * n)
-        value += (u - 0.5) / len(x)
-        shuffled = rng.permuted(np.broadcast_to(ranks, (draws, m + n)), axis=1)[:, :m]
-        drawn += ((shuffled.sum(1) - m * (m + 1) / 2) / (m * n) - 0.5) / len(x)
-    return float((1 + np.sum(np.abs(drawn) >= abs(value) - 1e-12)) / (draws + 1))
+        mine = rng.permuted(np.broadcast_to(np.arange(m + n), (draws, m + n)), axis=1)[:, :m]  # to x
+        value += (runs[m:].mean() - runs[:m].mean()) / len(x)
+        first = runs[mine].sum(1)
+        drawn += ((runs.sum() - first) / n - first / m) / len(x)
+        moved = (mine >= m).sum(1)  # of y, to x
+        kept += ((n - moved) / n - moved / m) / len(x)
+        size = max(size, float(np.abs(runs).max()))
+    # A relabelling is as large at a shift δ where |drawn − δ kept| >= |value − δ|: between two δ, `value` among them.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ends = np.stack([(value - drawn) / (1 - kept), (value + drawn) / (1 + kept)])
+    same = np.abs(kept) > 1 - 1e-12  # nothing, or all, was exchanged: as large at every shift
+    low = np.where(same, -np.inf, ends.min(0))
+    high = np.where(same, np.inf, ends.max(0))
+    as_large = same | (np.abs(drawn) >= abs(value) - 1e-12 * size)
+    low, high = np.where(as_large, np.minimum(low, 0), low), np.where(as_large, np.maximum(high, 0), high)
+    p = (1 + np.arange(draws + 1)) / (draws + 1)
+    few = int((p < level).sum())  # so many are too few
+    if few:
+        ends = np.array([np.sort(low)[few - 1], np.sort(high)[-few]])
+    else:
+        ends = np.array([-np.inf, np.inf])
+    return Tested(float(value), float(ends[0]), float(ends[1]), float(p[int(as_large.sum())]))
 
 
 def holm(p: ArrayLike) -> Array:
@@ -298,28 +343,49 @@ def pareto_front(points: ArrayLike) -> NDArray[np.bool_]:
     return known & ~(as_low & lower & known[None]).any(axis=1)
 
 
-def mean_interval(groups: Sequence[ArrayLike], confidence: float = CONFIDENCE) -> list[dict[str, Any]]:
-    """Means of U groups of observations [N_u] that share one spread: value, low, high, p of mean 0, df.
+#: Degrees of freedom that the spread common to all groups counts for beside a group's own.
+PRIOR = 2.0
+#: Spreads from its group's middle beyond which an observation counts as one that lies so far.
+FAR = 3.0
 
-    The spread s² is pooled within the groups, with df = Σ (N_u − 1) degrees of freedom; the interval of a mean is
-    ± t s / √N_u. Where df is 0 nothing is known of the spread: the interval is infinite and p is 1.
+
+def moderated_intervals(groups: Sequence[ArrayLike], level: float = 1 - CONFIDENCE) -> list[Tested]:
+    """Centres of k groups of observations [N], robust to outliers, each with a t test of its being 0.
+
+    Observations further than `FAR` spreads from their group's median are drawn in to there; the spread is the larger
+    of the group's own median absolute deviation and that of all groups together, both made good for the normal
+    distribution. The centre is the mean of what results. Its variance s² / N has s² = (d₀ s₀² + (N − 1) s_g²) / (d₀ +
+    N − 1), the group's own s_g² moderated by the common s₀² (Smyth 2004, doi:10.2202/1544-6115.1027, with d₀ =
+    `PRIOR`, or as many as the other groups have); t has d₀ + N − 1 degrees of freedom. s₀² is the median of the groups'
+    own, each over the median of its distribution, so that a group with outliers says no more than any other. s² is never
+    below s_g²: a group that is noisier than the others gains nothing from them.
+    Where no group has two observations nothing is known of the spread: intervals are infinite and p is 1.
     """
-    from scipy.stats import t
+    from scipy.stats import chi2, t
 
     arrays = [np.asarray(group, np.float64) for group in groups]
-    df = sum(len(group) - 1 for group in arrays)
-    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in arrays)
-    spread = np.sqrt(squares / df) if df else np.inf
+    free = np.array([len(group) - 1 for group in arrays])
+    if not free.sum():
+        return [Tested(float(group[0]), -np.inf, np.inf, 1.0) for group in arrays]
+    apart = [np.abs(group - np.median(group)) * np.sqrt(len(group) / max(1, len(group) - 1)) for group in arrays]
+    common = 1.4826 * float(np.median(np.concatenate([a for a in apart if len(a) > 1])))
+    clipped = []
+    for group, own in zip(arrays, apart, strict=True):
+        # Of three or fewer none can be told to lie far out.
+        reach = FAR * max(common, 1.4826 * float(np.median(own))) if len(group) > 3 else np.inf
+        clipped.append(np.clip(group, np.median(group) - reach, np.median(group) + reach))
+    squares = np.array([float(np.var(group, ddof=1)) if len(group) > 1 else 0.0 for group in clipped])
+    known = free > 0
+    prior = float(np.median(squares[known] * free[known] / chi2.ppf(0.5, free[known])))
     found = []
-    for group in arrays:
-        centre, error = float(group.mean()), float(spread / np.sqrt(len(group)))
-        if not df:
-            found.append({"value": centre, "low": -np.inf, "high": np.inf, "p": 1.0, "df": 0})
-            continue
-        half = float(t.ppf((1 + confidence) / 2, df)) * error
+    for group, square, df in zip(clipped, squares, free, strict=True):
+        beside = min(PRIOR, float(free.sum() - df))
+        total = beside + df
+        error = math.sqrt(max(square, (beside * prior + df * square) / total) / len(group))
+        value, half = float(group.mean()), float(t.ppf(1 - level / 2, total)) * error
         if error > 0:
-            p = 2 * float(t.sf(abs(centre) / error, df))
+            p = 2 * float(t.sf(abs(value) / error, total))
         else:
-            p = 1.0 if centre == 0 else 0.0
-        found.append({"value": centre, "low": centre - half, "high": centre + half, "p": p, "df": df})
+            p = 1.0 if value == 0 else 0.0
+        found.append(Tested(value, value - half, value + half, p))
     return found

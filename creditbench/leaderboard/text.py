@@ -13,6 +13,7 @@ import numpy as np
 from creditbench.leaderboard.board import COSTS, HIGH, LOW, REFERENCE, SEEDS, Board, Cell, Row, claims
 from creditbench.leaderboard.statistics import Estimate
 from creditbench.leaderboard.versus import Row as Versus
+from creditbench.leaderboard.versus import described
 from creditbench.table import latex_table, markdown_table
 
 MISSING = "–"
@@ -185,13 +186,16 @@ def differences(board: Board) -> str:
 
 
 VERSUS = (
-    *("task", "backend", "rule", "seeds", "score", "normalised", "difference", "p", "verdict", "reached"),
-    *("steps", "× steps", "seconds", "× seconds", "× step time", "× bytes"),
+    *("task", "backend", "rule", "studies", "seeds", "score", "normalised", "difference", "p", "p corrected"),
+    *("verdict", "reached", "steps", "× steps", "seconds", "× seconds", "× step time", "× bytes"),
 )
 
 
 def versus_markdown(rows: Sequence[Versus]) -> str:
-    """Rules beside their reference, a row each; ∞: the level was never reached by half of the seeds."""
+    """Rules beside their reference, a row each, and what is to be known of them.
+
+    ∞: the level was never reached by half of the seeds.
+    """
 
     def reached(value: float | None, form: str) -> str:
         return "∞" if value is not None and math.isinf(value) else number(value, form)
@@ -203,18 +207,23 @@ def versus_markdown(rows: Sequence[Versus]) -> str:
             difference = f"{row.difference:+.3f}"
             if row.interval:
                 difference += f" [{row.interval[0]:+.3f}, {row.interval[1]:+.3f}]"
+            if row.scale != "normalised":
+                difference += f" {row.scale}"
         body.append(
             (
                 *(row.task, row.backend if row.device == "cpu" else f"{row.backend} {row.device}", row.rule),
-                *(str(row.seeds), number(row.score, ".4g")),
-                *(number(row.normalised, ".3f"), difference or MISSING, number(row.p, ".2g")),
+                *(str(row.studies or MISSING), str(row.seeds), number(row.score, ".4g")),
+                *(number(row.normalised, ".3f"), difference or MISSING),
+                *(number(row.p, ".2g"), number(row.p_corrected, ".2g")),
                 f"{row.verdict}; stale: {row.stale}" if row.stale else row.verdict,
                 *(row.reached or MISSING, reached(row.steps, ",.0f"), reached(row.steps_ratio, ".2f")),
                 *(reached(row.seconds, ".2f"), reached(row.seconds_ratio, ".2f")),
                 *(number(row.step_time_ratio, ".2f"), number(row.bytes_ratio, ".2g")),
             )
         )
-    return markdown_table(VERSUS, body, left=("task", "backend", "rule", "verdict"))
+    table = markdown_table(VERSUS, body, left=("task", "backend", "rule", "verdict"))
+    notes = "\n".join(f"- {note[:1].upper()}{note[1:]}." for note in described(rows))
+    return f"{table}\n{notes}" if rows else table
 
 
 def again(verb: str, folders: Sequence[Path], *rest: str) -> str:

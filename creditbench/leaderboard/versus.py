@@ -1,12 +1,20 @@
 """Does a rule match a reference: final score, convergence and cost, task by task.
 
-- *Score*: the difference of the mean normalised test scores, rule − reference, with Welch's 95 % t interval over seeds
-  (Welch 1947); p values are Holm-corrected over all rows. `matches`: the interval lies within ± `margin`. `better`,
-  `worse`: the corrected p is below 0.05. Else `undecided`: the seeds cannot tell.
+- *Score*: the difference of the mean normalised test scores, rule − reference, a run that diverged at the floor of the
+  scale (`board.LOW`). What is independent of what else is a *unit*: a tuning study with its runs, or, without studies, a
+  run. The means are those of the units' means, and the 95 % interval is Welch's over them (Welch 1947): with S studies a
+  side it has about 2 (S − 1) degrees of freedom, however many seeds each has. `p` is of the same t: it is below 0.05
+  where the interval leaves 0 out. `p_corrected` is Holm's over the rows that were asked for, whose number is the family.
+- *Verdict*: `matches`: the interval lies within ± `margin`. `better`, `worse`: the corrected p is below 0.05. `better
+  (raw)`, `worse (raw)`: the interval leaves 0 out, and p is below 0.05 before the correction alone. `undecided`: the
+  interval holds 0. `undecided (one study)`, `(one run)`: there is no interval. A task without a scale is judged by its
+  metric, signed so that higher is better, and never `matches`: the margin is one of normalised scores.
 - *Convergence*: the level is `LEVEL` of the way from the validation score of untrained weights to the best one, both as
-  means over the reference's seeds. Steps and training seconds until a seed's validation score first reaches it; medians
-  over seeds, infinite where half of the seeds or more never do. Undefined where the reference does not improve.
-- *Cost*: `ratio` is the time of a training step over the reference's, from `ratio_forward`; bytes are an update's.
+  means over the reference's runs. Steps and training seconds until a run's validation score first reaches it; medians
+  over runs, infinite where half of the runs or more never do. Undefined where the reference does not improve. Seconds are
+  held against each other on one machine alone.
+- *Cost*: `step_time_ratio` is the time of a training step over the reference's, from `ratio_forward`; bytes are an
+  update's.
 """
 
 from __future__ import annotations
@@ -14,13 +22,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics as plain
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from creditbench.errors import UsageError, unknown
 from creditbench.leaderboard import statistics
-from creditbench.leaderboard.board import Cell, make_cells
+from creditbench.leaderboard.board import LOW, Cell, make_cells
 from creditbench.leaderboard.statistics import Array
 from creditbench.record import Record
 from creditbench.store import Results
@@ -37,40 +46,57 @@ _SAME = 1e-9  # standard error of runs that differ by rounding alone
 class Row:
     """A rule beside the reference on one task, backend and device."""
 
-    task: str
+    task: str  #: the board's column: the task, and conditions in which not all of its runs agree
     backend: str
     device: str
     rule: str
-    seeds: int
+    seeds: int  #: runs
+    studies: int  #: tuning studies that they are of; 0 where none are named
     metric: str
-    score: float | None  #: mean of the test metric over seeds that ended
-    normalised: float | None
-    difference: float | None  #: of normalised scores, rule − reference
-    interval: tuple[float, float] | None  #: 95 %
-    p: float | None  #: Holm-corrected
-    verdict: str  #: reference, better, worse, matches, undecided, or how its seeds failed
-    reached: str | None  #: seeds that reached the reference's level, of all
+    score: float | None  #: mean of the test metric over runs that ended
+    normalised: float | None  #: mean over units
+    difference: float | None  #: rule − reference
+    interval: tuple[float, float] | None  #: 95 %, uncorrected
+    scale: str  #: what the difference is of: `normalised`, or the metric, signed so that higher is better
+    p: float | None
+    p_corrected: float | None  #: Holm's, over the rows of the answer
+    verdict: str  #: reference, better, worse, better (raw), worse (raw), matches, undecided, or how its runs failed
+    reached: str | None  #: runs that reached the reference's level, of all
     steps: float | None  #: until then, median; infinite where it is never reached
     seconds: float | None
     steps_ratio: float | None  #: over the reference's
-    seconds_ratio: float | None
+    seconds_ratio: float | None  #: None too where the reference was timed on another machine
     step_time_ratio: float | None  #: time of a training step over the reference's
     bytes_ratio: float | None  #: of algorithm bytes
     stale: str  #: why its numbers or the reference's may no longer hold; empty where they do
 
 
 def versus(
-    results: Results, reference: str = "bptt", level: float = LEVEL, margin: float = MARGIN
+    results: Results,
+    reference: str = "bptt",
+    level: float = LEVEL,
+    margin: float = MARGIN,
+    rules: Collection[str] = (),
+    tasks: Collection[str] = (),
 ) -> list[Row]:
-    """Every rule beside `reference`, under the same backend and device. Raises `UsageError` where it was not run."""
+    """Rules beside `reference`, under the same backend and device and the same conditions.
+
+    `rules` and `tasks` (columns, or tasks with all their columns) choose what is asked, none all; p values are corrected
+    for that. Raises `UsageError` where a name is not among the results, or `reference` was not run there.
+    """
     cells = {
         (backend, device, task, rule): cell
         for (rule, backend, device), own in make_cells(results).items()
         for task, cell in own.items()
     }
-    rules = {place[3] for place in cells}
-    if reference not in rules:
-        raise unknown("rule in these results", reference, sorted(rules), "creditbench table")
+    known = {place[3] for place in cells}
+    for rule in (reference, *rules):
+        if rule not in known:
+            raise unknown("rule in these results", rule, sorted(known), "creditbench table")
+    columns = {name for place, cell in cells.items() for name in (place[2], cell.records[0].trial.task)}
+    for task in tasks:
+        if task not in columns:
+            raise unknown("task in these results", task, sorted(columns), "creditbench table")
     if not 0 < level <= 1:
         raise UsageError(
             f"level is {level}: give a part of the way to the reference's best, above 0 and up to 1"
@@ -80,12 +106,19 @@ def versus(
     rows = []
     for place, cell in sorted(cells.items(), key=lambda item: (item[0][2], item[0][:2], item[0][3])):
         other = cells.get((*place[:3], reference))
-        if other is not None:
+        asked = not rules or place[3] in (reference, *rules)
+        asked &= not tasks or bool({place[2], cell.records[0].trial.task} & set(tasks))
+        if other is not None and asked:
             rows.append(_row(place, cell, other, reference, level))
+    if not rows:
+        raise UsageError(
+            f"{reference} was not run beside {', '.join(rules) or 'any rule'} on {', '.join(tasks)}: "
+            "name other tasks, or another --reference"
+        )
     tested = [(i, row.p) for i, row in enumerate(rows) if row.p is not None]
-    if tested:
-        for (i, _), p in zip(tested, statistics.holm([p for _, p in tested]), strict=True):
-            rows[i] = dataclasses.replace(rows[i], p=float(p))
+    corrected = statistics.holm([p for _, p in tested])
+    for (i, _), p in zip(tested, corrected, strict=True):
+        rows[i] = dataclasses.replace(rows[i], p_corrected=float(p))
     return [dataclasses.replace(row, verdict=row.verdict or _verdict(row, margin)) for row in rows]
 
 
@@ -93,13 +126,25 @@ def _row(place: tuple[str, str, str, str], cell: Cell, other: Cell, reference: s
     backend, device, task, rule = place
     first = cell.records[0]
     tests = cell.values("test_score")
+    scaled = cell.normalises and other.normalises
+    x, y = ([float(unit.mean()) for unit in (c.units if scaled else metrics(c))] for c in (cell, other))
     verdict, difference, interval, p = "", None, None, None
     if rule == reference:
         verdict = "reference"
-    elif not len(cell.scores) or not len(other.scores):
-        verdict = cell.status if not len(cell.scores) else f"{reference}: {other.status}"
+    elif not x or not y:
+        verdict = cell.status if not x else f"{reference}: {other.status}"
+    elif not np.isfinite([*x, *y]).all() or (scaled and max(*x, *y) <= LOW):
+        # Means of what has no scale take runs that ended; where all of both diverged there is nothing to tell.
+        verdict = "; ".join(
+            f"{whose}{c.status}"
+            for whose, c in (("", cell), (f"{reference}: ", other))
+            if any(r.status != "ok" for r in c.records)
+        )
     else:
-        difference, interval, p = welch(cell.scores, other.scores)
+        difference, interval, p = welch(x, y)
+        if interval is None:
+            fewest = cell if len(x) < 2 else other
+            verdict = f"undecided (one {'study' if fewest.studies else 'run'})"
     reached = steps = seconds = None
     ratios: tuple[float | None, float | None] = (None, None)
     goal = _level(other.records, level)
@@ -108,19 +153,23 @@ def _row(place: tuple[str, str, str, str], cell: Cell, other: Cell, reference: s
         reached = f"{sum(math.isfinite(step) for step, _ in times)}/{len(times)}"
         steps, seconds = (plain.median_high(values) for values in zip(*times, strict=True))
         base = [plain.median_high(v) for v in zip(*(_reach(r, goal) for r in other.records), strict=True)]
-        ratios = _over(steps, base[0]), _over(seconds, base[1])
+        alike = cell.machine == other.machine
+        ratios = _over(steps, base[0]), _over(seconds, base[1]) if alike else None
     return Row(
         task,
         backend,
         device,
         rule,
         len(cell.records),
+        cell.studies,
         first.metric,
         plain.fmean(tests) if tests else None,
-        float(cell.scores.mean()) if len(cell.scores) else None,
+        plain.fmean(x) if x and scaled else None,
         difference,
         interval,
+        "normalised" if scaled else signed(cell),
         p,
+        None,
         verdict,
         reached,
         steps,
@@ -132,13 +181,32 @@ def _row(place: tuple[str, str, str, str], cell: Cell, other: Cell, reference: s
     )
 
 
-def welch(x: Array, y: Array) -> tuple[float, tuple[float, float] | None, float | None]:
+def signed(cell: Cell) -> str:
+    """The name of its metric, with a minus where lower is better."""
+    first = cell.records[0]
+    return f"−{first.metric}" if first.metric_direction == "min" else first.metric
+
+
+def metrics(cell: Cell) -> list[Array]:
+    """Its test metrics by unit, as `Cell.units`, signed so that higher is better: -inf where a run diverged."""
+    units: dict[str, list[float]] = {}
+    for record in cell.records:
+        trial, sign = record.trial, -1.0 if record.metric_direction == "min" else 1.0
+        ended = record.status == "ok" and record.test_score is not None
+        if ended or record.status == "diverged":
+            value = sign * float(record.test_score or 0.0) if ended else -math.inf
+            units.setdefault(trial.study or f"seed {trial.seed}", []).append(value)
+    return [np.array(units[name]) for name in sorted(units)]
+
+
+def welch(x: ArrayLike, y: ArrayLike) -> tuple[float, tuple[float, float] | None, float | None]:
     """Mean of x [m] − mean of y [n], its 95 % interval, and the two-sided p of no difference (Welch 1947).
 
-    Interval and p are None for a single run on either side. Runs without any spread differ for certain or not at all.
+    Interval and p are None for a single unit on either side. Units without any spread differ for certain or not at all.
     """
     from scipy.stats import t
 
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     difference = float(np.mean(x) - np.mean(y))
     if min(len(x), len(y)) < 2:
         return difference, None, None
@@ -152,13 +220,31 @@ def welch(x: Array, y: Array) -> tuple[float, tuple[float, float] | None, float 
 
 
 def _verdict(row: Row, margin: float) -> str:
-    if row.interval is None or row.p is None or row.difference is None:
+    if row.interval is None or row.p is None or row.p_corrected is None or row.difference is None:
         return "undecided"
-    if -margin <= row.interval[0] and row.interval[1] <= margin:
+    if row.scale == "normalised" and -margin <= row.interval[0] and row.interval[1] <= margin:
         return "matches"
-    if row.p < ALPHA:
-        return "better" if row.difference > 0 else "worse"
-    return "undecided"
+    if row.p >= ALPHA:
+        return "undecided"
+    way = "better" if row.difference > 0 else "worse"
+    return way if row.p_corrected < ALPHA else f"{way} (raw)"
+
+
+def described(rows: Sequence[Row]) -> list[str]:
+    """What a reader is to know of the rows: of how many the p values are corrected, and what the verdicts mean."""
+    tested = sum(row.p is not None for row in rows)
+    found = [
+        f"intervals are 95 % each, p is of one row, p corrected of all {tested} that are compared here (Holm); "
+        "(raw): p below 0.05, corrected not"
+    ]
+    units = sorted({row.task for row in rows if row.scale != "normalised"})
+    if units:
+        found.append(
+            f"differences on {', '.join(units)} are of the metric, signed so that higher is better: there is no scale"
+        )
+    if any(row.studies for row in rows):
+        found.append("where a rule was tuned in studies, the interval is over their means")
+    return found
 
 
 def _level(records: Sequence[Record], part: float) -> float | None:
