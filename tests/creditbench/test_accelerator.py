@@ -211,10 +211,19 @@ def test_events_time_a_block_as_a_wall_clock_does():
     assert events == pytest.approx(clock.quartiles(walls).median, rel=0.3)
 
 
-@pytest.mark.parametrize("task", ["mackey_glass", "dyck"])
-def test_a_trial_trains_as_on_the_cpu(name, task):
+@pytest.mark.parametrize("settings", [{}, {"mackey_glass.steps": 1000}, {"dyck.length": 30}])
+def test_a_trial_trains_as_on_the_cpu(name, settings):
+    """On a stream, on one that is gone through four times, from rest each time, and on episodes."""
+    task = next(iter(settings), "mackey_glass").partition(".")[0]
     options = Options(
-        tasks=(task,), learners=("bptt",), backends=(name,), hidden=16, budget=4000, evaluations=4, batch=4
+        tasks=(task,),
+        learners=("bptt",),
+        backends=(name,),
+        hidden=16,
+        budget=4000,
+        evaluations=4,
+        batch=4,
+        settings=settings,
     )
     trial = make_grid(options).trials[0].model_copy(update={"dtype": "float64"})
     found, expected = (
