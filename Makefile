@@ -4,14 +4,14 @@
 PYTHON ?= python3
 CONFIG ?= benchmarks/quick.toml
 ARGS ?=
-VERSION ?= v0.1
+VERSION ?= v0.2
 BASE ?= main
 
 RUN = results/run-$(VERSION)
 BIN = .venv/bin
 INSTALLED = .venv/installed
 
-.PHONY: help install run results paper published fair test test-gpu lint bench perf-gate asv check-submission clean
+.PHONY: help install run results task tables paper published fair test test-gpu lint bench perf-gate asv check-submission clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
@@ -29,29 +29,37 @@ $(INSTALLED): pyproject.toml
 run: $(INSTALLED) ## the quick benchmark, resumable; CONFIG=FILE.toml for another
 	$(BIN)/creditbench run --config $(CONFIG) $(ARGS)
 
-results: $(INSTALLED) results/$(VERSION)/tuned.toml ## tune, run and tabulate a version, its figures and the leaderboard's page, resumable; VERSION=v0.2 for another
-	$(BIN)/creditbench run --config benchmarks/results.toml $(VERSIONED) $(ARGS) || test $$? -eq 1
-	$(BIN)/creditbench run --config benchmarks/results.toml $(VERSIONED) $(COSTLY) $(ARGS) || test $$? -eq 1
-	$(MAKE) --no-print-directory $(RUN)/scaling/points.csv $(RUN)/gradients/gradients.json $(CHECKED)
-	$(BIN)/creditbench table --results $(RUN) --compact results/$(VERSION)
+results: $(INSTALLED) ## tune, run and tabulate a version, its figures and the leaderboard's page, resumable; TASKS="weather" for some of it
+	mkdir -p results/$(VERSION)/tuned $(RUN)
+	for task in $(TASKS); do \
+	  $(MAKE) --no-print-directory task TASK=$$task BACKEND=jax || exit; done
+	for task in $(filter $(TASKS),$(TORCH)); do \
+	  $(MAKE) --no-print-directory task TASK=$$task BACKEND=torch || exit; done
+	$(MAKE) --no-print-directory $(RUN)/scaling/points.csv $(RUN)/gradients/gradients.json $(CHECKED) tables
+
+# One task under one backend: tuned, and run with what each study found. What the version has already is taken from there.
+task: $(INSTALLED)
+	$(BIN)/creditbench tune $(GIVEN) --points $(POINTS) --studies 3 --results $(RUN)/tuning --output $(TUNED) --keep || test $$? -eq 1
+	$(BIN)/creditbench run $(GIVEN) --tuned $(TUNED) --results $(RUN) $(REUSED) $(ARGS) || test $$? -eq 1
+
+tables: $(INSTALLED) ## the tables, figures and page of a version, of what was run so far
+	$(BIN)/creditbench table $(KNOWN) --results $(RUN) --compact results/$(VERSION)
 	for name in pareto scaling gradients; do \
-	  $(BIN)/creditbench figure $$name --results results/$(VERSION) --output results/$(VERSION)/$$name.png || exit; done
+	  $(BIN)/creditbench figure $$name --results results/$(VERSION) --output results/$(VERSION)/$$name.png || test $$? -eq 2 || exit; done
 	for name in curves profiles; do \
 	  $(BIN)/creditbench figure $$name --results results/$(VERSION) --rule $(SHOWN) --output results/$(VERSION)/$$name.png || exit; done
 	$(BIN)/creditbench leaderboard --results results/$(VERSION) --output results/leaderboard
 
-VERSIONED = --tuned results/$(VERSION)/tuned.toml --results $(RUN)
-# Rules whose step costs O(n⁴) or nearly that, where they can be had.
-COSTLY = --learner rtrl,snapn --task mackey_glass
+TASKS ?= $(patsubst benchmarks/results/%.toml,%,$(wildcard benchmarks/results/*.toml))
+# Tasks that PyTorch runs too, with tuning of its own.
+TORCH = mackey_glass weather copy_memory
+TUNED = results/$(VERSION)/tuned/$(TASK).$(BACKEND).toml
+GIVEN = --config benchmarks/results/$(TASK).toml --backend $(BACKEND)
+KNOWN = $(if $(wildcard results/$(VERSION)/trials.csv),--results results/$(VERSION))
+REUSED = $(if $(wildcard results/$(VERSION)/trials.csv),--reuse results/$(VERSION))
 POINTS = 16
 # What figures of curves show: more lines than these cannot be told apart.
 SHOWN = bptt,tbptt,snap1,eprop,anp,np,wp,readout_rls
-
-results/$(VERSION)/tuned.toml: | $(INSTALLED)
-	mkdir -p $(@D)
-	$(BIN)/creditbench tune --config benchmarks/results.toml --points $(POINTS) --results $(RUN)/tuning --output $(RUN)/tuned.toml || test $$? -eq 1
-	$(BIN)/creditbench tune --config benchmarks/results.toml --points $(POINTS) --results $(RUN)/tuning $(COSTLY) --output $(RUN)/costly.toml
-	cat $(RUN)/tuned.toml $(RUN)/costly.toml > $@
 
 # A trial that failed is a result: it is recorded, and what comes after is made of the others. So is a claim that did not hold.
 LEARNERS = $(BIN)/creditbench list learners --json | $(BIN)/python -c \

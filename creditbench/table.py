@@ -79,9 +79,9 @@ def summarise(records: Sequence[Record]) -> list[Section]:
     """A section a task, with a row for each set of trials that are alike but for their seed and tuning study.
 
     A rule that has records on another task but none on this one has a row that says `missing`. What was run otherwise
-    or elsewhere stands in a row of its own that says so, and stale trials too. Test scores are means over the seeds that
-    ended ± standard deviation; normalised scores are medians, with the worst and the best, which nothing bounds. Times
-    are medians.
+    or elsewhere stands in a row of its own that says so, and stale trials too. Test scores are means over the seeds
+    that ended ± standard deviation; normalised scores are medians, with the worst and the best, which nothing bounds.
+    Times are medians.
     """
     known = sorted({(r.trial.rule, r.trial.backend) for r in records})
     column = columns_of(records)

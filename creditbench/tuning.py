@@ -14,6 +14,7 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -216,6 +217,20 @@ def frozen(found: Sequence[Tuned], command: str) -> str:
         lines += [] if tuned.beat_trivial else ["beat_trivial = false"]
         lines += [f'{k} = "{v}"' if isinstance(v, str) else f"{k} = {v!r}" for k, v in tuned.values.items()]
     return "\n".join(lines) + "\n"
+
+
+def kept_studies(path: Path) -> tuple[str, set[tuple[str, str, str]]]:
+    """The text of a tuned file, and what it has: (task, rule, study). Raises `UsageError` where it cannot be read."""
+    from creditbench.grid import read_toml
+
+    found = {
+        (task, rule, study["study"])
+        for task, rules in read_toml(path).items()
+        for rule, studies in rules.items()
+        for study in (studies if isinstance(studies, list) else [studies])
+        if "study" in study
+    }
+    return path.read_text(encoding="utf-8"), found
 
 
 def described(tuned: Tuned) -> str:

@@ -55,6 +55,13 @@ def tune(
     data: Annotated[
         list[str] | None, typer.Option(help="A task's data, as in weather=WTH.csv. Repeatable.")
     ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep",
+            help="What the output file has already is kept as it is, and is not tuned again: add rules to it.",
+        ),
+    ] = False,
     results: Annotated[Path, typer.Option(help="Folder of the tuning's records.")] = Path("results/tuning"),
     reuse: Annotated[
         list[Path] | None,
@@ -91,6 +98,7 @@ def tune(
       creditbench tune --task mackey_glass,adding --learner bptt,anp,anp+D --output tuned.toml
       creditbench run --task mackey_glass --learner bptt,anp --tuned tuned.toml
       creditbench tune --config grid.toml --points 16 --output tuned.toml
+      creditbench tune --config grid.toml --learner ./my_rule.py --output tuned.toml --keep
     """
     import contextlib
     import dataclasses
@@ -105,7 +113,7 @@ def tune(
     from creditbench.executors import make_executor, make_jobs
     from creditbench.grid import Options, make_grid
     from creditbench.store import Store, load
-    from creditbench.tuning import choose, described, frozen, space, study_seeds, trials_of
+    from creditbench.tuning import choose, described, frozen, kept_studies, space, study_seeds, trials_of
     from creditbench.tuning import draw as draw_points
 
     for option, value, most in (("points", points, 1 << 16), ("studies", studies, 99), ("seeds", seeds, 999)):
@@ -130,12 +138,15 @@ def tune(
         settings=pairs("--set", set_, "anp.sigma=1e-3"),
         data=pairs("--data", data, "weather=WTH.csv"),
     )
+    kept, known = kept_studies(output) if keep and output.exists() else ("", set())
     groups: dict[tuple[str, str, str], list[Trial]] = {}
     notes: dict[str, None] = {}
     for study in range(studies):
         grid = make_grid(dataclasses.replace(options, seeds=study_seeds(draw, study, seeds)))
         notes |= dict.fromkeys(grid.notes)
         for trial in grid.trials:
+            if (trial.task, trial.rule, f"{draw}/{study}") in known:
+                continue
             drawn = draw_points(space(trial), points, (draw, study), trial.decorrelate != "none")
             group = groups.setdefault((trial.task, trial.rule, f"{draw}/{study}"), [])
             group += trials_of(trial, drawn)
@@ -188,7 +199,8 @@ def tune(
     for option, items in (("--set", set_), ("--data", data)):
         words += [word for item in items or () for word in (option, item)]
     try:
-        output.write_text(frozen(found, shlex.join([*words, "--output", str(output)])), encoding="utf-8")
+        text = frozen(found, shlex.join([*words, "--output", str(output)])) if found or not kept else ""
+        output.write_text("\n".join(filter(None, (kept, text))), encoding="utf-8")
     except OSError as error:
         raise UsageError(
             f"output '{output}' cannot be written ({error.strerror}): name another file"

@@ -17,10 +17,14 @@ def versus(
         ),
     ] = None,
     rule: Annotated[
-        str, typer.Option(help="Rules to hold against it, with commas between.  [default: all]", show_default=False)
+        str,
+        typer.Option(
+            help="Rules to hold against it, with commas between.  [default: all]", show_default=False
+        ),
     ] = "",
     task: Annotated[
-        str, typer.Option(help="Tasks, or columns of the table, likewise.  [default: all]", show_default=False)
+        str,
+        typer.Option(help="Tasks, or columns of the table, likewise.  [default: all]", show_default=False),
     ] = "",
     reference: Annotated[str, typer.Option(help="Rule that the others are held against.")] = "bptt",
     level: Annotated[

@@ -367,7 +367,9 @@ def moderated_intervals(groups: Sequence[ArrayLike], level: float = 1 - CONFIDEN
     free = np.array([len(group) - 1 for group in arrays])
     if not free.sum():
         return [Tested(float(group[0]), -np.inf, np.inf, 1.0) for group in arrays]
-    apart = [np.abs(group - np.median(group)) * np.sqrt(len(group) / max(1, len(group) - 1)) for group in arrays]
+    apart = [
+        np.abs(group - np.median(group)) * np.sqrt(len(group) / max(1, len(group) - 1)) for group in arrays
+    ]
     common = 1.4826 * float(np.median(np.concatenate([a for a in apart if len(a) > 1])))
     clipped = []
     for group, own in zip(arrays, apart, strict=True):

@@ -21,9 +21,9 @@ SIGNS = {True: "held", False: "did not hold", None: "not settled"}
 
 NOTES = (
     "Scores are normalised: 0 is the trivial predictor, 1 is solved, both at the task's own parameters and data. "
-    f"Nothing bounds them, but means and IQM take them from {LOW:g} to {HIGH:g}, a run that diverged as {LOW:g}, and the "
-    "note says how many. IQM is the mean of the middle half of all runs (task × study × seed). Intervals are 95 %, from a "
-    "bootstrap of tuning studies with their seeds, within tasks (after Agarwal et al. 2021).",
+    f"Nothing bounds them, but means and IQM take them from {LOW:g} to {HIGH:g}, a run that diverged as {LOW:g}, and "
+    "the note says how many. IQM is the mean of the middle half of all runs (task × study × seed). Intervals are "
+    "95 %, from a bootstrap of tuning studies with their seeds, within tasks (after Agarwal et al. 2021).",
     "Ranks are ranges: the best and the worst that the intervals of the scores allow.",
     f"P(> {REFERENCE}) is the probability that a run of the rule beats one of {REFERENCE} on the "
     f"same task, Mann–Whitney's U / mn, mean over tasks; "
@@ -130,7 +130,7 @@ def ranking_latex(board: Board) -> str:
 
 
 def score(cell: Cell) -> str:
-    """The scores of a cell as they are, or its metrics where there is no scale: `0.50 (0.40 … 0.60)`: median, worst, best."""
+    """The scores of a cell as they are, its metrics where there is no scale: `0.50 (0.40 … 0.60)`: median, worst, best."""
     values = cell.runs if cell.normalises else cell.metrics
     if not len(values):
         return cell.status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tomllib
 
 import numpy as np
@@ -13,8 +14,8 @@ from creditbench import registry
 from creditbench.cli import main
 from creditbench.errors import UsageError
 from creditbench.grid import Options, make_grid
-from creditbench.store import Store
 from creditbench.record import Record
+from creditbench.store import Store
 from creditbench.tuning import FIRST_SEED, LEARNING_RATES, choose, draw, frozen, study_seeds, trials_of
 from tests.creditbench.test_table import record
 
@@ -217,6 +218,36 @@ def test_the_command_tunes_and_goes_on_where_it_was_broken_off(tmp_path, capsys)
     other = [word if word != str(tmp_path / "r") else str(tmp_path / "s") for word in arguments]
     assert main([*other, "--reuse", str(tmp_path / "r")]) == 0
     assert "[1/" not in capsys.readouterr().err and len(Store(tmp_path / "s").all()) == 8
+
+
+def test_rules_are_added_to_a_file_that_keeps_what_it_has(tmp_path, capsys):
+    out = tmp_path / "tuned.toml"
+    common = [
+        "tune",
+        "--task",
+        "mackey_glass",
+        "--backend",
+        "torch",
+        "--points",
+        "2",
+        "--studies",
+        "2",
+        "--preset",
+    ]
+    common += ["smoke", "--hidden", "4", "--results", str(tmp_path / "r"), "--output", str(out), "--keep"]
+    assert main([*common, "--learner", "readout_ridge"]) == 0
+    first = out.read_text()
+    shutil.rmtree(tmp_path / "r")  # what is kept needs no records
+    assert main([*common, "--learner", "readout_ridge,bptt"]) == 0
+    assert out.read_text().startswith(first)
+    found = tomllib.loads(out.read_text())["mackey_glass"]
+    assert {rule: [s["study"] for s in studies] for rule, studies in found.items()} == {
+        "readout_ridge": ["0/0", "0/1"],
+        "bptt": ["0/0", "0/1"],
+    }
+    assert {r.trial.rule for r in Store(tmp_path / "r").all()} == {"bptt"}
+    whole = out.read_text()
+    assert main([*common, "--learner", "readout_ridge,bptt"]) == 0 and out.read_text() == whole
 
 
 def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys):
