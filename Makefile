@@ -93,23 +93,23 @@ published: $(INSTALLED) ## the published rules under the published protocol; DIG
 	$(BIN)/creditbench figure curves --results results/paper/published --output results/paper/published/curves.png
 
 fair: $(INSTALLED) ## every rule of the paper tuned alike, as it is here
-	mkdir -p results/paper
+	mkdir -p results/paper/tuned
 	for task in mackey_glass copy_memory weather sequential_digits; do \
 	  given="--config benchmarks/paper/$$task.toml"; \
 	  if test $$task = weather -a -n "$(WTH)"; then given="$$given --data weather=$(WTH)"; fi; \
-	  test -f results/paper/tuned_$$task.toml || $(BIN)/creditbench tune $$given --points $(POINTS) \
-	    --results results/run-paper/tuning --output results/paper/tuned_$$task.toml || exit; \
+	  $(BIN)/creditbench tune $$given --points $(POINTS) --studies 3 --results results/run-paper/tuning \
+	    --output results/paper/tuned/$$task.toml --keep || test $$? -eq 1 || exit; \
 	  $(BIN)/creditbench run $$given || test $$? -eq 1 || exit; \
 	done
 	for units in 100 200 500 1000; do \
 	  $(BIN)/creditbench run --config benchmarks/paper/units.toml --hidden $$units || test $$? -eq 1 || exit; done
 	test -f results/run-paper/scaling/points.csv || $(BIN)/creditbench scale --learner bptt,tbptt,np,wp,anp --set tbptt.K=1 \
 	  --backend jax --axis n --points 100,200,500,1000,2000 --quantity time,algorithm_bytes --output results/run-paper/scaling || test $$? -eq 1
-	$(BIN)/creditbench table --results results/run-paper --compact results/paper/v0.1
+	$(BIN)/creditbench table --results results/run-paper --compact results/paper/fair
 	$(BIN)/creditbench table --results results/run-paper-units --compact results/paper/units
 	$(BIN)/creditbench figure units --results results/paper/units --output results/paper/units/units.png
-	$(BIN)/creditbench figure curves --results results/paper/v0.1 --output results/paper/v0.1/curves.png
-	$(BIN)/creditbench figure scaling --results results/paper/v0.1 --axis n --output results/paper/v0.1/scaling.png
+	$(BIN)/creditbench figure curves --results results/paper/fair --output results/paper/fair/curves.png
+	$(BIN)/creditbench figure scaling --results results/paper/fair --axis n --output results/paper/fair/scaling.png
 
 NOTHING := 5 # what pytest exits with where ARGS chooses none of its tests
 

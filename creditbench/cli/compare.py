@@ -10,7 +10,7 @@ import typer
 
 def compare(
     a: Annotated[
-        str, typer.Argument(metavar="A", help="Before: a folder of results, or a version as in v0.1.")
+        str, typer.Argument(metavar="A", help="Before: a folder of results, or a version as in v0.2.")
     ],
     b: Annotated[str, typer.Argument(metavar="B", help="After: likewise.")],
     alpha: Annotated[
@@ -26,7 +26,7 @@ def compare(
 
     \b
     Examples:
-      creditbench compare v0.1 results/local
+      creditbench compare v0.2 results/local
       creditbench compare results/base results/head --tolerance 0.2 --json
     """
     import dataclasses

@@ -20,7 +20,7 @@ def export(
 
     \b
     Examples:
-      creditbench export --results results/v0.1 --hub-format hub
+      creditbench export --results results/v0.2 --hub-format hub
     """
     import sys
 

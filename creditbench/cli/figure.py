@@ -34,8 +34,8 @@ def figure(
     \b
     Examples:
       creditbench figure curves --results results/local --output curves.pdf
-      creditbench figure pareto --results results/v0.1 --output pareto.pdf
-      creditbench figure scaling --results results/v0.1 --axis n --rule bptt,anp --output scaling.pdf
+      creditbench figure pareto --results results/v0.2 --output pareto.pdf
+      creditbench figure scaling --results results/v0.2 --axis n --rule bptt,anp --output scaling.pdf
     """
     import dataclasses
 

@@ -19,8 +19,8 @@ def leaderboard(
 
     \b
     Examples:
-      creditbench leaderboard --results results/v0.1 --output leaderboard
-      creditbench leaderboard --results results/v0.1 --results results/local --output leaderboard
+      creditbench leaderboard --results results/v0.2 --output leaderboard
+      creditbench leaderboard --results results/v0.2 --results results/local --output leaderboard
     """
     import sys
 

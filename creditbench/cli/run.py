@@ -193,7 +193,7 @@ def run(
       creditbench run --task weather --data weather=WTH.csv --learner ./my_rule.py --backend jax,torch
       creditbench run --learner ./my_rule.py --jobs 2 --timeout 600 --memory-limit 4GB
       creditbench run --config grid.toml --seed 3,9071
-      creditbench run --config benchmarks/results.toml --learner bptt,./my_rule.py --reuse results/v0.1
+      creditbench run --config benchmarks/results/weather.toml --learner bptt,./my_rule.py --reuse results/v0.2
     """
     from creditbench.doctor import require_device
     from creditbench.errors import UsageError

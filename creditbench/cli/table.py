@@ -42,7 +42,7 @@ def table(
     Examples:
       creditbench table
       creditbench table --results results/local --format latex --output table.tex
-      creditbench table --results results/v0.1 --results results/local --compact results/v0.2
+      creditbench table --results results/v0.2 --results results/local --compact results/v0.3
       creditbench table --json
     """
     import sys

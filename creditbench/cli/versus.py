@@ -46,7 +46,7 @@ def versus(
     Examples:
       creditbench versus --rule anp,np --task mackey_glass
       creditbench versus --results results/paper/v0.1
-      creditbench versus --results results/v0.1 --reference readout_rls --format markdown
+      creditbench versus --results results/v0.2 --reference readout_rls --format markdown
     """
     import dataclasses
     import math
