@@ -17,10 +17,14 @@ def versus(
         ),
     ] = None,
     rule: Annotated[
-        str, typer.Option(help="Rules to hold against it, with commas between.  [default: all]", show_default=False)
+        str,
+        typer.Option(
+            help="Rules to hold against it, with commas between.  [default: all]", show_default=False
+        ),
     ] = "",
     task: Annotated[
-        str, typer.Option(help="Tasks, or columns of the table, likewise.  [default: all]", show_default=False)
+        str,
+        typer.Option(help="Tasks, or columns of the table, likewise.  [default: all]", show_default=False),
     ] = "",
     reference: Annotated[str, typer.Option(help="Rule that the others are held against.")] = "bptt",
     level: Annotated[
@@ -35,8 +39,8 @@ def versus(
 ) -> None:
     """Hold rules against a reference: final score, steps and seconds to the reference's level, cost.
 
-    p is of one row, p_corrected of all rows that are asked for (Holm): ask for what you want to know. Intervals are 95 %
-    of one row. better, worse: corrected p below 0.05; with (raw), p alone is; undecided: the interval holds 0.
+    p is of one row, p_corrected of all rows that are asked for (Holm): ask for what you want to know. Intervals are
+    95 % of one row. better, worse: corrected p below 0.05; with (raw), p alone is; undecided: the interval holds 0.
 
     \b
     Examples:

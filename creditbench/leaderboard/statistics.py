@@ -4,11 +4,11 @@ A rule's scores are M *strata*, one a task. A stratum is a list of *units*: runs
 each; where a rule was not tuned in studies, every run is a unit of its own, [1]. Runs of one study have the same
 hyper-parameters, so that they are no independent looks at the rule: what chance did in tuning is in all of them.
 
-Aggregates follow Agarwal et al. 2021 (NeurIPS, *Deep reinforcement learning at the edge of the statistical precipice*),
-profiles Dolan & Moré 2002 (doi:10.1007/s101070100263), ranks Demšar 2006 (JMLR 7, 1–30). The bootstrap of clustered runs
-draws one unit fewer than there are (McCarthy & Snowden 1985; Rao & Wu 1988, doi:10.1080/01621459.1988.10478591), without
-which few units would seem to agree better than they do; its percentiles are widened from the normal distribution's to
-Student's (Hesterberg 2015, doi:10.1080/00031305.2015.1089789).
+Aggregates follow Agarwal et al. 2021 (NeurIPS, *Deep reinforcement learning at the edge of the statistical
+precipice*), profiles Dolan & Moré 2002 (doi:10.1007/s101070100263), ranks Demšar 2006 (JMLR 7, 1–30). The bootstrap
+of clustered runs draws one unit fewer than there are (McCarthy & Snowden 1985; Rao & Wu 1988,
+doi:10.1080/01621459.1988.10478591), without which few units would seem to agree better than they do; its percentiles
+are widened from the normal distribution's to Student's (Hesterberg 2015, doi:10.1080/00031305.2015.1089789).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def interquartile_mean(strata: Sequence[Array], weights: Sequence[Array] | None 
     total = upto[..., -1:]
     inside = np.clip(upto, part * total, (1 - part) * total)
     kept = np.diff(inside, axis=-1, prepend=part * total)
-    return (kept @ runs[order]) / kept.sum(-1)
+    return np.asarray((kept @ runs[order]) / kept.sum(-1), np.float64)
 
 
 def _means(strata: Sequence[Array], weights: Sequence[Array] | None) -> Array:
@@ -78,7 +78,7 @@ def optimality_gap(
     strata: Sequence[Array], weights: Sequence[Array] | None = None, optimum: float = 1.0
 ) -> Array:
     """By how much runs fall short of `optimum` on average, none counted above it; shapes as in `mean`."""
-    return optimum - mean([np.minimum(runs, optimum) for runs in strata], weights)
+    return np.asarray(optimum - mean([np.minimum(runs, optimum) for runs in strata], weights), np.float64)
 
 
 AGGREGATES: dict[str, Aggregate] = {
@@ -111,13 +111,14 @@ def resample(stratum: Stratum, draws: int, rng: np.random.Generator) -> Array:
 def degrees(strata: Strata) -> float:
     """Degrees of freedom of the spread between units; 0 where a stratum has one unit alone.
 
-    Those of the mean over strata, after Satterthwaite 1946 (doi:10.2307/3002019): (Σ v)² / Σ v² / (U - 1), v = s² / U of
-    the means of a stratum's units. Where no stratum has a spread, Σ (U - 1).
+    Those of the mean over strata, after Satterthwaite 1946 (doi:10.2307/3002019): (Σ v)² / Σ v² / (U - 1), v = s² / U
+    of the means of a stratum's units. Where no stratum has a spread, Σ (U - 1).
     """
     free = np.array([len(stratum) - 1 for stratum in strata])
     if not free.all():
         return 0.0
-    v = np.array([np.var([np.mean(u) for u in s], ddof=1) / len(s) for s in strata])
+    means = [np.array([np.asarray(unit, np.float64).mean() for unit in stratum]) for stratum in strata]
+    v = np.array([np.var(own, ddof=1) / len(own) for own in means])
     squares = float((v**2 / free).sum())
     return float(v.sum()) ** 2 / squares if squares > 0 else float(free.sum())
 
@@ -223,10 +224,10 @@ def permutation_interval(
 ) -> Tested:
     """Mean over M strata of mean(y) − mean(x), with a permutation test of no difference: M arrays [m], M arrays [n].
 
-    Runs are relabelled within each stratum, whose runs are to be alike but for chance. p is (1 + C) / (draws + 1), C how
-    many of the relabelled differences are as large. The interval holds each shift of y at which the same test, with the
-    same relabellings, would not have p < `level` (a test inverted: Garthwaite 1996, doi:10.2307/2532852). It is infinite
-    where no p can be as small.
+    Runs are relabelled within each stratum, whose runs are to be alike but for chance. p is (1 + C) / (draws + 1), C
+    how many of the relabelled differences are as large. The interval holds each shift of y at which the same test,
+    with the same relabellings, would not have p < `level` (a test inverted: Garthwaite 1996, doi:10.2307/2532852). It
+    is infinite where no p can be as small.
     """
     rng = np.random.default_rng(seed)
     value, drawn, kept, size = 0.0, np.zeros(draws), np.zeros(draws), 0.0
@@ -356,10 +357,10 @@ def moderated_intervals(groups: Sequence[ArrayLike], level: float = 1 - CONFIDEN
     of the group's own median absolute deviation and that of all groups together, both made good for the normal
     distribution. The centre is the mean of what results. Its variance s² / N has s² = (d₀ s₀² + (N − 1) s_g²) / (d₀ +
     N − 1), the group's own s_g² moderated by the common s₀² (Smyth 2004, doi:10.2202/1544-6115.1027, with d₀ =
-    `PRIOR`, or as many as the other groups have); t has d₀ + N − 1 degrees of freedom. s₀² is the median of the groups'
-    own, each over the median of its distribution, so that a group with outliers says no more than any other. s² is never
-    below s_g²: a group that is noisier than the others gains nothing from them.
-    Where no group has two observations nothing is known of the spread: intervals are infinite and p is 1.
+    `PRIOR`, or as many as the other groups have); t has d₀ + N − 1 degrees of freedom. s₀² is the median of the
+    groups' own, each over the median of its distribution, so that a group with outliers says no more than any other.
+    s² is never below s_g²: a group that is noisier than the others gains nothing from them. Where no group has two
+    observations nothing is known of the spread: intervals are infinite and p is 1.
     """
     from scipy.stats import chi2, t
 
@@ -367,7 +368,9 @@ def moderated_intervals(groups: Sequence[ArrayLike], level: float = 1 - CONFIDEN
     free = np.array([len(group) - 1 for group in arrays])
     if not free.sum():
         return [Tested(float(group[0]), -np.inf, np.inf, 1.0) for group in arrays]
-    apart = [np.abs(group - np.median(group)) * np.sqrt(len(group) / max(1, len(group) - 1)) for group in arrays]
+    apart = [
+        np.abs(group - np.median(group)) * np.sqrt(len(group) / max(1, len(group) - 1)) for group in arrays
+    ]
     common = 1.4826 * float(np.median(np.concatenate([a for a in apart if len(a) > 1])))
     clipped = []
     for group, own in zip(arrays, apart, strict=True):
