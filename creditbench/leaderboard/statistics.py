@@ -66,12 +66,12 @@ def _means(strata: Sequence[Array], weights: Sequence[Array] | None) -> Array:
 
 def median(strata: Sequence[Array], weights: Sequence[Array] | None = None) -> Array:
     """Median over tasks of the mean over runs: M arrays [S_m] -> []; with weights [draws, S_m] -> [draws]."""
-    return np.asarray(np.median(_means(strata, weights), axis=0))
+    return np.asarray(np.median(_means(strata, weights), axis=0), np.float64)
 
 
 def mean(strata: Sequence[Array], weights: Sequence[Array] | None = None) -> Array:
     """Mean over tasks of the mean over runs: M arrays [S_m] -> []; with weights [draws, S_m] -> [draws]."""
-    return np.asarray(np.mean(_means(strata, weights), axis=0))
+    return np.asarray(np.mean(_means(strata, weights), axis=0), np.float64)
 
 
 def optimality_gap(
@@ -105,7 +105,7 @@ def resample(stratum: Stratum, draws: int, rng: np.random.Generator) -> Array:
     units = len(sizes)
     taken = max(1, units - 1)
     drawn = rng.multinomial(taken, np.full(units, 1 / units), size=draws)
-    return np.repeat(drawn, sizes, axis=1) * (units / taken)
+    return np.asarray(np.repeat(drawn, sizes, axis=1) * (units / taken), np.float64)
 
 
 def degrees(strata: Strata) -> float:
@@ -143,6 +143,8 @@ def aggregates(
     for name, f in AGGREGATES.items():
         own = bounds.get(name, (-np.inf, np.inf))
         df = degrees([[np.clip(unit, *own) for unit in stratum] for stratum in strata])
+        if name == "iqm":  # and what is left out, one half, counts for no degree (Tukey & McLaughlin 1963)
+            df = min(df, sum(len(stratum) - 1 for stratum in strata) / 2)
         found[name] = Estimate(float(f(arrays)), *percentiles(f(arrays, weights), confidence, df))
     return found
 
