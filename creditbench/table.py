@@ -189,7 +189,7 @@ def _spread(values: Sequence[float], form: str) -> str:
 def _range(family: Sequence[Record]) -> str:
     """Normalised scores: median, worst and best, `diverged` below all numbers."""
     known = [
-        -math.inf if r.status == "diverged" else r.normalised_score
+        r.normalised_score if r.status == "ok" and r.normalised_score is not None else -math.inf
         for r in family
         if r.status == "diverged" or (r.status == "ok" and r.normalised_score is not None)
     ]

@@ -1,12 +1,25 @@
 """Two results of the same rules, A before and B after: what got better, worse, faster, slower, bigger, broken.
 
-- *Score*: a permutation test over seeds within tasks and backends (`statistics.permutation_test`), a rule at a time,
-  Holm-corrected over rules. For a rule that differs, its tasks are named with p values of their own, uncorrected.
-- *Time*: log(B / A) of `ratio_forward`, which is itself taken from paired blocks, seed by seed; seeds that share one
-  measurement count once. Where either side lacks it, `steps_per_second`, on the same processor only. The mean of a rule
-  and backend has a t interval, its spread pooled over all of them, Holm-corrected. A change counts from `TOLERANCE`.
-  On one processor `steps_per_second`, taken at another time, must have gone the same way by half of that at least.
-- *Bytes and FLOPs* are counted, not sampled: any change beyond `EXACT` is told, in the median over tasks.
+What is held against each other has the same rule, backend, device and column: the task with its conditions (budget,
+sizes, parameters, data). What has no counterpart is new or gone. A test and its interval are one construction:
+intervals are at the Bonferroni level alpha / k of the k figures that are tested together, and leave out 0 (of a
+ratio, 1) exactly where p_corrected = min(1, k p) is below alpha.
+
+- *Score*: the difference B − A of mean scores, a run that diverged at the floor of the scale, averaged over strata; a
+  permutation test relabels the runs within each, and its inversion is the interval
+  (`statistics.permutation_interval`). A stratum is a column, backend, device and tuning study, where both have the
+  study with the same settings; where studies differ, their means are relabelled within the column; without studies,
+  the runs. k counts the rules. A column without a scale is tested by itself, in its metric, signed so that higher is
+  better. Of a rule that differs, the columns that differ by themselves are named, with p and interval uncorrected.
+- *Time*: the ratio B / A of `ratio_forward`; of a rule that lacks it, of `steps_per_second`, inverted, on one machine
+  alone. A column's figure is the median over its runs; where no rule has two columns, a seed's stands for it.
+  Logarithms of the ratios of a rule and backend have a centre and spread robust to outliers, the spread moderated by
+  that of all (`statistics.moderated_intervals`); k counts rules and backends. Told are changes of `TOLERANCE` or
+  more. On one machine `steps_per_second`, taken at another time, may contradict a `ratio_forward`: where its own
+  interval, as it is and less what all rules share, lies short of half of the change, the change is a note. Where it
+  is too uncertain for that, the change stands.
+- *Bytes and FLOPs* are counted, not sampled: any ratio further than `EXACT` from 1 is told, of the median over columns
+  where all of them changed alike, else column by column.
 """
 
 from __future__ import annotations
@@ -17,9 +30,14 @@ import statistics as plain
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from creditbench.errors import UsageError
 from creditbench.leaderboard import statistics
 from creditbench.leaderboard.board import Cell, make_cells
+from creditbench.leaderboard.statistics import Array, Tested
+from creditbench.leaderboard.versus import metrics, signed
+from creditbench.record import columns_of
 from creditbench.store import Results
 
 ALPHA = 0.05
@@ -30,6 +48,13 @@ EXACT = 1e-3
 #: What a change for the worse is called.
 REGRESSIONS = ("worse", "slower", "bigger", "more work", "broken", "gone")
 
+#: Fields of a trial in which A and B may differ and still have the same settings.
+_NO_SETTINGS = {
+    *("seed", "task_sha256", "learner_sha256", "task_path", "learner_path", "measure", "preset", "study"),
+    "beat_trivial",
+}
+
+Place = tuple[str, str, str, str]  #: rule, backend, device, column
 Key = tuple[str, str, str]  #: rule, backend, device
 
 
@@ -39,15 +64,17 @@ class Change:
 
     kind: str  #: better, worse, faster, slower, smaller, bigger, less work, more work, mended, broken, new, gone
     rule: str
-    backend: str  #: of a score, all that were compared, with commas between
-    task: str | None  #: None: over all tasks
+    backend: str  #: with the device where that is not the processor; of a score, all that were compared
+    task: str | None  #: the column; None: over all
     quantity: str
     before: float | str | None
     after: float | str | None
-    change: float | None  #: of a score, B − A in normalised units; else B / A − 1, None from 0
-    low: float | None = None  #: 95 % interval of `change`
+    difference: float | None = None  #: of scores, B − A
+    ratio: float | None = None  #: of times and counts, B / A; above 1 is more time; None from 0
+    low: float | None = None  #: interval of the difference or ratio, at the level alpha / k
     high: float | None = None
-    p: float | None = None  #: Holm-corrected; of a single task of a rule that differs, uncorrected
+    p: float | None = None
+    p_corrected: float | None = None  #: min(1, k p); None of a single column of a rule that differs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +91,25 @@ class Comparison:
 
 
 def compare(a: Results, b: Results, *, alpha: float = ALPHA, tolerance: float = TOLERANCE) -> Comparison:
-    """What differs between `a` and `b`, where both ran the same rule on the same task, backend and device.
+    """What differs between `a` and `b`, where both ran the same rule in the same column, backend and device.
 
     Raises `UsageError` where they have nothing in common: a comparison of nothing finds nothing.
     """
-    before, after = _cells(a), _cells(b)
+    label = columns_of([*a.records, *b.records])
+    before, after = _cells(a, label), _cells(b, label)
     common = sorted(before.keys() & after.keys())
     if not common:
+        shared = {(*p[:3], c.records[0].trial.task) for p, c in before.items()}
+        shared &= {(*p[:3], c.records[0].trial.task) for p, c in after.items()}
+        if shared:
+            task = min(shared)[3]
+            one, other = (
+                min(p[3] for p, c in cells.items() if c.records[0].trial.task == task)
+                for cells in (before, after)
+            )
+            raise UsageError(
+                f"the two results share no conditions: '{one}' stands against '{other}': name two that ran alike"
+            )
         raise UsageError(
             "the two results share no rule, backend, device and task: name two that ran the same grid"
         )
@@ -86,201 +125,267 @@ def compare(a: Results, b: Results, *, alpha: float = ALPHA, tolerance: float = 
     if settings:
         shown = "; ".join(settings[:3]) + (f"; and {len(settings) - 3} more" if len(settings) > 3 else "")
         notes.append(f"settings differ: {shown}")
+    for name, said in (
+        ("versions", "versions differ, which may round or draw otherwise"),
+        ("machine", "machines differ, and times may for that"),
+    ):
+        pairs = {tuple(getattr(c[place].records[0], name) for c in (before, after)) for place in common}
+        unlike = sorted(pair for pair in pairs if pair[0] != pair[1])
+        if unlike:
+            shown = "; ".join(f"{x or 'unknown'} → {y or 'unknown'}" for x, y in unlike[:3])
+            notes.append(f"{said}: {shown}")
     changes += _failures(before, after, common)
-    scored, scores = _scores(before, after, common, alpha)
+    scored, scores, score_notes = _scores(before, after, common, alpha)
     timed, times, time_notes = _times(before, after, common, alpha, tolerance)
     counted, counts = _counts(before, after, common)
-    compared = {"score": scores, **times, **counts}
-    return Comparison((*changes, *scored, *timed, *counted), compared, (*notes, *time_notes))
+    compared = {**scores, **times, **counts}
+    return Comparison((*changes, *scored, *timed, *counted), compared, (*notes, *score_notes, *time_notes))
 
 
-def _cells(results: Results) -> dict[tuple[str, str, str, str], Cell]:
-    """The cell of each rule, backend, device and task. That sources have changed since is what is asked about."""
-    return {(*key, task): cell for key, own in make_cells(results).items() for task, cell in own.items()}
+def _cells(results: Results, label: Mapping[str, str]) -> dict[Place, Cell]:
+    """The cell of each rule, backend, device and column, named alike in both.
+
+    That sources have changed since is what is asked about.
+    """
+    return {
+        (*key, label[cell.records[0].trial.id]): cell
+        for key, own in make_cells(results).items()
+        for cell in own.values()
+    }
 
 
-def _presence(kind: str, place: tuple[str, str, str, str], cell: Cell) -> Change:
+def _where(place: Sequence[str]) -> str:
+    return place[1] if place[2] == "cpu" else f"{place[1]} {place[2]}"
+
+
+def _presence(kind: str, place: Place, cell: Cell) -> Change:
     before, after = (None, cell.status) if kind == "new" else (cell.status, None)
-    return Change(kind, place[0], place[1], place[3], "trials", before, after, None)
+    return Change(kind, place[0], _where(place), place[3], "trials", before, after)
 
 
 def _settings(a: Cell, b: Cell) -> list[str]:
-    """In what settings two cells differ, sources and seeds left out."""
+    """In what settings two cells differ, sources, seeds and studies left out."""
     one, other = a.records[0].trial, b.records[0].trial
-    left_out = {"seed", "task_sha256", "learner_sha256", "task_path", "learner_path", "measure"}
-    x, y = (trial.model_dump(exclude=left_out) for trial in (one, other))
+    x, y = (trial.model_dump(exclude=_NO_SETTINGS) for trial in (one, other))
     return [f"{name} {x[name]} → {y[name]}" for name in x if x[name] != y[name]]
 
 
 def _failures(before: Mapping[Any, Cell], after: Mapping[Any, Cell], common: Sequence[Any]) -> list[Change]:
-    """Cells in which a larger or smaller share of seeds failed: crashed, timed out, were invalid or out of memory."""
+    """Cells in which a larger or smaller share of runs failed: crashed, timed out, were invalid or out of memory."""
     found = []
     for place in common:
         a, b = before[place], after[place]
         shares = [sum(r.status not in ("ok", "diverged") for r in c.records) / len(c.records) for c in (a, b)]
         if shares[0] != shares[1]:
             kind = "broken" if shares[1] > shares[0] else "mended"
-            found.append(Change(kind, place[0], place[1], place[3], "trials", a.status, b.status, None))
+            found.append(Change(kind, place[0], _where(place), place[3], "trials", a.status, b.status))
     return found
 
 
-def _scores(
-    before: Mapping[Any, Cell], after: Mapping[Any, Cell], common: Sequence[Any], alpha: float
-) -> tuple[list[Change], int]:
-    rules: dict[str, list[Any]] = {}
-    for place in common:
-        if len(before[place].scores) and len(after[place].scores):
-            rules.setdefault(place[0], []).append(place)
-    strata = {
-        rule: ([before[p].scores for p in places], [after[p].scores for p in places])
-        for rule, places in rules.items()
+def _tuned(cell: Cell) -> dict[str, str]:
+    """What each of its studies chose, by its name."""
+    return {
+        record.trial.study: record.trial.model_dump_json(exclude=_NO_SETTINGS)
+        for record in cell.records
+        if record.trial.study is not None
     }
-    adjusted = statistics.holm([statistics.permutation_test(y, x) for x, y in strata.values()])
+
+
+def _strata(a: Cell, b: Cell, scaled: bool) -> list[tuple[Array, Array]]:
+    """What may be relabelled between two cells: the runs of each study that both have, else the units' means."""
+    one, other = (cell.units if scaled else metrics(cell) for cell in (a, b))
+    mine, theirs = _tuned(a), _tuned(b)
+    if mine and mine == theirs and len(mine) == len(one) == len(other):
+        return list(zip(one, other, strict=True))
+    x, y = (np.array([unit.mean() for unit in units]) for units in (one, other))
+    return [(x, y)] if len(x) and len(y) else []
+
+
+def _scores(
+    before: Mapping[Place, Cell], after: Mapping[Place, Cell], common: Sequence[Place], alpha: float
+) -> tuple[list[Change], dict[str, int], list[str]]:
+    groups: dict[tuple[str, str | None], dict[Place, list[tuple[Array, Array]]]] = {}
+    notes = []
+    for place in common:
+        a, b = before[place], after[place]
+        scaled = a.normalises and b.normalises
+        strata = _strata(a, b, scaled)
+        if not all(np.isfinite(side).all() for pair in strata for side in pair):
+            notes.append(f"{' '.join(place)}: not compared: runs diverged, and the metric has no floor")
+        elif strata:
+            groups.setdefault((place[0], None if scaled else place[3]), {})[place] = strata
+    k = max(1, len(groups))
+    draws = max(statistics.DRAWS, int(10 * k / alpha))
+
+    def test(own: Sequence[tuple[Array, Array]], level: float) -> Tested:
+        x, y = zip(*own, strict=True)
+        return statistics.permutation_interval(x, y, level, draws)
+
     found = []
-    for (rule, places), p in zip(rules.items(), adjusted, strict=True):
-        if p > alpha:
-            continue
-        x, y = strata[rule]
-        drawn = statistics.mean(statistics.resample(y, seed=1)) - statistics.mean(
-            statistics.resample(x, seed=2)
-        )
-        low, high = statistics.percentiles(drawn, statistics.CONFIDENCE)
-        means = float(statistics.mean(x)), float(statistics.mean(y))
-        better = statistics.probability_of_improvement(y, x, draws=1).value > 0.5
-        kind = "better" if better else "worse"
-        backends = ",".join(sorted({place[1] for place in places}))
-        found.append(
-            Change(
-                kind,
-                rule,
-                backends,
-                None,
-                "normalised_score",
-                *means,
-                means[1] - means[0],
-                low,
-                high,
-                float(p),
-            )
-        )
-        for place, one, other in zip(places, x, y, strict=True):
-            alone = statistics.permutation_test([other], [one])
-            won = statistics.wins(other, one).mean()
-            if alone <= alpha and won != 0.5:
-                kind = "better" if won > 0.5 else "worse"
-                pair = float(one.mean()), float(other.mean())
-                found.append(
-                    Change(
-                        kind, rule, place[1], place[3], "normalised_score", *pair, pair[1] - pair[0], p=alone
-                    )
-                )
-    return found, len(rules)
+    for (rule, column), own in groups.items():
+        tested = test([pair for strata in own.values() for pair in strata], alpha / k)
+        corrected = min(1.0, k * tested.p)
+        if not tested.low <= 0 <= tested.high:
+            a = before[next(iter(own))]
+            quantity = "normalised_score" if column is None else signed(a)
+            backends = ",".join(sorted({_where(place) for place in own}))
+            found.append(_scored(rule, backends, column, quantity, list(own.values()), tested, corrected))
+            for place, strata in own.items() if column is None else ():
+                alone = test(strata, alpha)
+                if not alone.low <= 0 <= alone.high:
+                    found.append(_scored(rule, _where(place), place[3], quantity, [strata], alone, None))
+    counts = {"score": len({rule for rule, column in groups if column is None})}
+    unscaled = sum(column is not None for _, column in groups)
+    return found, counts | ({"metric": unscaled} if unscaled else {}), notes
+
+
+def _scored(
+    rule: str,
+    backend: str,
+    task: str | None,
+    quantity: str,
+    strata: Sequence[Sequence[tuple[Array, Array]]],
+    tested: Tested,
+    corrected: float | None,
+) -> Change:
+    pairs = [pair for own in strata for pair in own]
+    before, after = (plain.fmean(float(pair[side].mean()) for pair in pairs) for side in (0, 1))
+    kind = "better" if tested.value > 0 else "worse"
+    return Change(
+        kind,
+        rule,
+        backend,
+        task,
+        quantity,
+        before,
+        after,
+        difference=tested.value,
+        low=tested.low,
+        high=tested.high,
+        p=tested.p,
+        p_corrected=corrected,
+    )
 
 
 def _times(
-    before: Mapping[Any, Cell],
-    after: Mapping[Any, Cell],
-    common: Sequence[Any],
+    before: Mapping[Place, Cell],
+    after: Mapping[Place, Cell],
+    common: Sequence[Place],
     alpha: float,
     tolerance: float,
 ) -> tuple[list[Change], dict[str, int], list[str]]:
-    groups: dict[str, dict[Key, list[float]]] = {"ratio_forward": {}, "steps_per_second": {}}
-    for place in common:
-        for quantity, units in groups.items():
-            pairs = _pairs(before[place], after[place], quantity)
-            if pairs:
-                # More steps a second are less time.
-                sign = -1 if quantity == "steps_per_second" else 1
-                logs = [sign * math.log(y / x) for x, y in sorted(pairs)]
-                units.setdefault(place[:3], []).extend(logs)
-                break
-    trained: dict[Key, list[float]] = {}
-    for place in common:
-        pairs = _pairs(before[place], after[place], "steps_per_second")
-        trained.setdefault(place[:3], []).extend(-math.log(y / x) for x, y in sorted(pairs))
-    speeds = {key: plain.fmean(logs) for key, logs in trained.items() if logs}
-    drift = plain.median(speeds.values()) if speeds else 0.0
-    changes: list[Change] = []
+    logs = {name: _logs(before, after, common, name) for name in ("ratio_forward", "steps_per_second")}
+    chosen = {key: "ratio_forward" if key in logs["ratio_forward"] else "steps_per_second"
+              for key in {**logs["ratio_forward"], **logs["steps_per_second"]}}  # fmt: skip
+    if not chosen:
+        return [], {}, ["no time was compared: ratio_forward is missing, and the machines differ"]
     compared: dict[str, int] = {}
-    notes = []
-    for quantity, units in groups.items():
-        if not units:
+    for quantity in chosen.values():
+        compared[quantity] = compared.get(quantity, 0) + 1
+    k = len(chosen)
+    fits: dict[Key, Tested] = {}
+    for quantity in compared:
+        keys = [key for key in chosen if chosen[key] == quantity]
+        found = statistics.moderated_intervals([logs[quantity][key] for key in keys], alpha / k)
+        fits |= dict(zip(keys, found, strict=True))
+    notes = [
+        f"{quantity}: one measurement a rule says nothing of its spread, so no time was tested: run more tasks or seeds"
+        for quantity in compared
+        if not any(math.isfinite(fits[key].low) for key in chosen if chosen[key] == quantity)
+    ]
+    training = logs["steps_per_second"]
+    speeds = dict(
+        zip(training, statistics.moderated_intervals(list(training.values()), alpha / k), strict=True)
+    )
+    drift = plain.median(fit.value for fit in speeds.values()) if speeds else 0.0
+    changes = []
+    for key, quantity in chosen.items():
+        fit = fits[key]
+        ratio = math.exp(fit.value)
+        if fit.low <= 0 <= fit.high or abs(fit.value) < math.log1p(tolerance):
             continue
-        compared[quantity] = len(units)
-        fits = statistics.mean_interval(list(units.values()))
-        adjusted = statistics.holm([fit["p"] for fit in fits])
-        if not fits[0]["df"]:
-            notes.append(
-                f"{quantity}: one measurement a rule says nothing of its spread, so no time was tested: "
-                "run more tasks or seeds"
-            )
-        for key, fit, p in zip(units, fits, adjusted, strict=True):
-            change = math.expm1(fit["value"])
-            if p > alpha or abs(fit["value"]) < math.log1p(tolerance):
-                continue
-            if quantity == "ratio_forward" and key in speeds:
-                # Training itself is a second measurement, at another time: as it is, or less what all rules share.
-                way = math.copysign(1.0, change)
-                if max(way * speeds[key], way * (speeds[key] - drift)) < math.log1p(tolerance) / 2:
-                    notes.append(
-                        f"ratio_forward of {key[0]} {key[1]} changed by {change:+.0%}, and its steps a second did not "
-                        "go along: measure again on a quieter machine"
-                    )
-                    continue
-            values = []
-            for cells in (before, after):
-                own = [v for place in common if place[:3] == key for v in cells[place].values(quantity)]
-                values.append(plain.median(own))
-            changes.append(
-                Change(
-                    "slower" if change > 0 else "faster",
-                    key[0],
-                    key[1],
-                    None,
-                    quantity,
-                    values[0],
-                    values[1],
-                    change,
-                    math.expm1(fit["low"]),
-                    math.expm1(fit["high"]),
-                    float(p),
+        if quantity == "ratio_forward" and key in speeds:
+            own = speeds[key]
+            most = own.high if ratio > 1 else -own.low
+            shared = drift if ratio > 1 else -drift
+            if max(most, most - shared) < abs(fit.value) / 2:
+                notes.append(
+                    f"ratio_forward of {key[0]} {_where(key)} is × {ratio:.2f}, and its steps a second did not go "
+                    "along: measure again on a quieter machine"
                 )
+                continue
+        old, new = (
+            plain.median(v for place in common if place[:3] == key for v in cells[place].values(quantity))
+            for cells in (before, after)
+        )
+        changes.append(
+            Change(
+                "slower" if ratio > 1 else "faster",
+                key[0],
+                _where(key),
+                None,
+                quantity,
+                old,
+                new,
+                ratio=ratio,
+                low=math.exp(fit.low),
+                high=math.exp(fit.high),
+                p=fit.p,
+                p_corrected=min(1.0, k * fit.p),
             )
-    if not compared:
-        notes.append("no time was compared: ratio_forward is missing, and the processors differ")
+        )
     return changes, compared, notes
 
 
-def _pairs(a: Cell, b: Cell, quantity: str) -> set[tuple[float, float]]:
-    """Values of the same seeds, those that share one measurement once; empty where they cannot be compared."""
-    one, other = ({r.trial.seed: r for r in cell.records} for cell in (a, b))
-    pairs = set()
-    for seed in one.keys() & other.keys():
-        x, y = getattr(one[seed], quantity), getattr(other[seed], quantity)
-        same = one[seed].environment.get("cpu") == other[seed].environment.get("cpu")
-        if x and y and (quantity == "ratio_forward" or same):
-            pairs.add((x, y))
-    return pairs
+def _logs(
+    before: Mapping[Place, Cell], after: Mapping[Place, Cell], common: Sequence[Place], quantity: str
+) -> dict[Key, list[float]]:
+    """log(B / A) of the time by rule, backend and device: a column's each; a seed's where none has two columns."""
+    sign = -1 if quantity == "steps_per_second" else 1  # more steps a second are less time
+    by_column: dict[Key, list[float]] = {}
+    by_seed: dict[Key, list[float]] = {}
+    for place in common:
+        a, b = before[place], after[place]
+        if quantity == "steps_per_second" and a.machine != b.machine:
+            continue
+        x, y = a.median(quantity), b.median(quantity)
+        if not x or not y:
+            continue
+        by_column.setdefault(place[:3], []).append(sign * math.log(y / x))
+        one, other = (
+            {(r.trial.study, r.trial.seed): v for r in cell.records if (v := getattr(r, quantity))}
+            for cell in (a, b)
+        )
+        pairs = {(one[seed], other[seed]) for seed in one.keys() & other.keys()} or {(x, y)}
+        by_seed.setdefault(place[:3], []).extend(sign * math.log(v / u) for u, v in sorted(pairs))
+    return by_column if any(len(own) > 1 for own in by_column.values()) else by_seed
 
 
 def _counts(
-    before: Mapping[Any, Cell], after: Mapping[Any, Cell], common: Sequence[Any]
+    before: Mapping[Place, Cell], after: Mapping[Place, Cell], common: Sequence[Place]
 ) -> tuple[list[Change], dict[str, int]]:
     kinds = {"algorithm_bytes": ("smaller", "bigger"), "flops_per_step": ("less work", "more work")}
     changes, compared = [], {}
     for quantity, (down, up) in kinds.items():
-        units: dict[Key, list[tuple[float, float]]] = {}
+        units: dict[Key, dict[str, tuple[float, float]]] = {}
         for place in common:
             x, y = before[place].median(quantity), after[place].median(quantity)
             if x is not None and y is not None:
-                units.setdefault(place[:3], []).append((x, y))
+                units.setdefault(place[:3], {})[place[3]] = x, y
         if units:
             compared[quantity] = len(units)
-        for key, pairs in units.items():
-            ratio = plain.median(y / x if x else math.inf if y else 1.0 for x, y in pairs)
-            if abs(ratio - 1) > EXACT:
+        for key, own in units.items():
+            ratios = {task: y / x if x else math.inf if y else 1.0 for task, (x, y) in own.items()}
+            moved = {task: ratio for task, ratio in ratios.items() if abs(ratio - 1) > EXACT}
+            ways = {ratio > 1 for ratio in moved.values()}
+            if len(moved) == len(own) and len(ways) == 1:
+                told: dict[str | None, list[str]] = {None: list(own)}
+            else:
+                told = {task: [task] for task in moved}
+            for task, tasks in told.items():
+                ratio = plain.median(ratios[name] for name in tasks)
+                old, new = (plain.median(own[name][side] for name in tasks) for side in (0, 1))
+                change = ratio if math.isfinite(ratio) else None
                 kind = up if ratio > 1 else down
-                old, new = (plain.median(values) for values in zip(*pairs, strict=True))
-                change = ratio - 1 if math.isfinite(ratio) else None
-                changes.append(Change(kind, key[0], key[1], None, quantity, old, new, change))
+                changes.append(Change(kind, key[0], _where(key), task, quantity, old, new, None, change))
     return changes, compared

@@ -54,7 +54,7 @@ def interquartile_mean(strata: Sequence[Array], weights: Sequence[Array] | None 
     total = upto[..., -1:]
     inside = np.clip(upto, part * total, (1 - part) * total)
     kept = np.diff(inside, axis=-1, prepend=part * total)
-    return (kept @ runs[order]) / kept.sum(-1)
+    return np.asarray((kept @ runs[order]) / kept.sum(-1), np.float64)
 
 
 def _means(strata: Sequence[Array], weights: Sequence[Array] | None) -> Array:
@@ -66,19 +66,19 @@ def _means(strata: Sequence[Array], weights: Sequence[Array] | None) -> Array:
 
 def median(strata: Sequence[Array], weights: Sequence[Array] | None = None) -> Array:
     """Median over tasks of the mean over runs: M arrays [S_m] -> []; with weights [draws, S_m] -> [draws]."""
-    return np.asarray(np.median(_means(strata, weights), axis=0))
+    return np.asarray(np.median(_means(strata, weights), axis=0), np.float64)
 
 
 def mean(strata: Sequence[Array], weights: Sequence[Array] | None = None) -> Array:
     """Mean over tasks of the mean over runs: M arrays [S_m] -> []; with weights [draws, S_m] -> [draws]."""
-    return np.asarray(np.mean(_means(strata, weights), axis=0))
+    return np.asarray(np.mean(_means(strata, weights), axis=0), np.float64)
 
 
 def optimality_gap(
     strata: Sequence[Array], weights: Sequence[Array] | None = None, optimum: float = 1.0
 ) -> Array:
     """By how much runs fall short of `optimum` on average, none counted above it; shapes as in `mean`."""
-    return optimum - mean([np.minimum(runs, optimum) for runs in strata], weights)
+    return np.asarray(optimum - mean([np.minimum(runs, optimum) for runs in strata], weights), np.float64)
 
 
 AGGREGATES: dict[str, Aggregate] = {
@@ -105,19 +105,20 @@ def resample(stratum: Stratum, draws: int, rng: np.random.Generator) -> Array:
     units = len(sizes)
     taken = max(1, units - 1)
     drawn = rng.multinomial(taken, np.full(units, 1 / units), size=draws)
-    return np.repeat(drawn, sizes, axis=1) * (units / taken)
+    return np.asarray(np.repeat(drawn, sizes, axis=1) * (units / taken), np.float64)
 
 
 def degrees(strata: Strata) -> float:
     """Degrees of freedom of the spread between units; 0 where a stratum has one unit alone.
 
-    Those of the mean over strata, after Satterthwaite 1946 (doi:10.2307/3002019): (Σ v)² / Σ v² / (U - 1), v = s² / U of
-    the means of a stratum's units. Where no stratum has a spread, Σ (U - 1).
+    Those of the mean over strata, after Satterthwaite 1946 (doi:10.2307/3002019): (Σ v)² / Σ v² / (U - 1), v = s² / U
+    of the means of a stratum's units. Where no stratum has a spread, Σ (U - 1).
     """
     free = np.array([len(stratum) - 1 for stratum in strata])
     if not free.all():
         return 0.0
-    v = np.array([np.var([np.mean(u) for u in s], ddof=1) / len(s) for s in strata])
+    means = [np.array([np.asarray(unit, np.float64).mean() for unit in stratum]) for stratum in strata]
+    v = np.array([np.var(own, ddof=1) / len(own) for own in means])
     squares = float((v**2 / free).sum())
     return float(v.sum()) ** 2 / squares if squares > 0 else float(free.sum())
 
@@ -142,6 +143,8 @@ def aggregates(
     for name, f in AGGREGATES.items():
         own = bounds.get(name, (-np.inf, np.inf))
         df = degrees([[np.clip(unit, *own) for unit in stratum] for stratum in strata])
+        if name == "iqm":  # and what is left out, one half, counts for no degree (Tukey & McLaughlin 1963)
+            df = min(df, sum(len(stratum) - 1 for stratum in strata) / 2)
         found[name] = Estimate(float(f(arrays)), *percentiles(f(arrays, weights), confidence, df))
     return found
 
@@ -223,10 +226,10 @@ def permutation_interval(
 ) -> Tested:
     """Mean over M strata of mean(y) − mean(x), with a permutation test of no difference: M arrays [m], M arrays [n].
 
-    Runs are relabelled within each stratum, whose runs are to be alike but for chance. p is (1 + C) / (draws + 1), C how
-    many of the relabelled differences are as large. The interval holds each shift of y at which the same test, with the
-    same relabellings, would not have p < `level` (a test inverted: Garthwaite 1996, doi:10.2307/2532852). It is infinite
-    where no p can be as small.
+    Runs are relabelled within each stratum, whose runs are to be alike but for chance. p is (1 + C) / (draws + 1), C
+    how many of the relabelled differences are as large. The interval holds each shift of y at which the same test,
+    with the same relabellings, would not have p < `level` (a test inverted: Garthwaite 1996, doi:10.2307/2532852). It
+    is infinite where no p can be as small.
     """
     rng = np.random.default_rng(seed)
     value, drawn, kept, size = 0.0, np.zeros(draws), np.zeros(draws), 0.0
@@ -356,10 +359,10 @@ def moderated_intervals(groups: Sequence[ArrayLike], level: float = 1 - CONFIDEN
     of the group's own median absolute deviation and that of all groups together, both made good for the normal
     distribution. The centre is the mean of what results. Its variance s² / N has s² = (d₀ s₀² + (N − 1) s_g²) / (d₀ +
     N − 1), the group's own s_g² moderated by the common s₀² (Smyth 2004, doi:10.2202/1544-6115.1027, with d₀ =
-    `PRIOR`, or as many as the other groups have); t has d₀ + N − 1 degrees of freedom. s₀² is the median of the groups'
-    own, each over the median of its distribution, so that a group with outliers says no more than any other. s² is never
-    below s_g²: a group that is noisier than the others gains nothing from them.
-    Where no group has two observations nothing is known of the spread: intervals are infinite and p is 1.
+    `PRIOR`, or as many as the other groups have); t has d₀ + N − 1 degrees of freedom. s₀² is the median of the
+    groups' own, each over the median of its distribution, so that a group with outliers says no more than any other.
+    s² is never below s_g²: a group that is noisier than the others gains nothing from them. Where no group has two
+    observations nothing is known of the spread: intervals are infinite and p is 1.
     """
     from scipy.stats import chi2, t
 

@@ -1,18 +1,19 @@
 """Does a rule match a reference: final score, convergence and cost, task by task.
 
-- *Score*: the difference of the mean normalised test scores, rule − reference, a run that diverged at the floor of the
-  scale (`board.LOW`). What is independent of what else is a *unit*: a tuning study with its runs, or, without studies, a
-  run. The means are those of the units' means, and the 95 % interval is Welch's over them (Welch 1947): with S studies a
-  side it has about 2 (S − 1) degrees of freedom, however many seeds each has. `p` is of the same t: it is below 0.05
-  where the interval leaves 0 out. `p_corrected` is Holm's over the rows that were asked for, whose number is the family.
+- *Score*: the difference of the mean normalised test scores, rule − reference, a run that diverged at the floor of
+  the scale (`board.LOW`). What is independent of what else is a *unit*: a tuning study with its runs, or, without
+  studies, a run. The means are those of the units' means, and the 95 % interval is Welch's over them (Welch 1947):
+  with S studies a side it has about 2 (S − 1) degrees of freedom, however many seeds each has. `p` is of the same t:
+  it is below 0.05 where the interval leaves 0 out. `p_corrected` is Holm's over the rows that were asked for, whose
+  number is the family.
 - *Verdict*: `matches`: the interval lies within ± `margin`. `better`, `worse`: the corrected p is below 0.05. `better
   (raw)`, `worse (raw)`: the interval leaves 0 out, and p is below 0.05 before the correction alone. `undecided`: the
   interval holds 0. `undecided (one study)`, `(one run)`: there is no interval. A task without a scale is judged by its
   metric, signed so that higher is better, and never `matches`: the margin is one of normalised scores.
-- *Convergence*: the level is `LEVEL` of the way from the validation score of untrained weights to the best one, both as
-  means over the reference's runs. Steps and training seconds until a run's validation score first reaches it; medians
-  over runs, infinite where half of the runs or more never do. Undefined where the reference does not improve. Seconds are
-  held against each other on one machine alone.
+- *Convergence*: the level is `LEVEL` of the way from the validation score of untrained weights to the best one, both
+  as means over the reference's runs. Steps and training seconds until a run's validation score first reaches it;
+  medians over runs, infinite where half of the runs or more never do. Undefined where the reference does not improve.
+  Seconds are held against each other on one machine alone.
 - *Cost*: `step_time_ratio` is the time of a training step over the reference's, from `ratio_forward`; bytes are an
   update's.
 """
@@ -81,8 +82,8 @@ def versus(
 ) -> list[Row]:
     """Rules beside `reference`, under the same backend and device and the same conditions.
 
-    `rules` and `tasks` (columns, or tasks with all their columns) choose what is asked, none all; p values are corrected
-    for that. Raises `UsageError` where a name is not among the results, or `reference` was not run there.
+    `rules` and `tasks` (columns, or tasks with all their columns) choose what is asked, none all; p values are
+    corrected for that. Raises `UsageError` where a name is not among the results, or `reference` was not run there.
     """
     cells = {
         (backend, device, task, rule): cell

@@ -43,12 +43,15 @@ def make(
     measured: bool = True,
     redraw: bool = False,
     jitter: float = 0.04,
+    studies: int = 0,
+    tuning: float = 0.05,
 ) -> Results:
     """Results of imagined rules, some of which are better than others, on imagined tasks.
 
     `source` is a file that stands for the source of every rule and task. Times are drawn anew with `noise`, as two
     runs of one commit would; scores are those of the seed, unless `redraw`. `slower` multiplies a trial's times,
-    `worse` is taken from its score.
+    `worse` is taken from its score. With `studies`, each has `seeds` seeds of its own, and chance in tuning, of the
+    spread `tuning`, is in the scores of all runs of a rule, task and study.
     """
     sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
     learners, problems = names(rules, tasks)
@@ -87,12 +90,20 @@ def make(
             for b, backend in enumerate(backends):
                 own = np.random.default_rng([i, j, b, noise, 1])
                 ratio = (3 + 0.5 * i) * np.exp(jitter * own.normal())
-                for seed in range(seeds):
+                for seed in range(seeds * max(1, studies)):
                     trial = _trial(
                         source, sha256, learner, task, backend, seed, preset, about[task]["protocol"]
                     )
+                    chance = 0.0
+                    if studies:
+                        study = seed // seeds
+                        named = {"study": f"0/{study}", "lr": 0.1 * (1 + study), "beat_trivial": True}
+                        trial = trial.model_copy(update=named)
+                        chance = tuning * np.random.default_rng([i, j, study, 2]).normal()
                     rng = np.random.default_rng([i, j, b, seed, *([noise] if redraw else [])])
-                    good = 0.95 - 0.8 * i / rules - 0.05 * (j % 3) + 0.04 * rng.normal() - worse(trial)
+                    good = (
+                        0.95 - 0.8 * i / rules - 0.05 * (j % 3) + 0.04 * rng.normal() + chance - worse(trial)
+                    )
                     factor = slower(trial)
                     times = (3 + 0.5 * i) * factor * np.exp(jitter * own.normal())
                     records.append(_record(trial, good, times, ratio * factor, status(trial), points, i, rng))
@@ -157,6 +168,7 @@ def _record(
             metric_direction="min",
             environment=CPU,
         )
+    good = float(good)
     metric = 1 - 0.9 * good
     seconds = 1e-5 * ratio * trial.budget_steps
     curve = tuple(
@@ -179,9 +191,10 @@ def _record(
         metric="nrmse",
         metric_direction="min",
         trivial=1.0,
+        solved=0.1,
         validation_best=metric,
         test_score=metric if ok else None,
-        normalised_score=float(np.clip(good, -1, 1.1)) if ok else 0.0,
+        normalised_score=good if ok else None,
         steps_to_target=trial.budget_steps // 2 + 1000 * i if reached else None,
         seconds_to_target=seconds / 2 if reached else None,
         train_seconds=seconds,

@@ -35,7 +35,12 @@ def runs(learner, normalised, reaches, best=0.5, **values):
     return [
         record(
             trial,
-            **{"normalised_score": normalised + d, "test_score": 1 - normalised - d, "trivial": 1.0}
+            **{
+                "normalised_score": normalised + d,
+                "test_score": 1 - normalised - d,
+                "trivial": 1.0,
+                "solved": 0.0,
+            }
             | {"validation_best": best, "curve": curve(best, reaches), "process_peak_bytes": None}
             | values,
         )
@@ -93,8 +98,100 @@ def test_p_values_are_corrected_for_the_number_of_rules(results):
     found = rows(results)
     alone = {r: welch(found[r].normalised + SPREAD, 0.6 + SPREAD)[2] for r in ("anp", "np", "wp")}
     least = min(alone, key=alone.get)
-    assert found[least].p == pytest.approx(3 * alone[least])
-    assert found["anp"].p == pytest.approx(alone["anp"])
+    assert found[least].p == pytest.approx(alone[least])
+    assert found[least].p_corrected == pytest.approx(3 * alone[least])
+    assert found["anp"].p == found["anp"].p_corrected == pytest.approx(alone["anp"])
+
+
+def test_p_values_are_corrected_for_what_is_asked_alone(results):
+    found = rows(results, rules=["anp"])
+    assert set(found) == {"bptt", "anp"} and found["anp"].p_corrected == found["anp"].p
+    two = rows(results, rules=["np", "anp"], tasks=["mackey_glass"])
+    least = min(two["np"].p, two["anp"].p)
+    assert min(two["np"].p_corrected, two["anp"].p_corrected) == pytest.approx(2 * least)
+
+
+def test_the_verdict_agrees_with_the_interval_it_stands_beside():
+    """Of rows of any size: undecided where the interval holds 0 alone; (raw) where the correction takes it back."""
+    rng = np.random.default_rng(3)
+    seen = set()
+    for _ in range(60):
+        records = [
+            r.model_copy(update={"normalised_score": float(rng.normal(0.1 * k, 0.08)), "test_score": 0.5})
+            for k, learner in enumerate(("bptt", "anp", "np", "wp", "rflo"))
+            for r in runs(learner, 0.5, 100)
+        ]
+        for row in versus(Results(tuple(records))):
+            if row.verdict == "reference":
+                continue
+            low, high = row.interval
+            seen.add(row.verdict)
+            assert low <= row.difference <= high
+            assert (low <= 0 <= high) == (row.p >= 0.05)
+            if row.verdict != "matches":
+                assert (row.verdict == "undecided") == (low <= 0 <= high)
+                assert row.verdict.endswith("(raw)") == (row.p < 0.05 <= row.p_corrected)
+    assert {"better", "better (raw)", "undecided"} <= seen
+
+
+def with_(records, learner, **values):
+    """The records, those of a learner with other values."""
+    return [r.model_copy(update=values) if r.trial.learner == learner else r for r in records]
+
+
+def test_a_run_that_diverged_is_at_the_floor(results):
+    found = rows(Results(tuple(with_(results.records, "wp", status="diverged", normalised_score=None))))
+    assert (found["wp"].verdict, found["wp"].normalised) == ("worse", -10.0)
+    both = with_(with_(results.records, "wp", status="diverged"), "bptt", status="diverged")
+    found = rows(Results(tuple(both)))
+    assert found["wp"].verdict == "5 diverged; bptt: 5 diverged" and found["wp"].p is None
+
+
+def test_the_interval_is_over_studies(results):
+    """Two studies of five runs, whose means differ by 0.2: Welch's interval of two means a side."""
+    records = []
+    for learner, level in (("bptt", 0.6), ("anp", 0.5)):
+        for study, d in enumerate((-0.1, 0.1)):
+            for r in runs(learner, level + d, 100):
+                trial = r.trial.model_copy(update={"study": f"0/{study}", "seed": 5 * study + r.trial.seed})
+                records.append(r.model_copy(update={"trial": trial}))
+    row = rows(Results(tuple(records)))["anp"]
+    assert (row.studies, row.seeds, row.verdict) == (2, 10, "undecided")
+    assert row.interval == pytest.approx(welch([0.4, 0.6], [0.5, 0.7])[1])
+    one = rows(Results(tuple(r for r in records if r.trial.study == "0/0")))["anp"]
+    assert (one.verdict, one.interval, one.p) == ("undecided (one study)", None, None)
+
+
+def test_a_task_without_a_scale_is_judged_by_its_metric_and_never_matches(results):
+    unscaled = [r.model_copy(update={"normalised_score": None, "solved": None}) for r in results.records]
+    found = rows(Results(tuple(unscaled)), margin=9.0)
+    assert {r: row.verdict for r, row in found.items()} == {
+        "bptt": "reference", "anp": "undecided", "np": "worse", "wp": "better", "rflo": "5 crashed",
+    }  # fmt: skip
+    assert found["np"].difference == pytest.approx(-0.3) and found["np"].scale == "−nrmse"
+    assert rows(Results(tuple(with_(unscaled, "wp", status="diverged"))))["wp"].verdict == "5 diverged"
+
+
+def test_seconds_are_held_against_those_of_one_machine_alone(results):
+    found = rows(Results(tuple(with_(results.records, "anp", environment={"cpu": "another"}))))
+    assert found["anp"].seconds_ratio is None and found["anp"].steps_ratio == 3.0
+    assert found["wp"].seconds_ratio == 1.0
+
+
+def test_other_conditions_are_other_columns(results):
+    other = [
+        r.model_copy(update={"trial": r.trial.model_copy(update={"budget_steps": 7})})
+        for r in results.records
+        if r.trial.learner in ("bptt", "np")
+    ]
+    both = Results((*results.records, *other))
+    budget = results.records[0].trial.budget_steps
+    assert {(r.task, r.rule) for r in versus(both, tasks=["mackey_glass budget_steps=7"])} == {
+        ("mackey_glass budget_steps=7", "bptt"), ("mackey_glass budget_steps=7", "np"),
+    }  # fmt: skip
+    assert {r.task for r in versus(both, tasks=["mackey_glass"], rules=["np"])} == {
+        "mackey_glass budget_steps=7", f"mackey_glass budget_steps={budget}",
+    }  # fmt: skip
 
 
 def test_welchs_interval_is_scipys():
@@ -126,6 +223,12 @@ def test_a_row_of_a_changed_source_is_marked(results, tmp_path):
 def test_bad_input_is_named(results):
     with pytest.raises(UsageError, match="unknown rule in these results 'bpt': did you mean 'bptt'"):
         versus(results, "bpt")
+    with pytest.raises(UsageError, match="unknown rule in these results 'amp'"):
+        versus(results, rules=["amp"])
+    with pytest.raises(
+        UsageError, match="unknown task in these results 'mackey': did you mean 'mackey_glass'"
+    ):
+        versus(results, tasks=["mackey"])
     for option in ({"level": 0.0}, {"margin": 0.0}):
         with pytest.raises(UsageError, match=next(iter(option))):
             versus(results, **option)
@@ -141,8 +244,16 @@ def test_the_command_prints_every_form(results, tmp_path, capsys):
     assert main(["versus", "--results", str(tmp_path), "--format", "markdown"]) == 0
     out = capsys.readouterr().out
     assert "| ∞ |" in out and "+0.010 [" in out
+    assert "p corrected of all 3 that are compared here" in out
     assert main(["versus", "--results", str(tmp_path), "--format", "csv"]) == 0
     assert capsys.readouterr().out.count("\n") == 6
+    assert (
+        main(["versus", "--results", str(tmp_path), "--rule", "np,wp", "--task", "mackey_glass", "--json"])
+        == 0
+    )
+    asked = json.loads(capsys.readouterr().out)
+    assert [row["rule"] for row in asked] == ["bptt", "np", "wp"] and asked[1]["p"] < asked[1]["p_corrected"]
+    assert main(["versus", "--results", str(tmp_path), "--rule", "npp"]) == 2
     assert main(["versus", "--results", str(tmp_path), "--format", "xml"]) == 2
     assert main(["versus", "--results", str(tmp_path), "--format", "csv", "--json"]) == 2
     assert "--format is csv and --json is given" in capsys.readouterr().err
