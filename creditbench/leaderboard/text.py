@@ -130,7 +130,7 @@ def ranking_latex(board: Board) -> str:
 
 
 def score(cell: Cell) -> str:
-    """The scores of a cell as they are, its metrics where there is no scale: `0.50 (0.40 … 0.60)`: median, worst, best."""
+    """The scores of a cell as they are, or its metrics: `0.50 (0.40 … 0.60)`, median, worst and best."""
     values = cell.runs if cell.normalises else cell.metrics
     if not len(values):
         return cell.status
