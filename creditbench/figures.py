@@ -18,14 +18,11 @@ if TYPE_CHECKING:
 _LINES: dict[str, Any] = {"jax": "-", "torch": ":"}
 
 
-def curves(
-    records: Sequence[Record], output: Path, about: Mapping[str, Mapping[str, Any]] | None = None
-) -> None:
+def curves(records: Sequence[Record], output: Path) -> None:
     """Draw the validation metric against training steps: a panel a task, a colour a rule, a line a backend.
 
     Lines are medians over seeds, bands reach from the worst to the best seed; a dashed line marks the trivial
-    predictor. `about`: what is known of the tasks, of which `solved` counts; axes are those of the page (`extent`).
-    Of several settings of a rule those are drawn that the leaderboard takes (`make_cells`). Stale records are left
+    predictor. Axes are those of the page (`extent`). Of several settings of a rule those are drawn that the leaderboard takes (`make_cells`). Stale records are left
     out, diverged seeds end where they diverged. The suffix of `output` names the format (png, pdf, svg). Raises
     `UsageError` where there is nothing to draw.
     """
@@ -65,7 +62,8 @@ def curves(
         trivial = float(np.mean(trivials)) if trivials else None
         if trivial is not None:
             ax.axhline(trivial, color="0.4", linestyle="--", linewidth=0.8)
-        solved = (about or {}).get(task, {}).get("solved")
+        known = [r.solved for r in own if r.solved is not None]
+        solved = float(np.mean(known)) if known else None
         ax.set_ylim(*extent(medians, trivial, solved, own[0].metric_direction))
         ax.set(title=task, xlabel="training time steps", ylabel=own[0].metric)
         ax.spines[["top", "right"]].set_visible(False)
@@ -536,7 +534,7 @@ FIGURES = ("curves", "units", "scaling", "gradients", "pareto", "profiles")
 def draw(name: str, results: Results, output: Path, axis: str = "T") -> None:
     """Draw one of `FIGURES`; `axis` is that of `scaling`. Raises `UsageError` where nothing was measured for it."""
     if name == "curves":
-        curves(results.records, output, results.tasks)
+        curves(results.records, output)
     elif name == "units":
         units(results.records, output)
     elif name == "scaling":

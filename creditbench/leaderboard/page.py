@@ -200,6 +200,7 @@ def _curves(board: Board, task: str) -> dict[str, Any]:
     """The curves of one task: of each row, step, median second, and median, worst and best of its seeds."""
     lines: list[list[Any]] = []
     trivial: list[float] = []
+    solved_at: list[float] = []
     first = None
     for i, row in enumerate(board.rows):
         cell = row.cells.get(task)
@@ -207,6 +208,7 @@ def _curves(board: Board, task: str) -> dict[str, Any]:
             continue
         first = first or cell.records[0]
         trivial += cell.values("trivial")
+        solved_at += cell.values("solved")
         at: dict[int, list[tuple[float, float]]] = {}
         for record in cell.records:
             for point in record.curve:
@@ -232,10 +234,10 @@ def _curves(board: Board, task: str) -> dict[str, Any]:
             ]
         )
     middle = plain.fmean(trivial) if trivial else None
-    solved = board.results.tasks.get(task, {}).get("solved")
+    solved = plain.fmean(solved_at) if solved_at else None
     direction = first.metric_direction if first else "min"
     if solved is not None and middle is not None and (solved < middle) != (direction == "min"):
-        solved = None  # it is that of other data
+        solved = None  # no scale
     domain = charts.extent(
         [[v for v in line[3] if v is not None] for line in lines], middle, solved, direction
     )
