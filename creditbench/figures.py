@@ -22,9 +22,9 @@ def curves(records: Sequence[Record], output: Path) -> None:
     """Draw the validation metric against training steps: a panel a task, a colour a rule, a line a backend.
 
     Lines are medians over seeds, bands reach from the worst to the best seed; a dashed line marks the trivial
-    predictor. Axes are those of the page (`extent`). Of several settings of a rule those are drawn that the leaderboard takes (`make_cells`). Stale records are left
-    out, diverged seeds end where they diverged. The suffix of `output` names the format (png, pdf, svg). Raises
-    `UsageError` where there is nothing to draw.
+    predictor. Axes are those of the page (`extent`). Of several settings of a rule those are drawn that the
+    leaderboard takes (`make_cells`). Stale records are left out, diverged seeds end where they diverged. The suffix of
+    `output` names the format (png, pdf, svg). Raises `UsageError` where there is nothing to draw.
     """
     import matplotlib
 
