@@ -58,6 +58,12 @@ def compare(
         )
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
+    if order := found.agreement:
+        print(
+            f"order: Kendall's τ {order.tau:.3f} between {order.rules} rows on {order.columns} columns; of "
+            f"{order.settled} pairs that a board settles, {order.turned} stand the other way round in the other",
+            file=sys.stderr,
+        )
     counted = ", ".join(f"{name} of {count} rules" for name, count in found.compared.items())
     print(f"compared: {counted}; {len(rows) or 'no'} changes", file=sys.stderr)
     if found.regressions:

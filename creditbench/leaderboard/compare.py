@@ -20,6 +20,8 @@ ratio, 1) exactly where p_corrected = min(1, k p) is below alpha.
   is too uncertain for that, the change stands.
 - *Bytes and FLOPs* are counted, not sampled: any ratio further than `EXACT` from 1 is told, of the median over columns
   where all of them changed alike, else column by column.
+- *Order*: Kendall's τ of the two boards' orders, of the rules that ran the same columns, and how many of the pairs
+  that a board settles, whose ranges of ranks do not overlap, stand the other way round in the other.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ import numpy as np
 
 from creditbench.errors import UsageError
 from creditbench.leaderboard import statistics
-from creditbench.leaderboard.board import Cell, make_cells
+from creditbench.leaderboard.board import Cell, Row, make_board, make_cells
 from creditbench.leaderboard.statistics import Array, Tested
 from creditbench.leaderboard.versus import metrics, signed
 from creditbench.record import columns_of
@@ -45,6 +47,8 @@ ALPHA = 0.05
 TOLERANCE = 0.1
 #: Least relative change of what is counted.
 EXACT = 1e-3
+#: Of the bootstrap whose intervals say which pairs of rules a board settles.
+DRAWS = 4000
 #: What a change for the worse is called.
 REGRESSIONS = ("worse", "slower", "bigger", "more work", "broken", "gone")
 
@@ -78,12 +82,24 @@ class Change:
 
 
 @dataclasses.dataclass(frozen=True)
+class Agreement:
+    """How far two boards of the same rules and columns agree on their order, by interquartile means."""
+
+    rules: int  #: rows: a rule under one backend and device
+    columns: int
+    tau: float  #: Kendall's τ of the two orders
+    settled: int  #: pairs whose ranges of ranks do not overlap, counted in each of the two boards
+    turned: int  #: of these, pairs that stand the other way round in the other board
+
+
+@dataclasses.dataclass(frozen=True)
 class Comparison:
     """What was compared, and what differs."""
 
     changes: tuple[Change, ...]
     compared: Mapping[str, int]  #: quantity -> figures of a rule that were held against each other
     notes: tuple[str, ...]
+    agreement: Agreement | None = None  #: None where fewer than three rules ran the same columns in both
 
     @property
     def regressions(self) -> tuple[Change, ...]:
@@ -139,7 +155,65 @@ def compare(a: Results, b: Results, *, alpha: float = ALPHA, tolerance: float = 
     timed, times, time_notes = _times(before, after, common, alpha, tolerance)
     counted, counts = _counts(before, after, common)
     compared = {**scores, **times, **counts}
-    return Comparison((*changes, *scored, *timed, *counted), compared, (*notes, *score_notes, *time_notes))
+    return Comparison(
+        (*changes, *scored, *timed, *counted),
+        compared,
+        (*notes, *score_notes, *time_notes),
+        agreement(a, b),
+    )
+
+
+def agreement(a: Results, b: Results) -> Agreement | None:
+    """How far the boards of `a` and `b` agree, of the rules that ran the same columns in both.
+
+    None where fewer than three rules did. Kendall 1938, doi:10.1093/biomet/30.1-2.81.
+    """
+    from scipy.stats import kendalltau
+
+    label = columns_of([*a.records, *b.records])
+
+    def places(results: Results) -> dict[Key, set[str]]:
+        found: dict[Key, set[str]] = {}
+        for r in results.records:
+            found.setdefault((r.trial.rule, r.trial.backend, r.trial.device), set()).add(label[r.trial.id])
+        return found
+
+    one, other = places(a), places(b)
+    shared = {key: one[key] & other[key] for key in one.keys() & other.keys() if one[key] & other[key]}
+    if not shared:
+        return None
+    columns = max(shared.values(), key=lambda own: (len(own), sorted(own)))
+    rules = {key for key, own in shared.items() if own >= columns}
+    if len(rules) < 3:
+        return None
+
+    def rows(results: Results) -> dict[Key, Row]:
+        kept = [
+            r
+            for r in results.records
+            if (r.trial.rule, r.trial.backend, r.trial.device) in rules and label[r.trial.id] in columns
+        ]
+        found = make_board(dataclasses.replace(results, records=tuple(kept)), DRAWS).rows
+        return {row.key: row for row in found if row.ranks is not None}
+
+    boards = rows(a), rows(b)
+    keys = sorted(boards[0].keys() & boards[1].keys())
+    if len(keys) < 3:
+        return None
+    scores = [[own[key].scores["iqm"].value for key in keys] for own in boards]
+    settled = turned = 0
+    for i, x in enumerate(keys):
+        for j, y in enumerate(keys[:i]):
+            if x[1:] != y[1:]:
+                continue  # ranks count within one backend and device
+            ahead = [own[i] - own[j] for own in scores]
+            for board in boards:
+                first, second = board[x].ranks, board[y].ranks
+                if first and second and (first[1] < second[0] or second[1] < first[0]):
+                    settled += 1
+                    turned += ahead[0] * ahead[1] < 0
+    tau = float(kendalltau(*scores).statistic)
+    return Agreement(len(keys), len(columns), tau, settled, int(turned))
 
 
 def _cells(results: Results, label: Mapping[str, str]) -> dict[Place, Cell]:

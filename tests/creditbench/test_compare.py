@@ -11,7 +11,7 @@ import pytest
 
 from creditbench.cli import main
 from creditbench.errors import UsageError
-from creditbench.leaderboard.compare import compare
+from creditbench.leaderboard.compare import agreement, compare
 from creditbench.store import Results, write_tables
 from tests.creditbench.synthetic import make
 
@@ -280,3 +280,26 @@ def test_the_command_prints_and_exits_by_what_it_found(source, before, tmp_path,
     assert {row["kind"] for row in rows} == {"slower"} and rows[0]["quantity"] == "ratio_forward"
     assert main(["compare", str(tmp_path / "a"), "v9"]) == 2
     assert "no folder 'v9'" in capsys.readouterr().err
+
+
+# -- order -------------------------------------------------------------------------------------------------
+
+
+def test_boards_agree_with_themselves_and_not_with_their_reverse(source):
+    one = make(source, rules=6, measured=False, backends=("jax",))
+    same = compare(one, one).agreement
+    assert (same.rules, same.columns, same.tau, same.turned) == (6, 5, 1.0, 0) and same.settled > 10
+    worst = {f"rule_{i:02}": 0.3 * (6 - i) for i in range(1, 6)} | {"bptt": 1.8}
+    reverse = make(source, rules=6, measured=False, backends=("jax",), worse=lambda t: worst[t.learner])
+    turned = agreement(one, reverse)
+    assert turned.tau == -1.0 and turned.turned == turned.settled > 10
+
+
+def test_the_order_is_of_what_both_ran(source):
+    one = make(source, rules=6, measured=False, backends=("jax",))
+    kept = [r for r in one.records if (r.trial.learner, r.trial.task) != ("rule_03", "task_01")]
+    part = dataclasses.replace(one, records=tuple(r for r in kept if r.trial.task != "task_04"))
+    found = agreement(one, part)
+    assert (found.rules, found.columns) == (5, 4)
+    few = dataclasses.replace(one, records=tuple(r for r in kept if r.trial.learner in ("bptt", "rule_01")))
+    assert agreement(one, few) is None
