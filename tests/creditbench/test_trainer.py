@@ -80,7 +80,7 @@ def test_a_point_alone_is_the_point_in_company(task, learner):
     """Points of a rule's search space are trained as one program, their numbers its arguments; float64, JAX."""
     options = dict(budget=100 if task == "adding" else 200, hidden=4, dtype="float64", evaluations=1)
     (base,) = trials(task=task, learner=learner, **options)
-    points = [p for p in draw(space(base), 8, 0, base.decorrelate != "none") if p.optimizer == "sgd"][:2]
+    points = [p for p in draw(space(base), 8, (0, 0), base.decorrelate != "none") if p.optimizer == "sgd"][:2]
     two = [t.model_copy(update={"lr": t.lr / 1e4}) for t in trials_of(base, points)]
     assert two[0].program == two[1].program and two[0].family != two[1].family
     company = list(run_trials(two, together=True))
