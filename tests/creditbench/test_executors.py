@@ -395,7 +395,7 @@ def test_the_memory_of_a_trial_is_its_own():
 
     def job(batch):
         sizes = {"hidden": 64, "batch": batch, "budget": 420, "evaluations": 1, "seeds": (0,)}
-        sizes |= {"settings": {"copy_memory.length": 100}}
+        sizes |= {"settings": {"copy_memory.length": 100, "copy_memory.train_sequences": 600}}
         options = Options(tasks=("copy_memory",), learners=("bptt",), backends=("torch",), **sizes)
         return Job(make_grid(options).trials)
 
