@@ -44,8 +44,10 @@ task: $(INSTALLED)
 
 tables: $(INSTALLED) ## the tables, figures and page of a version, of what was run so far
 	$(BIN)/creditbench table $(KNOWN) --results $(RUN) --compact results/$(VERSION)
-	for name in pareto scaling gradients; do \
-	  $(BIN)/creditbench figure $$name --results results/$(VERSION) --output results/$(VERSION)/$$name.png || test $$? -eq 2 || exit; done
+	for name in scaling gradients; do \
+	  test ! -f results/$(VERSION)/$$name.csv || \
+	    $(BIN)/creditbench figure $$name --results results/$(VERSION) --output results/$(VERSION)/$$name.png || exit; done
+	$(BIN)/creditbench figure pareto --results results/$(VERSION) --output results/$(VERSION)/pareto.png
 	for name in curves profiles; do \
 	  $(BIN)/creditbench figure $$name --results results/$(VERSION) --rule $(SHOWN) --output results/$(VERSION)/$$name.png || exit; done
 	$(BIN)/creditbench leaderboard --results results/$(VERSION) --output results/leaderboard

@@ -519,25 +519,14 @@ def _read_tuned(
     """
     if path is None:
         return {}, []
-    tuned: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    tuned = read_studies(path)
     notes = []
     known_tasks = {"default", *tasks, *registry.load("tasks")}
     known_learners = {*learners, *registry.load("learners")}
-    for task, rules in read_toml(path).items():
+    for task, rules in tuned.items():
         if task not in known_tasks:
             notes.append(f"{path}: {unknown('task', task, known_tasks, 'creditbench list tasks')}")
-        if not isinstance(rules, dict):
-            raise UsageError(
-                f"{path}: {task!r} is no table of tables: write [{task}.RULE] and then lr = 0.01"
-            )
-        for rule, values in rules.items():
-            studies = values if isinstance(values, list) else [values]
-            if not studies or not all(isinstance(study, dict) for study in studies):
-                raise UsageError(
-                    f"{path}: {task}.{rule} is no table: write [{task}.{rule}], or [[{task}.{rule}]] for each study, "
-                    "and then lr = 0.01"
-                )
-            tuned.setdefault(task, {})[rule] = studies
+        for rule, studies in rules.items():
             name, _ = split_rule(rule)
             if name not in known_learners:
                 notes.append(
@@ -555,6 +544,25 @@ def _read_tuned(
                             "creditbench list learners --json",
                         )
     return tuned, notes
+
+
+def read_studies(path: str | os.PathLike[str]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """The tables of a tuned file: task or "default" -> rule -> a table a study. Raises `UsageError`."""
+    tuned: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for task, rules in read_toml(path).items():
+        if not isinstance(rules, dict):
+            raise UsageError(
+                f"{path}: {task!r} is no table of tables: write [{task}.RULE] and then lr = 0.01"
+            )
+        for rule, values in rules.items():
+            studies = values if isinstance(values, list) else [values]
+            if not studies or not all(isinstance(study, dict) for study in studies):
+                raise UsageError(
+                    f"{path}: {task}.{rule} is no table: write [{task}.{rule}], or [[{task}.{rule}]] for each study, "
+                    "and then lr = 0.01"
+                )
+            tuned.setdefault(task, {})[rule] = studies
+    return tuned
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:

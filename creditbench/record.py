@@ -112,6 +112,21 @@ class Record(BaseModel):
         """The same for records that were made on the same machine, versions and settings."""
         return environment_id(self.environment)
 
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """The same for records that are runs of one thing: of one family, or of the studies of one draw of tuning of a
+        rule under the same conditions; made on one machine, with the same versions.
+        """
+        trial = self.trial
+        if trial.study is None:
+            made = trial.family
+        else:
+            sources = trial.task, trial.task_sha256, trial.learner_sha256
+            draw = trial.study.partition("/")[0]
+            place = [trial.rule, trial.backend, trial.device, draw, *sources, trial.conditions]
+            made = json.dumps(place, sort_keys=True)
+        return made, self.machine, self.versions
+
     def row(self) -> dict[str, Any]:
         """The record as one flat row of a table, without its curve; nested values as JSON. Columns are in fixed order.
 

@@ -78,6 +78,14 @@ class Store:
             finally:
                 os.close(folder)
 
+    def take(self, trials: Iterable[Trial], folders: Sequence[str | os.PathLike[str]]) -> int:
+        """Write the records of `trials` that are missing here and that `folders` hold: how many. Raises UsageError."""
+        shared = {record.trial.id: record for record in load(*folders).records}
+        taken = [shared[trial.id] for trial in trials if trial.id in shared and not self.has(trial)]
+        for record in taken:
+            self.put(record)
+        return len(taken)
+
     def all(self) -> list[Record]:
         """Every record, sorted by task, rule, backend and seed. Raises UsageError for one that cannot be read."""
         return sorted((read_record(path) for path in self.records.glob("*.json")), key=_order)

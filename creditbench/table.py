@@ -90,7 +90,7 @@ def summarise(records: Sequence[Record]) -> list[Section]:
         own = [r for r in records if r.trial.task == task]
         families: dict[Any, list[Record]] = {}
         for record in own:
-            families.setdefault(_alike(record), []).append(record)
+            families.setdefault(record.alike, []).append(record)
         fresh_seeds = {r.trial.seed for r in own if not stale(r)}
         table = []
         for rule, backend in known:
@@ -120,20 +120,6 @@ def summarise(records: Sequence[Record]) -> list[Section]:
             )
         )
     return sections
-
-
-def _alike(record: Record) -> tuple[str, ...]:
-    """The same for records of one row: of one family, or of the studies of one draw of tuning; made alike and alike."""
-    trial = record.trial
-    if trial.study is None:
-        made = trial.family
-    else:
-        sources = trial.task_sha256, trial.learner_sha256
-        draw = trial.study.partition("/")[0]
-        made = json.dumps(
-            [trial.rule, trial.backend, trial.device, draw, *sources, trial.conditions], sort_keys=True
-        )
-    return made, record.machine, record.versions
 
 
 #: Columns that are left out where no trial was measured.
@@ -195,11 +181,16 @@ def _range(family: Sequence[Record]) -> str:
     ]
     if not known or all(r.solved is None for r in family):
         return _MISSING
+    return ranged(known, ".3f")
+
+
+def ranged(values: Sequence[float], form: str, sign: float = 1.0) -> str:
+    """`0.50 (0.40 … 0.60)`: the lower median, least and greatest of values, told times `sign`; -inf is diverged."""
     middle, low, high = (
-        format(v, ".3f") if math.isfinite(v) else "diverged"
-        for v in (statistics.median_low(known), min(known), max(known))
+        format(sign * v, form) if math.isfinite(v) else "diverged"
+        for v in (statistics.median_low(values), min(values), max(values))
     )
-    return f"{middle} ({low} … {high})" if len(known) > 1 else middle
+    return f"{middle} ({low} … {high})" if len(values) > 1 else middle
 
 
 def _variant(record: Record, group: Sequence[list[Record]]) -> list[str]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from creditbench import registry
 from creditbench.errors import UsageError
+from creditbench.grid import read_studies
 from creditbench.record import Record
 from creditbench.trial import Trial
 
@@ -221,13 +222,11 @@ def frozen(found: Sequence[Tuned], command: str) -> str:
 
 def kept_studies(path: Path) -> tuple[str, set[tuple[str, str, str]]]:
     """The text of a tuned file, and what it has: (task, rule, study). Raises `UsageError` where it cannot be read."""
-    from creditbench.grid import read_toml
-
     found = {
-        (task, rule, study["study"])
-        for task, rules in read_toml(path).items()
+        (task, rule, str(study["study"]))
+        for task, rules in read_studies(path).items()
         for rule, studies in rules.items()
-        for study in (studies if isinstance(studies, list) else [studies])
+        for study in studies
         if "study" in study
     }
     return path.read_text(encoding="utf-8"), found

@@ -199,7 +199,7 @@ def run(
     from creditbench.errors import UsageError
     from creditbench.executors import make_executor, make_jobs, read_bytes
     from creditbench.grid import Options, make_grid
-    from creditbench.store import Store, load
+    from creditbench.store import Store
 
     listed = _seeds(context, seeds, seed)
     options = Options(
@@ -247,11 +247,8 @@ def run(
         _say(f"note: {note}")
 
     if reuse:
-        shared = {record.trial.id: record for record in load(*reuse).records}
-        taken = [shared[trial.id] for trial in grid.trials if trial.id in shared and not store.has(trial)]
-        for record in taken:
-            store.put(record)
-        _say(f"{len(taken)} of {len(grid.trials)} trials taken from {', '.join(map(str, reuse))}")
+        taken = store.take(grid.trials, reuse)
+        _say(f"{taken} of {len(grid.trials)} trials taken from {', '.join(map(str, reuse))}")
     done = {} if force else {trial.id: store.get(trial) for trial in grid.trials if store.has(trial)}
     if retry:
         done = {name: record for name, record in done.items() if record.status not in FAILURES}

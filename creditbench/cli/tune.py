@@ -112,7 +112,7 @@ def tune(
     from creditbench.errors import UsageError
     from creditbench.executors import make_executor, make_jobs
     from creditbench.grid import Options, make_grid
-    from creditbench.store import Store, load
+    from creditbench.store import Store
     from creditbench.tuning import choose, described, frozen, kept_studies, space, study_seeds, trials_of
     from creditbench.tuning import draw as draw_points
 
@@ -126,38 +126,35 @@ def tune(
             f"--backend is {backend}: tune on one, jax or torch; tune the other apart, into a file of its own"
         )
     require_device(backend, device)
-    options = Options(
-        tasks=tuple(names("task", task)),
-        learners=tuple(names("learner", learner)),
-        backends=(backend,),
-        device=device,
-        preset=preset,
-        budget=budget,
-        evaluations=evaluations,
-        hidden=hidden,
-        settings=pairs("--set", set_, "anp.sigma=1e-3"),
-        data=pairs("--data", data, "weather=WTH.csv"),
+    study_of = {seed: study for study in range(studies) for seed in study_seeds(draw, study, seeds)}
+    grid = make_grid(
+        Options(
+            tasks=tuple(names("task", task)),
+            learners=tuple(names("learner", learner)),
+            backends=(backend,),
+            device=device,
+            seeds=tuple(study_of),
+            preset=preset,
+            budget=budget,
+            evaluations=evaluations,
+            hidden=hidden,
+            settings=pairs("--set", set_, "anp.sigma=1e-3"),
+            data=pairs("--data", data, "weather=WTH.csv"),
+        )
     )
     kept, known = kept_studies(output) if keep and output.exists() else ("", set())
     groups: dict[tuple[str, str, str], list[Trial]] = {}
-    notes: dict[str, None] = {}
-    for study in range(studies):
-        grid = make_grid(dataclasses.replace(options, seeds=study_seeds(draw, study, seeds)))
-        notes |= dict.fromkeys(grid.notes)
-        for trial in grid.trials:
-            if (trial.task, trial.rule, f"{draw}/{study}") in known:
-                continue
+    for trial in grid.trials:
+        study = study_of[trial.seed]
+        place = trial.task, trial.rule, f"{draw}/{study}"
+        if place not in known:
             drawn = draw_points(space(trial), points, (draw, study), trial.decorrelate != "none")
-            group = groups.setdefault((trial.task, trial.rule, f"{draw}/{study}"), [])
-            group += trials_of(trial, drawn)
-    for note in notes:
+            groups.setdefault(place, []).extend(trials_of(trial, drawn))
+    for note in grid.notes:
         print(f"note: {note}", file=sys.stderr)
     wanted = [trial for group in groups.values() for trial in group]
     store = Store(results)
-    shared = {record.trial.id: record for record in load(*reuse).records} if reuse else {}
-    for trial in wanted:
-        if trial.id in shared and not store.has(trial):
-            store.put(shared[trial.id])
+    store.take(wanted, reuse or ())
     where = make_executor(executor, slots=jobs, device=device, timeout=timeout, logs=results / "logs")
     waiting = [trial for trial in wanted if not store.has(trial)]
     with bars("points", len(waiting)) as advance:

@@ -216,7 +216,7 @@ class Board:
         """The columns with normalised scores."""
         return tuple(task for task in self.tasks if task not in self.unscaled)
 
-    @property
+    @cached_property
     def groups(self) -> dict[tuple[str, str], list[Row]]:
         """Rows by backend and device."""
         found: dict[tuple[str, str], list[Row]] = {}
@@ -237,7 +237,7 @@ class Board:
         levels = {row.key: cell.level for row in rows if (cell := row.cells.get(task)) and len(cell.metrics)}
         return {key: 1 + sum(other > own for other in levels.values()) for key, own in levels.items()}
 
-    @property
+    @cached_property
     def machines(self) -> dict[str, str]:
         """By backend and device, `BACKEND DEVICE`: the machine that most cells' times were taken on."""
         counts: dict[str, Counter[str]] = {}
@@ -285,22 +285,22 @@ def _normalised(record: Record) -> float | None:
     return record.normalised_score if record.status == "ok" else None
 
 
-def make_cells(results: Results) -> dict[tuple[str, str, str], dict[str, Cell]]:
+def make_cells(
+    results: Results, column: Mapping[str, str] | None = None
+) -> dict[tuple[str, str, str], dict[str, Cell]]:
     """What each rule did under each backend on each kind of device, by column.
 
-    Runs go together that are of one machine and the same versions, and of one family (the same but for the seed) or of
-    the studies of one draw of tuning. Of such sets one counts: not stale, most runs, best mean on *validation*. The
+    `column`: that of each trial, as `columns_of` has it; None to ask it. Runs go together that are alike
+    (`Record.alike`). Of such sets one counts: not stale, most runs, best mean on *validation*. The
     others are counted, and stay in the tables.
     """
     cells: dict[tuple[str, str, str], dict[str, Cell]] = {}
     grouped: dict[tuple[str, str, str, str], dict[Any, list[Record]]] = {}
-    column = columns_of(results.records)
+    column = columns_of(results.records) if column is None else column
     for record in results.records:
         trial = record.trial
         place = grouped.setdefault((trial.rule, trial.backend, trial.device, column[trial.id]), {})
-        sources = trial.task_sha256, trial.learner_sha256
-        tuning = trial.family if trial.study is None else trial.study.partition("/")[0]
-        place.setdefault((*sources, tuning, record.machine, record.versions), []).append(record)
+        place.setdefault(record.alike, []).append(record)
     for (rule, backend, device, task), sets in grouped.items():
         best = max(sets.values(), key=_preference)
         reason = stale(best[0])
@@ -321,7 +321,7 @@ def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
         learners.setdefault(column[record.trial.id], set()).add(record.trial.learner)
     shared = tuple(sorted(task for task, own in learners.items() if len(own) > 1))
     tasks = shared or tuple(sorted(learners))
-    found = make_cells(results)
+    found = make_cells(results, column)
     cells = {key: {task: own[task] for task in sorted(own.keys() & set(tasks))} for key, own in found.items()}
     unscaled = tuple(
         task for task in tasks if not any(own[task].normalises for own in cells.values() if task in own)
@@ -337,9 +337,8 @@ def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
                 [_exact(own[task]) for task in common], [_exact(reference[task]) for task in common], draws
             )
         trial = next(iter(found[key].values())).records[0].trial
-        unranked, quick = _unranked(own, tasks, unscaled)
-        if not own:
-            unranked = f"run by itself alone: {', '.join(sorted(found[key]))}"
+        alone = f"run by itself alone: {', '.join(sorted(found[key]))}"
+        unranked, quick = _unranked(own, tasks, unscaled) if own else (alone, False)
         scores = statistics.aggregates(list(scored.values()), draws) if scored else {}
         rows.append(
             Row(key[0], trial.learner, key[1], key[2], own, tasks, scores, improvement, unranked, quick)
@@ -414,8 +413,6 @@ def _preference(group: Sequence[Record]) -> tuple[Any, ...]:
 def _unranked(cells: Mapping[str, Cell], tasks: Sequence[str], unscaled: Collection[str]) -> tuple[str, bool]:
     """Why a row has no rank (empty: it has one), and whether it takes the mark of the preset `quick`."""
     missing = [task for task in tasks if task not in cells]
-    if not cells:
-        return "nothing here", False
     if len(missing) > len(cells):
         return f"run on {', '.join(task for task in tasks if task in cells)} alone", False
     if missing:
@@ -474,78 +471,3 @@ def command(records: Sequence[Record]) -> str:
         words += ["--threads", str(trial.threads)]
     words += ["--seed", ",".join(str(record.trial.seed) for record in records)]
     return shlex.join(words)
-
-
-# -- claims ----------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """One claim of a rule, and what the tables say of it."""
-
-    name: str
-    claimed: str
-    held: bool | None  #: None: not measured in these tables
-    detail: str
-
-
-def claims(results: Results, learner: str) -> list[Claim]:
-    """The claims of a learner, held against scaling.csv and gradients.csv, and else against checks.csv."""
-    from scipy.stats import binom
-
-    said = dict(results.learners.get(learner, {}).get("claims", {}))
-    checked = {row.name: row for row in results.checks if row.learner == learner}
-    sources = {r.trial.learner_sha256 for r in results.records if r.trial.learner == learner}
-    found = []
-
-    def by_check(label: str, nothing: str) -> tuple[bool | None, str]:
-        """What the check of that name found, unless it was of another source than the trials."""
-        row = checked.get(label)
-        if row is None:
-            return None, nothing
-        if sources and row.learner_sha256 not in sources:
-            return (
-                None,
-                "checked, but the rule has another source since: run creditbench check --results again",
-            )
-        return row.held, f"creditbench check: {row.detail}"
-
-    for name, label in (("unbiased", "unbiased"), ("online", "online"), ("forward_only", "forward only")):
-        if not said.get(name):
-            continue
-        held, detail = by_check(label, "not checked: creditbench check --results")
-        if name == "unbiased":
-            own = [row for row in results.gradients if row.learner == learner]
-            if own:
-                # An exact estimate agrees to rounding. Of intervals from draws, 2.5 % lie above the truth.
-                biased = sum(row.bias_low > 1e-3 for row in own)
-                held = bool(biased <= binom.ppf(0.99, len(own), (1 - statistics.CONFIDENCE) / 2))
-                worst = max(own, key=lambda row: row.bias_low)
-                detail = (
-                    f"a bias is shown in {biased} of {len(own)} places; the largest is "
-                    f"{worst.bias:.2g} [{worst.bias_low:.2g}, {worst.bias_high:.2g}], {worst.task} {worst.backend}"
-                )
-        found.append(Claim(label, "yes", held, detail))
-    axes = {
-        ("algorithm_bytes", "T"): ("memory in T", "memory_in_T"),
-        ("time", "n"): ("time of a step", "time"),
-        ("algorithm_bytes", "n"): ("memory", "memory"),
-    }
-    for (quantity, axis), (label, field) in axes.items():
-        if field not in said:
-            continue
-        fits = {
-            p.backend: p
-            for p in results.scaling
-            if (p.learner, p.quantity, p.axis) == (learner, quantity, axis)
-        }
-        measured = [p for p in fits.values() if p.held is not None]
-        detail = "; ".join(
-            f"{p.backend}: {axis}^{p.exponent:.2f} [{p.low:.2f}, {p.high:.2f}]" for p in fits.values()
-        )
-        held = all(bool(p.held) for p in measured) if measured else None
-        if held is None:
-            held, checked_ = by_check(label.removesuffix(" of a step"), "" if detail else "not measured")
-            detail = "; ".join(filter(None, (checked_, detail)))
-        found.append(Claim(label, str(said[field]), held, detail))
-    return found

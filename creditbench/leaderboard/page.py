@@ -15,7 +15,8 @@ import numpy as np
 
 import creditbench
 from creditbench.leaderboard import charts, text
-from creditbench.leaderboard.board import COSTS, REFERENCE, Board, Cell, Row, claims
+from creditbench.leaderboard.board import COSTS, REFERENCE, Board, Cell, Row
+from creditbench.leaderboard.claims import claims
 from creditbench.leaderboard.text import MISSING, NOTES, interval, mark, number
 
 #: Points of a curve that are kept at most: what a screen can show.
@@ -349,7 +350,9 @@ def _ranking(board: Board) -> str:
             cell(kilobytes, number(None if kilobytes is None else kilobytes / 1e3, ",.4g")),
             cell(
                 "; ".join(row.remarks),
-                f"{'<strong class=stale>stale</strong> ' if row.stale else ''}{escape('; '.join(row.remarks))}",
+                f"<strong class=stale>{escape('; '.join(row.remarks))}</strong>"
+                if row.stale
+                else escape("; ".join(row.remarks)),
                 "t note",
             ),
         ]

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-import numpy as np
-
-from creditbench.leaderboard.board import COSTS, HIGH, LOW, REFERENCE, SEEDS, Board, Cell, Row, claims
+from creditbench.leaderboard.board import COSTS, HIGH, LOW, REFERENCE, SEEDS, Board, Cell, Row
+from creditbench.leaderboard.claims import claims
 from creditbench.leaderboard.statistics import Estimate
 from creditbench.leaderboard.versus import Row as Versus
 from creditbench.leaderboard.versus import described
-from creditbench.table import latex_table, markdown_table
+from creditbench.table import latex_table, markdown_table, ranged
 
 MISSING = "–"
 SIGNS = {True: "held", False: "did not hold", None: "not settled"}
@@ -134,13 +133,10 @@ def score(cell: Cell) -> str:
     values = cell.runs if cell.normalises else cell.metrics
     if not len(values):
         return cell.status
-    sign = -1.0 if not cell.normalises and cell.records[0].metric_direction == "min" else 1.0
-    form = ".2f" if cell.normalises else ".4g"
-    middle, low, high = (
-        "diverged" if not math.isfinite(v) else format(sign * v, form)
-        for v in (float(np.quantile(values, 0.5, method="lower")), values.min(), values.max())
-    )
-    return f"{middle} ({low} … {high})"
+    if cell.normalises:
+        return ranged(values.tolist(), ".2f")
+    # Metrics are signed so that higher is better: the worst comes first, told as it was.
+    return ranged(values.tolist(), ".4g", -1.0 if cell.records[0].metric_direction == "min" else 1.0)
 
 
 def tasks_markdown(board: Board) -> str:

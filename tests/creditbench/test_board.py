@@ -20,13 +20,6 @@ DRAWS = 300
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    path = tmp_path_factory.mktemp("source") / "source.py"
-    path.write_text("# stands for every rule and task\n")
-    return path
-
-
-@pytest.fixture(scope="module")
 def results(source):
     return make(source, rules=4, backends=("jax",), measured=False)
 

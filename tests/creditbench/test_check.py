@@ -23,7 +23,7 @@ from creditbench.check.subject import Subject
 from creditbench.check.task import TaskSubject
 from creditbench.cli import main
 from creditbench.errors import ConfinedError, UsageError
-from creditbench.leaderboard.board import claims as board_claims
+from creditbench.leaderboard.claims import claims as board_claims
 from creditbench.store import load, write_checks
 from tests.tasks.conftest import has_data
 

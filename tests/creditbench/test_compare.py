@@ -17,13 +17,6 @@ from tests.creditbench.synthetic import make
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    path = tmp_path_factory.mktemp("source") / "source.py"
-    path.write_text("# stands for every rule and task\n")
-    return path
-
-
-@pytest.fixture(scope="module")
 def before(source) -> Results:
     return make(source, measured=False)
 

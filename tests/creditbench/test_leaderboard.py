@@ -17,20 +17,14 @@ import pytest
 from creditbench.cli import main
 from creditbench.errors import UsageError
 from creditbench.leaderboard import statistics, text
-from creditbench.leaderboard.board import claims, command, make_board
+from creditbench.leaderboard.board import command, make_board
+from creditbench.leaderboard.claims import claims
 from creditbench.leaderboard.page import page
 from creditbench.record import SCHEMA_VERSION
 from creditbench.store import Results, Store, load, write_tables
 from tests.creditbench.synthetic import make
 
 DRAWS = 300
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    path = tmp_path_factory.mktemp("source") / "source.py"
-    path.write_text("# stands for every rule and task\n")
-    return path
 
 
 @pytest.fixture(scope="module")
