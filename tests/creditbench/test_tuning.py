@@ -248,6 +248,10 @@ def test_rules_are_added_to_a_file_that_keeps_what_it_has(tmp_path, capsys):
     assert {r.trial.rule for r in Store(tmp_path / "r").all()} == {"bptt"}
     whole = out.read_text()
     assert main([*common, "--learner", "readout_ridge,bptt"]) == 0 and out.read_text() == whole
+    out.write_text("mackey_glass = 3\n")
+    capsys.readouterr()
+    assert main([*common, "--learner", "bptt"]) == 2
+    assert "no table of tables" in capsys.readouterr().err and out.read_text() == "mackey_glass = 3\n"
 
 
 def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys):
