@@ -53,6 +53,7 @@ class Record(BaseModel):
     seconds_to_target: float | None = None
     train_seconds: float | None = None
     compile_seconds: float | None = None
+    compile_cached: bool | None = None  #: some of its programs were compiled before, and came from the cache
     steps_per_second: float | None = None  #: steady state, all sequences of the batch counted as one
     ratio_forward: float | None = None  #: time of a step, × the same cell's forward pass; paired blocks
     ratio_bptt: float | None = None  #: × `bptt` under the same optimiser
@@ -89,6 +90,11 @@ class Record(BaseModel):
             if score is not None and (values.get("status") != "ok" or not -1 < float(score) < 1.1):
                 values["normalised_score"] = None
         return values
+
+    @property
+    def cold_compile_seconds(self) -> float | None:
+        """What compiling takes; None where the cache had a part in it."""
+        return None if self.compile_cached else self.compile_seconds
 
     @property
     def machine(self) -> str:

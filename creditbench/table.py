@@ -156,7 +156,7 @@ def _row(label: str, family: Sequence[Record], seeds: set[int]) -> dict[str, str
         "× forward": median("ratio_forward", ".3g"),
         "× bptt": median("ratio_bptt", ".3g"),
         "train s": median("train_seconds", ".2f"),
-        "compile s": median("compile_seconds", ".2f"),
+        "compile s": median("cold_compile_seconds", ".2f"),
         "MFLOP/step": median("flops_per_step", ".3g", 1e-6),
         "algorithm kB": median("algorithm_bytes", ",.4g", 1e-3),
         "segment": str(trial.segment),

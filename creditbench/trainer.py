@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import sys
 import time
 import traceback
@@ -18,6 +17,7 @@ import numpy as np
 import creditbench
 from creditbench import registry
 from creditbench.cell import Cell
+from creditbench.compilation import taken_from_cache
 from creditbench.environment import fingerprint
 from creditbench.errors import ConfinedError, InvalidEstimateError, UsageError, one_line, status_of
 from creditbench.learner import Batch, Decorrelated, Estimate
@@ -93,7 +93,7 @@ class Program:
         self.ops = ops or make_ops(trial.backend, trial.device, trial.dtype)
         self.learner, self.learner_source = self.make_learner()
         self.optimizer = make_optimizer(trial.optimizer, trial.lr)
-        self.compile_seconds = 0.0
+        self.compile_seconds, self.compile_cached = 0.0, False
         self._compiled: dict[Any, Callable] = {}
         self._cost: dict[str, Any] | None = None
 
@@ -170,24 +170,23 @@ class Program:
         state = learner.reset(self.ops, self.cell, params, state, self.trial.batch)
         return params, optimizer_state, state
 
-    def keys(self, seed: int, segments: int, unit: int) -> list[list[Any]]:
-        """The keys of a run: for each evaluation those of the `segments` before it, in blocks of `unit`."""
-        ops, evaluations = self.ops, self.trial.evaluations
+    def keys(self, seed: int, segments: int, unit: int) -> list[Any]:
+        """The keys of a run of `segments` segments, in blocks of `unit`."""
         clock = time.perf_counter()
-        keys = ops.split(ops.key(seed), evaluations * segments)
-        starts = range(0, segments, unit)
-        parts = [[keys[i * segments + k :][:unit] for k in starts] for i in range(evaluations)]
-        ops.synchronize(parts)
+        blocks = self.ops.key_blocks(self.ops.key(seed), segments, unit)
+        self.ops.synchronize(blocks)
         # JAX compiles what splits a key for the number of its children.
         self.compile_seconds += time.perf_counter() - clock
-        return parts
+        return blocks
 
     def compiled(self, name: str, f: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Callable:
         """`f` compiled for arguments like `args`, once; compile time is added up apart."""
         if name not in self._compiled:
             clock = time.perf_counter()
-            self._compiled[name] = self.ops.compile(f, *args, donate=donate)
+            with taken_from_cache() as found:
+                self._compiled[name] = self.ops.compile(f, *args, donate=donate)
             self.compile_seconds += time.perf_counter() - clock
+            self.compile_cached |= bool(found)
         return self._compiled[name]
 
     def evaluate(self, params: Any, sequences: Sequences, inputs: Any) -> float | None:
@@ -222,7 +221,7 @@ class Program:
         differ = runs[: 1 if alike else None]
         data = runs[0].data() if alike else stack([run.data() for run in runs])
         segments, unit, seconds = runs[0].segments, runs[0].unit, 0.0
-        keys = [self.keys(t.seed, segments, unit) for t in trials[: len(differ)]]
+        keys = [self.keys(t.seed, trial.evaluations * segments, unit) for t in trials[: len(differ)]]
         restart = ops.vmap(self.restart, in_axes=(0, 0)) if many else self.restart
         carry = stack([self.start(t) for t in trials])
         for i, run in enumerate(runs):
@@ -230,11 +229,11 @@ class Program:
         for number in range(trial.evaluations):
             first, last = number * segments, (number + 1) * segments
             elapsed, parts_of_losses = 0.0, []
-            for k, start in enumerate(range(first, last, unit)):
+            for start in range(first, last, unit):
                 if runs[0].at_seam(start):
                     carry = restart(carry, *numbers)
                 parts = [
-                    (ops.from_numpy(run.segments_from(start), copy=False), key[number][k])
+                    (ops.from_numpy(run.segments_from(start), copy=False), key[start // unit])
                     for run, key in zip(differ, keys, strict=True)
                 ]
                 xs = parts[0] if alike else stack(parts)
@@ -301,6 +300,7 @@ class Program:
             metric_direction=self.task.metric_direction,
             trained_together=together,
             compile_seconds=self.compile_seconds,
+            compile_cached=self.compile_cached,
             started_at=started.isoformat(timespec="seconds"),
             duration_seconds=duration,
             **outcome,
@@ -479,15 +479,14 @@ def train_to(
     """
     ops, trial = program.ops, program.trial
     run = _Run(program, trial)
-    keys = program.keys(trial.seed, run.segments, run.unit)
+    keys = program.keys(trial.seed, trial.evaluations * run.segments, run.unit)
     data, carry = run.data(), program.start(trial)
     done = 0
     for point in sorted({round(point * trial.evaluations) for point in points}):
-        for number, k in itertools.product(range(done, point), range(run.segments // run.unit)):
-            first = number * run.segments + k * run.unit
+        for first in range(done * run.segments, point * run.segments, run.unit):
             if run.at_seam(first):
                 carry = program.restart(carry)
-            xs = ops.from_numpy(run.segments_from(first), copy=False), keys[number][k]
+            xs = ops.from_numpy(run.segments_from(first), copy=False), keys[first // run.unit]
             block = program.compiled("block", program.block, carry, xs, data, donate=(0,))
             carry, losses = block(carry, xs, data)
             if not np.isfinite(ops.to_numpy(losses)).all():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +219,7 @@ class _Inner(Program):
     """The part of a program that knows the rule. It knows no task."""
 
     def __init__(self, trial: Trial, inputs: int, outputs: int, loss: Any) -> None:
-        self.trial, self.compile_seconds = trial, 0.0
+        self.trial, self.compile_seconds, self.compile_cached = trial, 0.0, False
         self.ops = make_ops(trial.backend, trial.device, trial.dtype)
         self.optimizer = make_optimizer(trial.optimizer, trial.lr)
         self.cell = Cell(inputs, trial.hidden, outputs, trial.alpha, trial.bias, trial.decorrelate, loss)
@@ -234,17 +234,17 @@ class _Inner(Program):
         settle()
 
     def do_start(self, asked: Mapping[str, Any]) -> None:
-        ops, self.first = self.ops, 0
-        segments = segments_between(self.trial)
-        self.own_keys = ops.split(ops.key(asked["seed"]), self.trial.evaluations * segments)
+        self.key = self.ops.key(asked["seed"])
+        self.keys_left: Iterator[Any] | None = None
         self.carry = self.start(self.trial.model_copy(update={"seed": asked["seed"]}))
         self._snapshot()
 
     def do_load(self, _: Mapping[str, Any]) -> None:
         batch = Batch(*(np.load(file, allow_pickle=False) for file in _SEGMENTS))
-        last = self.first + len(batch.weights)
-        self.xs = self.ops.from_numpy(batch), self.own_keys[self.first : last]
-        self.first = last
+        if self.keys_left is None:  # how long blocks are is seen at the first
+            segments = self.trial.evaluations * segments_between(self.trial)
+            self.keys_left = iter(self.ops.key_blocks(self.key, segments, len(batch.weights)))
+        self.xs = self.ops.from_numpy(batch), next(self.keys_left)
         self.run = self.compiled("block", self.block, self.carry, self.xs, donate=(0,))
         self.ops.synchronize((self.carry, self.xs))
 

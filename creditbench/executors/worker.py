@@ -139,6 +139,7 @@ def _work(jobs: IO[str], pipe: IO[str]) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
     from creditbench import registry
+    from creditbench.compilation import keep_programs
     from creditbench.environment import fingerprint
     from creditbench.executors import confined  # noqa: F401 - with all that trains, before the first job
     from creditbench.isolation import Limits
@@ -147,6 +148,8 @@ def _work(jobs: IO[str], pipe: IO[str]) -> None:
     backend = settings["backend"]
     registry.load("tasks")
     registry.load("learners")
+    if backend == "jax":
+        keep_programs()
     warm_up(backend, settings["device"])
     settle()
     gc.freeze()  # a framework is some 10⁵ objects, which no later collection has to look at

@@ -511,7 +511,7 @@ def _cells(row: Row) -> str:
             number(cell.median("ratio_forward")),
             number(cell.median("ratio_bptt")),
             number(None if (b := cell.median("algorithm_bytes")) is None else b / 1e3, ",.4g"),
-            number(cell.median("compile_seconds"), ".2f"),
+            number(cell.median("cold_compile_seconds"), ".2f"),
         ]
         notes = [cell.status, *([f"stale: {cell.stale}"] if cell.stale else [])]
         notes += [f"{cell.others} other settings in the table"] if cell.others else []

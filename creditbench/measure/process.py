@@ -88,9 +88,12 @@ def main() -> None:
             pipe.flush()
 
         try:
+            from creditbench.compilation import keep_programs
             from creditbench.ops import make_ops
 
             module, function = _JOBS[order.pop("job")]
+            if order["backend"] == "jax":
+                keep_programs()
             ops = make_ops(order.pop("backend"), order.pop("device"), order.pop("dtype", "float32"))
             if ops.name == "torch":
                 import torch

@@ -110,6 +110,10 @@ class Ops(abc.ABC):
         """`num` independent keys, as something that can be unpacked and scanned over."""
 
     @abc.abstractmethod
+    def key_blocks(self, key: Key, num: int, length: int) -> list[Any]:
+        """The keys that `split(key, num)` gives, cut into blocks of `length`, the last of what is left."""
+
+    @abc.abstractmethod
     def normal(self, key: Key, shape: tuple[int, ...], scale: float = 1.0) -> Array:
         """Draws from N(0, scale²); for several keys, as `split` gives them, one array a key, stacked."""
 

@@ -100,6 +100,12 @@ class JaxOps(Ops):
     def split(self, key, num=2):
         return jax.random.split(key, num)
 
+    def key_blocks(self, key, num, length):
+        # Cut on the host: on the device, cuts of other lengths are programs of their own, each to be compiled.
+        data = np.asarray(jax.random.key_data(self.split(key, num)))
+        cuts = (jax.device_put(data[i : i + length], self._device) for i in range(0, num, length))
+        return [jax.random.wrap_key_data(cut, impl=_PRNG) for cut in cuts]
+
     def normal(self, key, shape, scale=1.0):
         def draw(key):
             draws = jax.random.normal(key, shape, self._float)

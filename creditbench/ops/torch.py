@@ -136,6 +136,10 @@ class TorchOps(Ops):
             return self._recorder.children(key, num)
         return [self.child(key, i) for i in range(num)]
 
+    def key_blocks(self, key, num, length):
+        keys = self.split(key, num)
+        return [keys[i : i + length] for i in range(0, num, length)]
+
     def fill_normal(self, out: torch.Tensor, key: int, scale: float) -> None:
         """Fill `out` with draws from N(0, scale²)."""
         out.normal_(0.0, scale, generator=self._generator.manual_seed(key))

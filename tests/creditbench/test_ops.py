@@ -53,6 +53,13 @@ def test_keys_are_values(ops):
     assert np.abs(correlation - np.eye(5)).max() < 0.15
 
 
+def test_key_blocks_are_the_keys_that_split_gives(ops):
+    whole = ops.to_numpy(ops.normal(ops.split(ops.key(3), 7), (2,)))
+    blocks = [ops.to_numpy(ops.normal(keys, (2,))) for keys in ops.key_blocks(ops.key(3), 7, 3)]
+    assert [len(block) for block in blocks] == [3, 3, 1]
+    np.testing.assert_array_equal(np.concatenate(blocks), whole)
+
+
 def test_draws_have_their_moments(ops):
     normal = ops.to_numpy(ops.normal(ops.key(0), (200_000,)))
     assert abs(normal.mean()) < 0.01
