@@ -182,7 +182,7 @@ class _Worker:
             environment.setdefault("JAX_PLATFORMS", "cpu")
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "creditbench.executors.worker", str(reports), str(life), self.folder],
+                [sys.executable, "-P", "-m", "creditbench.executors.worker", str(reports), str(life), self.folder],
                 stdin=subprocess.PIPE,
                 stdout=self.log,
                 stderr=self.log,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 import creditbench
+from creditbench import doctor
 from creditbench.errors import UsageError
 from creditbench.executors import Job, local, make_executor, make_jobs, read_bytes, usable_cores
 from creditbench.executors.base import thread_environment
@@ -21,6 +23,7 @@ from creditbench.executors.confined import ConfinedProgram
 from creditbench.executors.local import _cores
 from creditbench.grid import Options, make_grid
 from creditbench.isolation import Limits
+from creditbench.measure import process
 from creditbench.trainer import run_trials
 from creditbench.trial import Trial
 
@@ -306,6 +309,36 @@ def test_nothing_outlives_a_run_that_is_ended_half_way(number, marked, tmp_path)
     finally:
         parent.kill()
         parent.wait()
+
+
+def test_what_lies_in_the_working_folder_is_not_run(tmp_path, monkeypatch):
+    """Not by the worker of a run, nor by the processes that look for a device or measure; the next test has the others."""
+    for name in ("json", "array_api_compat", "numpy", "creditbench", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text(
+            f"import pathlib\npathlib.Path({str(tmp_path / 'marker')!r}).touch()\nraise SystemExit(9)\n"
+        )
+    monkeypatch.chdir(tmp_path)
+    (record,) = make_executor("local", slots=1).run(make_jobs(trials("bptt", backends=("torch",))))
+    assert record.status == "ok", record.status_detail
+    with pytest.raises(UsageError, match="cuda"):
+        doctor.require_device("torch", "cuda:99")
+    fixed = {"T": 4, "n": 4, "B": 1}
+    asked = {"backend": "torch", "device": "cpu", "threads": 1, "learners": [], "fixed": fixed}
+    assert list(process.results("shares", **asked)) == []
+    assert not (tmp_path / "marker").exists()
+
+
+def test_no_python_is_started_with_the_working_folder_on_its_path():
+    root = Path(creditbench.__file__).parents[1]
+    started = [
+        (path.name, line.strip())
+        for folder in ("creditbench", "tasks", "learners", ".github")
+        for path in (root / folder).rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "[sys.executable" in line
+    ]
+    assert len(started) >= 8
+    assert [] == [pair for pair in started if not re.search(r'\[sys.executable, ("-P"|"-I")', pair[1])]
 
 
 def test_closing_the_iterator_ends_what_is_running(marked):
