@@ -33,11 +33,13 @@ from creditbench.isolation import (
     Confined,
     ConfinedError,
     Limits,
+    calls,
     kernel,
     read_arrays,
     remove_folder,
 )
-from creditbench.isolation.folder import size_of, unlinked
+from creditbench.isolation.folder import size_of
+from creditbench.isolation.watch import unlinked
 from creditbench.trainer import run_trials
 
 PACK = Path(__file__).parents[1] / "submissions"
@@ -447,9 +449,9 @@ def test_a_filter_that_not_all_threads_took_is_an_error(monkeypatch):
     """The system then answers with the number of a thread, and confines nothing."""
     if not kernel.seccomp():
         pytest.skip("the kernel takes no filters")
-    monkeypatch.setattr(kernel, "_syscall", lambda *_: 4321)
+    monkeypatch.setattr(calls, "syscall", lambda *_: 4321)
     with pytest.raises(OSError, match="thread 4321 has filters of its own"):
-        kernel._apply_seccomp(False)
+        calls.apply_seccomp()
 
 
 def test_a_function_that_fails_says_why():
@@ -502,20 +504,90 @@ def environment_of(process: psutil.Process) -> dict[str, str]:
         return {}
 
 
-@seccomp
-def test_the_filter_knows_the_numbers_of_both_architectures(monkeypatch):
-    """The lines of arm64 differ from those of x86-64 in numbers alone, and in two calls that it does not have."""
-    lengths = {}
-    for machine in ("x86_64", "aarch64"):
-        monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
-        program = kernel._filter(False)
-        lines = [struct.unpack_from("=HBBI", program, i) for i in range(0, len(program), 8)]
-        for at, (code, yes, no, _) in enumerate(lines):
-            if code in (kernel._JUMP_EQUAL, kernel._JUMP_NOT_LESS, kernel._JUMP_BITS):
-                assert at + 1 + max(yes, no) < len(lines)
-        assert lines[-1] == (kernel._RETURN, 0, 0, kernel._ALLOW)
-        lengths[machine] = len(lines)
-    assert lengths["x86_64"] == lengths["aarch64"] + 4
+def verdict(program: bytes, number: int, *arguments: int, architecture: int) -> int:
+    """What a filter returns for a system call."""
+    data = struct.pack("=iIQ6Q", number, architecture, 0, *arguments, *[0] * (6 - len(arguments)))
+    at, accumulator = 0, 0
+    while True:
+        operation, yes, no, value = struct.unpack_from("=HBBI", program, 8 * at)
+        at += 1
+        if operation == calls._LOAD:
+            (accumulator,) = struct.unpack_from("=I", data, value)
+        elif operation == calls._AND:
+            accumulator &= value
+        elif operation == calls._RETURN:
+            return value
+        else:
+            held = accumulator == value if operation == calls._JUMP_EQUAL else accumulator >= value
+            at += yes if held else no
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_allows_what_is_needed_and_refuses_all_else(machine, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    known, allow, refuse = calls.numbers(machine), calls._ALLOW, calls._ERRNO | errno.EPERM
+    own = os.getpid()
+
+    def said(name, *arguments, **how):
+        number = known[name] if isinstance(name, str) else name
+        return verdict(
+            calls.make_filter(**how), number, *arguments, architecture=calls._ARCHITECTURES[machine]
+        )
+
+    for name in ("futex", "read", "openat", "munmap", "getrandom", "exit_group", "restart_syscall"):
+        assert said(name) == allow
+    feared = (
+        "fchmod fchmodat fchownat utimensat setxattr fsetxattr inotify_init1 inotify_add_watch timer_create"
+    )
+    feared += (
+        " timerfd_create mq_notify shmget memfd_create execve unshare ptrace pidfd_open bpf io_uring_setup"
+    )
+    feared += (
+        " io_submit flock symlinkat linkat mknodat setpriority sched_setscheduler keyctl process_vm_readv"
+    )
+    for name in (*feared.split(), 0x3FFFFFF0):
+        expected = refuse if isinstance(name, str) else calls._ERRNO | errno.ENOSYS
+        assert said(name) == expected, name
+        assert said(name, asks=True) == calls._ASK, name
+        assert said(name, device="cuda") == (allow if name == "flock" else expected), name
+    assert said("clone", 0x3D0F00) == allow
+    for flags in (
+        0,
+        17,
+        0x3D0F00 & ~0x400,
+        0x3D0F00 | 0x20000000,
+    ):  # a process, descriptors of its own, a network
+        assert said("clone", flags) == refuse
+    assert said("clone3") == calls._ERRNO | errno.ENOSYS
+    assert [said("kill", number) for number in (own, 1, own + 1)] == [allow, refuse, refuse]
+    assert [said("prlimit64", number) for number in (own, 0, 1)] == [allow, allow, refuse]
+    assert [said("fcntl", 3, command) for command in (3, 1030, 8, 10, 1024, 1026, 1031)] == [allow] * 2 + [
+        refuse
+    ] * 5
+    assert [said("ioctl", 3, command) for command in (0x5401, 0x5452, 0x8902)] == [allow, refuse, refuse]
+    assert said("ioctl", 3, 0xC020462A, device="cuda") == allow
+    assert [said("mmap", 0, 4096, 3, flags) for flags in (0x22, 0x01, 0x21, 0x4023)] == [allow] * 2 + [
+        refuse
+    ] * 2
+    assert [said("prctl", option) for option in (15, 1, 4, 22)] == [allow, refuse, refuse, refuse]
+    assert said("socket", 1, 1) == refuse and said("socket", 1, 1, device="cuda") == allow
+    assert said("socket", 2, 1, device="cuda") == refuse
+    assert said("execve", processes=True) == said("clone", 17, processes=True) == allow
+    assert verdict(calls.make_filter(), 0, architecture=0x40000003) == calls._KILL
+    last = calls._last_filter()
+    assert verdict(last, known["sendmsg"], architecture=calls._ARCHITECTURES[machine]) == refuse
+    assert verdict(last, known["seccomp"], architecture=calls._ARCHITECTURES[machine]) == refuse
+    assert verdict(last, known["read"], architecture=calls._ARCHITECTURES[machine]) == allow
+
+
+def test_every_call_of_the_lists_has_a_number_on_one_architecture_at_least():
+    known = calls.numbers("x86_64").keys() | calls.numbers("aarch64").keys()
+    lists = (calls._NEEDED, calls._OF_ACCELERATORS, calls._OF_PROCESSES, " ".join(calls._IN_VAIN))
+    for names in map(str.split, lists):
+        assert set(names) <= known and len(names) == len(set(names))
+    numbers = {"x86_64": (0, 56, 157, 317), "aarch64": (63, 220, 167, 277)}
+    for machine, found in numbers.items():
+        assert tuple(calls.numbers(machine)[name] for name in ("read", "clone", "prctl", "seccomp")) == found
 
 
 # -- snapshots -------------------------------------------------------------------------------------------
@@ -640,9 +712,10 @@ def test_what_a_folder_takes_is_counted(tmp_path):
         file.write(bytes(1 << 20))
         file.flush()
         if sys.platform == "linux":
-            found = unlinked(os.getpid())
+            found = unlinked(os.getpid(), str(tmp_path))
             other = os.dup(file.fileno())
-            assert found >= 1 << 20 and unlinked(os.getpid()) == found  # of one file under two numbers
+            assert found >= 1 << 20
+            assert unlinked(os.getpid(), str(tmp_path)) == found  # of one file under two numbers
             os.close(other)
 
 
