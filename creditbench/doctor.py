@@ -121,7 +121,10 @@ def require_device(backend: str, device: str) -> None:
         return
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _CHECK, backend, device], capture_output=True, text=True, timeout=_DEADLINE
+            [sys.executable, "-P", "-c", _CHECK, backend, device],
+            capture_output=True,
+            text=True,
+            timeout=_DEADLINE,
         )
     except subprocess.TimeoutExpired:
         raise UsageError(

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,17 +21,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from creditbench.environment import NUMERIC_VARIABLES
-from creditbench.errors import ConfinedError, FailureStatus, tells_of_no_memory
+from creditbench.errors import ConfinedError, FailureStatus, MachineError, tells_of_no_memory
 from creditbench.isolation.calls import Refusals, seccomp
 from creditbench.isolation.folder import remove_folder, shown, size_of
 from creditbench.isolation.kernel import hide
-from creditbench.isolation.watch import taken, unlinked
+from creditbench.isolation.watch import out_of_memory, taken, unlinked
 
 _PACKAGE = Path(__file__).resolve().parents[1]  # creditbench
 _TICK = 0.05  # seconds between two looks at a child that says nothing
 _TREE_SECONDS = 0.25  # between two looks at its processes and its folder
 _END_SECONDS = 5.0  # that it may take to end once it has closed its pipe
 _LONGEST_LINE = 16 << 20
+_LEAST_FREE = 1 << 20  # bytes on a disk that is not full
 _MOST_THREADS = 512 + 16 * (os.cpu_count() or 1)  # libraries have pools of as many as there are cores
 _LAST_LINES, _LONGEST_DETAIL = 3, 300
 _MARK = "CREDITBENCH_CONFINED"
@@ -106,6 +108,7 @@ class Confined:
         self._watched = self._looked = 0.0  #: when it was last watched, and when with all that it has
         self._lines: deque[bytes] = deque()
         self._refusals = Refusals()
+        self._killed = out_of_memory()
         orders, self._to = os.pipe()
         self._from, reports = os.pipe()
         passed = orders, reports, self._refusals.others.fileno()
@@ -185,6 +188,14 @@ class Confined:
     def extend(self, seconds: float) -> None:
         """Let the deadline be `seconds` from now."""
         self._began = time.monotonic() + seconds - self.limits.seconds
+
+    def fault(self) -> str:
+        """What the machine lacks that a child needs, in words; empty where there is nothing."""
+        if not os.path.isdir(self._folder):
+            return f"its folder {self._folder} was removed"
+        if shutil.disk_usage(self._folder).free < _LEAST_FREE:
+            return f"the disk of its folder {self._folder} is full"
+        return ""
 
     def last_lines(self) -> str:
         """The last lines that it has printed, in one."""
@@ -303,8 +314,10 @@ class Confined:
         elif code < 0:
             names = {number.value: number.name for number in signal.Signals}
             detail = f"killed by {names.get(-code, f'signal {-code}')}"
-            if -code == signal.SIGKILL:
-                detail += " (as the system does when memory runs out)"
+            if -code == signal.SIGKILL and self.limits.cpu_seconds == math.inf:
+                if out_of_memory() == self._killed:
+                    raise MachineError("its process was killed from outside, by SIGKILL")
+                raise ConfinedError("oom", "killed by SIGKILL as the system ran out of memory")
         else:
             detail = f"exit code {code}"
         status: FailureStatus = "oom" if code and tells_of_no_memory(said) else "crashed"

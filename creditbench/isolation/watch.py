@@ -27,6 +27,15 @@ def taken(number: int) -> tuple[int, int]:
     return sum(int(found[name].split()[0]) << 10 for name in _MEMORY if name in found), int(found["Threads"])
 
 
+def out_of_memory() -> int:
+    """How many processes the system has killed because memory ran out (Linux; elsewhere 0)."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
 def _elsewhere(number: int) -> tuple[int, int]:
     import psutil
 
