@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -86,6 +87,7 @@ class Confined:
         withhold: bool = True,
     ) -> None:
         self.limits, self.threads, self.device = limits or Limits(), threads, device
+        self.refused: list[str] = []  #: names of system calls
         self._start = {
             "entry": entry,
             "order": dict(order),
@@ -247,6 +249,8 @@ class Confined:
         if "failed" in message:
             status, detail = message["failed"], message.get("detail")
             if status in ("oom", "crashed", "invalid") and isinstance(detail, str):
+                if self.refused and os.strerror(errno.EPERM) in detail:  # which says of nothing what it was
+                    detail += f" (refused: {', '.join(self.refused)})"
                 raise ConfinedError(status, shown(detail, 1000), usage=message.get("usage") is True)
             raise ConfinedError("invalid", "it sent a failure of no known kind")
         return message
@@ -254,6 +258,7 @@ class Confined:
     def _refuse(self) -> None:
         """Refuse the system calls that it asks about; each is named once in what it has printed."""
         for name in self._refusals.answer():
+            self.refused.append(name)
             line = f"the system call {name} is refused: no code in a confined process needs it\n"
             os.write(self._log.fileno(), line.encode())
 

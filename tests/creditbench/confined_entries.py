@@ -1,6 +1,7 @@
 """What a confined process of the tests does."""
 
 import ctypes
+import mmap
 import os
 import threading
 import time
@@ -73,3 +74,40 @@ def starts_as_cuda_does(order, send):
         scores=opened("/proc/self/autogroup", os.O_WRONLY),
         others=opened(f"/proc/{order['parent']}/comm", os.O_WRONLY),
     )
+
+
+def calls_what_it_may_not(order, send):
+    """Make some calls twice, which are refused: the number of each refusal."""
+    libc, found = ctypes.CDLL(None, use_errno=True), {}
+    for _ in range(2):
+        for name, call in {
+            "inotify_init1": lambda: libc.inotify_init1(0),
+            "fchmod": lambda: libc.fchmod(1, 0o600),
+            "newest": lambda: libc.syscall(100_000),
+        }.items():
+            found[name] = ctypes.get_errno() if call() == -1 else 0
+    send(**found)
+
+
+def asks_without_end(order, send):
+    """Make a call that is refused, again and again, in several threads."""
+    libc = ctypes.CDLL(None)
+
+    def ask():
+        while True:
+            libc.inotify_init1(0)
+
+    for _ in range(3):
+        threading.Thread(target=ask, daemon=True).start()
+    ask()
+
+
+def reads_nothing_at_length(order, send):
+    """Read one byte in two million of what was never written."""
+    libc, length, huge = ctypes.CDLL(None), 1 << 37, 2 << 20
+    libc.mmap.restype = ctypes.c_void_p
+    place = libc.mmap(None, ctypes.c_size_t(length), 1, 0x4022, -1, ctypes.c_long(0))
+    libc.madvise(ctypes.c_void_p(place), ctypes.c_size_t(length), mmap.MADV_NOHUGEPAGE)
+    for at in range(place, place + length, huge):
+        ctypes.string_at(at, 1)
+    time.sleep(600)

@@ -5,10 +5,12 @@ The pack of bad rules is in `tests/submissions`; each is caught with a line of i
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
 import pickle
+import platform
 import shutil
 import struct
 import sys
@@ -34,6 +36,7 @@ from creditbench.isolation import (
     ConfinedError,
     Limits,
     calls,
+    confined,
     kernel,
     read_arrays,
     remove_folder,
@@ -45,6 +48,7 @@ from creditbench.trainer import run_trials
 PACK = Path(__file__).parents[1] / "submissions"
 
 landlock = pytest.mark.skipif(not isolation.confinement()["landlock"], reason="the kernel has no Landlock")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells of it")
 seccomp = pytest.mark.skipif(not isolation.confinement()["seccomp"], reason="the kernel takes no filters")
 
 
@@ -108,6 +112,15 @@ def numbers(record) -> tuple:
         pytest.param("reads_library_data", "Permission denied: '", marks=landlock),
         ("fills_the_disk", "in its working folder, over the limit of 268 MB"),
         ("fills_a_file", "OSError: [Errno 27] File too large"),
+        pytest.param(
+            "hides_a_file", "it keeps a file without name and descriptor by a mapping alone", marks=linux
+        ),
+        pytest.param(
+            "shares_memory",
+            "PermissionError: [Errno 1] Operation not permitted (refused: mmap)",
+            marks=seccomp,
+        ),
+        ("starts_threads", f"threads, over the limit of {confined._MOST_THREADS}"),
     ],
 )
 def test_a_bad_import_is_an_error_of_one_line(name, said, monkeypatch):
@@ -186,6 +199,8 @@ def test_the_grid_goes_on_after_each(tmp_path, monkeypatch):
             "the snapshot holds pickled objects in W_in: it must hold plain numbers",
         ),
         "allocates": ("oom", "of memory taken, over the limit of 1.5 GB"),
+        "answers_first": ("invalid", "it sent something that is no answer to 'train'"),
+        "compresses_weights": ("invalid", "W_in compressed: it must be stored as it is"),
         "patches_the_metric": ("ok", ""),
         "honest": ("ok", ""),
         "spies": ("ok", ""),
@@ -224,6 +239,31 @@ def test_a_rule_alone_in_its_process_trains_as_in_company(backend, rules, tmp_pa
     if backend == "torch":
         inline = list(make_executor("inline").run([Job((trial,)) for trial in made[1]]))
         assert [numbers(record) for record in inline] == [numbers(record) for record in inside]
+
+
+def test_nothing_comes_from_one_seed_to_the_next(capfd):
+    """Each has a process and a folder of its own, whether they are one job or many."""
+    made = trials(bad("keeps_from_seed_to_seed"), bad("honest"), backends=("torch",), seeds=(0, 1))
+    program, places = ConfinedProgram(made[0], Limits(seconds=300.0)), []
+    records = list(
+        run_trials(
+            made[:2],
+            lambda *_: places.append((program.child.process.pid, program.child.directory)),
+            program=program,
+        )
+    )
+    assert [trial.learner for trial in made[2:]] == ["honest"] * 2
+    honest = list(run_trials(made[2:], program=ConfinedProgram(made[2], Limits(seconds=300.0))))
+    assert [numbers(record) for record in records] == [numbers(record) for record in honest]
+    assert len({number for number, _ in places}) == len({folder for _, folder in places}) == 2
+
+
+def test_figures_that_no_machine_has_are_refused(capfd):
+    (trial,) = trials(bad("says_what_no_machine_has"), backends=("torch",))
+    program = ConfinedProgram(trial.model_copy(update={"measure": True}), Limits(seconds=300.0))
+    (record,) = run_trials([trial], program=program)
+    assert record.status == "ok" and record.algorithm_bytes is None
+    assert "its cost was not measured: it sent algorithm_bytes as 1000000" in capfd.readouterr().err
 
 
 def test_between_orders_the_process_stands_still_and_its_memory_is_what_is_measured():
@@ -454,6 +494,61 @@ def test_a_filter_that_not_all_threads_took_is_an_error(monkeypatch):
         calls.apply_seccomp()
 
 
+@seccomp
+def test_a_call_that_is_refused_is_named_once_in_the_log(tmp_path):
+    """And fails with EPERM, or as one that the kernel does not have where it is newer than all that is known."""
+    with Confined(f"{ENTRIES}:calls_what_it_may_not", {}, readable=[TESTS]) as child:
+        found, said = child.receive(), child.printed().decode()
+    assert found == {"inotify_init1": errno.EPERM, "fchmod": errno.EPERM, "newest": errno.ENOSYS}
+    for name in ("inotify_init1", "fchmod", "number 100000"):
+        assert said.count(f"the system call {name} is refused: no code in a confined process needs it\n") == 1
+
+
+@seccomp
+def test_where_the_kernel_asks_nobody_calls_are_refused_all_the_same(monkeypatch):
+    """In a fork, which is never the same again: its status has a bit for each that is not as it should be."""
+    real, libc = calls.syscall, ctypes.CDLL(None, use_errno=True)
+
+    def older(number, *args):
+        if number == calls.numbers(platform.machine())["seccomp"] and args[1] & calls._LISTENER:
+            ctypes.set_errno(errno.EINVAL)
+            return -1
+        return real(number, *args)
+
+    monkeypatch.setattr(calls, "syscall", older)
+    refusals = isolation.calls.Refusals()
+    number = os.fork()
+    if number == 0:
+        kernel.prctl(kernel._PR_SET_NO_NEW_PRIVS, 1)
+        calls.apply_seccomp(tell=refusals.others)
+        refused = libc.inotify_init1(0) == -1 and ctypes.get_errno() == errno.EPERM
+        new = real(100_000) == -1 and ctypes.get_errno() == errno.ENOSYS
+        os._exit((not refused) + 2 * (not new) + 4 * (libc.getppid() <= 0))
+    refusals.others.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == 0
+    assert refusals.answer() == [] and refusals.fileno() == -1  # there is nothing to wait for
+
+
+@linux
+def test_tables_of_pages_are_memory_too():
+    """Of pages of zeros that were read and never written, which no other account has."""
+    limits = Limits(memory=160 << 20)
+    with (
+        pytest.raises(ConfinedError, match="of memory taken, over the limit of 168 MB"),
+        Confined(f"{ENTRIES}:reads_nothing_at_length", {}, readable=[TESTS], limits=limits) as child,
+    ):
+        child.receive()
+
+
+@seccomp
+def test_a_process_that_asks_without_end_is_held_by_its_deadline():
+    with (
+        pytest.raises(ConfinedError, match="no result within 2 s"),
+        Confined(f"{ENTRIES}:asks_without_end", {}, readable=[TESTS], limits=Limits(seconds=2.0)) as child,
+    ):
+        child.receive()
+
+
 def test_a_function_that_fails_says_why():
     with pytest.raises(ConfinedError) as caught, Confined(HERE, {}) as child:
         child.receive()
@@ -645,7 +740,13 @@ class Bomb:
         (lambda path: forged_name(path, "\x1b[2J\n" * 50), "holds [2J[2J[2J"),
         (lambda path: snapshot(path, b=np.ones(3)), "has b as float64 [3], which must be float32 [3]"),
         (lambda path: snapshot(path, W=np.ones((2, 3), np.float32)), "has W as float32 [2, 3], which must"),
-        (lambda path: forged(path, bytes(1 << 24), zipfile.ZIP_DEFLATED), "has "),
+        *(
+            (
+                lambda path, kind=kind: forged(path, bytes(1 << 20), kind),
+                "has W compressed: it must be stored",
+            )
+            for kind in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+        ),
         (
             lambda path: forged(
                 path, header("{'descr': '<f4', 'fortran_order': False, 'shape': (1<<40,)}\n")
