@@ -526,6 +526,17 @@ def test_where_no_worker_can_start_the_run_says_so_and_keeps_nothing(tmp_path, m
     assert not list(tmp_path.glob("records/*"))
 
 
+@pytest.mark.parametrize("rule", ["bptt", HONEST])
+def test_the_time_of_a_trial_includes_that_of_its_data(rule, monkeypatch):
+    """Which the worker makes, whoever trains: a task that hangs there hangs no run."""
+    settings = {"misbehaves.how": "sleeps", "misbehaves.split": "validation"}
+    tasks = (str(PLUGINS / "misbehaves.py"),)
+    made = trials(rule, tasks=tasks, settings=settings, backends=("torch",))
+    monkeypatch.setattr(local, "_START_SECONDS", 120.0)
+    (record,) = make_executor("local", slots=1, timeout=3.0).run(make_jobs(made))
+    assert (record.status, record.status_detail) == ("timeout", "no result within 3 s")
+
+
 def test_a_confined_process_killed_from_outside_leaves_no_record():
     (trial,) = trials("raises", backends=("torch",))
     program = ConfinedProgram(trial, Limits(seconds=300.0))
