@@ -36,7 +36,7 @@ clone kill tgkill prctl prlimit64 getrlimit getrusage times
 sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min getcpu get_mempolicy
 rt_sigpending sigaltstack restart_syscall setitimer getitimer
 clock_getres clock_nanosleep gettimeofday time nanosleep
-readv writev pread64 pwrite64 dup dup2 dup3 pipe pipe2 ftruncate fadvise64
+readv writev pread64 pwrite64 sendfile copy_file_range dup dup2 dup3 pipe pipe2 ftruncate fadvise64
 poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd eventfd2
 open stat lstat statx access faccessat faccessat2 readlink readlinkat getcwd getdents statfs fstatfs
 mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2

@@ -111,3 +111,59 @@ def reads_nothing_at_length(order, send):
     for at in range(place, place + length, huge):
         ctypes.string_at(at, 1)
     time.sleep(600)
+
+
+def works_honestly(order, send):
+    """What a rule may well do in its folder, with its threads and with its libraries."""
+    import io
+    import json
+    import shutil
+    import tempfile
+    import zipfile
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
+
+    import numpy as np
+
+    folder = Path("kept")
+    folder.mkdir()
+    np.savez(folder / "a.npz", a=np.ones(3))
+    np.savez_compressed(folder / "b.npz", a=np.ones(3))
+    np.save(folder / "c.npy", np.ones((64, 64)))
+    for mode in ("r", "c", "r+"):
+        np.load(folder / "c.npy", mmap_mode=mode).sum()
+    with tempfile.TemporaryDirectory() as other, tempfile.TemporaryFile() as file:
+        file.write(b"x" * 10_000)
+        file.truncate(10)
+        (Path(other) / "d").write_text("d")
+        os.replace(Path(other) / "d", folder / "d")
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as named:
+        json.dump({"a": 1}, named)
+    with zipfile.ZipFile(folder / "e.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(folder / "d")
+    shutil.copyfile(folder / "c.npy", folder / "f.npy")
+    seen = [path.stat().st_size for path in sorted(folder.rglob("*"))]
+    shutil.rmtree(folder)
+    with ThreadPoolExecutor(4) as pool:
+        list(
+            pool.map(
+                lambda seed: np.linalg.svd(np.random.default_rng(seed).standard_normal((64, 64))), range(8)
+            )
+        )
+    if order["backend"] == "torch":
+        import torch
+
+        torch.save({"a": torch.ones(3)}, buffer := io.BytesIO())
+        torch.save({"a": torch.ones(3)}, "g.pt")
+        torch.load("g.pt")
+        torch.set_num_threads(2)
+        torch.linalg.svd(torch.randn(256, 256) @ torch.randn(256, 256))
+        seen.append(len(buffer.getvalue()))
+    else:
+        import jax
+
+        jax.numpy.save("h.npy", jax.numpy.ones(3))
+        jax.jit(lambda x: jax.numpy.linalg.svd(x @ x)[1])(jax.numpy.ones((256, 256))).block_until_ready()
+        jax.devices(), jax.random.normal(jax.random.key(0), (3,))
+    time.sleep(0.01)
+    send(seen=len(seen), cores=os.cpu_count(), load=os.times().elapsed > 0, random=len(os.urandom(4)))

@@ -505,6 +505,14 @@ def test_a_call_that_is_refused_is_named_once_in_the_log(tmp_path):
 
 
 @seccomp
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_what_an_honest_rule_does_is_refused_nowhere(backend):
+    with Confined(f"{ENTRIES}:works_honestly", {"backend": backend}, readable=[TESTS], threads=2) as child:
+        assert child.receive()["seen"] > 5, child.last_lines()
+        assert child.refused == [], child.refused
+
+
+@seccomp
 def test_where_the_kernel_asks_nobody_calls_are_refused_all_the_same(monkeypatch):
     """In a fork, which is never the same again: its status has a bit for each that is not as it should be."""
     real, libc = calls.syscall, ctypes.CDLL(None, use_errno=True)
