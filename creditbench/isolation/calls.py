@@ -18,6 +18,7 @@ import fcntl
 import os
 import platform
 import select
+import signal
 import socket
 import struct
 import sys
@@ -110,12 +111,17 @@ def _part(device: str, yes: Line, no: Line) -> dict[str, list[Line]]:
         tests = [(_JUMP_EQUAL, len(values) - i, 0, value) for i, value in enumerate(values)]
         return [argument(place), *tests, no, yes]
 
+    def to_itself(signal_at: int) -> list[Line]:
+        """But for SIGKILL, which comes from outside alone, so that a death by it is no rule's."""
+        mine = [argument(0), (_JUMP_EQUAL, 1, 0, own), no]
+        return [*mine, argument(signal_at), (_JUMP_EQUAL, 0, 1, signal.SIGKILL), no, yes]
+
     own = os.getpid()
     parts = {
         "clone": one_of(0, _PTHREAD),
         "clone3": [(_RETURN, 0, 0, _ERRNO | errno.ENOSYS)],  # its flags lie in memory, where no filter looks
-        "kill": one_of(0, (own,)),
-        "tgkill": one_of(0, (own,)),
+        "kill": to_itself(1),
+        "tgkill": to_itself(2),
         "prlimit64": one_of(0, (0, own)),
         "prctl": one_of(0, _PRCTL),
         "fcntl": one_of(1, _FCNTL if device == "cpu" else _FCNTL + _LOCKS),
