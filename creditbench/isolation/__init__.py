@@ -11,9 +11,9 @@ JSON. What holds it, from the outside in:
 - on Linux, two confinements that need no privilege and cannot be taken off again. *Landlock* (kernel 5.13; TCP from
   6.7, signals and abstract sockets from 6.12) opens files to it: libraries and this package to read, its own folder to
   write, nothing else; the tasks, their data and the cache are not among them. *seccomp* (x86-64, arm64) allows the
-  system calls that training needs, and no others: no new processes and programs, sockets, signals to others, timers that
-  wake it where it is to stand still, changes of a file's mode or owner, locks, leases, shared memory, or looks into other
-  processes. What is refused is named in what the process has printed (kernel 5.7).
+  system calls that training needs, and no others: no new processes and programs, sockets, signals to others, timers
+  that wake it where it is to stand still, changes of a file's mode or owner, locks, leases, shared memory, or looks
+  into other processes. What is refused is named in what the process has printed (kernel 5.7).
 
 The parent cannot be looked into while a child lives (`PR_SET_DUMPABLE`). `confinement` says what this machine has;
 `missing` what it lacks.
