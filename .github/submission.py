@@ -36,7 +36,7 @@ def creditbench(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[
     """The command line of a checkout; standard error goes where this one's goes."""
     path = os.pathsep.join(filter(None, (str(checkout), os.environ.get("PYTHONPATH"))))
     return subprocess.run(
-        [sys.executable, "-m", "creditbench", *arguments],
+        [sys.executable, "-P", "-m", "creditbench", *arguments],
         cwd=checkout,
         env=os.environ | {"PYTHONPATH": path},
         stdout=subprocess.PIPE,

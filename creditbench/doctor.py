@@ -1,6 +1,6 @@
 """What works on this machine. Each backend is looked at in a process of its own, so that a broken one harms nothing.
 
-`python -m creditbench.doctor BACKEND THREADS DEVICE` prints what that process finds, as JSON.
+`python -P -m creditbench.doctor BACKEND THREADS DEVICE` prints what that process finds, as JSON.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _ask(backend: str, threads: int, device: str = "cpu") -> dict[str, Any]:
 
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "creditbench.doctor", backend, str(threads), device],
+            [sys.executable, "-P", "-m", "creditbench.doctor", backend, str(threads), device],
             capture_output=True,
             text=True,
             timeout=_DEADLINE,
@@ -121,7 +121,10 @@ def require_device(backend: str, device: str) -> None:
         return
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _CHECK, backend, device], capture_output=True, text=True, timeout=_DEADLINE
+            [sys.executable, "-P", "-c", _CHECK, backend, device],
+            capture_output=True,
+            text=True,
+            timeout=_DEADLINE,
         )
     except subprocess.TimeoutExpired:
         raise UsageError(

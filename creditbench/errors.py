@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from typing import Literal
 
@@ -17,6 +18,9 @@ _NO_MEMORY = (
     "cannot allocate memory",
     "bad_alloc",
 )
+_OF_MACHINE = {
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "ENOMEM", "EIO", "EROFS", "ENFILE", "ESTALE")
+}
 
 
 class UsageError(Exception):
@@ -39,6 +43,18 @@ class ConfinedError(Exception):
     def __init__(self, status: FailureStatus, detail: str, usage: bool = False) -> None:
         super().__init__(detail)
         self.status, self.detail, self.usage = status, detail, usage
+
+
+class MachineError(ConfinedError):
+    """What failed was the machine, by this sentence, and not the rule: nothing is to be kept of the trial."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("crashed", detail)
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether the machine failed, and not what ran on it: no space, no memory for the system itself, a broken disk."""
+    return isinstance(error, MachineError) or (isinstance(error, OSError) and error.errno in _OF_MACHINE)
 
 
 def status_of(error: BaseException) -> FailureStatus:

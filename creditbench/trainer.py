@@ -19,7 +19,14 @@ from creditbench import registry
 from creditbench.cell import Cell
 from creditbench.compilation import taken_from_cache
 from creditbench.environment import fingerprint
-from creditbench.errors import ConfinedError, InvalidEstimateError, UsageError, one_line, status_of
+from creditbench.errors import (
+    ConfinedError,
+    InvalidEstimateError,
+    UsageError,
+    is_of_machine,
+    one_line,
+    status_of,
+)
 from creditbench.learner import Batch, Decorrelated, Estimate
 from creditbench.measure.cost import figures
 from creditbench.measure.memory import DevicePeak, ProcessPeak
@@ -51,7 +58,8 @@ def run_trials(
 
     The seeds share one compiled program and follow each other; `together` trains them as one under `vmap` (JAX), which
     does more work a second but gives no time of its own to a seed; then they may differ in their `numbers` too.
-    `program`: what trains them, where that is not in this process; it is closed at the end. Raises `UsageError` only.
+    `program`: what trains them, where that is not in this process; it is closed at the end. Raises `UsageError`, and
+    where the machine fails `MachineError` or `OSError`.
     """
     together = together and trials[0].backend == "jax" and (program or Program).trains_together
     if len({trial.program if together else trial.family for trial in trials}) != 1:
@@ -71,6 +79,8 @@ def _run(program: Program, trials: Sequence[Trial], progress: Progress, together
         except UsageError:
             raise
         except Exception as error:
+            if is_of_machine(error):
+                raise
             if not isinstance(error, ConfinedError):  # whose traceback is the harness's own, and says nothing
                 traceback.print_exc(file=sys.stderr)
             outcomes = [{"status": status_of(error), "status_detail": one_line(error)}] * len(group)

@@ -94,5 +94,7 @@ def _confinement(found: dict[str, Any]) -> str:
     """How a learner that is not shipped is held here, in one line."""
     held = [f"Landlock {found['landlock']}"] * bool(found["landlock"]) + ["seccomp"] * found["seccomp"]
     refused = [name for name, is_refused in found["refused"].items() if is_refused]
+    open_to_it = [name for name, is_refused in found["refused"].items() if not is_refused]
     line = f"{', '.join(held) or 'a process of its own alone'}; refused: {', '.join(refused) or 'nothing'}"
+    line += f"; not refused: {', '.join(open_to_it)}" if open_to_it else ""
     return line + (f" ({found['error']})" if found["error"] else "")

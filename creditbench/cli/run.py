@@ -184,7 +184,8 @@ def run(
     """Run a grid of trials, keep their records and print the table.
 
     What has a record already is not run again, whatever its outcome: a rule that is mended is another trial. Exits 1
-    where a trial of the grid crashed, timed out, was invalid or ran out of memory.
+    where a trial of the grid crashed, timed out, was invalid or ran out of memory, and where the machine failed one, of
+    which no record is kept.
 
     \b
     Examples:
@@ -269,7 +270,7 @@ def run(
             "the same command without --force runs the rest"
         )
         raise typer.Exit(130) from None
-    _conclude([done[trial.id] for trial in grid.trials], results, json)
+    _conclude([done[trial.id] for trial in grid.trials if trial.id in done], results, json, where.lost)
 
 
 def _what_is_not_confined(trials: Sequence[Trial], executor: str) -> Iterator[str]:
@@ -284,8 +285,10 @@ def _what_is_not_confined(trials: Sequence[Trial], executor: str) -> Iterator[st
             yield f"{lacks}; see: creditbench doctor"
 
 
-def _conclude(records: Sequence[Record], results: Path, as_json: bool) -> None:
-    """Print the table, where the records are, and what failed."""
+def _conclude(
+    records: Sequence[Record], results: Path, as_json: bool, lost: Sequence[tuple[Trial, str]] = ()
+) -> None:
+    """Print the table, where the records are, what failed, and what the machine lost."""
     from creditbench import table
 
     if as_json:
@@ -302,7 +305,9 @@ def _conclude(records: Sequence[Record], results: Path, as_json: bool) -> None:
             f"{_label(record.trial)}: {record.status}: {record.status_detail}"
             + (f"; see {log}" if log.exists() else "")
         )
-    if failed:
+    for trial, why in lost:
+        _say(f"{_label(trial)}: no record, since the machine failed and not the rule: {why}; run it again")
+    if failed or lost:
         raise typer.Exit(1)
 
 

@@ -165,6 +165,9 @@ def tune(
                 advance(f"{record.trial.task} {record.trial.rule} lr={record.trial.lr:g}: {record.status}")
     found = []
     for (of_task, rule, study_name), group in groups.items():
+        if gone := [why for trial, why in where.lost if trial in group]:
+            print(f"{of_task} {rule} {study_name}: not tuned: {gone[0]}; tune it again", file=sys.stderr)
+            continue
         records_of = [store.get(trial) for trial in group]
         if all(record.status in FAILURES for record in records_of):
             first = records_of[0]

@@ -30,9 +30,16 @@ class Job:
 
 
 class Executor(abc.ABC):
-    """Runs jobs. One record a trial comes out, whatever happens to it; no trial harms another."""
+    """Runs jobs. One record a trial comes out, whatever its rule does; no trial harms another.
+
+    None comes out where the machine failed and not the rule: another time, or elsewhere, the trial may do. Such trials
+    are in `lost`.
+    """
 
     slots: int = 1  #: jobs that run at a time
+
+    def __init__(self) -> None:
+        self.lost: list[tuple[Trial, str]] = []  #: trials without a record, and what failed
 
     @abc.abstractmethod
     def run(self, jobs: Sequence[Job], progress: Progress | None = None) -> Generator[Record, None, None]:

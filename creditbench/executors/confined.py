@@ -3,14 +3,15 @@
 Here are the task, the targets of validation and test, the clock and the record; the confined process has the rule and,
 block by block, the segments that it trains on. The order of a block is answered with the weights, which are looked at
 before anything is done with them, and scored with the harness's own forward pass. The clock runs from the order to the
-answer; while it does not run, the process stands still.
+answer; while it does not run, the process stands still. A seed has a process and a folder of its own, so that nothing
+comes to it from another.
 
 What stays the rule's own word: the training losses on its curve and, where they are taken, the figures of `measure`.
 """
 
 from __future__ import annotations
 
-import math
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ import numpy as np
 
 from creditbench import contributed, isolation, registry
 from creditbench.cell import Cell
-from creditbench.errors import ConfinedError
+from creditbench.errors import ConfinedError, MachineError, one_line
 from creditbench.executors.worker import warm_up
 from creditbench.isolation import Confined, Limits, Send
 from creditbench.learner import Batch
@@ -34,10 +35,11 @@ from creditbench.trial import Trial
 
 _WEIGHTS, _SEGMENTS = "weights.npz", ("inputs.npy", "targets.npy", "weights.npy")
 _COSTS = ("ratio_forward", "ratio_bptt", "flops_per_step", "algorithm_bytes")
+_LARGEST = 1e18  #: that a figure of these can be: no machine has as many bytes
 
 
 class ConfinedProgram(Program):
-    """A program whose blocks run in a confined process, seed by seed. After a failure the next seed has a new one."""
+    """A program whose blocks run in a confined process, another one for each seed."""
 
     trains_together = False
     holds_data = False  # the confined process is handed each block's segments, and no others
@@ -45,7 +47,7 @@ class ConfinedProgram(Program):
     def __init__(self, trial: Trial, limits: Limits) -> None:
         self.limits = limits
         self.child: Confined | None = None
-        self._imported, self._told = False, 0
+        self._told, self._block_seconds = 0, 0.0
         super().__init__(trial)
 
     def make_learner(self) -> tuple[Any, str]:
@@ -64,7 +66,11 @@ class ConfinedProgram(Program):
 
     def prepare(self) -> None:
         """Have the confined process import its framework, before anything of a trial is due."""
-        self._do("settle")
+        try:
+            self._do("settle")
+        except (ConfinedError, OSError) as error:
+            self.close()
+            raise MachineError(f"no confined process came as far as the rule: {one_line(error)}") from error
 
     def peaks(self) -> tuple[ProcessPeak, DevicePeak]:
         """Memory of the confined process."""
@@ -73,19 +79,20 @@ class ConfinedProgram(Program):
 
     def train(self, trials: Sequence[Trial], progress: Progress) -> list[dict[str, Any]]:
         """What each of `trials` yielded. What the rule prints goes to standard error."""
+        self.compile_seconds -= self._block_seconds  # of the seed before
+        self._block_seconds = 0.0
+        self.prepare()
+        child = self._confined()
         try:
-            child = self._confined()
-            if not self._imported:
-                self._imported = True
-                self._do(
-                    "import", **contributed.place(child, self.path, self.trial.learner_sha256, self.entry)
-                )
+            order = contributed.place(child, self.path, self.trial.learner_sha256, self.entry)
+            self._do("import", cell=[self.cell.inputs, self.cell.outputs, self.cell.loss], **order)
             return super().train(trials, progress)
-        except BaseException:
-            self.close()
+        except (ConfinedError, OSError) as error:
+            if why := child.fault():
+                raise MachineError(f"{why}: {one_line(error)}") from error
             raise
         finally:
-            self._tell()
+            self.close()
 
     def close(self) -> None:
         """End the confined process."""
@@ -122,7 +129,8 @@ class ConfinedProgram(Program):
             file.unlink(missing_ok=True)
         child.given = 0
         if name not in self._compiled:
-            self.compile_seconds += time.perf_counter() - clock
+            self._block_seconds = time.perf_counter() - clock
+            self.compile_seconds += self._block_seconds
             self._compiled[name] = self._block
         return self._block
 
@@ -138,9 +146,10 @@ class ConfinedProgram(Program):
         try:
             answer = self._do("cost", rate=rate)
             return {name: _number(answer, name) for name in _COSTS if name in answer}
+        except MachineError:
+            raise
         except ConfinedError as error:
             print(f"its cost was not measured: {error.detail}", file=sys.stderr)
-            self.close()
             return {}
 
     def _weights(self, **others: tuple[int, ...]) -> dict[str, Any]:
@@ -152,29 +161,28 @@ class ConfinedProgram(Program):
         """The confined process; a new one knows nothing of the rule."""
         if self.child is not None:
             return self.child
-        order = {
-            "trial": self.trial.model_dump(mode="json"),
-            "cell": [self.cell.inputs, self.cell.outputs, self.cell.loss],
-        }
         self.child = Confined(
             "creditbench.executors.confined:serve",
-            order,
+            {"trial": self.trial.model_dump(mode="json")},
             readable=contributed.readable(self.path, self.entry),
             limits=self.limits,
             threads=self.trial.threads,
             device=self.trial.device,
         ).__enter__()
-        self._told, self._imported = 0, False
+        self._told = 0
         return self.child
 
     def _do(self, what: str, **order: Any) -> dict[str, Any]:
-        """Give an order and wait for its answer; the process stands still before and after."""
-        child = self._confined()
+        """Give an order and wait for its answer; the process stands still before and after.
+
+        The answer repeats what only this order holds, so that none can have been given before.
+        """
+        child, own = self._confined(), secrets.token_hex(16)
         child.go()
-        child.send(do=what, **order)
+        child.send(do=what, own=own, **order)
         answer = child.receive()
         child.stop()
-        if answer.get("done") != what:
+        if answer.pop("own", None) != own or answer.get("done") != what:
             raise ConfinedError(
                 "invalid", f"it sent something that is no answer to {what!r}: {answer!s:.100}"
             )
@@ -191,8 +199,10 @@ class ConfinedProgram(Program):
 def _number(answer: Mapping[str, Any], name: str) -> Any:
     value = answer[name]
     kinds = (int,) if name == "algorithm_bytes" else (int, float)
-    if type(value) not in kinds or not 0 <= value < math.inf:
-        raise ConfinedError("invalid", f"it sent {name} as {value!r:.50}, which is no number from 0")
+    if type(value) not in kinds or not 0 <= value <= _LARGEST:
+        raise ConfinedError(
+            "invalid", f"it sent {name} as {value!r:.50}, which is no number from 0 to {_LARGEST:g}"
+        )
     return value
 
 
@@ -207,26 +217,26 @@ def _save(path: Path, array: Any) -> None:
 
 
 def serve(order: Mapping[str, Any], send: Send) -> None:
-    """Do what is ordered: `import` the rule; for each seed `settle`, `start`; `restart` at a seam, `load`, `train`."""
-    trial = Trial.model_validate(order["trial"])
-    inner = _Inner(trial, *order["cell"])
+    """Do what is ordered: `settle`; `import` the rule; `start`; `restart` at a seam, `load`, `train`; `cost`."""
+    inner = _Inner(Trial.model_validate(order["trial"]))
     while (asked := send.receive()) is not None:
         answer = getattr(inner, f"do_{asked['do']}")(asked)
-        send(done=asked["do"], **(answer or {}))
+        send(done=asked["do"], own=asked["own"], **(answer or {}))
 
 
 class _Inner(Program):
     """The part of a program that knows the rule. It knows no task."""
 
-    def __init__(self, trial: Trial, inputs: int, outputs: int, loss: Any) -> None:
+    def __init__(self, trial: Trial) -> None:
         self.trial, self.compile_seconds, self.compile_cached = trial, 0.0, False
         self.ops = make_ops(trial.backend, trial.device, trial.dtype)
         self.optimizer = make_optimizer(trial.optimizer, trial.lr)
-        self.cell = Cell(inputs, trial.hidden, outputs, trial.alpha, trial.bias, trial.decorrelate, loss)
         self._compiled, self._cost = {}, None
         warm_up(trial.backend, trial.device)
 
     def do_import(self, asked: Mapping[str, Any]) -> None:
+        trial, (inputs, outputs, loss) = self.trial, asked["cell"]
+        self.cell = Cell(inputs, trial.hidden, outputs, trial.alpha, trial.bias, trial.decorrelate, loss)
         cls = contributed.import_learner(asked).cls
         self.learner = with_decorrelation(cls(**self.trial.hyperparameters), self.trial)
 

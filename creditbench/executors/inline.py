@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 
-from creditbench.errors import one_line, status_of
+from creditbench.errors import is_of_machine, one_line, status_of
 from creditbench.executors.base import Executor, Job, Progress, failure, thread_environment
 from creditbench.record import Record
 
@@ -18,6 +18,7 @@ class InlineExecutor(Executor):
     """No isolation, no limit of time or memory: a rule is imported here, and one that ends the process ends the run."""
 
     def __init__(self, *, threads: int = 1) -> None:
+        super().__init__()
         self.threads = threads
 
     def run(self, jobs: Sequence[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
@@ -35,6 +36,9 @@ class InlineExecutor(Executor):
             except Exception as error:
                 # What goes wrong before the first step concerns every seed alike.
                 traceback.print_exc(file=sys.stderr)
+                if is_of_machine(error):
+                    self.lost += [(trial, one_line(error)) for trial in waiting]
+                    continue
                 seconds = time.perf_counter() - clock
                 for trial in waiting:
                     yield failure(trial, status_of(error), one_line(error), started, seconds)

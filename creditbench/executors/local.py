@@ -6,6 +6,8 @@ leave behind reaches no other: a user's rule trains in a confined process below 
 is ended, and so is one that has grown or is old. A rule that crashes, hangs, eats memory or ends its process
 costs one trial: its record says what happened, and the seeds that were waiting behind it run again, each alone.
 A worker that fails before its trial has started is no failure of the rule: the job is given to another one, once.
+Nor is one that is killed by SIGKILL while memory is left: nobody but the watch here, and a system out of memory, has a
+reason that lies in the rule. What is no failure of the rule leaves no record.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import psutil
 from pydantic import ValidationError
 
 from creditbench.environment import host
-from creditbench.errors import tells_of_no_memory
+from creditbench.errors import one_line, tells_of_no_memory
 from creditbench.executors.base import (
     Executor,
     Job,
@@ -43,6 +45,7 @@ from creditbench.executors.base import (
     usable_cores,
 )
 from creditbench.isolation import remove_folder
+from creditbench.isolation.watch import out_of_memory
 from creditbench.record import Record, Status
 from creditbench.trial import Trial
 
@@ -68,6 +71,7 @@ class LocalExecutor(Executor):
     def __init__(
         self, *, threads: int, slots: int, timeout: float, memory_limit: int, logs: Path | None = None
     ) -> None:
+        super().__init__()
         self.threads, self.slots = threads, slots
         self.timeout, self.memory_limit, self.logs = timeout, memory_limit, logs
 
@@ -78,8 +82,8 @@ class LocalExecutor(Executor):
         with selectors.DefaultSelector() as selector:
             try:
                 while waiting or any(slot.worker for slot in slots):
-                    for turn in _hand_out(waiting, slots):
-                        selector.register(turn.pipe, selectors.EVENT_READ)
+                    for worker in self._hand_out(waiting, slots):
+                        selector.register(worker.pipe, selectors.EVENT_READ)
                     busy = [slot.worker for slot in slots if slot.worker]
                     pause = min([_TICK, *(worker.deadline - time.monotonic() for worker in busy)])
                     selector.select(max(0.0, pause))
@@ -96,13 +100,16 @@ class LocalExecutor(Executor):
             finally:
                 _end([worker for slot in slots for worker in slot.workers()])
 
-
-def _hand_out(waiting: deque[_Turn], slots: Sequence[_Slot]) -> Iterator[_Worker]:
-    """Give the jobs, in their order, to slots that are free; rather to one that has a warm worker for it."""
-    while waiting and (free := [slot for slot in slots if slot.worker is None]):
-        kind = _Kind.of(waiting[0].job)
-        slot = min(free, key=lambda slot: (kind not in slot.warm, slot.number))
-        yield slot.take(waiting.popleft())
+    def _hand_out(self, waiting: deque[_Turn], slots: Sequence[_Slot]) -> Iterator[_Worker]:
+        """Give the jobs, in their order, to slots that are free; rather to one that has a warm worker for it."""
+        while waiting and (free := [slot for slot in slots if slot.worker is None]):
+            turn = waiting.popleft()
+            kind = _Kind.of(turn.job)
+            slot = min(free, key=lambda slot: (kind not in slot.warm, slot.number))
+            try:
+                yield slot.take(turn)
+            except OSError as error:
+                self.lost += [(trial, f"no worker starts: {one_line(error)}") for trial in turn.job.trials]
 
 
 @dataclass(frozen=True)
@@ -170,19 +177,27 @@ class _Worker:
         self.kind, self.executor = kind, executor
         self.jobs, self.grown, self.resets, self.number = 0, 0, False, 0
         self.environment: dict[str, Any] | None = None  #: as the process itself sees it, once it is ready
+        self.folder = tempfile.mkdtemp(prefix="creditbench-")
         self.log: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `_end`
         fcntl.fcntl(self.log, fcntl.F_SETFL, os.O_APPEND)  # so that it can be emptied between jobs
         self.pipe, reports = os.pipe()
         life, self.life = os.pipe()  # closed when this process ends, however it ends
         os.set_blocking(self.pipe, False)
-        self.folder = tempfile.mkdtemp(prefix="creditbench-")
         environment = os.environ | thread_environment(executor.threads) | {"TMPDIR": self.folder}
         if kind.device == "cpu":
             # JAX would else start every platform that it finds, and take memory on it.
             environment.setdefault("JAX_PLATFORMS", "cpu")
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "creditbench.executors.worker", str(reports), str(life), self.folder],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "creditbench.executors.worker",
+                    str(reports),
+                    str(life),
+                    self.folder,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=self.log,
                 stderr=self.log,
@@ -209,7 +224,7 @@ class _Worker:
         """Start a job."""
         self.turn, self.job, self.left = turn, turn.job, list(turn.job.trials)
         self.begun = self.done = self.failed = False  #: failed: one of its trials has
-        self.verdict: tuple[Status, str] | None = None  #: on what is left
+        self.verdict: tuple[Status | None, str] | None = None  #: on what is left; None: the machine failed
         self.over = False  #: nothing more is to be expected
         self.log.truncate(0)
         order = {
@@ -228,6 +243,7 @@ class _Worker:
 
     def _restart_clock(self, seconds: float) -> None:
         self.started, self.clock, self.host = datetime.now(UTC), time.monotonic(), host()
+        self.killed = out_of_memory()
         self.deadline = self.clock + seconds
         self.log_start = os.fstat(self.log.fileno()).st_size
 
@@ -284,6 +300,8 @@ class _Worker:
             self._require(trial is not None)
             if progress and trial:
                 progress(trial, float(message["progress"]))
+        elif "machine" in message:
+            self._fail(None, str(message["machine"]))
         elif "failed" in message:
             self._require(message["failed"] in _FAILED)
             self._fail(message["failed"], str(message["detail"]))
@@ -320,10 +338,10 @@ class _Worker:
             limit = show_bytes(self.executor.memory_limit)
             self._fail("oom", f"{show_bytes(taken)} of memory taken, over the limit of {limit}")
 
-    def _fail(self, status: Status, detail: str) -> None:
+    def _fail(self, status: Status | None, detail: str) -> None:
         self.verdict, self.over = (status, detail), True
 
-    def _ended(self) -> tuple[Status, str]:
+    def _ended(self) -> tuple[Status | None, str]:
         """The verdict on a process that has closed its pipe."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(_END_SECONDS)
@@ -334,7 +352,9 @@ class _Worker:
             names = {number.value: number.name for number in signal.Signals}
             detail = f"killed by {names.get(-code, f'signal {-code}')}"
             if -code == signal.SIGKILL:
-                detail += " (as the system does when memory runs out)"
+                if out_of_memory() == self.killed:
+                    return None, f"its process was {detail} from outside"
+                return "oom", f"{detail} as the system ran out of memory"
         elif code:
             detail = f"exit code {code}"
         else:
@@ -368,12 +388,15 @@ class _Worker:
         if not self.begun:
             if not self.turn.repeated:
                 return [], [replace(self.turn, repeated=True)]
-            status, detail = "crashed", f"no worker came as far as the trial, twice: {detail}"
+            status, detail = None, f"no worker came as far as the trial, twice: {detail}"
         alike = self.job.together or self.done or not self.begun
         under_way, behind = (self.left, []) if alike else (self.left[:1], self.left[1:])
         seconds, records = time.monotonic() - self.clock, []
         for trial in under_way:
             self._keep_log(trial)
+            if status is None:
+                self.executor.lost.append((trial, detail))
+                continue
             record = failure(trial, status, detail, self.started, seconds)
             here = (self.environment or record.environment) | {"host": self.host}
             records.append(record.model_copy(update={"environment": here}))
@@ -393,8 +416,12 @@ class _Worker:
     def _keep_log(self, trial: Trial) -> None:
         if self.executor.logs is None:
             return
-        self.executor.logs.mkdir(parents=True, exist_ok=True)
-        (self.executor.logs / f"{trial.id}.log").write_bytes(self._printed())
+        path = self.executor.logs / f"{trial.id}.log"
+        try:
+            self.executor.logs.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self._printed())
+        except OSError as error:
+            print(f"note: the log '{path}' cannot be written ({error.strerror})", file=sys.stderr, flush=True)
 
 
 class _Family:

@@ -8,8 +8,8 @@ closes LIFE, a pipe that nobody writes to), the guard kills everything below it,
 temporary lies, and ends as the worker did.
 
 Standard input: one line of JSON with settings, then one a job. Messages leave by the file descriptor FD, a line of
-JSON each: `ready` once the framework is imported, then for each job `started`, `progress`, `record` or `failed`, and
-`done`. What a learner prints goes elsewhere and cannot be taken for any of them.
+JSON each: `ready` once the framework is imported, then for each job `started`, `progress`, `record`, `failed` or
+`machine`, where that is what failed, and `done`. What a learner prints goes elsewhere and is not taken for any of them.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _work(jobs: IO[str], pipe: IO[str]) -> None:
 
 
 def _run(job: dict[str, Any], pipe: IO[str], limits: Limits) -> None:
-    from creditbench.errors import one_line, status_of
+    from creditbench.errors import is_of_machine, one_line, status_of
     from creditbench.executors.base import is_contributed
     from creditbench.executors.confined import ConfinedProgram
     from creditbench.trainer import run_trials
@@ -187,9 +187,12 @@ def _run(job: dict[str, Any], pipe: IO[str], limits: Limits) -> None:
         for record in run_trials(trials, progress, job["together"], program):
             _write(pipe, f'{{"record": {record.model_dump_json()}}}')
     except Exception as error:
-        # What goes wrong outside the training of one seed concerns all of them alike.
         traceback.print_exc(file=sys.stderr)
-        _send(pipe, failed=status_of(error), detail=one_line(error))
+        if is_of_machine(error):
+            _send(pipe, machine=one_line(error))
+        else:
+            # What goes wrong outside the training of one seed concerns all of them alike.
+            _send(pipe, failed=status_of(error), detail=one_line(error))
 
 
 def _tidy(backend: str, base: int) -> None:

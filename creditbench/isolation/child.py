@@ -9,6 +9,7 @@ import math
 import os
 import resource
 import signal
+import socket
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -37,9 +38,9 @@ class Send:
         return json.loads(line) if line else None
 
 
-def main(orders: int, reports: int) -> None:
-    """Confine this process, then do what is ordered."""
-    for descriptor in (orders, reports):
+def main(orders: int, reports: int, refusals: int) -> None:
+    """Confine this process, then do what is ordered. `refusals`: a socket, where the parent is told what to refuse."""
+    for descriptor in (orders, reports, refusals):
         os.set_inheritable(descriptor, False)
     send = Send(os.fdopen(orders, encoding="utf-8"), os.fdopen(reports, "w", encoding="utf-8"))
     start = send.receive()
@@ -60,13 +61,15 @@ def main(orders: int, reports: int) -> None:
         # At the first the process is told by SIGXCPU, at the second it is killed, and nobody knows why.
         seconds = math.ceil(limits["cpu_seconds"])
         _limit(resource.RLIMIT_CPU, seconds, seconds + 1)
-    confine(
-        [Path(path) for path in start["readable"]],
-        Path(start["directory"]),
-        [Path(path) for path in start["withheld"]],
-        processes=limits["processes"],
-        device=start["device"],
-    )
+    with socket.socket(fileno=refusals) as tell:
+        confine(
+            [Path(path) for path in start["readable"]],
+            Path(start["directory"]),
+            [Path(path) for path in start["withheld"]],
+            processes=limits["processes"],
+            device=start["device"],
+            tell=tell,
+        )
     if not limits["processes"]:
         sys.addaudithook(_refuse)
     module, _, name = start["entry"].partition(":")

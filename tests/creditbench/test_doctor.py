@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from creditbench import doctor, isolation
@@ -65,10 +67,33 @@ def test_machine_knows_cores_and_memory():
     assert found["memory_bytes"] > 2**20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has the confinement")
 def test_what_confined_code_is_refused_is_tried_out(monkeypatch):
     found = doctor.confinement()
-    assert set(found["refused"]) == {"files", "processes", "network", "signals"}
+    reached = {
+        "files",
+        "processes",
+        "network",
+        "signals",
+        "modes",
+        "attributes",
+        "leases",
+        "watches",
+        "timers",
+    }
+    assert set(found["refused"]) == reached | {"shared memory", "hidden files"}
     assert all(found["refused"].values()) or found["error"]
-    assert "refused: " in _confinement(found)
+    assert "refused: " in _confinement(found) and "not refused: " not in _confinement(found)
+    without = found | {"refused": found["refused"] | {"leases": False, "timers": False}}
+    assert "; not refused: leases, timers" in _confinement(without)
+    # Where nothing of the kernel's holds, it is found out: the watch alone is left.
+    boot = isolation.confined._BOOT.replace(
+        "from",
+        "from creditbench.isolation import kernel\nkernel.seccomp = kernel.landlock = lambda: 0\nfrom",
+        1,
+    )
+    monkeypatch.setattr(isolation.confined, "_BOOT", boot)
+    found = doctor.confinement()["refused"]
+    assert [name for name, is_refused in found.items() if is_refused] == ["hidden files"]
     monkeypatch.setattr(isolation.confined, "_BOOT", "raise SystemExit(3)")
     assert "a confined process did not start: exit code 3" in _confinement(doctor.confinement())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,17 +17,21 @@ import psutil
 import pytest
 
 import creditbench
-from creditbench.errors import UsageError
+from creditbench import doctor
+from creditbench.cli import main
+from creditbench.errors import MachineError, UsageError
 from creditbench.executors import Job, local, make_executor, make_jobs, read_bytes, usable_cores
 from creditbench.executors.base import thread_environment
 from creditbench.executors.confined import ConfinedProgram
 from creditbench.executors.local import _cores
 from creditbench.grid import Options, make_grid
 from creditbench.isolation import Limits
+from creditbench.measure import process as measuring
 from creditbench.trainer import run_trials
 from creditbench.trial import Trial
 
 PLUGINS = Path(__file__).parent / "plugins"
+HONEST = str(Path(__file__).parents[1] / "submissions" / "honest.py")
 
 
 def trials(*learners: str, **options) -> tuple[Trial, ...]:
@@ -214,8 +221,8 @@ def marked(monkeypatch):
         return found
 
     yield alive
-    for process in alive():
-        process.kill()
+    for left in alive():
+        left.kill()
 
 
 def none_left(alive, seconds=10.0) -> bool:
@@ -237,8 +244,8 @@ def test_what_does_harm_costs_one_trial_and_leaves_no_process(marked, tmp_path):
         "allocates": ("oom", "of memory taken, over the limit of 1 GB"),
         "fork_allocates": ("oom", "of memory taken, over the limit of 1 GB"),
         "segfault": ("crashed", "killed by SIGSEGV"),
-        "daemon+kills_group": ("crashed", "killed by SIGKILL"),
-        "forks+kills_guard+sleeps": ("crashed", "killed by SIGKILL"),
+        "daemon+kills_group": (None, "its process was killed by SIGKILL from outside"),
+        "forks+kills_guard+sleeps": (None, "its process was killed by SIGKILL from outside"),
         "forks": ("ok", ""),
         "forks+daemon+says+exits": ("crashed", "exit code 3: two | three | four"),
     }
@@ -246,14 +253,18 @@ def test_what_does_harm_costs_one_trial_and_leaves_no_process(marked, tmp_path):
     jobs = [Job((trial,)) for pair in zip(bad, good, strict=True) for trial in pair]
     executor = make_executor("local", slots=1, timeout=120.0, memory_limit=1e9, logs=tmp_path)
     before = psutil.Process().children(recursive=True)
-    records = list(executor.run(jobs))
-    assert [record.trial for record in records] == [job.trials[0] for job in jobs]
-    assert all(record.status == "ok" for record in records[1::2])
-    for record, (status, detail) in zip(records[::2], expected.values(), strict=True):
-        assert (record.status, record.trial.task) == (status, "misbehaves"), record.status_detail
-        assert detail in record.status_detail
+    records = {record.trial.id: record for record in executor.run(jobs)}
+    lost = {trial.id: why for trial, why in executor.lost}
+    assert all(records[trial.id].status == "ok" for trial in good)
+    for trial, (status, detail) in zip(bad, expected.values(), strict=True):
+        assert (tmp_path / f"{trial.id}.log").exists() == (status != "ok")
+        if status is None:  # nobody can tell that it was the task's own doing
+            assert trial.id not in records and lost.pop(trial.id) == detail
+            continue
+        record = records[trial.id]
+        assert record.status == status and detail in record.status_detail, record.status_detail
         assert record.environment["cpu"] and len(record.environment["host"]["load"]) == 3
-        assert (tmp_path / f"{record.trial.id}.log").exists() == (status != "ok")
+    assert not lost
     assert psutil.Process().children(recursive=True) == before
     if sys.platform == "linux":
         assert none_left(marked, 0.0)
@@ -306,6 +317,36 @@ def test_nothing_outlives_a_run_that_is_ended_half_way(number, marked, tmp_path)
     finally:
         parent.kill()
         parent.wait()
+
+
+def test_what_lies_in_the_working_folder_is_not_run(tmp_path, monkeypatch):
+    """Not by the worker of a run, nor by the processes that look for a device or measure."""
+    for name in ("json", "array_api_compat", "numpy", "creditbench", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text(
+            f"import pathlib\npathlib.Path({str(tmp_path / 'marker')!r}).touch()\nraise SystemExit(9)\n"
+        )
+    monkeypatch.chdir(tmp_path)
+    (record,) = make_executor("local", slots=1).run(make_jobs(trials("bptt", backends=("torch",))))
+    assert record.status == "ok", record.status_detail
+    with pytest.raises(UsageError, match="cuda"):
+        doctor.require_device("torch", "cuda:99")
+    fixed = {"T": 4, "n": 4, "B": 1}
+    asked = {"backend": "torch", "device": "cpu", "threads": 1, "learners": [], "fixed": fixed}
+    assert list(measuring.results("shares", **asked)) == []
+    assert not (tmp_path / "marker").exists()
+
+
+def test_no_python_is_started_with_the_working_folder_on_its_path():
+    root = Path(creditbench.__file__).parents[1]
+    started = [
+        (path.name, line.strip())
+        for folder in ("creditbench", "tasks", "learners", ".github")
+        for path in (root / folder).rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "[sys.executable" in line
+    ]
+    assert len(started) >= 8
+    assert not [pair for pair in started if not re.search(r'\[sys.executable, ("-P"|"-I")', pair[1])]
 
 
 def test_closing_the_iterator_ends_what_is_running(marked):
@@ -422,11 +463,107 @@ def test_a_worker_that_fails_before_the_trial_is_replaced_once(tmp_path, monkeyp
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     made = trials("bptt", seeds=(0, 1))
     count.write_text("3")
-    records = list(make_executor("local", slots=1).run([Job(made), *make_jobs(trials("anp"))]))
-    assert [(record.trial.learner, record.status) for record in records] == [
-        ("bptt", "crashed"),
-        ("bptt", "crashed"),
-        ("anp", "ok"),
-    ]
+    executor = make_executor("local", slots=1)
+    (record,) = executor.run([Job(made), *make_jobs(trials("anp"))])
+    assert (record.trial.learner, record.status) == ("anp", "ok")
     detail = "no worker came as far as the trial, twice: exit code 7: the machine broke"
-    assert records[0].status_detail == detail and count.read_text() == "0"
+    assert executor.lost == [(trial, detail) for trial in made] and count.read_text() == "0"
+
+
+def killed():
+    """The executor of a run whose worker is killed from outside as its trial trains, and the run's records."""
+    executor = make_executor("local", slots=1)
+
+    def kill(*_):
+        for worker in psutil.Process().children(recursive=True):
+            worker.kill()
+
+    return executor, list(executor.run(make_jobs(trials("bptt", backends=("torch",))), kill))
+
+
+def test_a_worker_killed_from_outside_leaves_no_record():
+    executor, records = killed()
+    assert (records, [why for _, why in executor.lost]) == (
+        [],
+        ["its process was killed by SIGKILL from outside"],
+    )
+
+
+def test_a_worker_killed_as_memory_runs_out_is_out_of_memory(monkeypatch):
+    counts = iter(range(1000))
+    monkeypatch.setattr(local, "out_of_memory", lambda: next(counts))
+    executor, (record,) = killed()
+    assert (record.status, record.status_detail) == (
+        "oom",
+        "killed by SIGKILL as the system ran out of memory",
+    )
+    assert executor.lost == []
+
+
+@pytest.mark.parametrize("number", ["ENOSPC", "ENOMEM", "EACCES"])
+def test_an_error_of_the_system_is_the_machines_where_it_can_be_no_rules(number, monkeypatch):
+    def broken(*_):
+        raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
+
+    monkeypatch.setattr("creditbench.trainer.Program.start", broken)
+    executor = make_executor("inline")
+    records = list(executor.run(make_jobs(trials("bptt", backends=("torch",)))))
+    assert [record.status for record in records] == ["crashed"] * (number == "EACCES")
+    assert len(executor.lost) == (number != "EACCES")
+
+
+def test_where_no_worker_can_start_the_run_says_so_and_keeps_nothing(tmp_path, monkeypatch, capsys):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(local.tempfile, "mkdtemp", full)
+    arguments = ["run", "--task", "mackey_glass", "--learner", "bptt", "--preset", "smoke", "--seeds", "2"]
+    assert main([*arguments, "--hidden", "4", "--results", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert (
+        said.count("no record, since the machine failed and not the rule: no worker starts: OSError: ") == 2
+    )
+    assert not list(tmp_path.glob("records/*"))
+
+
+@pytest.mark.parametrize("rule", ["bptt", HONEST])
+def test_the_time_of_a_trial_includes_that_of_its_data(rule, monkeypatch):
+    """Which the worker makes, whoever trains: a task that hangs there hangs no run."""
+    settings = {"misbehaves.how": "sleeps", "misbehaves.split": "validation"}
+    tasks = (str(PLUGINS / "misbehaves.py"),)
+    made = trials(rule, tasks=tasks, settings=settings, backends=("torch",))
+    monkeypatch.setattr(local, "_START_SECONDS", 120.0)
+    (record,) = make_executor("local", slots=1, timeout=3.0).run(make_jobs(made))
+    assert (record.status, record.status_detail) == ("timeout", "no result within 3 s")
+
+
+def test_a_confined_process_killed_from_outside_leaves_no_record():
+    (trial,) = trials("raises", backends=("torch",))
+    program = ConfinedProgram(trial, Limits(seconds=300.0))
+    program.prepare()
+    program.child.process.kill()
+    with pytest.raises(MachineError, match=r"no confined process .*: its process was killed from outside"):
+        program.train([trial], lambda *_: None)
+
+
+def test_a_folder_that_is_removed_and_a_full_disk_are_no_failures_of_a_rule(monkeypatch):
+    (trial,) = trials(HONEST, backends=("torch",))
+    for harm, said in (
+        (lambda folder: shutil.rmtree(folder), "was removed"),
+        (lambda folder: monkeypatch.setattr(shutil, "disk_usage", lambda _: Full()), "is full: "),
+    ):
+        program = ConfinedProgram(trial, Limits(seconds=300.0))
+        real = program._weights
+
+        def weights(program=program, harm=harm, real=real, **others):
+            harm(program.child.directory)
+            (program.child.directory / "weights.npz").unlink(missing_ok=True)
+            return real(**others)
+
+        monkeypatch.setattr(program, "_weights", weights)
+        with pytest.raises(MachineError, match=said):
+            list(run_trials([trial], program=program))
+
+
+class Full:
+    free = 0

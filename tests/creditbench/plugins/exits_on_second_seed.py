@@ -1,7 +1,6 @@
-"""A rule that ends its process when that comes to a second seed."""
+"""A rule that ends its process where it is to start from the weights of the second seed, 1."""
 
 import os
-from typing import ClassVar
 
 from creditbench.learner import Claims, Learner, backpropagate
 
@@ -12,13 +11,11 @@ class Rule(Learner):
     paper = "none"
     family = "test"
     claims = Claims()
-    starts: ClassVar[int] = 0
 
-    def init(self, ops, cell, params, batch_size):
-        Rule.starts += 1
-        if Rule.starts > 1:
+    def weights(self, cell, params):
+        if all((params[name] == value).all() for name, value in cell.init(1).items()):
             os._exit(3)
-        return super().init(ops, cell, params, batch_size)
+        return params
 
     def segment(self, ops, cell, params, state, batch, key):
         estimate = backpropagate(ops, cell, params, state["cell"], batch)

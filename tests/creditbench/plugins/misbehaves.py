@@ -1,4 +1,4 @@
-"""A user's task, which is trusted, that does harm in the way that its field `how` names, as the test split is made."""
+"""A user's task, which is trusted, that does harm in the way that its field `how` names, as a split is made."""
 
 import ctypes
 import os
@@ -17,6 +17,7 @@ from creditbench.task import Sequences, Task, mse
 @dataclass(frozen=True, kw_only=True)
 class Misbehaves(Task):
     how: str = ""
+    split: str = "test"  #: at which it does harm
 
     id = "misbehaves"
     name = "Misbehaves"
@@ -31,7 +32,7 @@ class Misbehaves(Task):
     budgets: ClassVar[dict[str, int]] = {"smoke": 40, "quick": 40, "full": 40}
 
     def generate(self, split, seed, batch):
-        if split == "test":
+        if split == self.split:
             for name in self.how.split("+"):
                 HARM[name]()
         noise = self.rng(split, seed).standard_normal((300, batch, 1), np.float32)
