@@ -65,10 +65,9 @@ def table(
         for option, value in (("--output", output), ("--format", None if form == "rich" else form)):
             if value is not None:
                 raise UsageError(f"{option} is {value} and --compact is {compact}: give one of them")
-        write_tables(load(*folders), compact, "")
-        # The README is of what the tables hold: rounded as they are, two scores may tie that did not.
-        found = load(compact)
-        write_tables(found, compact, readme(make_board(found), compact, folders))
+        # What is published leaves nothing out.
+        found = load(*folders, whole=True)
+        write_tables(found, compact, lambda read: readme(make_board(read), compact, folders))
         print(f"tables: {compact}", file=sys.stderr)
         return
     found = load(*folders)
