@@ -39,6 +39,7 @@ class Store:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
         self.records = self.directory / "records"
+        self._folder: tuple[int, int] | None = None  #: the very one that a run began with
 
     def path(self, trial: Trial) -> Path:
         """Where the record of `trial` is or would be."""
@@ -81,6 +82,18 @@ class Store:
             self.records.mkdir(parents=True, exist_ok=True)
         cure = "name another with --results, or make room"
         files.require_writable("results folder", self.records / "new.json", cure)
+        self._folder = self._now()
+
+    def is_there(self) -> bool:
+        """Whether the folder of records is still the one that `require_writable` found."""
+        return self._now() == self._folder
+
+    def _now(self) -> tuple[int, int] | None:
+        try:
+            found = self.records.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
         return files.output("results folder", self.directory, "name another with --results, or make room")

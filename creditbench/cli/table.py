@@ -47,6 +47,7 @@ def table(
     """
     import sys
 
+    from creditbench import files
     from creditbench.errors import UsageError, unknown
     from creditbench.store import load, write_tables
     from creditbench.table import FORMATS, print_rich, render
@@ -91,9 +92,5 @@ def table(
     if output is None:
         sys.stdout.write(text)
         return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"output '{output}' cannot be written ({error.strerror}): name another file"
-        ) from None
+    with files.output("output", output):
+        files.write(output, text.encode())

@@ -6,7 +6,7 @@ import abc
 import math
 import os
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -35,8 +35,11 @@ class Executor(abc.ABC):
     slots: int = 1  #: jobs that run at a time
 
     @abc.abstractmethod
-    def run(self, jobs: Sequence[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
-        """The records, in the order in which they are ready. Closing the iterator ends what is running."""
+    def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
+        """The records, in the order in which they are ready. Closing the iterator ends what is running.
+
+        A job is taken from `jobs` once there is room for it, so that they may be made while others run.
+        """
 
 
 def make_jobs(trials: Sequence[Trial], *, together: bool = False, slots: int = 1) -> list[Job]:

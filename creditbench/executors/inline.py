@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable
 from datetime import UTC, datetime
 
 from creditbench.errors import one_line, status_of
@@ -20,7 +20,7 @@ class InlineExecutor(Executor):
     def __init__(self, *, threads: int = 1) -> None:
         self.threads = threads
 
-    def run(self, jobs: Sequence[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
+    def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
         if not {"jax", "torch"} & sys.modules.keys():
             os.environ.update(thread_environment(self.threads))
         from creditbench.trainer import run_trials
