@@ -194,6 +194,11 @@ def write(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def as_bytes(text: str) -> bytes:
+    """A text as UTF-8, with what names of files may have and no text can written as an escape."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 @contextlib.contextmanager
 def output(what: str, path: Path, cure: str = "name another file") -> Iterator[None]:
     """Tell of what the body could not write, as a `UsageError` with that cure."""

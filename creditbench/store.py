@@ -535,7 +535,7 @@ def write_tables(results: Results, directory: Path, readme: str | Callable[[Resu
     with files.output("tables", directory, "name another folder"), _replacing_folder(directory) as new:
         _write_version(results, new)
         text = readme if isinstance(readme, str) else readme(read_tables(new))
-        (new / "README.md").write_text(text, encoding="utf-8")
+        (new / "README.md").write_bytes(files.as_bytes(text))
 
 
 @contextlib.contextmanager

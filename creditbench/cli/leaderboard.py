@@ -40,7 +40,7 @@ def leaderboard(
         output.mkdir(parents=True, exist_ok=True)
         with files.replacing(output / "index.html", output / "leaderboard.md") as new:
             for path, text in zip(new, texts, strict=True):
-                path.write_text(text, encoding="utf-8")
+                path.write_bytes(files.as_bytes(text))
     if board.left_out:
         print(f"note: {left_out(board)}", file=sys.stderr)
     print(f"page: {output / 'index.html'}", file=sys.stderr)

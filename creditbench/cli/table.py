@@ -93,4 +93,4 @@ def table(
         sys.stdout.write(text)
         return
     with files.output("output", output):
-        files.write(output, text.encode())
+        files.write(output, files.as_bytes(text))

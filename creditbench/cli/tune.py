@@ -208,7 +208,7 @@ def tune(
     text = frozen(found, shlex.join([*words, "--output", str(output)])) if found or not kept else ""
     with files.output("output", output):
         content = "\n".join(filter(None, (kept, text)))
-        files.write(output, content.encode("utf-8", "backslashreplace"))
+        files.write(output, files.as_bytes(content))
     rows = [dataclasses.asdict(tuned) for tuned in found]
     if json:
         print(dumps(rows, indent=1))

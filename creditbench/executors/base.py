@@ -97,8 +97,8 @@ def read_bytes(text: str) -> int:
     (4000000000, 1536)
     """
     parts = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*(?:([kmgt])(i?)b?|b)?", text.strip().lower())
-    if parts is None:
-        raise UsageError(f"memory limit is {text!r}: give bytes with a unit, as in 4GB or 512MiB")
+    if parts is None or len(parts[1]) > 20:
+        raise UsageError(f"memory limit is {text[:40]!r}: give bytes with a unit, as in 4GB or 512MiB")
     number, letter, binary = parts.groups()
     base = 1024 if binary else 1000
     return int(float(number) * base ** (" kmgt".index(letter) if letter else 0))

@@ -47,7 +47,7 @@ def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> Non
             for frame, path in zip(frames.values(), tables, strict=True):
                 frame.to_parquet(path, index=False)
             about.write_bytes(environments)
-            card.write_text(_card(results, list(frames), folders), encoding="utf-8")
+            card.write_bytes(files.as_bytes(_card(results, list(frames), folders)))
 
 
 def _card(results: Results, tables: Sequence[str], folders: Sequence[Path]) -> str:

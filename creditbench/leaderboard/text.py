@@ -227,8 +227,7 @@ def again(verb: str, folders: Sequence[Path], *rest: str) -> str:
     words = ["creditbench", *verb.split()]
     for folder in folders:
         words += ["--results", folder.as_posix()]
-    # A name need not be text, and what is made has to be.
-    return shlex.join([*words, *rest]).encode("utf-8", "backslashreplace").decode()
+    return shlex.join([*words, *rest])
 
 
 def markdown(board: Board, folders: Sequence[Path]) -> str:
