@@ -110,12 +110,13 @@ class Store:
         """Every record, sorted by task, rule, backend and seed. Raises UsageError for one that cannot be read."""
         return sorted(map(read_record, self._paths()), key=_order)
 
-    def readable(self) -> tuple[list[Record], list[str]]:
+    def readable(self, curves: bool = True) -> tuple[list[Record], list[str]]:
         """As `all`, of the records that can be read; and why each other one cannot. Raises UsageError."""
         records, left_out = [], []
         for path in self._paths():
             try:
-                records.append(read_record(path))
+                record = read_record(path)
+                records.append(record if curves else record.model_copy(update={"curve": ()}))
             except UsageError as error:
                 left_out.append(str(error))
         return sorted(records, key=_order), left_out
@@ -313,10 +314,11 @@ _FEW_ROWS = (
 R = TypeVar("R", bound=_Row)
 
 
-def load(*directories: str | os.PathLike[str], whole: bool = False) -> Results:
+def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool = True) -> Results:
     """What the folders hold: the tables of a version where there are any, else the records of runs.
 
-    A record that cannot be read is left out, with a note on standard error; `whole` refuses its folder.
+    A record that cannot be read is left out, with a note on standard error; `whole` refuses its folder. Without
+    `curves` the records have none, and take a small part of the memory.
 
     A folder's measurements are in its tables, or as `creditbench scale --output DIR/scaling`, `creditbench gradients
     --output DIR/gradients` and `creditbench check --results DIR` left them. Where two folders hold the same trial,
@@ -331,7 +333,7 @@ def load(*directories: str | os.PathLike[str], whole: bool = False) -> Results:
     tasks: dict[str, Any] = {}
     for directory in map(Path, directories):
         tables = any((directory / name).exists() for name in ("trials.csv", "manifest.json"))
-        found = read_tables(directory) if tables else _read_run(directory, whole)
+        found = read_tables(directory, curves) if tables else _read_run(directory, whole, curves)
         if not found.records:
             raise UsageError(
                 f"no records in '{directory}': make some with creditbench run, or name another folder with --results"
@@ -355,10 +357,11 @@ def load(*directories: str | os.PathLike[str], whole: bool = False) -> Results:
     )
 
 
-def _read_run(directory: Path, whole: bool) -> Results:
+def _read_run(directory: Path, whole: bool, curves: bool) -> Results:
     """What runs and measurements left in a folder."""
-    store = Store(directory)
-    records, left_out = (store.all(), []) if whole else store.readable()
+    records, left_out = Store(directory).readable(curves)
+    if left_out and whole:
+        raise UsageError(left_out[0])
     if left_out and not records:
         raise UsageError(left_out[0])
     for why in left_out:
@@ -660,8 +663,8 @@ def _published(record: Record) -> Record:
     return record.model_copy(update={"trial": trial.model_copy(update={"task_parameters": parameters})})
 
 
-def read_tables(directory: Path) -> Results:
-    """The tables of a version.
+def read_tables(directory: Path, curves: bool = True) -> Results:
+    """The tables of a version; its records without their curves where these are not asked for.
 
     Raises `UsageError` where one is broken, cut short, of a newer schema, or not the one that the manifest is of.
     """
@@ -681,9 +684,9 @@ def read_tables(directory: Path) -> Results:
         if name not in manifest.rows:
             raise _broken(directory / "manifest.json", ValueError(f"rows has no {name}"))
     rows = {name: _read_csv(directory / name) for name in manifest.rows if name.endswith(".csv")}
-    curves = _read_curves(directory / "curves.parquet", manifest.rows["curves.parquet"])
+    of_trials, points = _read_curves(directory / "curves.parquet", manifest.rows["curves.parquet"], curves)
     for name, expected in manifest.rows.items():
-        count = len(rows[name]) if name in rows else sum(map(len, curves.values()))
+        count = len(rows[name]) if name in rows else points
         if count != expected:
             raise UsageError(
                 f"table '{directory / name}' has {count} rows, and manifest.json says {expected}: "
@@ -703,13 +706,13 @@ def read_tables(directory: Path) -> Results:
             )
         try:
             environment = manifest.environments.get(row.get("environment", ""), {})
-            records[trial] = Record.from_row(row, curves.get(trial, ()), environment)
+            records[trial] = Record.from_row(row, of_trials.get(trial, ()), environment)
         except (ValueError, KeyError) as error:
             raise UsageError(
                 f"{where}: trial {trial or '(none)'} is not a whole record ({reason(error)}): "
                 "take the table from git again, or make it again with creditbench table --compact"
             ) from None
-    if astray := sorted(curves.keys() - records.keys()):
+    if astray := sorted(of_trials.keys() - records.keys()):
         raise _broken(directory / "curves.parquet", ValueError(f"trials.csv has no trial {astray[0]:.40}"))
     found = Results(
         tuple(sorted(records.values(), key=_order)),
@@ -798,31 +801,38 @@ def _read_json(path: Path) -> Any:
         raise _broken(path, error) from None
 
 
-def _read_curves(path: Path, expected: int) -> dict[str, list[Point]]:
-    """The points of each trial's curve, by its id; of a table of `expected` rows, or of others that are few."""
+def _read_curves(path: Path, expected: int, points: bool) -> tuple[dict[str, list[Point]], int]:
+    """The points of each trial's curve by its id, where they are asked for, and the number of all.
+
+    Of a table of `expected` rows, or of others that are few.
+    """
     import pyarrow as pa
     import pyarrow.parquet
 
     content = _read(path)
+    curves: dict[str, list[Point]] = {}
     try:
         opened = pyarrow.parquet.ParquetFile(io.BytesIO(content))
-        if opened.metadata.num_rows > max(expected, _FEW_ROWS):
-            raise ValueError(f"it has {opened.metadata.num_rows} rows, and manifest.json says {expected}")
-        columns = opened.read(columns=list(_CURVE)).to_pydict()
-        curves: dict[str, list[Point]] = {}
-        for trial, step, seconds, loss, validation in zip(*(columns[name] for name in _CURVE), strict=True):
-            if not isinstance(trial, str):
-                raise ValueError(f"a row has the trial {trial!r:.40}")
-            point = Point(
-                step=step,
-                seconds=seconds,
-                loss=None if loss != loss else loss,
-                validation=None if validation != validation else validation,
-            )
-            curves.setdefault(trial, []).append(point)
+        count = opened.metadata.num_rows
+        if count > max(expected, _FEW_ROWS):
+            raise ValueError(f"it has {count} rows, and manifest.json says {expected}")
+        for batch in opened.iter_batches(columns=list(_CURVE)) if points else ():
+            columns = batch.to_pydict()
+            for trial, step, seconds, loss, validation in zip(
+                *(columns[name] for name in _CURVE), strict=True
+            ):
+                if not isinstance(trial, str):
+                    raise ValueError(f"a row has the trial {trial!r:.40}")
+                point = Point(
+                    step=step,
+                    seconds=seconds,
+                    loss=None if loss != loss else loss,
+                    validation=None if validation != validation else validation,
+                )
+                curves.setdefault(trial, []).append(point)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise _broken(path, error) from None
-    return curves
+    return curves, count
 
 
 def _validate(model: type[R], values: Mapping[str, Any], path: Path, strict: bool = False) -> R:

@@ -71,7 +71,7 @@ def table(
         write_tables(found, compact, lambda read: readme(make_board(read), compact, folders))
         print(f"tables: {compact}", file=sys.stderr)
         return
-    found = load(*folders)
+    found = load(*folders, curves=False)
     if form in over_tasks:
         from creditbench.leaderboard import text as texts
         from creditbench.leaderboard.board import make_board
