@@ -11,6 +11,7 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 import stat
 import tomllib
@@ -21,10 +22,14 @@ from typing import Any, NoReturn
 from creditbench.errors import UsageError, reason
 
 #: Bytes that a file may have: of text that people write, and of tables.
-MOST_TEXT = 4 << 20
+MOST_TEXT = 1 << 20
 MOST_TABLE = 1 << 30
 #: Digits of the longest whole number that fits into 64 bits.
 _DIGITS = 20
+_PARTS = 64
+_DOTTED = re.compile(
+    rf"""(?:(?<![\w-])(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{_PARTS - 1}}}""",
+)
 #: How deep values may be nested in one another.
 DEPTH = 32
 
@@ -115,8 +120,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def parse_toml(content: bytes) -> dict[str, Any]:
     """The tables of a TOML text, behind a byte order mark or not. Raises ValueError."""
+    text = content.decode("utf-8-sig")
+    if _DOTTED.search(text):
+        raise ValueError(f"a key has {_PARTS} parts or more")  # whose square tomllib takes in time
     try:
-        return require_plain(tomllib.loads(content.decode("utf-8-sig")))
+        return require_plain(tomllib.loads(text))
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 

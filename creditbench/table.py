@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -259,8 +260,9 @@ def _scores(sections: Sequence[Section]) -> str:
                 shown = values["test score"] if values["status"].endswith("ok") else values["status"]
                 cells.setdefault((values["rule"], values["backend"]), {})[section.task] = shown
     arrows = {"min": "↓", "max": "↑"}
-    heads = ["rule", "backend", *(f"{s.task}<br>{s.metric} {arrows[s.direction]}" for s in sections)]
-    lines = [["*trivial*", "", *(s.trivial for s in sections)]]
+    metrics = (Markup(f"{plain(s.task)}<br>{plain(s.metric)} {arrows[s.direction]}") for s in sections)
+    heads = ["rule", "backend", *metrics]
+    lines: list[list[str]] = [[Markup("*trivial*"), "", *(s.trivial for s in sections)]]
     lines += [[*key, *(cells[key].get(s.task, _MISSING) for s in sections)] for key in sorted(cells)]
     return markdown_table(heads, lines, heads)
 
@@ -309,15 +311,38 @@ def print_rich(records: Sequence[Record], console: Any) -> None:
 
 def _markdown(section: Section) -> str:
     table = markdown_table(section.columns, section.rows, ("rule", "backend", "status"))
-    lines = [f"### {section.title}", "", table]
-    return "\n".join([*lines, section.caption, ""] if section.caption else lines)
+    lines = [f"### {plain(section.title)}", "", table]
+    return "\n".join([*lines, plain(section.caption), ""] if section.caption else lines)
+
+
+class Markup(str):
+    """A text that is Markdown, and is left as it is."""
+
+
+#: What Markdown takes for more than a letter: HTML, entities, code, emphasis, links, and the end of a cell.
+_MARKUP = re.compile(
+    r"[\\`*|~]|<|&(?=#?\w+;)|\](?=[\[(:])|(?<![^\W_])_|_(?![^\W_])|^(?=(?:[#>+=-]|\d+[.)])(?:\s|$))"
+)
+
+
+def plain(text: object) -> str:
+    """A text for Markdown in one line, of which nothing is more than a letter; `Markup` as it is.
+
+    >>> print(plain("<b>a|b</b> [x](y) mackey_glass"))
+    &lt;b>a\\|b&lt;/b> [x\\](y) mackey_glass
+    """
+    if isinstance(text, Markup):
+        return text
+    letters = {"<": "&lt;", "&": "&amp;"}
+    line = " ".join(str(text).split())
+    return _MARKUP.sub(lambda found: letters.get(found[0], f"\\{found[0]}"), line)
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]], left: Iterable[str] = ()) -> str:
-    """A table of text in Markdown; columns named in `left` are aligned to the left."""
+    """A table of text in Markdown; columns named in `left` are aligned to the left. Cells are `plain`."""
 
     def line(cells: Iterable[object]) -> str:
-        return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(map(plain, cells)) + " |"
 
     bars = ["---" if name in left else "---:" for name in head]
     return "\n".join([line(head), line(bars), *map(line, rows)]) + "\n"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from creditbench import files
-from creditbench.leaderboard.text import again
+from creditbench.leaderboard.text import again, code
 from creditbench.store import Results, write_tables
 
 
@@ -85,5 +85,5 @@ Learning rules for recurrent networks, with and without backpropagation through 
 Rules: {", ".join(rules)}. Tasks: {", ".join(tasks)}.
 
 Times can be compared within one `environment` only; `environments.json` describes each. A trial that diverged has the
-status `diverged` and the normalised score 0. Made by `{again("export", folders, "--hub-format", "DIR")}`.
+status `diverged` and the normalised score 0. Made by {code(again("export", folders, "--hub-format", "DIR"))}.
 """
