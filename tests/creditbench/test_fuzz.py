@@ -190,20 +190,15 @@ def test_records_at_the_ends_of_what_is_allowed_end_no_comparison(results):
         "seconds_to_target",
         "steps_to_target",
     )
-    for field in fields:
-        for extreme in (0, 5e-324, 1e300, -1e300, 2**63 - 1):
-            records = []
-            for record in results.records:
+    for extreme in (0, 5e-324, 1e300, -1e300, 2**63 - 1):
+        records = []
+        for record in results.records:
+            for field in fields:
                 with contextlib.suppress(ValueError):
-                    given = record.model_dump() | {
-                        field: extreme,
-                        "trial": record.trial,
-                        "curve": record.curve,
-                    }
-                    records.append(Record.model_validate(given))
-            if records:
-                own = dataclasses.replace(results, records=tuple(records))
-                compare(results, own)
+                    values_ = record.model_dump() | {field: extreme, "trial": record.trial}
+                    record = Record.model_validate(values_)
+            records.append(record)
+        compare(results, dataclasses.replace(results, records=tuple(records)))
 
 
 @fuzz

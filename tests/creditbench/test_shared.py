@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from creditbench.errors import UsageError
@@ -222,3 +223,22 @@ def test_a_lock_is_of_one_trial(tmp_path):
     locks.release(known[0].trial)
     assert subprocess.run(words, capture_output=True, text=True, cwd=ROOT).stdout == "[True, True]\n"
     locks.close()
+
+
+def test_runs_that_are_killed_at_any_moment_lose_nothing(tmp_path, other):
+    """Several, one after another, in the midst of trials and of writing; the last one ends what is left."""
+    known = records(tmp_path)
+    by_id = {record.trial.id: record for record in known}
+    store, rng, kept = Store(tmp_path / "results"), np.random.default_rng(0), 0
+    (tmp_path / "go").touch()
+    for _ in range(int(os.environ.get("CREDITBENCH_KILLS", "3"))):
+        process = other(0.01)
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(rng.uniform(0.0, 0.06))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        found = store.all()
+        assert len(found) >= kept and all(record == by_id[record.trial.id] for record in found)
+        kept = len(found)
+    list(run_missing(store, trials_of(known), Played(known, tmp_path / "log"), each))
+    assert {record.trial.id: record for record in store.all()} == by_id
