@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 FailureStatus = Literal["timeout", "oom", "crashed", "invalid"]  #: of a trial that failed
 
@@ -61,7 +61,7 @@ def status_of(error: BaseException) -> FailureStatus:
     """The status of a trial that `error` ended."""
     if isinstance(error, ConfinedError):
         return error.status
-    if isinstance(error, InvalidEstimateError):
+    if isinstance(error, InvalidEstimateError) or _refused(error):
         return "invalid"
     return "oom" if isinstance(error, MemoryError) or tells_of_no_memory(str(error)) else "crashed"
 
@@ -75,10 +75,28 @@ def tells_of_no_memory(text: str) -> bool:
     return any(words in text.lower() for words in _NO_MEMORY)
 
 
+def _refused(error: BaseException) -> list[dict[str, Any]]:
+    """What a model of pydantic refused, one by one; empty where the error is not one of its."""
+    return error.errors() if type(error).__name__ == "ValidationError" and hasattr(error, "errors") else []
+
+
+def reason(error: BaseException) -> str:
+    """Why a file cannot be read or written, or a value is refused, in one line."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if refused := _refused(error):
+        place = ".".join(map(str, refused[0]["loc"]))
+        said = f"{place or 'it'}: {refused[0]['msg']}"
+        said += f"; and {len(refused) - 1} more" if len(refused) > 1 else ""
+    said = " ".join(said.split())
+    return said[:160] or type(error).__name__
+
+
 def one_line(error: BaseException) -> str:
     """The error's class and the first line of its message, for `Record.status_detail`."""
     if isinstance(error, ConfinedError):
         return error.detail
+    if _refused(error):
+        return f"a figure of the trial is refused: {reason(error)}"
     message = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {message}"[:300]
 

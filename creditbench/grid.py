@@ -19,18 +19,17 @@ import itertools
 import json
 import math
 import os
-import tomllib
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from creditbench import registry
+from creditbench import files, registry
 from creditbench.cell import DECORRELATE, Cell, Decorrelate
 from creditbench.data import absolute, noting
-from creditbench.errors import UsageError, unknown
+from creditbench.errors import UsageError, reason, unknown
 from creditbench.learner import Learner
 from creditbench.ops import BACKENDS
 from creditbench.optimizers import make_optimizer
@@ -43,6 +42,10 @@ EVALUATIONS = {"smoke": 2, "quick": 10, "full": 50}
 DECORRELATION_RATE = 1e-3
 #: Every seed is below: under JAX a greater one would have the key of one that is.
 SEEDS = 2**32
+#: That a task may take to make a split, where nobody says how many.
+DATA_SECONDS = 3600.0
+#: No grid is as large in any of its sizes.
+MOST = 10**12
 #: What a table of the tuned file may hold beside hyper-parameters: settings, and where they are from.
 _TUNABLE = ("lr", "optimizer", "segment", "batch", "decorrelation_rate")
 _STUDY = ("study", "beat_trivial")
@@ -80,6 +83,7 @@ class Options:
     tuned: str | None = None  #: path of a TOML file
     threads: int = 1
     measure: bool = False  #: take the cost of an update beside the training
+    timeout: float | None = None  #: seconds that a task may take to make a split; None for an hour
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -99,8 +103,10 @@ class Options:
             "threads": 1,
         }.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name} is {value}: give a whole number from {least}")
+            if value is not None and not least <= value <= MOST:
+                raise UsageError(f"{name} is {value:.40g}: give a whole number from {least} to {MOST:,}")
+        if self.timeout is not None and not self.timeout > 0:
+            raise UsageError(f"timeout is {self.timeout}: give a number above 0")
         if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= SEEDS:
             outside = [str(seed) for seed in self.seeds if not 0 <= seed < SEEDS]
             raise UsageError(
@@ -144,7 +150,8 @@ def make_grid(options: Options) -> Grid:
         )
     trials: dict[str, Trial] = {}
     for task_plugin in tasks.values():
-        source = _Source(task_plugin, settings.get(task_plugin.id, {}), options.data.get(task_plugin.id))
+        own_settings, file = settings.get(task_plugin.id, {}), options.data.get(task_plugin.id)
+        source = _Source(task_plugin, own_settings, file, options.timeout)
         for plugin, decorrelate, explicit in rules:
             if decorrelate != "none" and not plugin.cls.decorrelates:
                 if explicit:
@@ -179,7 +186,7 @@ def make_grid(options: Options) -> Grid:
                 for backend, lr, seed in itertools.product(backends, lrs, options.seeds):
                     _finite("lr", lr)
                     make_optimizer(common["optimizer"], lr)
-                    trial = Trial(**common | {"backend": backend, "lr": lr, "seed": seed + shift})
+                    trial = _trial(**common | {"backend": backend, "lr": lr, "seed": seed + shift})
                     trials.setdefault(trial.id, trial)
     notes += [
         f"{options.tuned} has nothing for {rule} on {', '.join(names)}: its defaults are run; see: creditbench tune"
@@ -188,6 +195,16 @@ def make_grid(options: Options) -> Grid:
     if not trials:
         raise UsageError(f"nothing is left to run: {'; '.join(dict.fromkeys(notes))}")
     return Grid(tuple(trials.values()), tuple(dict.fromkeys(notes)))
+
+
+def _trial(**values: Any) -> Trial:
+    """The trial of these settings. Raises `UsageError` for one that no record could hold."""
+    try:
+        return Trial(**values)
+    except ValidationError as error:
+        raise UsageError(
+            f"{values['learner']} on {values['task']} cannot be run ({reason(error)}): give another value"
+        ) from None
 
 
 def _by_id(plugins: Iterable[Plugin]) -> dict[str, Plugin]:
@@ -250,8 +267,10 @@ def _resolve(kind: registry.Kind, item: str) -> Plugin:
 class _Source:
     """A task with its parameters, and what its train split is like."""
 
-    def __init__(self, plugin: Plugin, settings: Mapping[str, Any], data: str | None) -> None:
-        self.plugin = plugin
+    def __init__(
+        self, plugin: Plugin, settings: Mapping[str, Any], data: str | None, timeout: float | None = None
+    ) -> None:
+        self.plugin, self.seconds = plugin, DATA_SECONDS if timeout is None else timeout
         if "data" in settings and plugin.cls.reads_data:
             raise UsageError(f"{plugin.id}.data is set: name the file as --data {plugin.id}=PATH")
         if data is not None:
@@ -265,7 +284,7 @@ class _Source:
         self.data = data
         self._seen: set[str] = set()
         self._sha256: str | None = None
-        with noting(self._seen):
+        with self._in_time("be made"), noting(self._seen):
             self.task: Task = _make(plugin, settings)
         self._trains: dict[int, Sequences] = {}
 
@@ -277,7 +296,7 @@ class _Source:
 
     def _generate(self, split: Split, seed: int, batch: int) -> Sequences:
         try:
-            with noting(self._seen):
+            with self._in_time(f"make its {split} split"), noting(self._seen):
                 return self.task.generate(split, seed, batch)
         except UsageError:
             raise
@@ -286,6 +305,18 @@ class _Source:
                 f"task {self.plugin.id!r} cannot make its {split} split ({type(error).__name__}: {error}): "
                 f"mend {self.plugin.path}"
             ) from error
+
+    @contextlib.contextmanager
+    def _in_time(self, what: str) -> Iterator[None]:
+        """End what a task does here that takes longer than a trial may: it would hang in the trial alike."""
+        try:
+            with registry.deadline(min(self.seconds, 1e8)):  # of years, which a timer cannot take
+                yield
+        except registry.TooLongError:
+            raise UsageError(
+                f"task {self.plugin.id!r} did not {what} within {self.seconds:g} s: "
+                f"mend {self.plugin.path}, or give it longer with --timeout"
+            ) from None
 
     def data_sha256(self, batch: int, seed: int) -> str | None:
         """Of the user's file; of a hub data set, which has no file, of the values that all splits are made of."""
@@ -299,10 +330,10 @@ class _Source:
                 self._sha256 = hashlib.sha256(" ".join(sorted(self._seen)).encode()).hexdigest()
             return self._sha256
         try:
-            return hashlib.sha256(Path(self.data).expanduser().read_bytes()).hexdigest()
-        except OSError as error:
+            return hashlib.sha256(files.read(Path(self.data).expanduser())).hexdigest()
+        except (OSError, files.NotAFileError) as error:
             raise UsageError(
-                f"data file '{self.data}' cannot be read ({error.strerror}): name another"
+                f"data file '{self.data}' cannot be read ({reason(error)}): name another"
             ) from None
 
 
@@ -568,9 +599,8 @@ def read_studies(path: str | os.PathLike[str]) -> dict[str, dict[str, list[dict[
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The tables of a TOML file. Raises `UsageError` where it cannot be read."""
     try:
-        with Path(path).expanduser().open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise UsageError(f"file '{path}' cannot be read ({error.strerror}): check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"file '{path}' is not TOML ({error}): mend it") from None
+        return files.parse_toml(files.read(Path(path).expanduser(), files.MOST_TEXT))
+    except (OSError, files.NotAFileError) as error:
+        raise UsageError(f"file '{path}' cannot be read ({reason(error)}): check the path") from None
+    except ValueError as error:
+        raise UsageError(f"file '{path}' is not TOML ({reason(error)}): mend it") from None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from creditbench.environment import environment_id
-from creditbench.trial import Trial
+from creditbench.files import parse_json, require_plain
+from creditbench.trial import Amount, Count, Number, Size, Trial
 
 #: 2: cost beside training (ratios, FLOPs, algorithm bytes, device peak), and whose peak `process_peak_bytes` is.
 #: 3: what counts as solved at the trial's own parameters and data; scores that nothing bounds; the study of tuning.
@@ -23,10 +24,30 @@ class Point(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    step: int  #: training time steps so far
-    seconds: float  #: training time so far, compilation and evaluation left out
-    loss: float | None  #: mean training loss since the last point; None when it was not finite
-    validation: float | None  #: metric on the validation split; None when it was not finite
+    step: Count  #: training time steps so far
+    seconds: Amount  #: training time so far, compilation and evaluation left out
+    loss: Number | None  #: mean training loss since the last point; None when it was not finite
+    validation: Number | None  #: metric on the validation split; None when it was not finite
+
+
+def _require_environment(known: dict[str, Any]) -> dict[str, Any]:
+    """What is said of a machine, where the parts that reports take out of it are of their types."""
+    require_plain(known)
+    maybe = {"commit": str, "precision": dict, "accelerators": list}
+    kinds: dict[str, Any] = {
+        "cpu": str,
+        "packages": dict,
+        **{name: kind | None for name, kind in maybe.items()},
+    }
+    for name, kind in kinds.items():
+        if name in known and not isinstance(known[name], kind):
+            raise ValueError(f"{name} is {known[name]!r:.40}")
+    if not all(isinstance(one, dict) for one in known.get("accelerators") or ()):
+        raise ValueError("an accelerator has no names for what is said of it")
+    return known
+
+
+Environment = Annotated[dict[str, Any], AfterValidator(_require_environment)]
 
 
 class Record(BaseModel):
@@ -42,52 +63,57 @@ class Record(BaseModel):
     status_detail: str = ""  #: for `diverged`, the step; else the error
     metric: str
     metric_direction: Literal["min", "max"]
-    trivial: float | None = None  #: metric of the trivial predictor on the test split
-    solved: float | None = None  #: metric at which the test split counts as solved; None where nobody knows
-    validation_best: float | None = None
-    test_score: float | None = None  #: metric on the test split, with the weights best on validation
-    normalised_score: float | None = (
+    trivial: Number | None = None  #: metric of the trivial predictor on the test split
+    solved: Number | None = None  #: metric at which the test split counts as solved; None where nobody knows
+    validation_best: Number | None = None
+    test_score: Number | None = None  #: metric on the test split, with the weights best on validation
+    normalised_score: Number | None = (
         None  #: 0 is trivial, 1 is solved, unbounded; None without `solved`, or diverged
     )
-    steps_to_target: int | None = None
-    seconds_to_target: float | None = None
-    train_seconds: float | None = None
-    compile_seconds: float | None = None
+    steps_to_target: Count | None = None
+    seconds_to_target: Amount | None = None
+    train_seconds: Amount | None = None
+    compile_seconds: Amount | None = None
     compile_cached: bool | None = None  #: some of its programs were compiled before, and came from the cache
-    steps_per_second: float | None = None  #: steady state, all sequences of the batch counted as one
-    ratio_forward: float | None = None  #: time of a step, × the same cell's forward pass; paired blocks
-    ratio_bptt: float | None = None  #: × `bptt` under the same optimiser
-    flops_per_step: float | None = (
+    steps_per_second: Amount | None = None  #: steady state, all sequences of the batch counted as one
+    ratio_forward: Amount | None = None  #: time of a step, × the same cell's forward pass; paired blocks
+    ratio_bptt: Amount | None = None  #: × `bptt` under the same optimiser
+    flops_per_step: Amount | None = (
         None  #: FLOPs of an update, optimiser included, over its steps; the whole batch's
     )
-    algorithm_bytes: int | None = (
+    algorithm_bytes: Count | None = (
         None  #: what an update needs beyond weights and data: `creditbench.measure.memory`
     )
-    process_peak_bytes: int | None = None  #: growth of the process's peak resident memory over the trial
+    process_peak_bytes: Count | None = None  #: growth of the process's peak resident memory over the trial
     process_peak_source: Literal["VmHWM", "ru_maxrss"] | None = (
         None  #: VmHWM is the trial's own, see `ProcessPeak`
     )
-    device_peak_bytes: int | None = (
+    device_peak_bytes: Count | None = (
         None  #: on an accelerator; under JAX the process's so far, see `DevicePeak`
     )
-    trained_together: int = 1  #: seeds trained in one program
+    trained_together: Size = 1  #: seeds trained in one program
     curve: tuple[Point, ...] = ()
-    environment: dict[str, Any] = {}
+    environment: Environment = {}
     started_at: str = ""  #: UTC, ISO 8601
-    duration_seconds: float | None = None
+    duration_seconds: Amount | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _migrate(cls, values: Any) -> Any:
         """A record of an older schema as one of this: what was not taken then is None."""
-        if isinstance(values, dict) and values.get("schema_version") in (1, 2):
-            first = values["schema_version"] == 1
+        version = values.get("schema_version", SCHEMA_VERSION) if isinstance(values, dict) else SCHEMA_VERSION
+        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+            raise ValueError(f"the schema version is {version!r:.40}: there are 1 to {SCHEMA_VERSION}")
+        if version < SCHEMA_VERSION:
+            first = version == 1
             values = dict(values) | {"schema_version": SCHEMA_VERSION}
             if first and values.get("process_peak_bytes") is not None:
                 values["process_peak_source"] = "ru_maxrss"
             # It was cut off at -1 and 1.1, and 0 where a seed diverged.
             score = values.get("normalised_score")
-            if score is not None and (values.get("status") != "ok" or not -1 < float(score) < 1.1):
+            if isinstance(score, int | float | str) and (
+                values.get("status") != "ok" or not -1 < float(score) < 1.1
+            ):
                 values["normalised_score"] = None
         return values
 
@@ -158,7 +184,7 @@ class Record(BaseModel):
         row = {name: value for name, value in row.items() if value not in (None, "")}
         trial = {name: row.pop(name) for name in Trial.model_fields if name in row}
         for name in _NESTED:
-            trial[name] = json.loads(trial[name])
+            trial[name] = parse_json(trial[name])
         values = {name: value for name, value in row.items() if name not in _DERIVED}
         values["schema_version"] = int(values["schema_version"])  # what migration looks at
         record = cls.model_validate(

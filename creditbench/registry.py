@@ -191,9 +191,9 @@ def load_file(kind: Kind, path: Path) -> Any:
 def import_plugin(load: Callable[[], Any], shown: str) -> Any:
     """What `load` imports. Raises `UsageError` where that fails, ends the interpreter or takes for ever."""
     try:
-        with _deadline(IMPORT_SECONDS):
+        with deadline(IMPORT_SECONDS):
             return load()
-    except _TooLongError:
+    except TooLongError:
         raise UsageError(never_imported(shown, IMPORT_SECONDS)) from None
     except SystemExit as error:
         raise UsageError(
@@ -220,19 +220,19 @@ def never_imported(shown: str, seconds: float) -> str:
     return f"{shown} was not imported within {seconds:g} s: have it do nothing but define its class"
 
 
-class _TooLongError(BaseException):
+class TooLongError(BaseException):
     """No `Exception`, so that a file that catches all of those does not go on."""
 
 
 @contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
+def deadline(seconds: float) -> Iterator[None]:
     """End what takes longer; in the main thread alone, which is where plug-ins are loaded."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ring(*_: object) -> None:
-        raise _TooLongError
+        raise TooLongError
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)

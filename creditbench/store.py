@@ -5,48 +5,66 @@ from __future__ import annotations
 import ast
 import contextlib
 import csv
+import ctypes
 import dataclasses
+import hashlib
 import io
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StrictBool, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # whose fields pydantic can read under Python 3.11
 
 import creditbench
-from creditbench import registry
-from creditbench.errors import UsageError
-from creditbench.record import SCHEMA_VERSION, Point, Record
-from creditbench.trial import NUMERICS_VERSION, Trial
+from creditbench import files, registry
+from creditbench.errors import UsageError, reason
+from creditbench.record import SCHEMA_VERSION, Environment, Point, Record
+from creditbench.trial import NUMERICS_VERSION, Amount, Count, Name, Number, Size, Trial
 
 
 class Store:
     """The records in one folder, each in `records/<trial's id>.json`.
 
-    A record is written whole or not at all, so that a run that is killed loses none that it had finished.
-    Only one process writes a record; the folder is made when the first one is written.
+    A record is written whole or not at all, so that a run that is killed loses none that it had finished. A file counts
+    for nothing that it does not hold: a record in a file of another trial's name is refused.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
         self.records = self.directory / "records"
+        self._folder: tuple[int, int] | None = None  #: the very one that a run began with
 
     def path(self, trial: Trial) -> Path:
         """Where the record of `trial` is or would be."""
         return self.records / f"{trial.id}.json"
 
     def has(self, trial: Trial) -> bool:
-        """Whether there is a record of `trial`; it is not read."""
-        return self.path(trial).is_file()
+        """Whether there is a record of `trial`; it is not read. Raises UsageError where nobody may look."""
+        return self.written(trial) is not None
+
+    def written(self, trial: Trial) -> tuple[int, int] | None:
+        """What tells one writing of a trial's record from the next; None where there is none. Raises UsageError."""
+        try:
+            found = self.path(trial).stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UsageError(
+                f"results folder '{self.directory}' cannot be read ({reason(error)}): name another with --results"
+            ) from None
+        return found.st_ino, found.st_mtime_ns
 
     def get(self, trial: Trial) -> Record:
         """The record of `trial`.
 
-        Raises KeyError where there is none, and UsageError where it is broken or of a newer schema.
+        Raises KeyError where there is none, and UsageError where it is broken, another's, or of a newer schema.
         """
         if not self.has(trial):
             raise KeyError(trial.id)
@@ -54,29 +72,31 @@ class Store:
 
     def put(self, record: Record) -> None:
         """Write `record`, in place of an older one of the same trial. Raises UsageError where it cannot be written."""
-        path = self.path(record.trial)
-        try:
+        with self._writing():
             self.records.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.records, prefix=f".{path.stem}-", suffix=".tmp")
-        except OSError as error:
-            raise UsageError(
-                f"results folder '{self.directory}' cannot be written ({error.strerror}): name another with --results"
-            ) from None
+            files.write(self.path(record.trial), record.model_dump_json(indent=1).encode() + b"\n")
+
+    def require_writable(self) -> None:
+        """Raise UsageError where no record could be written, before anything is run for one."""
+        with self._writing():
+            self.records.mkdir(parents=True, exist_ok=True)
+        cure = "name another with --results, or make room"
+        files.require_writable("results folder", self.records / "new.json", cure)
+        self._folder = self._now()
+
+    def is_there(self) -> bool:
+        """Whether the folder of records is still the one that `require_writable` found."""
+        return self._now() == self._folder
+
+    def _now(self) -> tuple[int, int] | None:
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(record.model_dump_json(indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        with contextlib.suppress(OSError):  # some file systems cannot sync a folder
-            folder = os.open(self.records, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            found = self.records.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return files.output("results folder", self.directory, "name another with --results, or make room")
 
     def take(self, trials: Iterable[Trial], folders: Sequence[str | os.PathLike[str]]) -> int:
         """Write the records of `trials` that are missing here and that `folders` hold: how many. Raises UsageError."""
@@ -88,7 +108,30 @@ class Store:
 
     def all(self) -> list[Record]:
         """Every record, sorted by task, rule, backend and seed. Raises UsageError for one that cannot be read."""
-        return sorted((read_record(path) for path in self.records.glob("*.json")), key=_order)
+        return sorted(map(read_record, self._paths()), key=_order)
+
+    def readable(self, curves: bool = True) -> tuple[list[Record], list[str]]:
+        """As `all`, of the records that can be read; and why each other one cannot. Raises UsageError."""
+        records, left_out = [], []
+        for path in self._paths():
+            try:
+                record = read_record(path)
+                records.append(record if curves else record.model_copy(update={"curve": ()}))
+            except UsageError as error:
+                left_out.append(str(error))
+        return sorted(records, key=_order), left_out
+
+    def _paths(self) -> list[Path]:
+        try:
+            return sorted(
+                path for path in self.records.iterdir() if path.match("*.json") and path.name[0] != "."
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise UsageError(
+                f"results folder '{self.directory}' cannot be read ({reason(error)}): name another with --results"
+            ) from None
 
 
 def _order(record: Record) -> tuple[Any, ...]:
@@ -97,20 +140,27 @@ def _order(record: Record) -> tuple[Any, ...]:
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file. Raises UsageError where it is broken or of a newer schema."""
+    """The record in a file. Raises UsageError where it is broken, of a newer schema, or not of the file's name."""
     try:
-        values = json.loads(path.read_bytes())
+        values = files.parse_json(files.read(path))
+        if not isinstance(values, dict) or "schema_version" not in values:
+            raise ValueError("it has no schema version")
         version = values["schema_version"]
-        if isinstance(version, int) and version > SCHEMA_VERSION:
+        if type(version) is int and version > SCHEMA_VERSION:
             raise UsageError(
                 f"record '{path}' has the schema version {version}, and this creditbench reads up to {SCHEMA_VERSION}: "
                 "update creditbench"
             )
-        return Record.model_validate(values)
-    except (ValueError, KeyError, TypeError, ValidationError, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
+        if isinstance(values.get("curve"), list):
+            values["curve"] = tuple(values["curve"])
+        # Strictly: in a table a text may stand for a number, and here not.
+        record = Record.model_validate(values, strict=True)
+        if record.trial.id != path.stem:
+            raise ValueError(f"it is of the trial {record.trial.id}, and not of the one that its name says")
+        return record
+    except (ValueError, OSError) as error:
         raise UsageError(
-            f"record '{path}' is not a whole record ({type(error).__name__}: {reason}): delete it and run again"
+            f"record '{path}' is not a whole record ({reason(error)}): delete it and run again"
         ) from None
 
 
@@ -160,13 +210,13 @@ class ScalingPoint(_Row):
     backend: str
     axis: str  #: T, n, B
     quantity: str  #: time (seconds), algorithm_bytes, flops: of an update
-    size: int
-    value: float  #: median of its blocks
-    blocks: int
-    exponent: float  #: of the upper half of the sizes
-    low: float  #: 95 % interval of the exponent
-    high: float
-    claimed: float | None
+    size: Size
+    value: Amount  #: median of its blocks
+    blocks: Count
+    exponent: Number  #: of the upper half of the sizes
+    low: Number  #: 95 % interval of the exponent
+    high: Number
+    claimed: Number | None
     held: bool | None  #: None: nothing is claimed
 
 
@@ -176,20 +226,20 @@ class GradientQuality(_Row):
     learner: str
     backend: str
     task: str
-    point: float  #: part of the run's budget
-    draws: int
-    cosine: float
-    cosine_low: float
-    cosine_high: float
-    bias: float
-    bias_low: float
-    bias_high: float
-    variance: float
-    variance_low: float
-    variance_high: float
-    draws_to_cosine: int | None  #: None: no number of draws is enough
-    draws_to_cosine_low: int | None
-    draws_to_cosine_high: int | None
+    point: Amount  #: part of the run's budget
+    draws: Count
+    cosine: Number
+    cosine_low: Number
+    cosine_high: Number
+    bias: Number
+    bias_low: Number
+    bias_high: Number
+    variance: Number
+    variance_low: Number
+    variance_high: Number
+    draws_to_cosine: Count | None  #: None: no number of draws is enough
+    draws_to_cosine_low: Count | None
+    draws_to_cosine_high: Count | None
 
 
 class CheckResult(_Row):
@@ -202,15 +252,45 @@ class CheckResult(_Row):
     detail: str
 
 
+class LearnerAbout(TypedDict):
+    """What a version says of a learner."""
+
+    name: str
+    paper: str
+    family: str
+    claims: dict[
+        Literal["unbiased", "online", "forward_only", "memory_in_T", "time", "memory"], StrictBool | str
+    ]
+
+
+class TaskAbout(TypedDict):
+    """What a version says of a task."""
+
+    name: str
+    citation: str
+    version: Count
+    protocol: str
+    metric: str
+    metric_direction: Literal["min", "max"]
+    trivial: Number | None
+    solved: Number | None
+
+
+Table = Literal["trials.csv", "curves.parquet", "scaling.csv", "gradients.csv", "checks.csv"]
+
+
 class Manifest(_Row):
     """What the files of a version must hold, and what its names stand for."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Size = SCHEMA_VERSION
     suite_version: str
-    rows: dict[str, int]  #: file -> its rows
-    learners: dict[str, dict[str, Any]]  #: id -> metadata
-    tasks: dict[str, dict[str, Any]]
-    environments: dict[str, dict[str, Any]]  #: id -> processor, system, versions, commit
+    rows: dict[Table, Count]  #: file -> its rows
+    sha256: dict[
+        Table | Literal["environments.json"], str
+    ] = {}  #: file -> of its content; none in older versions
+    learners: dict[Name, LearnerAbout]  #: by id
+    tasks: dict[Name, TaskAbout]
+    environments: dict[str, Environment]  #: id -> processor, system, versions, commit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,13 +305,20 @@ class Results:
     checks: tuple[CheckResult, ...] = ()
 
 
-TABLES = ("trials.csv", "curves.parquet", "scaling.csv", "gradients.csv", "checks.csv")
+TABLES: tuple[Table, ...] = get_args(Table)
+_OF_A_VERSION = (*TABLES, "manifest.json", "environments.json", "README.md")
 _CURVE = ("trial", *Point.model_fields)
+_FEW_ROWS = (
+    1_000_000  # of a table of curves that no manifest speaks for, so that its fault is told by their count
+)
 R = TypeVar("R", bound=_Row)
 
 
-def load(*directories: str | os.PathLike[str]) -> Results:
+def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool = True) -> Results:
     """What the folders hold: the tables of a version where there are any, else the records of runs.
+
+    A record that cannot be read is left out, with a note on standard error; `whole` refuses its folder. Without
+    `curves` the records have none, and take a small part of the memory.
 
     A folder's measurements are in its tables, or as `creditbench scale --output DIR/scaling`, `creditbench gradients
     --output DIR/gradients` and `creditbench check --results DIR` left them. Where two folders hold the same trial,
@@ -245,7 +332,8 @@ def load(*directories: str | os.PathLike[str]) -> Results:
     learners: dict[str, Any] = {}
     tasks: dict[str, Any] = {}
     for directory in map(Path, directories):
-        found = read_tables(directory) if (directory / "trials.csv").exists() else _read_run(directory)
+        tables = any((directory / name).exists() for name in ("trials.csv", "manifest.json"))
+        found = read_tables(directory, curves) if tables else _read_run(directory, whole, curves)
         if not found.records:
             raise UsageError(
                 f"no records in '{directory}': make some with creditbench run, or name another folder with --results"
@@ -269,27 +357,37 @@ def load(*directories: str | os.PathLike[str]) -> Results:
     )
 
 
-def _read_run(directory: Path) -> Results:
+def _read_run(directory: Path, whole: bool, curves: bool) -> Results:
     """What runs and measurements left in a folder."""
-    records = Store(directory).all()
+    records, left_out = Store(directory).readable(curves)
+    if left_out and whole:
+        raise UsageError(left_out[0])
+    if left_out and not records:
+        raise UsageError(left_out[0])
+    for why in left_out:
+        print(f"note: left out: {why}", file=sys.stderr)
     scaling, gradients = [], []
     folder = directory / "scaling"
     if folder.is_dir():
-        fits = {
-            (fit["learner"], fit["backend"], fit["axis"], fit["quantity"]): fit
-            for fit in _read_json(folder / "scaling.json")
-        }
-        for point in _read_csv(folder / "points.csv"):
-            fit = dict(fits[point["learner"], point["backend"], point["axis"], point["quantity"]])
-            low, high = fit.pop("interval")
-            fit.pop("left_out", None)  # sizes without a point
-            scaling.append(_validate(ScalingPoint, fit | point | {"low": low, "high": high}, folder))
+        fits: dict[tuple[str, ...], dict[str, Any]] = {}
+        for fit in _read_rows(folder / "scaling.json", "learner", "backend", "axis", "quantity", "interval"):
+            own = {name: value for name, value in fit.items() if name not in ("interval", "left_out")}
+            fits[_sweep(fit)] = own | _ends(fit, "interval", "low", "high", folder / "scaling.json")
+        path = folder / "points.csv"
+        for point in _read_csv(path):
+            if _sweep(point) not in fits:
+                raise _broken(
+                    path, ValueError(f"scaling.json has no fit of {' '.join(map(str, _sweep(point)))}")
+                )
+            scaling.append(_validate(ScalingPoint, fits[_sweep(point)] | point, folder))
     folder = directory / "gradients"
     if folder.is_dir():
-        for row in _read_json(folder / "gradients.json"):
+        path = folder / "gradients.json"
+        names = ("cosine", "bias", "variance", "draws_to_cosine")
+        for row in _read_rows(path, *(f"{name}_interval" for name in names)):
             flat = {name: value for name, value in row.items() if not name.endswith("_interval")}
-            for name in ("cosine", "bias", "variance", "draws_to_cosine"):
-                flat[f"{name}_low"], flat[f"{name}_high"] = row[f"{name}_interval"]
+            for name in names:
+                flat |= _ends(row, f"{name}_interval", f"{name}_low", f"{name}_high", path)
             gradients.append(_validate(GradientQuality, flat, folder))
     return Results(
         tuple(records),
@@ -298,6 +396,30 @@ def _read_run(directory: Path) -> Results:
         *_describe(records, [row.learner for row in scaling]),
         _read_checks(directory),
     )
+
+
+def _sweep(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of what sweep of sizes a point or a fit is."""
+    return tuple(str(row.get(name)) for name in ("learner", "backend", "axis", "quantity"))
+
+
+def _ends(row: Mapping[str, Any], name: str, low: str, high: str, path: Path) -> dict[str, Any]:
+    """The two ends of an interval under names of their own. Raises UsageError where it has not two."""
+    found = row[name]
+    if not (isinstance(found, list) and len(found) == 2):
+        raise _broken(path, ValueError(f"{name} is {found!r:.40} and not two numbers"))
+    return {low: found[0], high: found[1]}
+
+
+def _read_rows(path: Path, *names: str) -> list[dict[str, Any]]:
+    """The objects of a JSON array, each of which has those names. Raises UsageError."""
+    rows = _read_json(path)
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+        raise _broken(path, ValueError("it is no array of objects"))
+    for row in rows:
+        if lacking := [name for name in names if name not in row]:
+            raise _broken(path, ValueError(f"a row lacks {lacking[0]}"))
+    return rows
 
 
 def write_checks(directory: Path, about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
@@ -315,14 +437,10 @@ def write_checks(directory: Path, about: Mapping[str, Any], results: Sequence[Ma
         }
         for result in results
     ]
-    folder = directory / "checks"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / f"{about['id']}.json", (json.dumps(rows, indent=1) + "\n").encode())
-    except OSError as error:
-        raise UsageError(
-            f"results folder '{directory}' cannot be written ({error.strerror}): name another with --results"
-        ) from None
+    path = directory / "checks" / f"{about['id']}.json"
+    with files.output("results folder", directory, "name another with --results"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write(path, (json.dumps(rows, indent=1) + "\n").encode())
 
 
 def _read_checks(directory: Path) -> tuple[CheckResult, ...]:
@@ -330,7 +448,7 @@ def _read_checks(directory: Path) -> tuple[CheckResult, ...]:
     return tuple(
         _validate(CheckResult, row, path)
         for path in sorted((directory / "checks").glob("*.json"))
-        for row in _read_json(path)
+        for row in _read_rows(path)
     )
 
 
@@ -368,8 +486,10 @@ def _describe(
                 values["claims"] = dataclasses.asdict(values["claims"])
         else:
             continue
-        if all(field in values for field in names[kind]):
-            found[kind][name] = {field: values[field] for field in names[kind]}
+        with contextlib.suppress(ValidationError):  # a user's file may say anything
+            about: Any = {"learners": LearnerAbout, "tasks": TaskAbout}[kind]
+            own = {field: values[field] for field in names[kind] if field in values}
+            found[kind][name] = dict(TypeAdapter(about).validate_python(own))
     return found["learners"], found["tasks"]
 
 
@@ -378,8 +498,8 @@ def _read_attributes(path: Path) -> dict[str, Any]:
     from creditbench.learner import Claims
 
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
+        tree = ast.parse(files.read(path, files.MOST_TEXT))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     found: dict[str, Any] = {}
     for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
@@ -403,33 +523,98 @@ def _read_attributes(path: Path) -> dict[str, Any]:
     return found
 
 
-def write_tables(results: Results, directory: Path, readme: str) -> None:
+def write_tables(results: Results, directory: Path, readme: str | Callable[[Results], str]) -> None:
     """Write `results` as the tables of a version: sorted, columns in fixed order, floats in fixed format.
 
     trials.csv has a row a trial; curves.parquet a row a point of its curve; scaling.csv, gradients.csv and checks.csv
-    are there where something was measured or checked; manifest.json says what they must hold; README.md is `readme`.
-    Raises `UsageError`.
+    are there where something was measured or checked; manifest.json says what they must hold; README.md is `readme`,
+    or what that makes of what the tables hold: rounded as they are, two scores may tie that did not. The version takes
+    its place as a whole, beside what else the folder has. Raises `UsageError`.
     """
+    if (directory / "records").exists():
+        raise UsageError(
+            f"folder '{directory}' has records of runs, which tables beside them would hide: name another folder"
+        )
+    with files.output("tables", directory, "name another folder"), _replacing_folder(directory) as new:
+        _write_version(results, new)
+        text = readme if isinstance(readme, str) else readme(read_tables(new))
+        (new / "README.md").write_bytes(files.as_bytes(text))
+
+
+@contextlib.contextmanager
+def _replacing_folder(directory: Path) -> Iterator[Path]:
+    """A new folder, to be filled with a version, which then takes the place of `directory` in one step.
+
+    What `directory` has that is not of a version goes along. Where the body fails all stays as it was.
+    """
+    place = directory.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    new = place.with_name(f".{secrets.token_hex(6)}.tmp")
+    new.mkdir()
+    try:
+        yield new
+        if place.exists():
+            new.chmod(place.stat().st_mode)
+            for kept in place.iterdir():
+                if kept.is_dir() and not kept.is_symlink():
+                    shutil.copytree(kept, new / kept.name, symlinks=True, copy_function=_link)
+                elif kept.name not in _OF_A_VERSION:
+                    _link(kept, new / kept.name)
+        for path in (*new.rglob("*"), new):
+            if path.is_file() or path.is_dir():
+                files.sync(path)
+        if place.exists():
+            _exchange(new, place)  # `new` is what was there before
+        else:
+            os.rename(new, place)
+        files.sync(place.parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """The same file under another name; a copy where the file system has no such names."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+_EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE, AT_FDCWD
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Exchange the names of two folders: under Linux in one step, elsewhere in two, between which a name is free."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    names = os.fsencode(one), os.fsencode(other)
+    if rename is not None and rename(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0:
+        return
+    aside = other.with_name(f".{secrets.token_hex(6)}.old")
+    os.rename(other, aside)
+    try:
+        os.rename(one, other)
+    except OSError:
+        os.rename(aside, other)
+        raise
+    os.rename(aside, one)
+
+
+def _write_version(results: Results, directory: Path) -> None:
+    """Write all but the README into an empty folder."""
     import pandas as pd
 
     records = tuple(map(_published, sorted(results.records, key=_order)))
-    trials = [record.row() for record in records]
-    curves = [
-        {"trial": record.trial.id, **point.model_dump()} for record in records for point in record.curve
-    ]
-    tables: dict[str, Sequence[Mapping[str, Any]]] = {
-        "trials.csv": trials,
+    rows: dict[Table, Sequence[Mapping[str, Any]]] = {
+        "trials.csv": [record.row() for record in records],
         "scaling.csv": [point.model_dump() for point in results.scaling],
         "gradients.csv": [row.model_dump() for row in results.gradients],
         "checks.csv": [row.model_dump() for row in results.checks],
     }
-    manifest = Manifest(
-        suite_version=creditbench.__version__,
-        rows={name: len(rows) for name, rows in tables.items() if rows} | {"curves.parquet": len(curves)},
-        learners={name: dict(values) for name, values in sorted(results.learners.items())},
-        tasks={name: dict(values) for name, values in sorted(results.tasks.items())},
-        environments={record.environment_id: record.environment for record in records},
-    )
+    curves: dict[str, list[Any]] = {name: [] for name in _CURVE}
+    for record in records:
+        curves["trial"] += [record.trial.id] * len(record.curve)
+        for name in _CURVE[1:]:
+            curves[name] += [getattr(point, name) for point in record.curve]
     kinds = {
         "trial": "string",
         "step": "int64",
@@ -437,28 +622,35 @@ def write_tables(results: Results, directory: Path, readme: str) -> None:
         "loss": "float64",
         "validation": "float64",
     }
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, rows in tables.items():
-            if rows:
-                exact = _EXACT if name == "trials.csv" else frozenset()
-                _replace(directory / name, _as_csv(rows, exact).encode())
-            else:
-                (directory / name).unlink(missing_ok=True)
-        parquet = io.BytesIO()
-        pd.DataFrame(curves, columns=list(_CURVE)).astype(kinds).to_parquet(
-            parquet, index=False, compression="zstd"
-        )
-        _replace(directory / "curves.parquet", parquet.getvalue())
-        text = json.dumps(manifest.model_dump(exclude={"environments"}), indent=1, sort_keys=True) + "\n"
-        _replace(directory / "manifest.json", text.encode())
-        text = json.dumps(manifest.environments, indent=1, sort_keys=True) + "\n"
-        _replace(directory / "environments.json", text.encode())
-        _replace(directory / "README.md", readme.encode())
-    except OSError as error:
-        raise UsageError(
-            f"tables '{directory}' cannot be written ({error.strerror}): name another folder"
-        ) from None
+    parquet = io.BytesIO()
+    pd.DataFrame(curves).astype(kinds).to_parquet(parquet, index=False, compression="zstd")
+    environments = {record.environment_id: record.environment for record in records}
+    content: dict[Any, bytes] = {
+        name: _as_csv(table, _EXACT if name == "trials.csv" else frozenset()).encode()
+        for name, table in rows.items()
+        if table
+    }
+    content |= {"curves.parquet": parquet.getvalue(), "environments.json": _as_json(environments)}
+    manifest = Manifest(
+        suite_version=creditbench.__version__,
+        rows={name: len(table) for name, table in rows.items() if table}
+        | {"curves.parquet": len(curves["trial"])},
+        sha256={name: hashlib.sha256(own).hexdigest() for name, own in content.items()},
+        learners=_plain(results.learners),
+        tasks=_plain(results.tasks),
+        environments=environments,
+    )
+    content["manifest.json"] = _as_json(manifest.model_dump(exclude={"environments"}))
+    for name, own in content.items():
+        (directory / name).write_bytes(own)
+
+
+def _plain(metadata: Mapping[str, Mapping[str, Any]]) -> Any:
+    return {name: dict(values) for name, values in sorted(metadata.items())}
+
+
+def _as_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _published(record: Record) -> Record:
@@ -471,21 +663,30 @@ def _published(record: Record) -> Record:
     return record.model_copy(update={"trial": trial.model_copy(update={"task_parameters": parameters})})
 
 
-def read_tables(directory: Path) -> Results:
-    """The tables of a version. Raises `UsageError` where one is broken, cut short, or of a newer schema."""
+def read_tables(directory: Path, curves: bool = True) -> Results:
+    """The tables of a version; its records without their curves where these are not asked for.
+
+    Raises `UsageError` where one is broken, cut short, of a newer schema, or not the one that the manifest is of.
+    """
     described = _read_json(directory / "manifest.json")
-    version = described.get("schema_version") if isinstance(described, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    if not isinstance(described, dict):
+        raise _broken(directory / "manifest.json", ValueError("it is no object"))
+    version = described.get("schema_version")
+    if type(version) is int and version > SCHEMA_VERSION:
         raise UsageError(
             f"tables '{directory}' have the schema version {version}, and this creditbench reads up to "
             f"{SCHEMA_VERSION}: update creditbench"
         )
     environments = _read_json(directory / "environments.json")
-    manifest = _validate(Manifest, described | {"environments": environments}, directory / "manifest.json")
+    values = described | {"environments": environments}
+    manifest = _validate(Manifest, values, directory / "manifest.json", strict=True)
+    for name in ("trials.csv", "curves.parquet"):
+        if name not in manifest.rows:
+            raise _broken(directory / "manifest.json", ValueError(f"rows has no {name}"))
     rows = {name: _read_csv(directory / name) for name in manifest.rows if name.endswith(".csv")}
-    curves = _read_curves(directory / "curves.parquet")
+    of_trials, points = _read_curves(directory / "curves.parquet", manifest.rows["curves.parquet"], curves)
     for name, expected in manifest.rows.items():
-        count = len(rows[name]) if name in rows else sum(map(len, curves.values()))
+        count = len(rows[name]) if name in rows else points
         if count != expected:
             raise UsageError(
                 f"table '{directory / name}' has {count} rows, and manifest.json says {expected}: "
@@ -504,32 +705,32 @@ def read_tables(directory: Path) -> Results:
                 "update creditbench"
             )
         try:
-            environment = environments.get(row.get("environment", ""), {})
-            records[trial] = Record.from_row(row, curves.get(trial, ()), environment)
+            environment = manifest.environments.get(row.get("environment", ""), {})
+            records[trial] = Record.from_row(row, of_trials.get(trial, ()), environment)
         except (ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:160]
             raise UsageError(
-                f"{where}: trial {trial or '(none)'} is not a whole record ({reason}): "
+                f"{where}: trial {trial or '(none)'} is not a whole record ({reason(error)}): "
                 "take the table from git again, or make it again with creditbench table --compact"
             ) from None
-    return Results(
+    if astray := sorted(of_trials.keys() - records.keys()):
+        raise _broken(directory / "curves.parquet", ValueError(f"trials.csv has no trial {astray[0]:.40}"))
+    found = Results(
         tuple(sorted(records.values(), key=_order)),
         tuple(_validate(ScalingPoint, row, directory / "scaling.csv") for row in rows.get("scaling.csv", ())),
         tuple(
             _validate(GradientQuality, row, directory / "gradients.csv")
             for row in rows.get("gradients.csv", ())
         ),
-        manifest.learners,
-        manifest.tasks,
+        _plain(manifest.learners),
+        _plain(manifest.tasks),
         tuple(_validate(CheckResult, row, directory / "checks.csv") for row in rows.get("checks.csv", ())),
     )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    # Last, since what is said above is more of a help.
+    for name, sha256 in manifest.sha256.items():
+        path = directory / name
+        if hashlib.sha256(_read(path)).hexdigest() != sha256:
+            raise _broken(path, ValueError("it is not the one that manifest.json was written with"))
+    return found
 
 
 #: Columns that a trial's id is taken of: written to the last digit.
@@ -569,14 +770,24 @@ def _as_csv(rows: Sequence[Mapping[str, Any]], exact: frozenset[str]) -> str:
     return text.getvalue()
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return files.read(path)
+    except (OSError, ValueError) as error:
+        raise _broken(path, error) from None
+
+
 def _read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file. Raises `UsageError` where a row has not as many cells as there are columns."""
     try:
-        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
-    except (OSError, ValueError, csv.Error) as error:
+        lines = list(csv.reader(io.StringIO(_read(path).decode(), newline=""), strict=True))
+    except (ValueError, csv.Error) as error:
         raise _broken(path, error) from None
     if not lines:
         raise _broken(path, ValueError("it is empty"))
+    if len(set(lines[0])) < len(lines[0]):
+        twice = next(name for name in lines[0] if lines[0].count(name) > 1)
+        raise _broken(path, ValueError(f"the column {twice!r} is there twice"))
     for number, line in enumerate(lines[1:], 2):
         if len(line) != len(lines[0]):
             raise _broken(path, ValueError(f"line {number} has {len(line)} cells of {len(lines[0])}"))
@@ -585,42 +796,55 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        return files.parse_json(_read(path))
+    except ValueError as error:
         raise _broken(path, error) from None
 
 
-def _read_curves(path: Path) -> dict[str, list[Point]]:
-    """The points of each trial's curve, by its id."""
+def _read_curves(path: Path, expected: int, points: bool) -> tuple[dict[str, list[Point]], int]:
+    """The points of each trial's curve by its id, where they are asked for, and the number of all.
+
+    Of a table of `expected` rows, or of others that are few.
+    """
     import pyarrow as pa
     import pyarrow.parquet
 
-    try:
-        columns = pyarrow.parquet.read_table(path, columns=list(_CURVE)).to_pydict()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise _broken(path, error) from None
+    content = _read(path)
     curves: dict[str, list[Point]] = {}
-    for trial, step, seconds, loss, validation in zip(*(columns[name] for name in _CURVE), strict=True):
-        point = Point(
-            step=step,
-            seconds=seconds,
-            loss=None if loss != loss else loss,
-            validation=None if validation != validation else validation,
-        )
-        curves.setdefault(trial, []).append(point)
-    return curves
-
-
-def _validate(model: type[R], values: Mapping[str, Any], path: Path) -> R:
     try:
-        return model.model_validate({name: None if value == "" else value for name, value in values.items()})
+        opened = pyarrow.parquet.ParquetFile(io.BytesIO(content))
+        count = opened.metadata.num_rows
+        if count > max(expected, _FEW_ROWS):
+            raise ValueError(f"it has {count} rows, and manifest.json says {expected}")
+        for batch in opened.iter_batches(columns=list(_CURVE)) if points else ():
+            columns = batch.to_pydict()
+            for trial, step, seconds, loss, validation in zip(
+                *(columns[name] for name in _CURVE), strict=True
+            ):
+                if not isinstance(trial, str):
+                    raise ValueError(f"a row has the trial {trial!r:.40}")
+                point = Point(
+                    step=step,
+                    seconds=seconds,
+                    loss=None if loss != loss else loss,
+                    validation=None if validation != validation else validation,
+                )
+                curves.setdefault(trial, []).append(point)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise _broken(path, error) from None
+    return curves, count
+
+
+def _validate(model: type[R], values: Mapping[str, Any], path: Path, strict: bool = False) -> R:
+    try:
+        own = {name: None if value == "" else value for name, value in values.items()}
+        return model.model_validate(own, strict=strict)
     except ValidationError as error:
         raise _broken(path, error) from None
 
 
 def _broken(path: Path, error: Exception) -> UsageError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return UsageError(
-        f"table '{path}' cannot be read ({' '.join(reason.split())[:160]}): "
+        f"table '{path}' cannot be read ({reason(error)}): "
         "take it from git again, or make it again with creditbench table --compact"
     )

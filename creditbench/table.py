@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -84,6 +85,7 @@ def summarise(records: Sequence[Record]) -> list[Section]:
     Times are medians.
     """
     known = sorted({(r.trial.rule, r.trial.backend) for r in records})
+    reasons = {id(record): stale(record) for record in records}
     column = columns_of(records)
     sections = []
     for task in sorted({r.trial.task for r in records}):
@@ -91,14 +93,17 @@ def summarise(records: Sequence[Record]) -> list[Section]:
         families: dict[Any, list[Record]] = {}
         for record in own:
             families.setdefault(record.alike, []).append(record)
-        fresh_seeds = {r.trial.seed for r in own if not stale(r)}
+        fresh_seeds = {r.trial.seed for r in own if not reasons[id(r)]}
+        groups: dict[tuple[str, str], list[list[Record]]] = {}
+        for family in families.values():
+            groups.setdefault((family[0].trial.rule, family[0].trial.backend), []).append(family)
         table = []
         for rule, backend in known:
-            group = [f for f in families.values() if (f[0].trial.rule, f[0].trial.backend) == (rule, backend)]
-            for family in group:
+            group = groups.get((rule, backend), [])
+            for family, variant in zip(group, _variants([family[0] for family in group]), strict=True):
                 conditions = column[family[0].trial.id].removeprefix(task).split()
-                label = " ".join([rule, *dict.fromkeys([*conditions, *_variant(family[0], group)])])
-                table.append(_row(label, family, fresh_seeds))
+                label = " ".join([rule, *dict.fromkeys([*conditions, *variant])])
+                table.append(_row(label, family, fresh_seeds, reasons[id(family[0])]))
             if not group:
                 table.append({"rule": rule, "backend": backend, "status": "missing"})
         present = dict.fromkeys(column for row in table for column in row)
@@ -130,8 +135,8 @@ _ORDER = (
 )
 
 
-def _row(label: str, family: Sequence[Record], seeds: set[int]) -> dict[str, str]:
-    trial, reason = family[0].trial, stale(family[0])
+def _row(label: str, family: Sequence[Record], seeds: set[int], reason: str) -> dict[str, str]:
+    trial = family[0].trial
     statuses = Counter(record.status for record in family)
     status = ", ".join(
         f"{count} {name}" for name, count in sorted(statuses.items(), key=lambda s: s[0] != "ok")
@@ -193,8 +198,8 @@ def ranged(values: Sequence[float], form: str, sign: float = 1.0) -> str:
     return f"{middle} ({low} … {high})" if len(values) > 1 else middle
 
 
-def _variant(record: Record, group: Sequence[list[Record]]) -> list[str]:
-    """The settings of a family in which it differs from others of its rule, backend and task."""
+def _variants(group: Sequence[Record]) -> list[list[str]]:
+    """The settings in which each of a rule's families, one record of each, differs from another on that task."""
 
     def settings(record: Record) -> dict[str, Any]:
         trial = record.trial
@@ -203,11 +208,10 @@ def _variant(record: Record, group: Sequence[list[Record]]) -> list[str]:
             return {"draw": trial.study.partition("/")[0]} | where
         return {name: getattr(trial, name) for name in _SETTINGS} | trial.hyperparameters | where
 
-    mine, others = settings(record), [settings(family[0]) for family in group]
-    differing = {
-        name: value for name, value in mine.items() if any(other.get(name) != value for other in others)
-    }
-    return [f"{name}={value}" for name, value in differing.items()]
+    known = [settings(record) for record in group]
+    names = {name for own in known for name in own}
+    differing = {name for name in names if any(own.get(name) != known[0].get(name) for own in known)}
+    return [[f"{name}={value}" for name, value in own.items() if name in differing] for own in known]
 
 
 # -- formats ---------------------------------------------------------------------------------------------
@@ -256,8 +260,9 @@ def _scores(sections: Sequence[Section]) -> str:
                 shown = values["test score"] if values["status"].endswith("ok") else values["status"]
                 cells.setdefault((values["rule"], values["backend"]), {})[section.task] = shown
     arrows = {"min": "↓", "max": "↑"}
-    heads = ["rule", "backend", *(f"{s.task}<br>{s.metric} {arrows[s.direction]}" for s in sections)]
-    lines = [["*trivial*", "", *(s.trivial for s in sections)]]
+    metrics = (Markup(f"{plain(s.task)}<br>{plain(s.metric)} {arrows[s.direction]}") for s in sections)
+    heads = ["rule", "backend", *metrics]
+    lines: list[list[str]] = [[Markup("*trivial*"), "", *(s.trivial for s in sections)]]
     lines += [[*key, *(cells[key].get(s.task, _MISSING) for s in sections)] for key in sorted(cells)]
     return markdown_table(heads, lines, heads)
 
@@ -306,15 +311,38 @@ def print_rich(records: Sequence[Record], console: Any) -> None:
 
 def _markdown(section: Section) -> str:
     table = markdown_table(section.columns, section.rows, ("rule", "backend", "status"))
-    lines = [f"### {section.title}", "", table]
-    return "\n".join([*lines, section.caption, ""] if section.caption else lines)
+    lines = [f"### {plain(section.title)}", "", table]
+    return "\n".join([*lines, plain(section.caption), ""] if section.caption else lines)
+
+
+class Markup(str):
+    """A text that is Markdown, and is left as it is."""
+
+
+#: What Markdown takes for more than a letter: HTML, entities, code, emphasis, links, and the end of a cell.
+_MARKUP = re.compile(
+    r"[\\`*|~]|<|&(?=#?\w+;)|\](?=[\[(:])|(?<![^\W_])_|_(?![^\W_])|^(?=(?:[#>+=-]|\d+[.)])(?:\s|$))"
+)
+
+
+def plain(text: object) -> str:
+    """A text for Markdown in one line, of which nothing is more than a letter; `Markup` as it is.
+
+    >>> print(plain("<b>a|b</b> [x](y) mackey_glass"))
+    &lt;b>a\\|b&lt;/b> [x\\](y) mackey_glass
+    """
+    if isinstance(text, Markup):
+        return text
+    letters = {"<": "&lt;", "&": "&amp;"}
+    line = " ".join(str(text).split())
+    return _MARKUP.sub(lambda found: letters.get(found[0], f"\\{found[0]}"), line)
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]], left: Iterable[str] = ()) -> str:
-    """A table of text in Markdown; columns named in `left` are aligned to the left."""
+    """A table of text in Markdown; columns named in `left` are aligned to the left. Cells are `plain`."""
 
     def line(cells: Iterable[object]) -> str:
-        return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(map(plain, cells)) + " |"
 
     bars = ["---" if name in left else "---:" for name in head]
     return "\n".join([line(head), line(bars), *map(line, rows)]) + "\n"

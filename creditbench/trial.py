@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from creditbench.files import require_plain
 
 if TYPE_CHECKING:
     from creditbench.cell import (
@@ -41,38 +43,48 @@ _CONDITIONS = (
 )
 
 
+#: What a field may hold, whatever a file says: finite numbers of 64 bits, far enough from the greatest that sums and
+#: means of them are numbers; and values that JSON has words for.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Size = Annotated[int, Field(ge=1, lt=2**63)]
+Number = Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, le=1e300, allow_inf_nan=False)]
+Plain = Annotated[dict[str, Any], AfterValidator(require_plain)]
+Name = Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\z")]
+
+
 class Trial(BaseModel):
     """(task, learner, hyper-parameters, backend, device, sizes, seed, budget), fully resolved."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: str
-    task_version: int
+    task: Name
+    task_version: Count
     task_sha256: str  #: of the task's source file
-    task_parameters: dict[str, Any]  #: fields of the task
+    task_parameters: Plain  #: fields of the task
     data_sha256: str | None = None  #: of the user's data file
-    learner: str
+    learner: Name
     learner_sha256: str  #: of the learner's source file
-    hyperparameters: dict[str, Any]  #: fields of the learner
+    hyperparameters: Plain  #: fields of the learner
     decorrelate: Literal["none", "hidden", "both"]
-    decorrelation_rate: float
+    decorrelation_rate: Number
     backend: Literal["jax", "torch"]
     device: str
     dtype: Literal["float32", "float64"] = "float32"
-    threads: int = 1
-    hidden: int  #: n
-    batch: int  #: B
-    segment: int  #: K, steps between updates
-    alpha: float
+    threads: Size = 1
+    hidden: Size  #: n
+    batch: Size  #: B
+    segment: Size  #: K, steps between updates
+    alpha: Number
     bias: bool
     protocol: Literal["stream", "episodes"]
     optimizer: str
-    lr: float
-    seed: int
+    lr: Number
+    seed: Count
     preset: str
-    budget_steps: int  #: training time steps of one batch row
-    evaluations: int  #: on the validation split, evenly over the budget
-    numerics_version: int = NUMERICS_VERSION
+    budget_steps: Size  #: training time steps of one batch row
+    evaluations: Size  #: on the validation split, evenly over the budget
+    numerics_version: Count = NUMERICS_VERSION
 
     # Where a plug-in outside the shipped folders lies. A place, not a number: no part of the hash.
     task_path: str | None = None

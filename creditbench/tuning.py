@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from creditbench import registry
+from creditbench import files, registry
 from creditbench.errors import UsageError
 from creditbench.grid import read_studies
 from creditbench.record import Record
@@ -208,7 +208,7 @@ def frozen(found: Sequence[Tuned], command: str) -> str:
     lines = [
         "# Found on validation, with seeds of its own, with as many points for every rule. Made by:",
         "#",
-        f"#   {command}",
+        f"#   {' '.join(command.splitlines())}",
         "#",
         f"# {sum(t.points for t in found)} points, {sum(t.train_seconds for t in found):.0f} s of training in all.",
     ]
@@ -229,7 +229,7 @@ def kept_studies(path: Path) -> tuple[str, set[tuple[str, str, str]]]:
         for study in studies
         if "study" in study
     }
-    return path.read_text(encoding="utf-8"), found
+    return files.read(path, files.MOST_TEXT).decode("utf-8-sig"), found
 
 
 def described(tuned: Tuned) -> str:

@@ -27,11 +27,12 @@ from creditbench.cli import (
     run,
     scale,
     show,
+    streams,
     table,
     tune,
     versus,
 )
-from creditbench.errors import UsageError
+from creditbench.errors import UsageError, reason
 
 app = typer.Typer(
     name="creditbench",
@@ -82,10 +83,11 @@ def _callback(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     try:
-        status = app(
-            None if arguments is None else list(arguments), prog_name="creditbench", standalone_mode=False
-        )
-        return status if isinstance(status, int) else 0
+        if arguments is None:
+            streams.prepare()
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
     except UsageError as error:
         return _usage(str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -93,8 +95,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # Whoever read the output has gone, as `head` does.
-        sys.stderr.close()
+        _drop_output()
         return 1
+    except (OSError, MemoryError, ImportError) as error:
+        # What a file is concerned in says so itself: this is the machine's state, whatever was at work.
+        _drop_output()
+        place = f" '{error.filename}'" if isinstance(error, OSError) and error.filename else ""
+        return _usage(
+            f"the system refuses what is needed{place} ({type(error).__name__}: {reason(error)}): "
+            "make room (disk, memory, open files), or mend the rights, and give the same command again"
+        )
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        status = app(
+            None if arguments is None else list(arguments), prog_name="creditbench", standalone_mode=False
+        )
+        return status if isinstance(status, int) else 0
     except Exception as error:
         # The usage errors of typer, whose class moved between its versions.
         if not hasattr(error, "format_message"):
@@ -103,6 +121,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(error.format_message(), file=sys.stderr)
             return 2
         return _usage(error.format_message())
+
+
+def _drop_output() -> None:
+    """Where standard output cannot take what is still to be written, have that lost."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        if streams.is_real(sys.stdout):
+            streams.to_nowhere(1)
 
 
 def _usage(message: str) -> int:

@@ -44,7 +44,7 @@ def compare(
         raise UsageError(f"--alpha is {alpha}: give a number between 0 and 1")
     if not tolerance >= 0:
         raise UsageError(f"--tolerance is {tolerance}: give a number from 0")
-    found = hold(*(load(folder(name)) for name in (a, b)), alpha=alpha, tolerance=tolerance)
+    found = hold(*(load(folder(name), curves=False) for name in (a, b)), alpha=alpha, tolerance=tolerance)
     rows = [dataclasses.asdict(change) for change in found.changes]
     if json:
         print(dumps(rows, indent=1))

@@ -39,6 +39,7 @@ def figure(
     """
     import dataclasses
 
+    from creditbench import files
     from creditbench.cli.measuring import names
     from creditbench.errors import UsageError, unknown
     from creditbench.figures import FIGURES, draw
@@ -63,9 +64,5 @@ def figure(
             scaling=tuple(p for p in found.scaling if p.learner in wanted),
             gradients=tuple(g for g in found.gradients if g.learner in wanted),
         )
-    try:
-        draw(name, found, output, axis or "T")
-    except OSError as error:
-        raise UsageError(
-            f"output '{output}' cannot be written ({error.strerror}): name another file"
-        ) from None
+    with files.output("output", output), files.replacing(output) as (new,):
+        draw(name, found, new, axis or "T")

@@ -62,6 +62,7 @@ def gradients(
     import sys
     from json import dumps
 
+    from creditbench import files
     from creditbench.cli.measuring import bars, names, show, write
     from creditbench.cli.run import numbers, pairs
     from creditbench.doctor import require_device
@@ -107,6 +108,8 @@ def gradients(
                     "leave out --steps"
                 )
             orders.append((name, [trial for trial in trials if trial.task == run.task], run))
+    if output is not None:
+        files.require_writable("output", output / "gradients.json", "name another folder")
     with bars("figures", sum(len(asked) for _, asked, _ in orders) * len(parts)) as advance:
         for name, asked, run in orders:
             for found in results(
@@ -133,8 +136,10 @@ def gradients(
         raise UsageError(f"--learner is {learner}: none of them gives a gradient here; name one that does")
     if output is not None:
         write(output, {"gradients.json": rows, "gradients.csv": rows})
-        for suffix in ("pdf", "png"):
-            draw(rows, output / f"gradients.{suffix}")
+        with files.output("output", output, "name another folder"):
+            for suffix in ("pdf", "png"):
+                with files.replacing(output / f"gradients.{suffix}") as (new,):
+                    draw(rows, new)
     if json:
         print(dumps(rows, indent=1))
     else:

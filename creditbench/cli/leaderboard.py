@@ -24,6 +24,7 @@ def leaderboard(
     """
     import sys
 
+    from creditbench import files
     from creditbench.errors import UsageError
     from creditbench.leaderboard.board import make_board
     from creditbench.leaderboard.page import page
@@ -34,14 +35,12 @@ def leaderboard(
         raise UsageError(f"--draws is {draws}: give a whole number from 100")
     folders = results or [Path("results/local")]
     board = make_board(load(*folders), draws)
-    try:
+    texts = page(board, folders), markdown(board, folders)
+    with files.output("output", output, "name another folder"):
         output.mkdir(parents=True, exist_ok=True)
-        (output / "index.html").write_text(page(board, folders), encoding="utf-8")
-        (output / "leaderboard.md").write_text(markdown(board, folders), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"output '{output}' cannot be written ({error.strerror}): name another folder"
-        ) from None
+        with files.replacing(output / "index.html", output / "leaderboard.md") as new:
+            for path, text in zip(new, texts, strict=True):
+                path.write_bytes(files.as_bytes(text))
     if board.left_out:
         print(f"note: {left_out(board)}", file=sys.stderr)
     print(f"page: {output / 'index.html'}", file=sys.stderr)

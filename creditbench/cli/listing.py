@@ -206,7 +206,9 @@ def _learner_row(plugin: Plugin) -> tuple[object, ...]:
 
 def _link(plugin: Plugin) -> str:
     """The id, and what is shipped with a link to its file from its folder's README."""
-    return f"[`{plugin.id}`]({plugin.path.name})" if plugin.source == "builtin" else f"`{plugin.id}`"
+    from creditbench.table import Markup
+
+    return Markup(f"[`{plugin.id}`]({plugin.path.name})" if plugin.source == "builtin" else f"`{plugin.id}`")
 
 
 def _print_markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

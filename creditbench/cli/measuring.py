@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from creditbench import files
 from creditbench.errors import UsageError
 
 
@@ -90,20 +91,19 @@ def _text(value: Any) -> str:
 
 def write(folder: Path, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Write each table into a file of that name, which ends in .json or .csv. Raises `UsageError`."""
+    with files.output("output", folder, "name another folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.replacing(*(folder / name for name in tables)) as new:
+            for path, (name, rows) in zip(new, tables.items(), strict=True):
+                path.write_text(_as_json(rows) if name.endswith(".json") else _as_csv(rows), encoding="utf-8")
+
+
+def _as_json(rows: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps(rows, indent=1) + "\n"
+
+
+def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     import pandas as pd
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, rows in tables.items():
-            if name.endswith(".json"):
-                text = json.dumps(rows, indent=1) + "\n"
-            else:
-                flat = [
-                    {k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows
-                ]
-                text = pd.DataFrame(flat).to_csv(index=False, lineterminator="\n")
-            (folder / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"output '{folder}' cannot be written ({error.strerror}): name another folder"
-        ) from None
+    flat = [{k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
+    return pd.DataFrame(flat).to_csv(index=False, lineterminator="\n")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: Outcomes that are failures; `diverged` is a result.
 FAILURES = ("crashed", "invalid", "oom", "timeout")
 DEFAULT_SEEDS = 3
+MOST_SEEDS = 100_000
 
 
 def read_config(context: typer.Context, path: Path | None, others: Collection[str] = ()) -> Path | None:
@@ -196,10 +197,13 @@ def run(
       creditbench run --config grid.toml --seed 3,9071
       creditbench run --config benchmarks/results/weather.toml --learner bptt,./my_rule.py --reuse results/v0.2
     """
+    from functools import partial
+
     from creditbench.doctor import require_device
     from creditbench.errors import UsageError
     from creditbench.executors import make_executor, make_jobs, read_bytes
     from creditbench.grid import Options, make_grid
+    from creditbench.shared import run_missing
     from creditbench.store import Store
 
     listed = _seeds(context, seeds, seed)
@@ -227,6 +231,7 @@ def run(
         tuned=tuned,
         threads=threads,
         measure=measure,
+        timeout=timeout,
     )
     if reuse and force:
         names = ", ".join(map(str, reuse))
@@ -245,32 +250,34 @@ def run(
         require_device(name, device)
     grid = make_grid(options)
     for note in (*grid.notes, *_what_is_not_confined(grid.trials, executor)):
-        _say(f"note: {note}")
+        say(f"note: {note}")
 
     if reuse:
         taken = store.take(grid.trials, reuse)
-        _say(f"{taken} of {len(grid.trials)} trials taken from {', '.join(map(str, reuse))}")
+        say(f"{taken} of {len(grid.trials)} trials taken from {', '.join(map(str, reuse))}")
     done = {} if force else {trial.id: store.get(trial) for trial in grid.trials if store.has(trial)}
     if retry:
         done = {name: record for name, record in done.items() if record.status not in FAILURES}
     waiting = [trial for trial in grid.trials if trial.id not in done]
     if done:
-        _say(f"{len(done)} of {len(grid.trials)} trials already done: --force runs them again")
+        say(f"{len(done)} of {len(grid.trials)} trials already done: --force runs them again")
+    make = partial(make_jobs, together=together, slots=where.slots)
     try:
         with _ends_on_sigterm(), _Report(waiting) as report:
-            todo = make_jobs(waiting, together=together, slots=where.slots)
-            with contextlib.closing(where.run(todo, report.progress)) as records:
-                for record in records:
-                    store.put(record)
+            new = run_missing(store, waiting, where, make, report.progress, report.say)
+            with contextlib.closing(new):
+                for record, _ in new:
                     done[record.trial.id] = record
                     report.finished(record)
     except KeyboardInterrupt:
-        _say(
+        say(
             f"interrupted: {len(done)} of {len(grid.trials)} trials are done, with records in '{store.records}'; "
             "the same command without --force runs the rest"
         )
         raise typer.Exit(130) from None
-    _conclude([done[trial.id] for trial in grid.trials if trial.id in done], results, json, where.lost)
+    why = {trial.id: detail for trial, detail in where.lost}
+    lost = [(trial, why.get(trial.id, "")) for trial in grid.trials if trial.id not in done]
+    _conclude([done[trial.id] for trial in grid.trials if trial.id in done], results, json, lost)
 
 
 def _what_is_not_confined(trials: Sequence[Trial], executor: str) -> Iterator[str]:
@@ -286,9 +293,9 @@ def _what_is_not_confined(trials: Sequence[Trial], executor: str) -> Iterator[st
 
 
 def _conclude(
-    records: Sequence[Record], results: Path, as_json: bool, lost: Sequence[tuple[Trial, str]] = ()
+    records: Sequence[Record], results: Path, as_json: bool, lost: Sequence[tuple[Trial, str]]
 ) -> None:
-    """Print the table, where the records are, what failed, and what the machine lost."""
+    """Print the table, where the records are, and what failed: trials, and the machine at those that were `lost`."""
     from creditbench import table
 
     if as_json:
@@ -297,16 +304,19 @@ def _conclude(
         from rich.console import Console
 
         table.print_rich(records, Console(width=None if sys.stdout.isatty() else 160))
-    _say(f"records: {results / 'records'}")
+    say(f"records: {results / 'records'}")
     failed = [record for record in records if record.status in FAILURES]
     for record in failed:
         log = results / "logs" / f"{record.trial.id}.log"
-        _say(
+        say(
             f"{_label(record.trial)}: {record.status}: {record.status_detail}"
             + (f"; see {log}" if log.exists() else "")
         )
     for trial, why in lost:
-        _say(f"{_label(trial)}: no record, since the machine failed and not the rule: {why}; run it again")
+        detail = f" ({why})" if why else ""
+        say(
+            f"{_label(trial)}: no record: the machine failed, and not the rule{detail}; the same command runs it"
+        )
     if failed or lost:
         raise typer.Exit(1)
 
@@ -338,7 +348,6 @@ def numbers(
 def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tuple[int, ...]:
     """The very seeds that are asked for; empty where their count is. Raises `UsageError`."""
     from creditbench.errors import UsageError
-    from creditbench.grid import SEEDS
 
     if count is not None and listed is not None:
         # One of them may come from the configuration file, over which the command line wins.
@@ -351,8 +360,8 @@ def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tup
         count, listed = (count, None) if given == ["seeds"] else (None, listed)
     if listed is not None:
         return numbers("--seed", listed, int, "3,9071", low=0)
-    if count is not None and not 1 <= count <= SEEDS:
-        raise UsageError(f"--seeds is {count}: give a whole number from 1 to {SEEDS}")
+    if count is not None and not 1 <= count <= MOST_SEEDS:
+        raise UsageError(f"--seeds is {count}: give a whole number from 1 to {MOST_SEEDS:,}")
     return ()
 
 
@@ -372,7 +381,8 @@ def pairs(option: str, items: Sequence[str] | None, example: str) -> dict[str, s
 # -- progress --------------------------------------------------------------------------------------------
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line on standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -430,14 +440,19 @@ class _Report:
             self.running[trial.id] = self.bars.add_task(_label(trial), total=100)
         self.bars.update(self.running[trial.id], completed=round(100 * part))
 
+    def say(self, line: str) -> None:
+        if self.bars:
+            self.bars.console.print(line, markup=False, highlight=False)
+        else:
+            say(line)
+
     def finished(self, record: Record) -> None:
         self.count += 1
         score = "" if record.test_score is None else f", {record.metric} {record.test_score:.4g}"
         line = f"[{self.count}/{self.total}] {_label(record.trial)}: {record.status}{score}"
+        self.say(line)
         if not self.bars:
-            _say(line)
             return
-        self.bars.console.print(line, markup=False, highlight=False)
         if record.trial.id in self.running:
             self.bars.remove_task(self.running.pop(record.trial.id))
         self.bars.advance(self.overall)

@@ -63,6 +63,7 @@ def scale(
     import sys
     from json import dumps
 
+    from creditbench import files
     from creditbench.cli.measuring import bars, names, resolve_learners, show, write
     from creditbench.cli.run import numbers
     from creditbench.doctor import require_device
@@ -124,6 +125,8 @@ def scale(
             f"--learner is {learner} and --backend is {backend}: none runs there; choose its backend"
         )
 
+    if output is not None:
+        files.require_writable("output", output / "scaling.json", "name another folder")
     found = []
     total = sum(map(len, able.values())) * sum(len(own) for each in sizes.values() for own in each.values())
     with bars("figures", total) as advance:
@@ -157,9 +160,11 @@ def scale(
             for point in found
         ]
         write(output, {"scaling.json": rows, "scaling.csv": rows, "points.csv": flat})
-        for swept in sizes:
-            for suffix in ("pdf", "png"):
-                draw([p for p in found if p["axis"] == swept], rows, output / f"scaling_{swept}.{suffix}")
+        with files.output("output", output, "name another folder"):
+            for swept in sizes:
+                for suffix in ("pdf", "png"):
+                    with files.replacing(output / f"scaling_{swept}.{suffix}") as (new,):
+                        draw([p for p in found if p["axis"] == swept], rows, new)
     if json or format_ == "json":
         print(dumps(rows, indent=1))
     elif format_ == "markdown":

@@ -51,7 +51,7 @@ def task(
     import shutil
     import typing
 
-    from creditbench import example
+    from creditbench import example, files
     from creditbench.cli.run import pairs
     from creditbench.errors import UsageError, unknown
     from creditbench.grid import SEEDS, make_task
@@ -88,9 +88,5 @@ def task(
             title, example.text(one, first, shutil.get_terminal_size((100, 24)).columns), sep="\n\n", end=""
         )
         return
-    try:
-        example.figure(one, title, output, first)
-    except OSError as error:
-        raise UsageError(
-            f"output '{output}' cannot be written ({error.strerror}): name another file"
-        ) from None
+    with files.output("output", output), files.replacing(output) as (new,):
+        example.figure(one, title, new, first)

@@ -47,6 +47,7 @@ def table(
     """
     import sys
 
+    from creditbench import files
     from creditbench.errors import UsageError, unknown
     from creditbench.store import load, write_tables
     from creditbench.table import FORMATS, print_rich, render
@@ -65,13 +66,12 @@ def table(
         for option, value in (("--output", output), ("--format", None if form == "rich" else form)):
             if value is not None:
                 raise UsageError(f"{option} is {value} and --compact is {compact}: give one of them")
-        write_tables(load(*folders), compact, "")
-        # The README is of what the tables hold: rounded as they are, two scores may tie that did not.
-        found = load(compact)
-        write_tables(found, compact, readme(make_board(found), compact, folders))
+        # What is published leaves nothing out.
+        found = load(*folders, whole=True)
+        write_tables(found, compact, lambda read: readme(make_board(read), compact, folders))
         print(f"tables: {compact}", file=sys.stderr)
         return
-    found = load(*folders)
+    found = load(*folders, curves=False)
     if form in over_tasks:
         from creditbench.leaderboard import text as texts
         from creditbench.leaderboard.board import make_board
@@ -92,9 +92,5 @@ def table(
     if output is None:
         sys.stdout.write(text)
         return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"output '{output}' cannot be written ({error.strerror}): name another file"
-        ) from None
+    with files.output("output", output):
+        files.write(output, files.as_bytes(text))

@@ -104,14 +104,17 @@ def tune(
     import dataclasses
     import shlex
     import sys
+    from functools import partial
     from json import dumps
 
+    from creditbench import files
     from creditbench.cli.measuring import bars, names, show
-    from creditbench.cli.run import FAILURES, pairs
+    from creditbench.cli.run import FAILURES, pairs, say
     from creditbench.doctor import require_device
     from creditbench.errors import UsageError
     from creditbench.executors import make_executor, make_jobs
     from creditbench.grid import Options, make_grid
+    from creditbench.shared import run_missing
     from creditbench.store import Store
     from creditbench.tuning import choose, described, frozen, kept_studies, space, study_seeds, trials_of
     from creditbench.tuning import draw as draw_points
@@ -140,8 +143,10 @@ def tune(
             hidden=hidden,
             settings=pairs("--set", set_, "anp.sigma=1e-3"),
             data=pairs("--data", data, "weather=WTH.csv"),
+            timeout=timeout,
         )
     )
+    files.require_writable("output", output)
     kept, known = kept_studies(output) if keep and output.exists() else ("", set())
     groups: dict[tuple[str, str, str], list[Trial]] = {}
     for trial in grid.trials:
@@ -157,18 +162,21 @@ def tune(
     store.take(wanted, reuse or ())
     where = make_executor(executor, slots=jobs, device=device, timeout=timeout, logs=results / "logs")
     waiting = [trial for trial in wanted if not store.has(trial)]
-    with bars("points", len(waiting)) as advance:
-        todo = make_jobs(waiting, together=True, slots=where.slots)
-        with contextlib.closing(where.run(todo, lambda *_: None)) as records:
-            for record in records:
-                store.put(record)
-                advance(f"{record.trial.task} {record.trial.rule} lr={record.trial.lr:g}: {record.status}")
+    make = partial(make_jobs, together=True, slots=where.slots)
+    new = run_missing(store, waiting, where, make, say=say)
+    with bars("points", len(waiting)) as advance, contextlib.closing(new):
+        for record, _ in new:
+            advance(f"{record.trial.task} {record.trial.rule} lr={record.trial.lr:g}: {record.status}")
     found = []
     for (of_task, rule, study_name), group in groups.items():
-        if gone := [why for trial, why in where.lost if trial in group]:
-            print(f"{of_task} {rule} {study_name}: not tuned: {gone[0]}; tune it again", file=sys.stderr)
+        records_of = [store.get(trial) for trial in group if store.has(trial)]
+        if len(records_of) < len(group):
+            why = next((f" ({why})" for trial, why in where.lost if trial in group), "")
+            say(
+                f"{of_task} {rule} {study_name}: not tuned: {len(group) - len(records_of)} points have no record: the "
+                f"machine failed, and not the rule{why}; the same command runs them"
+            )
             continue
-        records_of = [store.get(trial) for trial in group]
         if all(record.status in FAILURES for record in records_of):
             first = records_of[0]
             print(
@@ -198,13 +206,10 @@ def tune(
     words += ["--evaluations", str(evaluations)] if evaluations is not None else []
     for option, items in (("--set", set_), ("--data", data)):
         words += [word for item in items or () for word in (option, item)]
-    try:
-        text = frozen(found, shlex.join([*words, "--output", str(output)])) if found or not kept else ""
-        output.write_text("\n".join(filter(None, (kept, text))), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"output '{output}' cannot be written ({error.strerror}): name another file"
-        ) from None
+    text = frozen(found, shlex.join([*words, "--output", str(output)])) if found or not kept else ""
+    with files.output("output", output):
+        content = "\n".join(filter(None, (kept, text)))
+        files.write(output, files.as_bytes(content))
     rows = [dataclasses.asdict(tuned) for tuned in found]
     if json:
         print(dumps(rows, indent=1))

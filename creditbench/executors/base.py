@@ -6,7 +6,7 @@ import abc
 import math
 import os
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -42,8 +42,11 @@ class Executor(abc.ABC):
         self.lost: list[tuple[Trial, str]] = []  #: trials without a record, and what failed
 
     @abc.abstractmethod
-    def run(self, jobs: Sequence[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
-        """The records, in the order in which they are ready. Closing the iterator ends what is running."""
+    def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
+        """The records, in the order in which they are ready. Closing the iterator ends what is running.
+
+        A job is taken from `jobs` once there is room for it, so that they may be made while others run.
+        """
 
 
 def make_jobs(trials: Sequence[Trial], *, together: bool = False, slots: int = 1) -> list[Job]:
@@ -101,8 +104,8 @@ def read_bytes(text: str) -> int:
     (4000000000, 1536)
     """
     parts = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*(?:([kmgt])(i?)b?|b)?", text.strip().lower())
-    if parts is None:
-        raise UsageError(f"memory limit is {text!r}: give bytes with a unit, as in 4GB or 512MiB")
+    if parts is None or len(parts[1]) > 20:
+        raise UsageError(f"memory limit is {text[:40]!r}: give bytes with a unit, as in 4GB or 512MiB")
     number, letter, binary = parts.groups()
     base = 1024 if binary else 1000
     return int(float(number) * base ** (" kmgt".index(letter) if letter else 0))

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable
 from datetime import UTC, datetime
 
 from creditbench.errors import is_of_machine, one_line, status_of
@@ -21,7 +21,7 @@ class InlineExecutor(Executor):
         super().__init__()
         self.threads = threads
 
-    def run(self, jobs: Sequence[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
+    def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
         if not {"jax", "torch"} & sys.modules.keys():
             os.environ.update(thread_environment(self.threads))
         from creditbench.trainer import run_trials

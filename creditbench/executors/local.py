@@ -23,9 +23,10 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -75,13 +76,18 @@ class LocalExecutor(Executor):
         self.threads, self.slots = threads, slots
         self.timeout, self.memory_limit, self.logs = timeout, memory_limit, logs
 
-    def run(self, jobs: Sequence[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
+    def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
         """The records as they come in. However the iterator ends, no process is left behind."""
-        waiting = deque(_Turn(job) for job in jobs)
+        coming = (_Turn(job) for job in jobs)
+        waiting: deque[_Turn] = deque()
         slots = [_Slot(number, self) for number in range(self.slots)]
         with selectors.DefaultSelector() as selector:
             try:
-                while waiting or any(slot.worker for slot in slots):
+                while True:
+                    free = sum(slot.worker is None for slot in slots)
+                    waiting.extend(islice(coming, max(0, free - len(waiting))))
+                    if not waiting and free == len(slots):
+                        return
                     for worker in self._hand_out(waiting, slots):
                         selector.register(worker.pipe, selectors.EVENT_READ)
                     busy = [slot.worker for slot in slots if slot.worker]

@@ -375,7 +375,7 @@ def _times(
     changes = []
     for key, quantity in chosen.items():
         fit = fits[key]
-        ratio = math.exp(fit.value)
+        ratio = _exp(fit.value)
         if fit.low <= 0 <= fit.high or abs(fit.value) < math.log1p(tolerance):
             continue
         if quantity == "ratio_forward" and key in speeds:
@@ -402,13 +402,18 @@ def _times(
                 old,
                 new,
                 ratio=ratio,
-                low=math.exp(fit.low),
-                high=math.exp(fit.high),
+                low=_exp(fit.low),
+                high=_exp(fit.high),
                 p=fit.p,
                 p_corrected=min(1.0, k * fit.p),
             )
         )
     return changes, compared, notes
+
+
+def _exp(value: float) -> float:
+    """e to that power, infinite where no float is as great."""
+    return math.exp(value) if value < 700 else math.inf
 
 
 def _logs(
@@ -425,13 +430,13 @@ def _logs(
         x, y = a.median(quantity), b.median(quantity)
         if not x or not y:
             continue
-        by_column.setdefault(place[:3], []).append(sign * math.log(y / x))
+        by_column.setdefault(place[:3], []).append(sign * (math.log(y) - math.log(x)))
         one, other = (
             {(r.trial.study, r.trial.seed): v for r in cell.records if (v := getattr(r, quantity))}
             for cell in (a, b)
         )
         pairs = {(one[seed], other[seed]) for seed in one.keys() & other.keys()} or {(x, y)}
-        by_seed.setdefault(place[:3], []).extend(sign * math.log(v / u) for u, v in sorted(pairs))
+        by_seed.setdefault(place[:3], []).extend(sign * (math.log(v) - math.log(u)) for u, v in sorted(pairs))
     return by_column if any(len(own) > 1 for own in by_column.values()) else by_seed
 
 

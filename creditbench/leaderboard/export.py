@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from creditbench.errors import UsageError
-from creditbench.leaderboard.text import again
+from creditbench import files
+from creditbench.leaderboard.text import again, code
 from creditbench.store import Results, write_tables
 
 
@@ -40,16 +40,14 @@ def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> Non
                 frames[name] = frame.convert_dtypes()
         environments = (Path(temporary) / "environments.json").read_bytes()
         frames["curves"] = pd.read_parquet(Path(temporary) / "curves.parquet")
-    try:
+    names = [*(f"data/{name}.parquet" for name in frames), "environments.json", "README.md"]
+    with files.output("data set", directory, "name another folder"):
         (directory / "data").mkdir(parents=True, exist_ok=True)
-        for name, frame in frames.items():
-            frame.to_parquet(directory / "data" / f"{name}.parquet", index=False)
-        (directory / "environments.json").write_bytes(environments)
-        (directory / "README.md").write_text(_card(results, list(frames), folders), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"data set '{directory}' cannot be written ({error.strerror}): name another folder"
-        ) from None
+        with files.replacing(*(directory / name for name in names)) as (*tables, about, card):
+            for frame, path in zip(frames.values(), tables, strict=True):
+                frame.to_parquet(path, index=False)
+            about.write_bytes(environments)
+            card.write_bytes(files.as_bytes(_card(results, list(frames), folders)))
 
 
 def _card(results: Results, tables: Sequence[str], folders: Sequence[Path]) -> str:
@@ -87,5 +85,5 @@ Learning rules for recurrent networks, with and without backpropagation through 
 Rules: {", ".join(rules)}. Tasks: {", ".join(tasks)}.
 
 Times can be compared within one `environment` only; `environments.json` describes each. A trial that diverged has the
-status `diverged` and the normalised score 0. Made by `{again("export", folders, "--hub-format", "DIR")}`.
+status `diverged` and the normalised score 0. Made by {code(again("export", folders, "--hub-format", "DIR"))}.
 """

@@ -14,7 +14,7 @@ are widened from the normal distribution's to Student's (Hesterberg 2015, doi:10
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ Aggregate = Callable[..., Array]  #: M arrays [runs] -> []; with M weights [draw
 
 DRAWS = 10_000
 CONFIDENCE = 0.95
+_AT_ONCE = 1 << 20  # weights
 
 
 class Estimate(NamedTuple):
@@ -101,11 +102,26 @@ def resample(stratum: Stratum, draws: int, rng: np.random.Generator) -> Array:
     holds the spread within them as well, so that drawing runs anew within a unit would count it twice. Weights are
     scaled by U / (U - 1): a task weighs in a draw what it weighs in the value.
     """
-    sizes = [np.size(unit) for unit in stratum]
-    units = len(sizes)
-    taken = max(1, units - 1)
-    drawn = rng.multinomial(taken, np.full(units, 1 / units), size=draws)
-    return np.asarray(np.repeat(drawn, sizes, axis=1) * (units / taken), np.float64)
+    return _weights(stratum, _drawn(stratum, draws, rng))
+
+
+def _drawn(stratum: Stratum, draws: int, rng: np.random.Generator) -> NDArray[np.int32]:
+    """How often each unit is in each draw, [draws, U]."""
+    units = len(stratum)
+    drawn = rng.multinomial(max(1, units - 1), np.full(units, 1 / units), size=draws)
+    return drawn.astype(np.int32)
+
+
+def _weights(stratum: Stratum, drawn: NDArray[np.int32]) -> Array:
+    """The weight of each run in draws of units: [draws, U] -> [draws, runs]."""
+    sizes, units = [np.size(unit) for unit in stratum], len(stratum)
+    return np.asarray(np.repeat(drawn, sizes, axis=1) * (units / max(1, units - 1)), np.float64)
+
+
+def _parts(draws: int, runs: int) -> Iterator[slice]:
+    """Draws in parts of some megabytes of weights each, whatever the number of runs."""
+    step = max(1, _AT_ONCE // max(1, runs))
+    yield from (slice(first, min(draws, first + step)) for first in range(0, draws, step))
 
 
 def degrees(strata: Strata) -> float:
@@ -135,7 +151,12 @@ def aggregates(
         raise ValueError("scores are one list of arrays a task, each with a run or more")
     rng = np.random.default_rng(seed)
     arrays = [pooled(s) for s in strata]
-    weights = [resample(s, draws, rng) for s in strata]
+    drawn = [_drawn(s, draws, rng) for s in strata]
+    values: dict[str, list[Array]] = {name: [] for name in AGGREGATES}
+    for part in _parts(draws, sum(map(len, arrays))):
+        weights = [_weights(s, own[part]) for s, own in zip(strata, drawn, strict=True)]
+        for name, f in AGGREGATES.items():
+            values[name].append(f(arrays, weights))
     # What lies beyond the quartiles moves the interquartile mean as the quartiles themselves would.
     low, high = np.quantile(np.concatenate(arrays), [0.25, 0.75])
     bounds = {"iqm": (low, high), "optimality_gap": (-np.inf, 1.0)}
@@ -145,7 +166,7 @@ def aggregates(
         df = degrees([[np.clip(unit, *own) for unit in stratum] for stratum in strata])
         if name == "iqm":  # and what is left out, one half, counts for no degree (Tukey & McLaughlin 1963)
             df = min(df, sum(len(stratum) - 1 for stratum in strata) / 2)
-        found[name] = Estimate(float(f(arrays)), *percentiles(f(arrays, weights), confidence, df))
+        found[name] = Estimate(float(f(arrays)), *percentiles(np.concatenate(values[name]), confidence, df))
     return found
 
 
@@ -187,12 +208,24 @@ def probability_of_improvement(
     value, drawn = 0.0, np.zeros(draws)
     shares: list[list[Array]] = []  # of the other side's runs that each run beats, by stratum and unit
     for one, other in zip(x, y, strict=True):
-        won = wins(pooled(one), pooled(other))  # [m, n]
-        a, b = resample(one, draws, rng), resample(other, draws, rng)  # [draws, m], [draws, n]
-        value += float(won.mean()) / len(x)
-        drawn += ((a @ won) * b).sum(-1) / (a.sum(-1) * b.sum(-1) * len(x))
-        for stratum, axis in ((one, 1), (other, 0)):
-            shares.append(np.split(won.mean(axis), np.cumsum([np.size(unit) for unit in stratum])[:-1]))
+        runs, others = pooled(one), pooled(other)  # [m], [n]
+        order = np.argsort(others, kind="stable")
+        # As many of the others, in their order, lie below a run, and as many below it or at it.
+        below, upto = (np.searchsorted(others[order], runs, side) for side in ("left", "right"))
+        value += float((below + upto).sum()) / 2 / (len(runs) * len(others)) / len(x)
+        mine, theirs = _drawn(one, draws, rng), _drawn(other, draws, rng)
+        for part in _parts(draws, len(runs) + len(others)):
+            a, b = _weights(one, mine[part]), _weights(other, theirs[part])[:, order]
+            weight = np.concatenate([np.zeros((len(b), 1)), np.cumsum(b, axis=1)], axis=1)  # [draws, 1 + n]
+            won = (a * (weight[:, below] + weight[:, upto])).sum(-1) / 2
+            drawn[part] += won / (a.sum(-1) * b.sum(-1) * len(x))
+        beaten = np.sort(runs)
+        lost = np.searchsorted(beaten, others, "right") + np.searchsorted(beaten, others, "left")
+        for stratum, share in (
+            (one, (below + upto) / (2 * len(others))),
+            (other, 1 - lost / (2 * len(runs))),
+        ):
+            shares.append(np.split(share, np.cumsum([np.size(unit) for unit in stratum])[:-1]))
     return Estimate(value, *percentiles(drawn, confidence, degrees(shares)))
 
 
@@ -236,12 +269,14 @@ def permutation_interval(
     for one, other in zip(x, y, strict=True):
         m, n = np.size(one), np.size(other)
         runs = np.concatenate([np.asarray(one, np.float64), np.asarray(other, np.float64)])
-        mine = rng.permuted(np.broadcast_to(np.arange(m + n), (draws, m + n)), axis=1)[:, :m]  # to x
         value += (runs[m:].mean() - runs[:m].mean()) / len(x)
-        first = runs[mine].sum(1)
-        drawn += ((runs.sum() - first) / n - first / m) / len(x)
-        moved = (mine >= m).sum(1)  # of y, to x
-        kept += ((n - moved) / n - moved / m) / len(x)
+        for part in _parts(draws, m + n):
+            rows = part.stop - part.start
+            mine = rng.permuted(np.broadcast_to(np.arange(m + n), (rows, m + n)), axis=1)[:, :m]  # to x
+            first = runs[mine].sum(1)
+            drawn[part] += ((runs.sum() - first) / n - first / m) / len(x)
+            moved = (mine >= m).sum(1)  # of y, to x
+            kept[part] += ((n - moved) / n - moved / m) / len(x)
         size = max(size, float(np.abs(runs).max()))
     # A relabelling is as large at a shift δ where |drawn − δ kept| >= |value − δ|: between two δ, `value` among them.
     with np.errstate(divide="ignore", invalid="ignore"):

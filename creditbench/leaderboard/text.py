@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 from creditbench.leaderboard.board import COSTS, HIGH, LOW, REFERENCE, SEEDS, Board, Cell, Row
@@ -13,7 +13,7 @@ from creditbench.leaderboard.claims import claims
 from creditbench.leaderboard.statistics import Estimate
 from creditbench.leaderboard.versus import Row as Versus
 from creditbench.leaderboard.versus import described
-from creditbench.table import latex_table, markdown_table, ranged
+from creditbench.table import latex_table, markdown_table, plain, ranged
 
 MISSING = "–"
 SIGNS = {True: "held", False: "did not hold", None: "not settled"}
@@ -71,6 +71,11 @@ def left_out(board: Board) -> str:
 def remarks(board: Board) -> list[str]:
     """What a reader is to know of the board: columns left out, and what is not alike between its cells."""
     return [*filter(None, [left_out(board)]), *(f"{note[:1].upper()}{note[1:]}." for note in board.notes)]
+
+
+def _remarks(board: Board) -> list[str]:
+    """`remarks` for Markdown, a paragraph each."""
+    return [f"{plain(line)}\n" for line in remarks(board)]
 
 
 def solved(row: Row) -> int:
@@ -167,7 +172,9 @@ def differences(board: Board) -> str:
     for (backend, device), rows in board.groups.items():
         found = board.ranks(rows)
         if found is None:
-            lines.append(f"- {backend} {device}: too few tasks or ranked rules for a test of ranks")
+            lines.append(
+                f"- {plain(f'{backend} {device}')}: too few tasks or ranked rules for a test of ranks"
+            )
             continue
         ranked, ranks = found
         order = ", ".join(
@@ -175,8 +182,8 @@ def differences(board: Board) -> str:
             for rank, row in sorted(zip(ranks.mean_ranks, ranked, strict=True), key=lambda pair: pair[0])
         )
         lines.append(
-            f"- {backend} {device}: Friedman χ² = {ranks.statistic:.3g}, p = {ranks.p:.2g}; mean ranks that lie "
-            f"{ranks.critical_difference:.2f} or more apart differ (Nemenyi, 5 %): {order}"
+            f"- {plain(f'{backend} {device}')}: Friedman χ² = {ranks.statistic:.3g}, p = {ranks.p:.2g}; mean ranks "
+            f"that lie {ranks.critical_difference:.2f} or more apart differ (Nemenyi, 5 %): {order}"
         )
     return "\n".join(lines) + "\n"
 
@@ -218,7 +225,7 @@ def versus_markdown(rows: Sequence[Versus]) -> str:
             )
         )
     table = markdown_table(VERSUS, body, left=("task", "backend", "rule", "verdict"))
-    notes = "\n".join(f"- {note[:1].upper()}{note[1:]}." for note in described(rows))
+    notes = "\n".join(f"- {plain(f'{note[:1].upper()}{note[1:]}.')}" for note in described(rows))
     return f"{table}\n{notes}" if rows else table
 
 
@@ -230,11 +237,18 @@ def again(verb: str, folders: Sequence[Path], *rest: str) -> str:
     return shlex.join([*words, *rest])
 
 
+def code(command: str) -> str:
+    """A command as code in a line of Markdown, whatever names are in it."""
+    line = " ".join(command.splitlines())
+    fence = "`" * (1 + max([0, *map(len, re.findall("`+", line))]))
+    return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
+
+
 def markdown(board: Board, folders: Sequence[Path]) -> str:
     """The page's twin."""
     results = board.results
-    parts = ["# Leaderboard\n", f"Made by `{again('leaderboard', folders, '--output', 'DIR')}`.\n"]
-    parts += [f"{line}\n" for line in remarks(board)]
+    parts = ["# Leaderboard\n", f"Made by {code(again('leaderboard', folders, '--output', 'DIR'))}.\n"]
+    parts += _remarks(board)
     parts += ["## Ranking\n", ranking_markdown(board), "## Score by task\n", tasks_markdown(board)]
     parts += ["## Ranks\n", differences(board)]
     for cost in COSTS:
@@ -246,7 +260,7 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
                 for row, own in zip(rows, rho, strict=True)
                 if own[-1] > 0
             ]
-            lines.append(f"- {' '.join(key)}: {'; '.join(shares) or 'no rule reaches a target'}")
+            lines.append(f"- {plain(' '.join(key))}: {'; '.join(shares) or 'no rule reaches a target'}")
         parts += [
             f"## Performance profile: {cost}\n",
             "Share of tasks on which the rule is the cheapest, and share that it solves at any cost.\n",
@@ -282,17 +296,18 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
     parts.append("## Rules\n")
     for learner, about in sorted(results.learners.items()):
         lines = [
-            f"- {c.name}: {escape(c.claimed, quote=False)}: {SIGNS[c.held]} ({escape(c.detail, quote=False)})"
+            f"- {c.name}: {plain(c.claimed)}: {SIGNS[c.held]} ({plain(c.detail)})"
             for c in claims(results, learner)
         ]
         parts += [
-            f"### {learner}: {escape(str(about['name']), quote=False)}\n",
-            f"{escape(str(about['family']), quote=False)}; {escape(str(about['paper']), quote=False)}\n",
+            f"### {plain(learner)}: {plain(about['name'])}\n",
+            f"{plain(about['family'])}; {plain(about['paper'])}\n",
             "\n".join(lines) + "\n",
         ]
-    parts += ["## Hardware\n", hardware(board), "## Commands\n", "```sh"]
-    parts += [line for row in board.rows for cell in row.cells.values() for line in cell.commands]
-    return "\n".join([*parts, "```\n"])
+    commands = [line for row in board.rows for cell in row.cells.values() for line in cell.commands]
+    fence = "`" * max(3, *(1 + len(run) for line in commands for run in re.findall("`+", line)), 3)
+    parts += ["## Hardware\n", hardware(board), "## Commands\n", f"{fence}sh", *commands, f"{fence}\n"]
+    return "\n".join(parts)
 
 
 def hardware(board: Board) -> str:
@@ -312,7 +327,7 @@ def hardware(board: Board) -> str:
         commit = f"commit {about['commit'][:12]}" if about.get("commit") else ""
         dirty = "with changes" if about.get("dirty") else ""
         lines.append(
-            f"- `{name}` ({count} trials): {'; '.join(filter(None, [*parts, packages, commit, dirty]))}"
+            f"- `{name}` ({count} trials): {plain('; '.join(filter(None, [*parts, packages, commit, dirty])))}"
         )
     return "\n".join(lines) + "\n"
 
@@ -330,18 +345,18 @@ def readme(board: Board, target: Path, folders: Sequence[Path]) -> str:
     files = [f"| `{name}` | {count} | {text} |" for name, (count, text) in counts.items() if count]
     return "\n".join(
         [
-            f"# Results {target.name}\n",
-            f"Made by `{again('table', folders, '--compact', target.as_posix())}`; "
-            f"as a page: `{again('leaderboard', here, '--output', 'DIR')}`.\n",
+            f"# Results {plain(target.name)}\n",
+            f"Made by {code(again('table', folders, '--compact', target.as_posix()))}; "
+            f"as a page: {code(again('leaderboard', here, '--output', 'DIR'))}.\n",
             "| file | rows | |\n| --- | ---: | --- |\n" + "\n".join(files) + "\n",
             "`environments.json`: what the trials ran on; `manifest.json`: the rows that each file must "
             "hold, and the metadata of rules and tasks.\n",
             "## Ranking\n",
-            f"`{again('table', here, '--format', 'ranking')}`\n",
-            *(f"{line}\n" for line in remarks(board)),
+            f"{code(again('table', here, '--format', 'ranking'))}\n",
+            *_remarks(board),
             ranking_markdown(board),
             "## Scores\n",
-            f"`{again('table', here, '--format', 'tasks')}`\n",
+            f"{code(again('table', here, '--format', 'tasks'))}\n",
             tasks_markdown(board),
             "## Hardware\n",
             hardware(board),

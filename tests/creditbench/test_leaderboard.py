@@ -82,7 +82,8 @@ def test_what_was_read_is_written_to_the_same_bytes(results, version, tmp_path):
     for name in ("trials.csv", "scaling.csv", "gradients.csv", "environments.json", "manifest.json"):
         content = (version / name).read_bytes()
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
-        assert sorted(content.splitlines()) == sorted((tmp_path / "two" / name).read_bytes().splitlines())
+        if name != "manifest.json":
+            assert sorted(content.splitlines()) == sorted((tmp_path / "two" / name).read_bytes().splitlines())
 
 
 def test_no_text_of_a_table_is_a_spreadsheets_formula(results, tmp_path):
@@ -153,6 +154,19 @@ def _swap(old, new):
         ("environments.json", _swap("imagined", "other"), "there is no environment|not a whole record"),
         ("scaling.csv", _swap(",time,32,", ",time,many,"), "scaling.csv' cannot be read"),
         ("gradients.csv", lambda c: c[: c.rindex("\n", 0, -1) + 1], "gradients.csv' has 47 rows"),
+        ("trials.csv", _swap(",12345678,", ",12345679,"), "trials.csv' cannot be read .it is not the one"),
+        ("trials.csv", _swap(",12345678,", ",-5,"), "process_peak_bytes: Input should be greater"),
+        ("trials.csv", _swap(",12345678,", f",{10**400},"), "process_peak_bytes: "),
+        ("trials.csv", _swap(",min,1,", ",min,nan,"), "trivial: Input should be a finite number"),
+        ("trials.csv", _swap(",metric,", ",trivial,"), "the column 'trivial' is there twice"),
+        ("manifest.json", lambda c: "[]", "it is no object"),
+        ("manifest.json", _swap('"schema_version": 3', '"schema_version": 0'), "schema_version: "),
+        ("manifest.json", _swap('"schema_version": 3', '"schema_version": 3.0'), "schema_version: "),
+        ("manifest.json", _swap('"rows": {', '"rows": {"../x.csv": 1,'), "rows"),
+        ("manifest.json", _swap('"trials.csv": 200', '"trials.csv": -1'), "rows.trials.csv"),
+        ("manifest.json", _swap('"trivial": 1.0', '"trivial": NaN'), "NaN is no finite number"),
+        ("manifest.json", _swap('"family"', '"kin"'), "family: Field required"),
+        ("environments.json", lambda c: "[" * 100_000, "nested too deep"),
     ],
 )  # fmt: skip
 def test_a_broken_table_is_named_with_its_cure(version, file, change, says):
@@ -189,6 +203,8 @@ def test_a_row_of_an_older_schema_is_migrated_and_of_a_newer_one_refused(version
         cells[place - len(lines[0].split(","))] = value
         return head + '}"' + ",".join(cells)
 
+    # A version of then has no checksums either.
+    _edit(version / "manifest.json", lambda text: json.dumps(json.loads(text) | {"sha256": {}}))
     _edit(version / "trials.csv", _swap(lines[1], with_version("1").replace("VmHWM", "")))
     found = {record.trial.id: record for record in load(version).records}
     migrated = found[lines[1][:16]]

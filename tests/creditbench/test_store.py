@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 
-from creditbench import registry, store
+from creditbench import files, registry, store
 from creditbench.errors import UsageError
 from creditbench.grid import Options, make_grid
 from creditbench.record import SCHEMA_VERSION, Point, Record
-from creditbench.store import Store
+from creditbench.store import Results, Store, read_tables, write_tables
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,7 @@ def test_a_write_that_breaks_off_leaves_the_old_record_and_nothing_else(tmp_path
         raise OSError("no space left")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(UsageError, match="no space left"):
         there.put(record.model_copy(update={"test_score": 0.25}))
     assert there.all() == [record]
     assert len(list(there.records.iterdir())) == 1
@@ -81,6 +85,177 @@ def test_a_newer_schema_is_refused(tmp_path, record):
     there.path(record.trial).write_text(json.dumps(values))
     with pytest.raises(UsageError, match="update creditbench"):
         there.all()
+
+
+def edited(there: Store, record: Record, change: dict, where: str = "") -> None:
+    """The record's file, with values that no run would write."""
+    values = json.loads(there.path(record.trial).read_text())
+    inner = values
+    for name in where.split(".") if where else ():
+        inner = inner[int(name) if name.isdecimal() else name]
+    inner.update(change)
+    there.path(record.trial).write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "said"),
+    [
+        ({"test_score": float("nan")}, "", "NaN is no finite number"),
+        ({"trivial": float("inf")}, "", "Infinity is no finite number"),
+        ({"train_seconds": -1.0}, "", "train_seconds: Input should be greater than or equal to 0"),
+        ({"algorithm_bytes": -1}, "", "algorithm_bytes: "),
+        ({"algorithm_bytes": 10**400}, "", "has 401 digits"),
+        ({"algorithm_bytes": 2**63}, "", "algorithm_bytes: "),
+        ({"algorithm_bytes": "5"}, "", "algorithm_bytes: "),
+        ({"algorithm_bytes": True}, "", "algorithm_bytes: "),
+        ({"test_score": 10**19 * 10}, "", "has 21 digits"),
+        ({"trained_together": 0}, "", "trained_together: "),
+        ({"schema_version": 0}, "", "the schema version is 0: there are 1 to 3"),
+        ({"schema_version": -1}, "", "the schema version is -1"),
+        ({"schema_version": 1.0}, "", "the schema version is 1.0"),
+        ({"schema_version": True}, "", "the schema version is True"),
+        ({"schema_version": "3"}, "", "the schema version is '3'"),
+        ({"schema_version": None}, "", "the schema version is None"),
+        ({"curve": {}}, "", "curve: "),
+        ({"step": -1}, "curve.0", "curve.0.step: "),
+        ({"validation": 1e305}, "curve.0", "curve.0.validation: "),
+        ({"seed": -1}, "trial", "trial.seed: "),
+        ({"learner": "<b>"}, "trial", "trial.learner: "),
+        ({"task": "../x"}, "trial", "trial.task: "),
+        ({"hyperparameters": []}, "trial", "trial.hyperparameters: "),
+        ({"seed": 7}, "trial", "it is of the trial "),
+        ({"packages": []}, "environment", "environment: Value error, packages is []"),
+        ({"accelerators": [1]}, "environment", "environment: "),
+        ({"deep": json.loads("[" * 40 + "]" * 40)}, "environment", "nested too deep"),
+        ({"cpu": "\ud800"}, "environment", "environment: "),
+    ],
+)
+def test_what_no_run_writes_is_refused(tmp_path, record, change, where, said):
+    there = Store(tmp_path)
+    there.put(record)
+    edited(there, record, change, where)
+    with pytest.raises(UsageError, match=re.escape(said)) as caught:
+        there.get(record.trial)
+    assert str(there.path(record.trial)) in str(caught.value) and "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_key_that_is_there_twice_is_refused_and_a_byte_order_mark_is_not(tmp_path, record):
+    there = Store(tmp_path)
+    there.put(record)
+    path = there.path(record.trial)
+    content = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + content)
+    assert there.get(record.trial) == record
+    path.write_bytes(content.replace(b'"test_score": 0.5', b'"test_score": 0.5, "test_score": 0.1'))
+    with pytest.raises(UsageError, match="'test_score' is there twice"):
+        there.get(record.trial)
+
+
+def other_kinds(path):
+    """What may lie where a file is looked for, beside a file."""
+    yield "a folder", path.mkdir
+    yield "a pipe", lambda: os.mkfifo(path)
+    yield "a device", lambda: path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_record_that_is_no_file_is_refused_at_once(tmp_path, record, number):
+    there = Store(tmp_path)
+    there.put(record)
+    there.path(record.trial).unlink()
+    said, make = list(other_kinds(there.path(record.trial)))[number]
+    make()
+    with pytest.raises(UsageError, match=f"it is {said} and no regular file"):
+        there.all()
+
+
+def test_reports_go_on_without_a_record_that_cannot_be_read_and_say_so(tmp_path, record, capsys):
+    there = Store(tmp_path)
+    there.put(record)
+    other = record.model_copy(update={"trial": record.trial.model_copy(update={"seed": 1})})
+    there.put(other)
+    edited(there, other, {"algorithm_bytes": 10**400})
+    assert store.load(tmp_path).records == (record,)
+    said = capsys.readouterr().err
+    assert said.startswith(f"note: left out: record '{there.path(other.trial)}'") and said.count("\n") == 1
+    with pytest.raises(UsageError, match="has 401 digits"):
+        store.load(tmp_path, whole=True)
+    there.path(record.trial).unlink()
+    with pytest.raises(UsageError, match="has 401 digits"):
+        store.load(tmp_path)
+
+
+def test_a_version_that_breaks_off_leaves_the_old_one_whole(tmp_path, record, monkeypatch):
+    """Wherever the writing ends: what is read is the one or the other."""
+    one, two = Results((record,)), Results((record.model_copy(update={"test_score": 0.25}),))
+    version = tmp_path / "v"
+    write_tables(one, version, "# one\n")
+    (version / "tuned").mkdir()
+    (version / "tuned" / "a.toml").write_text("")
+    (version / "curves.png").write_bytes(b"picture")
+    calls = 0
+
+    def count(real):
+        def counted(*arguments, **named):
+            nonlocal calls
+            calls -= 1
+            if calls == 0:
+                raise KeyboardInterrupt
+            return real(*arguments, **named)
+
+        return counted
+
+    monkeypatch.setattr(files, "sync", count(files.sync))
+    monkeypatch.setattr(Path, "write_bytes", count(Path.write_bytes))
+    monkeypatch.setattr(store, "_exchange", count(store._exchange))
+    for last in range(1, 100):
+        calls = last
+        try:
+            write_tables(two, version, "# two\n")
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        expected = read_tables(version).records[0].test_score, (version / "README.md").read_text()
+        assert expected in ((0.5, "# one\n"), (0.25, "# two\n"))
+        assert (version / "tuned" / "a.toml").exists() and (version / "curves.png").exists()
+        assert [path.name for path in tmp_path.iterdir()] == ["v"]
+    assert 10 < last < 99
+    assert read_tables(version).records[0].test_score == 0.25
+    assert (version / "tuned" / "a.toml").exists() and (version / "curves.png").read_bytes() == b"picture"
+
+
+def test_a_folder_of_another_file_system_and_an_exchange_that_is_none_do_too(tmp_path, record, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("not here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: None)
+    write_tables(Results((record,)), tmp_path / "v", "")
+    (tmp_path / "v" / "curves.png").write_bytes(b"picture")
+    write_tables(Results((record.model_copy(update={"test_score": 0.25}),)), tmp_path / "v", "")
+    assert read_tables(tmp_path / "v").records[0].test_score == 0.25
+    assert (tmp_path / "v" / "curves.png").read_bytes() == b"picture"
+    assert [path.name for path in tmp_path.iterdir()] == ["v"]
+
+
+def test_scores_beside_curves_of_another_version_are_refused(tmp_path, record):
+    """As a copy that was broken off leaves them."""
+    for name, values in (
+        ("a", {}),
+        ("b", {"curve": (Point(step=0, seconds=0.0, loss=None, validation=9.0),)}),
+    ):
+        write_tables(Results((record.model_copy(update=values),)), tmp_path / name, "")
+    shutil.copy(tmp_path / "b" / "curves.parquet", tmp_path / "a" / "curves.parquet")
+    with pytest.raises(UsageError, match=r"curves\.parquet' cannot be read \(it is not the one"):
+        read_tables(tmp_path / "a")
+
+
+def test_no_tables_hide_the_records_of_runs(tmp_path, record):
+    Store(tmp_path).put(record)
+    with pytest.raises(UsageError, match="has records of runs"):
+        write_tables(Results((record,)), tmp_path, "")
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, record):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -12,7 +13,17 @@ from rich.console import Console
 from creditbench.errors import UsageError
 from creditbench.grid import Options, make_grid
 from creditbench.record import Record
-from creditbench.table import FORMATS, frame, latex_table, markdown_table, print_rich, render, rows, summarise
+from creditbench.table import (
+    FORMATS,
+    frame,
+    latex_table,
+    markdown_table,
+    plain,
+    print_rich,
+    render,
+    rows,
+    summarise,
+)
 from creditbench.trial import Trial
 
 
@@ -116,6 +127,51 @@ def test_no_cell_breaks_a_markdown_table():
         "| --- | ---: |",
         r"| x\|y | two lines |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("<script>alert(1)</script>", "&lt;script>alert(1)&lt;/script>"),
+        ("# a heading\n\n- a list", r"\# a heading - a list"),
+        ("1. first", r"\1. first"),
+        ("[x](javascript:alert(1)) ![i](j)", r"[x\](javascript:alert(1)) ![i\](j)"),
+        ("a | b `c` *d* ~~e~~ \\", r"a \| b \`c\` \*d\* \~\~e\~\~ \\"),
+        ("_x_ mackey_glass __init__", r"\_x\_ mackey_glass \_\_init\_\_"),
+        ("&lt;b> & co", "&amp;lt;b> & co"),
+        ("0.50 [0.40, 0.60] ± 0.1, -1", "0.50 [0.40, 0.60] ± 0.1, -1"),
+    ],
+)
+def test_what_a_record_says_is_no_markup(said, written):
+    assert plain(said) == written
+    assert markdown_table(("a",), [(said,)]).splitlines()[2] == f"| {written} |"
+
+
+def test_no_table_or_twin_takes_markup_from_a_record(tmp_path, records):
+    """Whatever free text a record has: of its settings, its machine, its task's metric."""
+    from creditbench.leaderboard import text
+    from creditbench.leaderboard.board import make_board
+    from creditbench.store import Results
+
+    bad = "<img src=x>|`\n# h\n[a](b)"
+    changed = []
+    for number, one in enumerate(records):
+        parameters = {
+            "hyperparameters": {"x": f"{bad}{number % 2}"},
+            "task_parameters": {"y": f"{bad}{number % 3}"},
+        }
+        own = one.trial.model_copy(update=parameters | {"device": bad, "optimizer": bad})
+        machine = {"cpu": bad, "commit": bad, "packages": {bad: bad}, "system": bad}
+        given = {"trial": own, "metric": bad, "environment": machine, "status_detail": bad}
+        changed.append(one.model_copy(update=given))
+    about = {"bptt": {"name": bad, "paper": bad, "family": bad, "claims": {"time": bad}}}
+    board = make_board(Results(tuple(changed), learners=about), 100)
+    written = [render(changed, "markdown"), render(changed, "scores"), text.markdown(board, [tmp_path / bad])]
+    written.append(text.readme(board, tmp_path / bad, [tmp_path / bad]))
+    for twin in written:
+        prose = re.sub(r"(`{2,})(?:sh\n)?.*?\1", "", twin, flags=re.DOTALL)  # code is code
+        assert "<img" not in prose and not re.search(r"(?<!\\)\]\(b", prose) and "\n# h" not in prose
+        assert "&lt;img" in prose
 
 
 def test_latex_is_escaped(records):

@@ -1,0 +1,242 @@
+"""Small files: read whole or refused with a sentence, and written whole or not at all.
+
+Whatever a user names is read here (configurations, tuned files, records, tables), so that a pipe, a device, a folder
+or a file without end is refused and never waited for. Whatever is written is written beside its place, and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import re
+import secrets
+import stat
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from creditbench.errors import UsageError, reason
+
+#: Bytes that a file may have: of text that people write, and of tables.
+MOST_TEXT = 1 << 20
+MOST_TABLE = 1 << 30
+#: Digits of the longest whole number that fits into 64 bits.
+_DIGITS = 20
+_PARTS = 64
+_DOTTED = re.compile(
+    rf"""(?:(?<![\w-])(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{_PARTS - 1}}}""",
+)
+#: How deep values may be nested in one another.
+DEPTH = 32
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+class NotAFileError(ValueError):
+    """What a path names is no file that can be read whole. Its message says why, as "is a pipe"."""
+
+
+def read(path: str | os.PathLike[str], most: int = MOST_TABLE) -> bytes:
+    """The content of a regular file of at most so many bytes. Raises OSError, and `NotAFileError`."""
+    try:
+        # A pipe is opened without waiting for whoever writes into it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a path with a zero byte in it
+        raise NotAFileError(str(error)) from None
+    try:
+        _require_regular(os.fstat(descriptor).st_mode)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(most + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > most:
+        raise NotAFileError(f"it has more than {most:,} bytes")
+    return content
+
+
+def _require_regular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = next((name for test, name in _KINDS if test(mode)), "something else")
+        raise NotAFileError(f"it is {kind} and no regular file")
+
+
+# -- what is in them ---------------------------------------------------------------------------------------
+
+
+def parse_json(content: bytes | str) -> Any:
+    """The value of a JSON text. Raises ValueError, also for what JSON has no word for or says twice.
+
+    >>> parse_json('{"a": 1, "a": 2}')
+    Traceback (most recent call last):
+    ValueError: the key 'a' is there twice
+    """
+    text = content if isinstance(content, str) else content.decode("utf-8-sig")
+    try:
+        found = json.loads(
+            text,
+            parse_constant=_no_number,
+            parse_float=_float,
+            parse_int=_int,
+            object_pairs_hook=_object,
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no finite number")
+
+
+def _float(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        _no_number(text[:20])
+    return value
+
+
+def _int(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"the number {text[:12]}… has {len(text)} digits")
+    return int(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} is there twice")
+    return found
+
+
+def parse_toml(content: bytes) -> dict[str, Any]:
+    """The tables of a TOML text, behind a byte order mark or not. Raises ValueError."""
+    text = content.decode("utf-8-sig")
+    if _DOTTED.search(text):
+        raise ValueError(f"a key has {_PARTS} parts or more")  # whose square tomllib takes in time
+    try:
+        return require_plain(tomllib.loads(text))
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def require_plain(value: Any, depth: int = DEPTH) -> Any:
+    """`value`, where it is made of what JSON has words for: finite numbers of 64 bits, texts that UTF-8 can write.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(value, str):
+        value.encode("utf-8")  # a ValueError for half of a pair
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is no finite number")
+    elif isinstance(value, int):  # and bool
+        if not -(2**63) <= value < 2**64:
+            raise ValueError("a whole number has more than 64 bits")
+    elif isinstance(value, dict | list | tuple):
+        if depth == 0:
+            raise ValueError("it is nested too deep")
+        for inner in value.values() if isinstance(value, dict) else value:
+            require_plain(inner, depth - 1)
+        for name in value if isinstance(value, dict) else ():
+            if not isinstance(name, str):
+                raise ValueError(f"the key {name!r} is no text")
+            require_plain(name, depth - 1)
+    elif value is not None:
+        raise ValueError(f"a value is of the type {type(value).__name__}")
+    return value
+
+
+# -- writing -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replacing(*paths: Path) -> Iterator[list[Path]]:
+    """New files beside `paths`, to be written in the body, which take their places once all of them are on the disk.
+
+    Where the body fails they are removed, and what was there before stays. A link stays a link, and what it leads to
+    is written. Raises OSError, and `NotAFileError` where something else than a regular file has the place.
+    """
+    places = []
+    for path in paths:
+        if "\0" in str(path):
+            raise NotAFileError("its name has a zero byte in it")
+        place = path.resolve() if path.is_symlink() else path
+        with contextlib.suppress(FileNotFoundError):
+            _require_regular(place.stat().st_mode)
+        places.append(place)
+    # With the suffix, from which some writers take the format.
+    new = [place.with_name(f".{secrets.token_hex(6)}.tmp{place.suffix[:16]}") for place in places]
+    try:
+        for temporary in new:
+            # Made here, so that the file has the rights that the user's mask leaves.
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        yield new
+        for temporary, place in zip(new, places, strict=True):
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(temporary, stat.S_IMODE(place.stat().st_mode))
+            sync(temporary)
+        for temporary, place in zip(new, places, strict=True):
+            os.replace(temporary, place)
+    except BaseException:
+        for temporary in new:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        raise
+    for folder in {place.parent for place in places}:
+        sync(folder)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises as `replacing` does."""
+    with replacing(path) as (temporary,):
+        temporary.write_bytes(content)
+
+
+def as_bytes(text: str) -> bytes:
+    """A text as UTF-8, with what names of files may have and no text can written as an escape."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+@contextlib.contextmanager
+def output(what: str, path: Path, cure: str = "name another file") -> Iterator[None]:
+    """Tell of what the body could not write, as a `UsageError` with that cure."""
+    try:
+        yield
+    except (OSError, NotAFileError) as error:
+        raise UsageError(f"{what} '{path}' cannot be written ({reason(error)}): {cure}") from None
+
+
+def require_writable(what: str, path: Path, cure: str = "name another file") -> None:
+    """Raise `UsageError` where a file could not be written into that place; what is there is left as it is."""
+    with output(what, path, cure):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(_EnoughError), replacing(path) as (temporary,):
+            temporary.write_bytes(b"\n" * 4096)
+            sync(temporary)
+            raise _EnoughError
+
+
+class _EnoughError(Exception):
+    """Nothing is to be put into the place."""
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
