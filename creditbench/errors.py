@@ -64,7 +64,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, ConfinedError):
         return error.detail
     message = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {message}"[:300]
+    return f"{type(error).__name__}: {message}".removesuffix(": ")[:300]
 
 
 def unknown(kind: str, value: str, known: Iterable[str], see: str) -> UsageError:

@@ -195,6 +195,7 @@ def run(
       creditbench run --config grid.toml --seed 3,9071
       creditbench run --config benchmarks/results/weather.toml --learner bptt,./my_rule.py --reuse results/v0.2
     """
+    from creditbench.contributed import with_description
     from creditbench.doctor import require_device
     from creditbench.errors import UsageError
     from creditbench.executors import make_executor, make_jobs, read_bytes
@@ -260,7 +261,7 @@ def run(
             todo = make_jobs(waiting, together=together, slots=where.slots)
             with contextlib.closing(where.run(todo, report.progress)) as records:
                 for record in records:
-                    store.put(record)
+                    store.put(with_description(record))
                     done[record.trial.id] = record
                     report.finished(record)
     except KeyboardInterrupt:

@@ -108,6 +108,7 @@ def tune(
 
     from creditbench.cli.measuring import bars, names, show
     from creditbench.cli.run import FAILURES, pairs
+    from creditbench.contributed import with_description
     from creditbench.doctor import require_device
     from creditbench.errors import UsageError
     from creditbench.executors import make_executor, make_jobs
@@ -161,7 +162,7 @@ def tune(
         todo = make_jobs(waiting, together=True, slots=where.slots)
         with contextlib.closing(where.run(todo, lambda *_: None)) as records:
             for record in records:
-                store.put(record)
+                store.put(with_description(record))
                 advance(f"{record.trial.task} {record.trial.rule} lr={record.trial.lr:g}: {record.status}")
     found = []
     for (of_task, rule, study_name), group in groups.items():
