@@ -12,7 +12,10 @@ from creditbench import registry
 from creditbench.check import lists
 from creditbench.check.base import Result, outcomes
 from creditbench.check.subject import Subject
+from creditbench.leaderboard.claims import claims as board_claims
 from creditbench.learner import Claims, Estimate, backpropagate
+from creditbench.measure import scaling
+from creditbench.store import CheckResult, Results, ScalingPoint
 
 
 def looked(cls: Any, check: str, backend: str = "torch") -> Result:
@@ -282,3 +285,44 @@ def test_memory_that_hides_behind_the_gradient_is_not_said_to_hold():
     assert result.held is None and result.detail.startswith("not settled: bytes grow as n^")
     assert looked(like("rflo", claims=Claims(memory="O(p)")), "memory").held is True
     assert looked(like("rtrl", claims=Claims(memory="O(p)")), "memory").held is False
+
+
+def test_what_was_not_settled_is_none_on_the_page():
+    """Memory of O(1) beside bytes that grow as the gradient does, and a check that settled nothing."""
+    fit = scaling.held(scaling.Fit(1.95, 1.95, 1.95), 0.0, "n", "algorithm_bytes")
+    point = ScalingPoint(
+        learner="mine",
+        backend="jax",
+        axis="n",
+        quantity="algorithm_bytes",
+        size=256,
+        value=1.0,
+        blocks=1,
+        exponent=1.95,
+        low=1.95,
+        high=1.95,
+        claimed=0.0,
+        held=fit,
+    )
+    about = {"claims": dataclasses.asdict(Claims(online=True, memory="O(1)"))}
+    found = [
+        CheckResult(learner="mine", learner_sha256="0", name=name, held=None, detail=f"not settled: {name}")
+        for name in ("memory", "online")
+    ]
+    results = Results(scaling=(point,), learners={"mine": about}, checks=tuple(found))
+    said = {claim.name: claim for claim in board_claims(results, "mine")}
+    for name in ("memory", "online", "memory in T"):
+        assert said[name].held is None, said[name]
+    assert "not settled: memory; jax: n^1.95" in said["memory"].detail
+    assert "not settled: online" in said["online"].detail and "not measured" in said["memory in T"].detail
+
+
+@pytest.mark.parametrize(
+    ("exponent", "claim", "held"),
+    [(0.04, 0, True), (0.95, 1, True), (1.95, 2, True), (1.95, 1, None), (2.05, 0, None)],
+)
+def test_bytes_behind_the_gradient_settle_nothing(exponent, claim, held):
+    fit = scaling.Fit(exponent, exponent, exponent)
+    assert scaling.held(fit, claim, "n", "algorithm_bytes") is held
+    assert scaling.held(fit._replace(exponent=2.2), claim, "n", "algorithm_bytes") is False
+    assert scaling.held(fit, claim, "T", "algorithm_bytes") is (held is True)
