@@ -300,7 +300,7 @@ def loss(subject: Subject) -> str:
     if _sets_weights(subject):
         # Its weights may move within a segment: the first step alone is the given weights'.
         batch = make_batch()
-        batch = batch._replace(weights=np.where(np.arange(T)[:, None] == 0, 1.0 / B, 0.0))
+        batch.weights[0], batch.weights[1:] = 1.0 / B, 0.0
         found = float(subject.program(*subject.arguments(batch=batch))[0])
         wanted = float(autodiff(subject.ops, PLAIN, subject.params(PLAIN), batch)[0])
         if abs(found / wanted - 1.0) < _EXACT:

@@ -187,6 +187,11 @@ def test_a_loss_that_is_not_the_batchs_is_caught(name, change):
     assert looked(registry.find("learners", name).cls, "loss").held is True
 
 
+def test_the_loss_of_a_rule_that_sets_its_weights_on_the_way_is_that_of_its_first_step():
+    result = looked(registry.find("learners", "readout_rls").cls, "loss", "jax")
+    assert result.held is True and "at its first step" in result.detail
+
+
 def test_a_lost_factor_of_sigma_is_caught():
     def lost(power):
         def segment(self, ops, *args):
