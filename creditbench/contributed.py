@@ -22,12 +22,15 @@ import typing
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from creditbench import isolation, registry
 from creditbench.errors import ConfinedError, UsageError
 from creditbench.learner import Claims, Learner
 from creditbench.registry import Plugin
+
+if TYPE_CHECKING:
+    from creditbench.record import Record
 
 _LONGEST_FILE = 1 << 20
 _PLAIN = {kind.__name__: kind for kind in (bool, int, float, str, type(None))}
@@ -52,6 +55,24 @@ def from_package(value: str, source: str) -> Plugin:
     stand_in = _stand_in(str(path), sha256, value)
     registry.require_id(stand_in.id, path)
     return Plugin("learners", stand_in.id, stand_in, source + _unknown(value, path), path, sha256, value)
+
+
+def with_description(record: Record) -> Record:
+    """The record with what its rule said of itself, the class that was run and no other text of its file.
+
+    Nothing of one that is shipped: its source says it. To be called where the trial was made.
+    """
+    trial = record.trial
+    if trial.learner_path is not None:
+        cls = _stand_in(str(Path(trial.learner_path).resolve()), trial.learner_sha256, None)
+    else:
+        plugin = registry.find("learners", trial.learner)
+        if plugin.source == "builtin":
+            return record
+        cls = plugin.cls
+    described = {name: getattr(cls, name) for name in ("name", "paper", "family")}
+    described["claims"] = dataclasses.asdict(cls.claims)
+    return record.model_copy(update={"described": described})
 
 
 def read_source(path: Path) -> bytes:
@@ -227,10 +248,10 @@ def describe(_: Mapping[str, Any], send: isolation.Send) -> None:
         plain = plain and default is not dataclasses.MISSING
     claims = cls.claims
     if plain:
-        made = _make(cls, order["values"] or {}, order["shown"])
+        made = make(cls, order["shown"], order["values"] or {})
         claims = made.claims
     elif order["values"] is not None:
-        made = _make(cls, order["values"], order["shown"])
+        made = make(cls, order["shown"], order["values"])
     values = {"class": cls.__name__, "fields": fields, "claims": dataclasses.asdict(claims)}
     for name in ("id", "name", "paper", "family", "optimizer", "lr", "decorrelates"):
         values[name] = getattr(cls, name)
@@ -245,9 +266,10 @@ def describe(_: Mapping[str, Any], send: isolation.Send) -> None:
     send(**values)
 
 
-def _make(cls: Any, values: Mapping[str, Any], shown: str) -> Any:
+def make(cls: Any, shown: object, values: Mapping[str, Any] | None = None) -> Any:
+    """A learner with those fields set. Raises `UsageError`."""
     try:
-        return cls(**values)
+        return cls(**(values or {}))
     except UsageError:
         raise
     except Exception as error:

@@ -98,7 +98,7 @@ def one_line(error: BaseException) -> str:
     if _refused(error):
         return f"a figure of the trial is refused: {reason(error)}"
     message = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {message}"[:300]
+    return f"{type(error).__name__}: {message}".removesuffix(": ")[:300]
 
 
 def unknown(kind: str, value: str, known: Iterable[str], see: str) -> UsageError:

@@ -65,6 +65,9 @@ class Learner:
     backends: ClassVar[frozenset[str]] = frozenset({"jax", "torch"})
     decorrelates: ClassVar[bool] = True  #: whether `Decorrelated` may go with it
     decorrelation: ClassVar[Literal["after", "before"]] = "after"  #: when D moves in a segment
+    couples_rows: ClassVar[str] = (
+        ""  #: why the estimate of a batch is not the sum of its rows', where it is not
+    )
 
     @property
     def stream_segment(self) -> int:

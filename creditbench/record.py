@@ -59,6 +59,7 @@ class Record(BaseModel):
     suite_version: str
     trial: Trial
     learner_source: str
+    described: dict[str, Any] | None = None  #: what a rule that is not shipped said of itself as it was run
     status: Status
     status_detail: str = ""  #: for `diverged`, the step; else the error
     metric: str
@@ -174,7 +175,7 @@ class Record(BaseModel):
             "device_name": known.get("device_name", known.get("cpu") if self.trial.device == "cpu" else None),
             "seq_len": self.trial.segment if self.trial.protocol == "episodes" else None,
         }
-        values = self.model_dump(exclude={"trial", "curve", "environment"})
+        values = self.model_dump(exclude={"trial", "curve", "environment", "described"})
         row = derived | trial | values | {"environment": self.environment_id}
         return {name: row[name] for name in (*_FIRST, *(name for name in row if name not in _FIRST))}
 

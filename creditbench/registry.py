@@ -155,7 +155,12 @@ def _clash(plugin: Plugin, other: Plugin) -> str:
     def place(one: Plugin) -> str:
         return f"{one.path} ({one.source})" if one.source.startswith("entry point") else str(one.path)
 
-    return f"the id {plugin.id!r} of {place(plugin)} is taken by {place(other)}: give it an id of its own"
+    return clash(plugin.id, place(plugin), place(other))
+
+
+def clash(name: str, place: object, taken: object) -> str:
+    """What is said of an id that two files have."""
+    return f"the id {name!r} of {place} is taken by {taken}: give it an id of its own"
 
 
 def require_python(kind: Kind, path: Path) -> None:
@@ -293,14 +298,21 @@ def source_sha256(path: Path) -> str:
 
 
 def embedded(path: Path) -> Path | None:
-    """What a task's file names in a line like `EMBEDDED = Path(__file__).parent / "data" / "NAME"`; it is not run."""
+    """What a task's file names in a line like `EMBEDDED = Path(__file__).parent / "data" / "NAME"`; it is not run.
+
+    None where it cannot be read as Python, or is nested too deeply for that.
+    """
     content = path.read_bytes()
     if b"EMBEDDED" not in content:
         return None
     try:
-        body = ast.parse(content).body
-    except (SyntaxError, ValueError):
+        return _embedded(path, content)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+
+
+def _embedded(path: Path, content: bytes) -> Path | None:
+    body = ast.parse(content).body
     if not any(ast.unparse(b).endswith("Task") for c in body if isinstance(c, ast.ClassDef) for b in c.bases):
         return None
     for line in body:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from creditbench.contributed import with_description
 from creditbench.executors.base import Executor, Job, Progress
 from creditbench.files import output
 from creditbench.record import Record
@@ -118,7 +119,7 @@ def run_missing(
         while left:
             todo = [trial for trial in left.values() if trial.id not in tried]
             with contextlib.closing(executor.run(mine(make(todo)), progress)) as records:
-                for record in records:
+                for record in map(with_description, records):
                     restore()
                     store.put(record)
                     locks.release(record.trial)

@@ -457,8 +457,10 @@ def _describe(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """The metadata of the records' learners and tasks by id; of one whose source is gone there is none.
 
-    No user's code is run: of a user's file, what it says of itself is read as text.
+    No user's code is run: of a user's rule, its newest record has what it said of itself; of a user's task, and of a
+    rule whose records are older than that, the class of that id is read as text.
     """
+    described = {r.trial.learner: r.described for r in sorted(records, key=lambda r: r.started_at)}
     paths = {("learners", r.trial.learner): r.trial.learner_path for r in records}
     paths |= {("tasks", r.trial.task): r.trial.task_path for r in records}
     paths |= {("learners", name): None for name in learners if ("learners", name) not in paths}
@@ -478,7 +480,9 @@ def _describe(
     found: dict[str, dict[str, dict[str, Any]]] = {"learners": {}, "tasks": {}}
     kind: registry.Kind
     for (kind, name), path in sorted(paths.items(), key=str):  # type: ignore[assignment]
-        if path is not None and (read := _read_attributes(Path(path))):
+        if kind == "learners" and (own := described.get(name)):
+            values = own
+        elif path is not None and (read := _read_attributes(Path(path), name)):
             values = read
         elif (plugin := registry.load(kind).get(name)) is not None:
             values = {field: getattr(plugin.cls, field) for field in names[kind]}
@@ -493,34 +497,43 @@ def _describe(
     return found["learners"], found["tasks"]
 
 
-def _read_attributes(path: Path) -> dict[str, Any]:
-    """The class attributes in a Python file that are plain values, or `Claims` of plain values; it is not run."""
+def _read_attributes(path: Path, name: str) -> dict[str, Any]:
+    """What the class of the id `name` in a Python file has of plain attributes, or `Claims` of plain values.
+
+    It is not run. Of a file that cannot be read there are none.
+    """
     from creditbench.learner import Claims
+
+    def plain(value: ast.expr) -> Any:
+        if isinstance(value, ast.Call) and _name(value.func) == "Claims":
+            return dataclasses.asdict(
+                Claims(**{k.arg: ast.literal_eval(k.value) for k in value.keywords if k.arg})
+            )
+        return ast.literal_eval(value)
 
     try:
         tree = ast.parse(files.read(path, files.MOST_TEXT))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
-    found: dict[str, Any] = {}
     for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        found: dict[str, Any] = {}
         for node in owner.body:
-            target: ast.expr
-            value: ast.expr | None
-            if isinstance(node, ast.AnnAssign):
-                target, value = node.target, node.value
-            elif isinstance(node, ast.Assign):
-                target, value = node.targets[0], node.value
-            else:
+            if not isinstance(node, ast.Assign | ast.AnnAssign):
                 continue
-            if not isinstance(target, ast.Name) or value is None:
-                continue
-            with contextlib.suppress(ValueError, TypeError):  # not a plain value
-                if isinstance(value, ast.Call) and ast.unparse(value.func).endswith("Claims"):
-                    said = {k.arg: ast.literal_eval(k.value) for k in value.keywords if k.arg}
-                    found[target.id] = dataclasses.asdict(Claims(**said))
-                else:
-                    found[target.id] = ast.literal_eval(value)
-    return found
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and node.value is not None:
+                with contextlib.suppress(
+                    ValueError, TypeError, RecursionError, MemoryError
+                ):  # not a plain value
+                    found[target.id] = plain(node.value)
+        if found.get("id") == name:
+            return found
+    return {}
+
+
+def _name(called: ast.expr) -> str:
+    """The last part of the name of what is called: `Claims` of `learner.Claims(...)`."""
+    return called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
 
 
 def write_tables(results: Results, directory: Path, readme: str | Callable[[Results], str]) -> None:

@@ -91,7 +91,5 @@ def open_plugin(order: Mapping[str, Any]) -> Plugin:
         return registry.find(order["kind"], order["id"], imports=True)
     taken = registry.builtin(plugin.kind).get(plugin.id)
     if taken is not None and taken.path != plugin.path:
-        raise UsageError(
-            f"the id {plugin.id!r} of {plugin.path} is taken by {taken.path}: give it an id of its own"
-        )
+        raise UsageError(registry.clash(plugin.id, plugin.path, taken.path))
     return plugin

@@ -20,7 +20,7 @@ CHECKS: list[Check] = []
 _CLOCKS = ("time", "perf_counter", "monotonic", "process_time")
 
 
-def _run(subject: Subject, *, key: int = 1, now: float = 1e9, seed: int = 0) -> Any:
+def stopped_estimate(subject: Subject, *, key: int = 1, now: float = 1e9, seed: int = 0) -> Any:
     """One estimate, traced anew, with the clock stopped at `now` and the global generators seeded."""
     with stopped_clock(subject.plugin.cls.__module__, now), other_seed(seed):
         return subject.estimate(key=key)
@@ -74,7 +74,7 @@ def _global_states() -> dict[str, Any]:
 
 def depends_on_key(subject: Subject) -> bool:
     """Whether two keys give two results."""
-    return difference(_run(subject, key=1), _run(subject, key=2))[0] > 0
+    return difference(subject.first, stopped_estimate(subject, key=2))[0] > 0
 
 
 @check(
@@ -86,7 +86,7 @@ def depends_on_key(subject: Subject) -> bool:
 )
 def determinism(subject: Subject) -> str:
     """Two runs with the same arguments agree bit for bit."""
-    worst, where = difference(_run(subject), _run(subject))
+    worst, where = difference(subject.first, stopped_estimate(subject))
     if worst:
         raise Broken(f"two runs with the same arguments and key differ, in {named(where)} by {worst:.1g}")
     return "two runs agree bit for bit"
@@ -95,7 +95,7 @@ def determinism(subject: Subject) -> str:
 @check(CHECKS, "clock", "do not let a result depend on the time: count steps, in `state`")
 def clock(subject: Subject) -> str:
     """Another time of day gives the same result."""
-    worst, where = difference(_run(subject), _run(subject, now=1.5e9))
+    worst, where = difference(subject.first, stopped_estimate(subject, now=1.5e9))
     if worst:
         raise Broken(f"reads the clock: at another time {named(where)} differs by {worst:.1g}")
     return "no result depends on it"
@@ -114,7 +114,7 @@ def global_random_state(subject: Subject) -> str:
     moved = [name for name in before if not all(map(np.array_equal, before[name], after[name]))]
     if moved:
         raise Broken(f"draws from the global random state of {' and '.join(moved)}")
-    worst, where = difference(_run(subject), _run(subject, seed=1))
+    worst, where = difference(subject.first, stopped_estimate(subject, seed=1))
     if worst:
         raise Broken(f"reads a global random state: with another seed of it {named(where)} differs")
     return "neither read nor moved"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from creditbench.check import claims, contract, determinism, parity, task, training
+from creditbench.check import claims, contract, determinism, learning, parity, task, training
 from creditbench.check.base import Check
 
 IMPORT = Check(
@@ -15,6 +15,7 @@ IMPORT = Check(
 LEARNER: tuple[Check, ...] = (
     *contract.CHECKS,
     *determinism.CHECKS,
+    *learning.CHECKS,
     *claims.CHECKS,
     *training.CHECKS,
 )
@@ -25,7 +26,10 @@ TASK: tuple[Check, ...] = tuple(task.CHECKS)
 
 #: By what they are of, in the order of the table.
 _SHOWN = {
-    "learners": (IMPORT, *contract.CHECKS, *determinism.CHECKS, PARITY, *claims.CHECKS, *training.CHECKS),
+    "learners": (
+        *(IMPORT, *contract.CHECKS, *determinism.CHECKS, PARITY),
+        *(*learning.CHECKS, *claims.CHECKS, *training.CHECKS),
+    ),
     "tasks": (IMPORT, *TASK),
 }
 

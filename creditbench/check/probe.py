@@ -86,15 +86,16 @@ def _hurried(base: Any) -> Any:
 _TABLE, _KEYS = 65_537, 997
 
 
-def injected(backend: str, repeated: bool = False) -> Any:
+def injected(backend: str, repeated: bool = False, level: bool = False) -> Any:
     """A backend in float64 that takes its normals, and their signs, from one NumPy table, by a key that is an index.
 
-    So both backends draw the same. `repeated`: every key draws the same too. Its `drawn` counts the draws of each
-    shape; under JAX those of a step that is traced once count once.
+    So both backends draw the same. `repeated`: every key draws the same too. `level`: all numbers of a draw are the
+    same, so that the noise of a sequence does not depend on which others are beside it, however a rule lays it out.
+    Its `drawn` counts the draws of each shape; under JAX those of a step that is traced once count once.
     """
     ops = quick_ops(backend)
     base: Any = type(ops)
-    stride = 0 if repeated else 1009
+    stride, apart = 0 if repeated else 1009, 0 if level else 1
 
     class InjectedJax(base):
         def key(self, seed):
@@ -106,7 +107,7 @@ def injected(backend: str, repeated: bool = False) -> Any:
         def normal(self, key, shape, scale=1.0):
             self.drawn[tuple(shape)] += key.size
             first = key[..., None] * stride
-            at = (first + np.arange(int(np.prod(shape)))) % _TABLE
+            at = (first + apart * np.arange(int(np.prod(shape)))) % _TABLE
             return scale * self.table[at].reshape((*key.shape, *shape))
 
         def rademacher(self, key, shape):
@@ -121,7 +122,7 @@ def injected(backend: str, repeated: bool = False) -> Any:
 
         def fill_normal(self, out, key, scale):
             self.drawn[tuple(out.shape)] += 1
-            at = (key * stride + np.arange(out.numel())) % _TABLE
+            at = (key * stride + apart * np.arange(out.numel())) % _TABLE
             out.copy_(scale * self.table[at].reshape(out.shape))
 
         def fill_signs(self, out, key):

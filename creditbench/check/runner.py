@@ -116,6 +116,9 @@ def run(
                 running.append(process)
                 for message in process.messages() if not stopped.is_set() else ():
                     _take(side, message, order["sha256"])
+                    if "about" in message:
+                        with lock:
+                            _require_described(order, side.about)
                     if "about" in message and "package" in order:
                         _require_unchanged(order)
                     if "result" in message:
@@ -164,6 +167,34 @@ def _take(side: _Side, message: dict[str, Any], sha256: str) -> None:
             raise ConfinedError(
                 "invalid", f"it sent something that is no result of a check: {message!s:.100}"
             )
+
+
+def _require_described(order: dict[str, Any], about: dict[str, Any]) -> None:
+    """Raise `ConfinedError` unless what was imported is what was asked for, by the id under which it would be run.
+
+    `about` then says what was asked for. A learner's file that `run` refuses is refused in the same words, and `about`
+    says nothing.
+    """
+    said = {name: about[name] for name in ("kind", "id")}
+    wanted = {name: order.get(name, said[name]) for name in said}
+    if "path" in order and said["kind"] == "learners":
+        try:
+            plugin = contributed.from_path(Path(order["path"]))
+            contributed.make(plugin.cls, plugin.path)
+            wanted["id"] = plugin.id
+            taken = registry.builtin("learners").get(wanted["id"])
+            if taken is not None and str(taken.path) != order["path"]:
+                raise UsageError(registry.clash(wanted["id"], order["path"], taken.path))
+        except UsageError as error:
+            about.clear()
+            raise ConfinedError("invalid", str(error)) from None
+    about |= wanted
+    if said != wanted:
+        raise ConfinedError(
+            "invalid",
+            f"it says that it is the {said['kind'][:-1]} {said['id']!r}, and is the {wanted['kind'][:-1]} "
+            f"{wanted['id']!r}",
+        )
 
 
 def _require_unchanged(order: dict[str, Any]) -> None:

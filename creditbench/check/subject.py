@@ -78,9 +78,19 @@ class Subject:
         """The backend with the same noise whatever the key."""
         return injected(self.backend, repeated=True)
 
+    @cached_property
+    def level(self) -> Any:
+        """The backend with noise that is the same for all sequences and units of a draw."""
+        return injected(self.backend, level=True)
+
     def params(self, cell: Cell) -> Any:
         """Weights of a cell, as the rule would have them."""
         return self.rule.weights(cell, make_params(cell))
+
+    def first_state(self, rows: int) -> Any:
+        """The state of so many sequences before the first segment."""
+        params = self.ops.from_numpy(self.params(PLAIN))
+        return self.rule.init(self.ops, PLAIN, params, rows)
 
     def arguments(
         self,
@@ -101,6 +111,32 @@ class Subject:
         """One segment, traced anew: (loss, dense gradients, state, assigned), NumPy; `given` as for `arguments`."""
         ops, args = ops or self.ops, self.arguments(ops, cell, **given)
         return ops.to_numpy(ops.compile(segment_of(ops, wrapped(self.rule, cell), cell), *args)(*args))
+
+    @cached_property
+    def program(self) -> Any:
+        """A segment as compiled once, for what looks at many batches and weights of `arguments()`'s shapes."""
+        return self.ops.compile(segment_of(self.ops, self.rule, PLAIN), *self.arguments())
+
+    @cached_property
+    def first(self) -> Any:
+        """One estimate with the clock stopped and the global generators seeded, beside which others are held."""
+        from creditbench.check.determinism import stopped_estimate
+
+        return stopped_estimate(self)
+
+    @cached_property
+    def chains(self) -> Any:
+        """Estimates of many weights and keys beside BPTT's gradient: `learning.Chain`."""
+        from creditbench.check.learning import make_chains
+
+        return make_chains(self)
+
+    @cached_property
+    def keeps(self) -> list[str]:
+        """What of the state `reset` does not set back."""
+        from creditbench.check.learning import kept_by_reset
+
+        return kept_by_reset(self)
 
     @cached_property
     def noisy(self) -> bool:

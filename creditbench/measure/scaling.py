@@ -37,7 +37,7 @@ EXACT_SIZES = {"T": (320, 640, 1280), "n": (64, 128, 256), "B": (16, 32, 64)}
 #: Seconds that a figure may take at one size.
 LIMIT = 20.0
 _INPUTS = _OUTPUTS = 2
-#: By how much the exponent of an exact figure may exceed the one claimed: where that is 0, and else.
+#: The tolerance where an exponent of 0 is claimed, and else.
 _CONSTANT, _EXACT = 0.05, 0.1
 
 
@@ -126,14 +126,21 @@ def exponent_of(text: str, axis: str) -> float | None:
 def held(found: Fit, claim: float | None, axis: str, quantity: str) -> bool | None:
     """Whether a cost grows no faster than claimed; None where nothing is claimed.
 
-    None for times too: caches and neighbours bend them, so they are shown and judge nobody.
+    None for times too: caches and neighbours bend them, so they are shown and judge nobody. None for bytes that grow
+    faster with n than claimed and no faster than the gradient: it has the size of the weights, no claim counts it, and
+    what hides behind it cannot be told.
     """
     if claim is None or quantity == "time":
         return None
-    if quantity == "algorithm_bytes" and axis == "n":
-        # The gradient has the size of the weights, and no claim counts it.
-        claim = max(claim, 2.0)
-    return found.exponent < claim + (_CONSTANT if claim == 0 else _EXACT)
+    if found.exponent < claim + tolerance(claim):
+        return True
+    behind = quantity == "algorithm_bytes" and axis == "n" and found.exponent < 2.0 + _EXACT
+    return None if behind else False
+
+
+def tolerance(claim: float) -> float:
+    """By how much the exponent of an exact figure may exceed the one claimed."""
+    return _CONSTANT if claim == 0 else _EXACT
 
 
 # -- measuring -------------------------------------------------------------------------------------------

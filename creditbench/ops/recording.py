@@ -22,6 +22,10 @@ class ValueReadError(RuntimeError):
     """A function asked for the value of a tensor, which a recording does not know."""
 
 
+class TapeError(RuntimeError):
+    """A function had autograd keep a tape, of which a recording has no part: a loop's has its first step alone."""
+
+
 class Key:
     """A key while recording: the way down to it from a key that is known at each replay."""
 
@@ -119,6 +123,11 @@ class Recorder(TorchDispatchMode):
         if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default):
             raise ValueReadError(
                 "a recorded step may look at shapes, not at the value of a tensor (.item(), if tensor: ...)"
+            )
+        if any(isinstance(t, torch.Tensor) and t.requires_grad for t in leaves((args, kwargs))):
+            raise TapeError(
+                "a tensor requires grad, and autograd's tape is no part of a recording (ops.value_and_grad and "
+                "torch.func.grad need none)"
             )
         if func._schema.is_mutable:
             arguments = func._schema.arguments

@@ -15,7 +15,7 @@ import torch
 
 from creditbench.errors import UsageError, tells_of_no_memory
 from creditbench.ops.base import DType, Ops, Outer
-from creditbench.ops.recording import Key, Recorder, ValueReadError
+from creditbench.ops.recording import Key, Recorder, TapeError, ValueReadError
 from creditbench.ops.replay import Program
 
 
@@ -74,7 +74,7 @@ class TorchOps(Ops):
         try:
             with recorder:
                 outputs = plain(*inputs)
-        except ValueReadError as error:
+        except (ValueReadError, TapeError) as error:
             warnings.warn(f"{error}; it runs unrecorded, and slower", stacklevel=2)
             return plain
         finally:

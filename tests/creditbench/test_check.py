@@ -217,6 +217,71 @@ def test_a_submission_that_breaks_its_process_is_a_failed_check(name, check, sai
         )
 
 
+RULE = """
+from dataclasses import dataclass
+from creditbench.learner import Claims, Learner, backpropagate
+
+@dataclass(frozen=True, kw_only=True)
+class Rule(Learner):
+    id = "mine"
+    name = "Mine"
+    paper = "none"
+    family = "test"
+    claims = Claims()
+    lr = 1e-2
+    stream_segment = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("of", "to", "said"),
+    [
+        ("lr = 1e-2", "lr = 'fast'", "lr is 'fast': set it to a finite number"),
+        ("stream_segment = 1", "stream_segment = 0", "stream_segment of Rule in"),
+        ('id = "mine"', 'id = "anp"', "is taken by"),
+        ("lr = 1e-2", f"lr = {'-' * 200_000}1", "cannot be imported: MemoryError"),
+        ("lr = 1e-2", f"lr = 1e-2  # {'x' * 2**20}", "a learner is a file of at most"),
+    ],
+)
+def test_what_run_refuses_check_refuses_in_the_same_words(of, to, said, tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(RULE.replace(of, to))
+    assert main(["check", str(path), "--json", "--backend", "torch", "--only", "metadata"]) == 1
+    (row,) = [row for row in json.loads(capsys.readouterr().out) if row["held"] is False]
+    assert row["name"] == "import" and said in row["detail"]
+    assert main(["run", "--learner", str(path), "--task", "adding", "--results", str(tmp_path / "r")]) == 2
+    assert capsys.readouterr().err == f"error: {row['detail']}\n"
+
+
+def test_results_are_written_under_the_id_that_was_asked_for(tmp_path, capsys):
+    """What a process sends may say that it is another rule, whose results would be overwritten."""
+    path, results = tmp_path / "mine.py", tmp_path / "results"
+    path.write_text(
+        RULE
+        + """
+import os, stat, sys
+if "creditbench.check.child" in sys.modules:
+    import hashlib, json
+    about = {"kind": "learners", "id": "readout_rls", "backends": ["torch"], "runs": True}
+    about["sha256"] = hashlib.sha256(open(__file__, "rb").read()).hexdigest()
+    sent = [{"about": about}, {"result": {"name": "online", "held": True, "detail": "so"}}, {"done": True}]
+    for pipe in range(3, 64):
+        try:
+            if stat.S_ISFIFO(os.fstat(pipe).st_mode):
+                os.write(pipe, b"".join(json.dumps(one).encode() + b"\\n" for one in sent))
+        except OSError:
+            pass
+    os._exit(0)
+"""
+    )
+    arguments = ["--json", "--backend", "torch", "--only", "metadata", "--results", str(results)]
+    assert main(["check", str(path), *arguments]) == 1
+    (row,) = [row for row in json.loads(capsys.readouterr().out) if row["held"] is False]
+    assert row["detail"] == "it says that it is the learner 'readout_rls', and is the learner 'mine'"
+    assert [file.name for file in (results / "checks").iterdir()] == ["mine.json"]
+    assert not any(row.held for row in load_checks(results))
+
+
 def test_bad_usage_is_one_line(tmp_path, capsys):
     for arguments, said in (
         (["check", str(tmp_path / "no.py")], "no file"),
@@ -460,6 +525,10 @@ def test_a_template_is_created_checked_run_and_ranked(tmp_path, monkeypatch, cap
     monkeypatch.setattr("creditbench.trainer.MEASURE_SECONDS", 0.02)  # of each trial
     assert main(["new", "learner", "my_idea"]) == 0
     assert main(["new", "task", "my_recall"]) == 0
+    with open("my_idea.py", "a") as file:
+        file.write(
+            "\n\nclass Notes:\n    family = 'exact'\n    claims = Claims(unbiased=True, memory_in_T='O(1)')\n"
+        )
     # Under one backend and without what takes longest; the shipped rules' own tests have the rest.
     few = [c.name for c in lists.LEARNER if c.name not in ("memory in T", "time", "speed")]
     assert (
@@ -515,6 +584,9 @@ def test_a_template_is_created_checked_run_and_ranked(tmp_path, monkeypatch, cap
     assert (tmp_path / "v1" / "checks.csv").is_file()
     results = load("v1")
     found = {claim.name: claim for claim in board_claims(results, "my_idea")}
+    assert (
+        "unbiased" not in found and results.learners["my_idea"]["family"] != "exact"
+    )  # those of the class that ran
     assert found["online"].held is True and found["forward only"].held is True
     assert "creditbench check" in found["online"].detail
     # Of another source, what was found says nothing.

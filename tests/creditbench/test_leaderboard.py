@@ -270,6 +270,36 @@ def test_what_a_users_file_says_of_itself_is_read_and_not_run(tmp_path):
     assert tasks["mackey_glass"]["metric_direction"] == "min"
 
 
+def test_what_a_rule_says_of_itself_is_what_its_record_says(tmp_path):
+    """The text of its file may have more than the class that ran: another class, or what no reader gets through."""
+    from creditbench.registry import embedded
+    from creditbench.store import _describe
+    from tests.creditbench.test_table import record, trials
+
+    own = (
+        "class Mine(Learner):\n    id = 'mine'\n    name = 'My rule'\n    paper = 'I 2030'\n    family = 'mine'\n"
+        "    claims = Claims()\n"
+    )
+    decoy = "class Notes:\n    name = 'Exact'\n    family = 'exact'\n    claims = Claims(unbiased=True, online=True)\n"
+    (trial,) = trials("bptt")
+    path = tmp_path / "mine.py"
+    of_mine = record(trial.model_copy(update={"learner": "mine", "learner_path": str(path)}))
+    for content in (own + decoy, decoy + own):
+        path.write_text(content)
+        about = _describe([of_mine])[0]["mine"]
+        assert about["family"] == "mine" and about["claims"]["unbiased"] is False
+    said = {"name": "N", "paper": "P", "family": "F", "claims": {"online": True}}
+    deep = ".a" * 600
+    path.write_text(f"class A(Task{deep}): pass\n{own}    x = Claims{deep}()\nEMBEDDED = 1{' + 1' * 600}\n")
+    assert _describe([of_mine])[0]["mine"]["family"] == "mine" and embedded(path) is None
+    assert _describe([of_mine.model_copy(update={"described": said})])[0]["mine"] == said
+    for content in (b"x = " + b"-" * 200_000 + b"1\n", b"x = 1\0\n", b"# coding: nonsense\n", b"\xff\xfe"):
+        path.write_bytes(content + b"# EMBEDDED\n")
+        assert _describe([of_mine])[0] == {} and embedded(path) is None
+    path.write_bytes(b"# coding: latin-1\n# \xe9\n" + own.encode())
+    assert _describe([of_mine])[0]["mine"]["family"] == "mine"
+
+
 def test_an_empty_folder_is_refused(tmp_path, capsys):
     assert main(["leaderboard", "--results", str(tmp_path), "--output", str(tmp_path / "x")]) == 2
     assert "no records in" in capsys.readouterr().err

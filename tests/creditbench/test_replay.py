@@ -168,6 +168,44 @@ def test_derivatives_may_be_taken_inside(ops):
     assert_same(ops.compile(f, *args)(*(2 * a for a in args)), plain(f)(*(2 * a for a in args)))
 
 
+def test_a_tape_of_autograd_runs_unrecorded_and_says_so(ops):
+    """Its gradient crosses the steps of a loop, of which a recording runs one."""
+
+    def loss_of(w, xs):
+        return ops.scan(lambda h, x: (ops.xp.tanh(w * h + x), None), xs[0] * 0.0, xs)[0].sum()
+
+    def by_grad(w, xs):
+        with torch.enable_grad():
+            own = w.detach().requires_grad_(True)
+            loss = loss_of(own, xs)
+            return loss.detach(), torch.autograd.grad(loss, own)[0]
+
+    def by_backward(w, xs):
+        """What is accumulated over the steps of a loop lies outside of it."""
+        with torch.enable_grad():
+            own = w.detach().requires_grad_(True)
+
+            def step(total, x):
+                loss = (own * x).sum()
+                loss.backward()
+                return total + loss.detach(), None
+
+            loss, _ = ops.scan(step, ops.zeros(()), xs)
+        return loss, own.grad
+
+    args = ops.from_numpy((np.array([0.5, -1.5]), np.arange(8.0).reshape(4, 2)))
+    for f, expected in ((by_grad, torch.func.grad(loss_of)(*args)), (by_backward, args[1].sum(0))):
+        with pytest.warns(UserWarning, match="a tensor requires grad.*runs unrecorded"):
+            recorded = ops.compile(f, *args)
+        assert_same(recorded(*args), f(*args))
+        assert_same(recorded(*args)[1], expected)
+    # `torch.func` needs no tape that outlasts a step.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recorded = ops.compile(lambda w, xs: ops.value_and_grad(loss_of)(w, xs), *args)
+    assert_same(recorded(*args)[1], torch.func.grad(loss_of)(*args))
+
+
 def test_a_step_that_reads_a_value_runs_unrecorded_and_says_so(ops):
     def f(x):
         return x * 2 if float(x.sum()) > 0 else x * 3
