@@ -53,7 +53,7 @@ _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 
 class Rows:
-    """The rows of a table that `places` [T, N] names, [T, N, ·]: indexed as an array, and taken as they are asked for."""
+    """The rows of a table that `places` [T, N] names, [T, N, ·]: indexed as an array, and taken when asked for."""
 
     def __init__(self, table: NDArray[np.float32], places: NDArray[Any]) -> None:
         self.table, self.places = table, places
