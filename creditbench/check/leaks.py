@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from creditbench.task import Sequences, Task
 
-#: Steps of a stretch at most; stretches of a split that are looked for, at most and at least, and steps that all of
+#: Stretches of a split that are looked for, at most and at least, and steps that all of
 #: them are compared to: fewer where there is much to compare.
-STRETCH, STRETCHES, LEAST, COMPARED = 200, 32, 8, 2_000_000
+STRETCHES, LEAST, COMPARED = 32, 8, 2_000_000
 #: Root mean squared distance, in standard deviations, at which two stretches are one.
 SAME = 1e-3
 #: The same as a part of the distance to what is independent: the train split of another seed.
@@ -23,13 +23,11 @@ def count_for(train: Sequences) -> int:
     return int(np.clip(COMPARED // train.weights.size, LEAST, STRETCHES))
 
 
-def stretches(
-    part: Sequences, count: int, whole: bool, scale: tuple[NDArray, NDArray]
-) -> NDArray[np.float64]:
-    """About `count` stretches [K, L, _MIXED] of `part`, evenly over its rows and steps; `whole` rows, or halves."""
+def stretches(part: Sequences, count: int, steps: int, scale: tuple[NDArray, NDArray]) -> NDArray[np.float64]:
+    """About `count` stretches [K, L, _MIXED] of `part`, evenly over its rows and steps, of at most `steps`."""
     mixed = _mix(part, scale)
     T, N = mixed.shape[:2]
-    length = T if whole else min(STRETCH, max(2, T // 2))
+    length = min(T, steps)
     rows = np.unique(np.linspace(0, N - 1, min(N, count)).astype(int))
     starts = np.unique(np.linspace(0, T - length, max(1, count // len(rows))).astype(int))
     found = np.stack([mixed[start : start + length, row] for row in rows for start in starts])
