@@ -39,6 +39,8 @@ def numbers(name: str, table: Mapping[str, Any], columns: Sequence[str]) -> dict
     lengths = {column: len(values) for column, values in found.items()}
     if len(set(lengths.values())) > 1:
         raise UsageError(f"{name} has columns of unequal lengths, {lengths}: give one value a row")
+    if not all(lengths.values()):
+        raise UsageError(f"{name} has no rows of data: name another")
     return found
 
 

@@ -197,6 +197,9 @@ def test_bad_values_in_other_kinds_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"column 'a' has the shape \(2, 3\)"):
         read_table(tmp_path / "deep.npz", ["a"])
     np.savez(tmp_path / "ragged.npz", a=np.ones(2), b=np.ones(3))
+    np.savez(tmp_path / "empty.npz", a=np.ones(0))
+    with pytest.raises(UsageError, match="has no rows of data: name another"):
+        read_table(tmp_path / "empty.npz", ["a"])
     with pytest.raises(UsageError, match="columns of unequal lengths"):
         read_table(tmp_path / "ragged.npz", ["a", "b"])
 
