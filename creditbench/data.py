@@ -3,14 +3,15 @@
 One way in for all of it: embedded data, a user's file and a hub data set are read by the same functions, which
 return NumPy arrays.
 
-    read_table(source, columns)   columns of numbers
+    read_table(source, columns)   columns of numbers, of hourly rows
     read_text(source)             a text, as its UTF-8 bytes
     read_images(source)           images of one size with their classes
 
 `source` is the path of a .csv, .parquet, .npz or .txt file; or `hf:OWNER/NAME` or `hf:OWNER/NAME:CONFIG`, a data set
 of the hub; or `hf:FOLDER` or `hf:FOLDER:CONFIG`, a local folder laid out as one. Files are data and never run: no
 pickle is loaded, no packed file is unpacked, and what would take more than `LIMIT` bytes is refused. Whatever is wrong
-with a source is a `UsageError` that names it.
+with a source is a `UsageError` that names it. What can be read and looks wrong, such as an image that is there twice,
+is told of: `noting`.
 
 `datasets` takes about a second to import, so it is imported only when a file is seen for the first time. What it
 yielded is kept under the fingerprint of the file's content, in the folder that the environment variable
@@ -20,9 +21,11 @@ removed at any time.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import contextvars
 import csv
+import dataclasses
 import hashlib
 import json
 import logging
@@ -38,6 +41,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from creditbench import hours, pictures
+from creditbench.columns import joined, numbers
 from creditbench.errors import UsageError
 
 Arrays = dict[str, NDArray[Any]]
@@ -45,7 +50,7 @@ Splits = Mapping[str, Mapping[str, Any]]  #: split -> column -> its values
 
 #: Bytes that a file may have, and the data in it.
 LIMIT = 1 << 30
-_FORMAT = 2  # part of every cache key here: goes up when what is kept would change
+_FORMAT = 3  # part of every cache key here: goes up when what is kept would change
 _KINDS = {".csv": "csv", ".parquet": "parquet", ".npz": "npz", ".txt": "text"}
 _BEGINNINGS = {"parquet": b"PAR1", "npz": b"PK\x03\x04"}
 #: gzip, zip, bzip2, xz, zstandard, lz4, 7z, rar: `datasets` would unpack such a file, whatever its name.
@@ -59,6 +64,9 @@ _PACKED = (
     b"7z\xbc\xaf",
     b"Rar!",
 )
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_PIECE = 1 << 20  # bytes of a text that are looked at together
+_LONGEST_REASON = 400
 _HUB = "hf:"
 
 
@@ -104,15 +112,25 @@ def _mapped(path: Path) -> NDArray[Any]:
 
 # -- what can be read ------------------------------------------------------------------------------------
 
-_seen: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("_seen", default=None)
+
+@dataclasses.dataclass
+class Seen:
+    """What came of reading."""
+
+    #: The sha256 of all that was read of a hub data set, of whatever splits: values, and nothing else. The same values
+    #: have the same one wherever the data set lies, and in whatever order a task takes its rows.
+    sha256: set[str] = dataclasses.field(default_factory=set)
+    notes: list[str] = dataclasses.field(
+        default_factory=list
+    )  #: what is to be told of it, each naming its source
+
+
+_seen: contextvars.ContextVar[Seen | None] = contextvars.ContextVar("_seen", default=None)
 
 
 @contextlib.contextmanager
-def noting(seen: set[str]) -> Iterator[None]:
-    """Put into `seen` the sha256 of all that is read of a hub data set, of whatever splits: values, and nothing else.
-
-    The same values have the same sha256 wherever the data set lies, and in whatever order a task takes its rows.
-    """
+def noting(seen: Seen) -> Iterator[None]:
+    """Put into `seen` what is read meanwhile."""
     before = _seen.set(seen)
     try:
         yield
@@ -120,16 +138,13 @@ def noting(seen: set[str]) -> Iterator[None]:
         _seen.reset(before)
 
 
-def _note(arrays: Arrays) -> Arrays:
-    """`arrays`, having noted them."""
-    if (seen := _seen.get()) is not None:
-        digest = hashlib.sha256()
-        for name in sorted(arrays):
-            array = arrays[name]
-            digest.update(repr((name, array.dtype.str, array.shape)).encode())
-            digest.update(array.tobytes())
-        seen.add(digest.hexdigest())
-    return arrays
+def _note(arrays: Arrays, seen: Seen) -> None:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(repr((name, array.dtype.str, array.shape)).encode())
+        digest.update(array.tobytes())
+    seen.sha256.add(digest.hexdigest())
 
 
 def absolute(source: str) -> str:
@@ -143,18 +158,20 @@ def absolute(source: str) -> str:
 
 
 def read_table(source: str | os.PathLike[str], columns: Sequence[str]) -> Arrays:
-    """The named columns of a table, each float64 [rows] and finite, in the order of the rows.
+    """The named columns of a table of hourly rows, each float64 [rows] and finite, in the order of the rows.
 
-    Of a hub data set it is the train split. Other columns are not looked at. Raises UsageError where the source is
-    missing or cannot be read, lacks a column, or has something else than a finite number in a row of one. Rows are
-    counted from 1, and the header is not counted.
+    Of a hub data set it is the train split. Of other columns, the first one that holds dates says when each row is; the
+    others are not looked at. Raises UsageError where the source is missing or cannot be read, lacks a column, or has
+    something else than a finite number in a row of one, or what is a mark of a missing value such as -9999; and where
+    rows are not in the order of time, or not an hour apart. Rows are counted from 1, and the header is not counted.
     """
-    return _read(
-        source,
-        f"table {tuple(columns)}",
-        ("csv", "parquet", "npz"),
-        lambda name, splits: _numbers(name, splits["train"], columns),
-    )
+
+    def table(name: str, splits: Splits, notes: list[str]) -> Arrays:
+        found = numbers(name, splits["train"], columns)
+        notes += hours.require_hours(name, splits["train"], found)
+        return found
+
+    return _read(source, f"table {tuple(columns)}", ("csv", "parquet", "npz"), table)
 
 
 def read_text(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
@@ -162,40 +179,61 @@ def read_text(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
     The rows of a column are joined with a space. Raises UsageError where there is no such text.
     """
-    return _read(source, "text", ("text", "csv", "parquet"), _joined)["text"]
+
+    def text(name: str, splits: Splits, notes: list[str]) -> Arrays:
+        train = splits["train"]
+        whole = train["text"] if isinstance(train.get("text"), bytes) else None
+        return {"text": joined(name, train) if whole is None else np.frombuffer(whole, np.uint8)}
+
+    return _read(source, "text", ("text", "csv", "parquet"), text)["text"]
 
 
 def read_images(source: str | os.PathLike[str]) -> Arrays:
     """Images of one size, `train_pixels` [N, P] (uint8 or float32) and their classes, `train_labels` [N], from 0 on.
 
     The classes are the column `label`. The pixels are the column `image` (images, or arrays of one shape), or, where
-    there is none, all the other columns in their order. A hub data set that has a test split gives `test_pixels` and
-    `test_labels` too. Raises UsageError where there are no such images.
+    there is none, all the other columns in their order, but pandas' row numbers. A hub data set that has a test split
+    gives `test_pixels` and `test_labels` too, and so does an .npz file with `x_train`, `y_train`, `x_test` and
+    `y_test`, as Keras has MNIST. Raises UsageError where there are no such images.
     """
 
-    def images(name: str, splits: Splits) -> Arrays:
+    def images(name: str, splits: Splits, notes: list[str]) -> Arrays:
         arrays: Arrays = {}
-        for split, table in splits.items():
-            pixels, labels = _images(name, table)
+        for split, table in _keras(splits).items():
+            pixels, labels = pictures.images(f"{name}, {split}," if len(splits) > 1 else name, table, notes)
             arrays |= {f"{split}_pixels": pixels, f"{split}_labels": labels}
-        widths = {name: array.shape[1] for name, array in arrays.items() if array.ndim == 2}
-        if len(set(widths.values())) > 1:
-            raise UsageError(f"{name} has images of unequal sizes, {widths}: give images of one size")
+        pictures.require_splits(name, arrays, notes)
         return arrays
 
     return _read(source, "images", ("csv", "parquet", "npz"), images)
 
 
+def _keras(splits: Splits) -> Splits:
+    """The splits of a file in which Keras keeps images, by the names used here; those of any other as they are."""
+    train = splits["train"]
+    if not train.keys() >= {"x_train", "y_train", "x_test", "y_test"}:
+        return splits
+    return {
+        split: {"image": train[f"x_{split}"], "label": train[f"y_{split}"]} for split in ("train", "test")
+    }
+
+
 def _read(
-    source: str | os.PathLike[str], what: str, kinds: Sequence[str], take: Callable[[str, Splits], Arrays]
+    source: str | os.PathLike[str],
+    what: str,
+    kinds: Sequence[str],
+    take: Callable[[str, Splits, list[str]], Arrays],
 ) -> Arrays:
-    """What `take` makes of the source's name in a message and of its splits; kept under the content's fingerprint."""
+    """What `take` makes of the source's name in a message and of its splits; kept under the content's fingerprint.
+
+    So are the notes that it adds to its last argument.
+    """
     if str(source).startswith(_HUB):
         name, fingerprint, splits = _from_hub(str(source))
         digest = hashlib.sha256(repr((_FORMAT, what, fingerprint)).encode())
-        return _note(cached(f"data-{digest.hexdigest()[:32]}", lambda: take(name, splits())))
+        return _taken(name, digest.hexdigest(), splits, take)
     path = Path(source).expanduser()
-    kind = _KINDS.get(path.suffix.lower())
+    kind = _KINDS.get(path.suffix.lower() or ".txt")  # text8 is a text, and is named so
     if kind is None or kind not in kinds:
         endings = ", ".join(suffix for suffix, known in _KINDS.items() if known in kinds)
         raise UsageError(
@@ -217,10 +255,27 @@ def _read(
             f"data file '{path}' cannot be opened ({error.strerror}): name a file that can be read"
         ) from None
     digest.update(repr((_FORMAT, what, kind)).encode())
-    return cached(
-        f"data-{digest.hexdigest()[:32]}",
-        lambda: take(f"data file '{path}'", {"train": _from_file(path, kind, what)}),
-    )
+    name = f"data file '{path}'"
+    return _taken(name, digest.hexdigest(), lambda: {"train": _from_file(path, kind, what)}, take)
+
+
+def _taken(
+    name: str, key: str, splits: Callable[[], Splits], take: Callable[[str, Splits, list[str]], Arrays]
+) -> Arrays:
+    """What `take` makes of the splits, from the cache where it is there; noted."""
+
+    def make() -> Arrays:
+        notes: list[str] = []
+        arrays = take(name, splits(), notes)
+        return arrays | {"notes": np.array(notes, np.str_)}
+
+    arrays = cached(f"data-{key[:32]}", make)
+    notes = arrays.pop("notes")
+    if (seen := _seen.get()) is not None:
+        if name.startswith("hub"):
+            _note(arrays, seen)
+        seen.notes += (f"{name}: {note}" for note in notes)
+    return arrays
 
 
 def _check_size(name: str, size: int) -> None:
@@ -235,17 +290,17 @@ def _check_size(name: str, size: int) -> None:
 
 def _from_file(path: Path, kind: str, what: str) -> Mapping[str, Any]:
     """The columns of a file, unchecked."""
-    failures: tuple[type[Exception], ...] = (OSError, ValueError, csv.Error, zipfile.BadZipFile)
     try:
         _check_beginning(path, kind)
         if kind == "npz":
             _check_npz(path)
             with np.load(path, allow_pickle=False) as arrays:
                 return dict(arrays)
+        if kind == "text":
+            return {"text": _text(path)}
         if kind == "parquet":
             _check_parquet(path)
         with _datasets() as datasets, tempfile.TemporaryDirectory() as folder:
-            failures += (datasets.exceptions.DatasetsError,)
             # A copy, because `datasets` takes brackets and stars in a path for a pattern.
             copy = shutil.copyfile(path, Path(folder) / f"table.{kind}")
             options: dict[str, Any] = {}
@@ -260,16 +315,22 @@ def _from_file(path: Path, kind: str, what: str) -> Mapping[str, Any]:
                     # As text: a column of numbers would change its type at the first bad row.
                     text = {column: datasets.Value("string") for column in header}
                     options["features"] = datasets.Features(text)
-            elif kind == "text":
-                options = {"sample_by": "document"}
             return _columns(
-                datasets.load_dataset(kind, data_files=str(copy), split="train", cache_dir=folder, **options)
+                datasets.load_dataset(kind, data_files=str(copy), split="train", cache_dir=folder, **options),
+                alone=True,
             )
-    except failures as error:
-        reason = " ".join(str(error.__cause__ or error).split())
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:  # whatever a decoder makes of broken bytes
         raise UsageError(
-            f"data file '{path}' cannot be read as {kind} ({reason}): mend the file or name another"
+            f"data file '{path}' cannot be read as {kind} ({_reason(error)}): mend the file or name another"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a few words."""
+    cause = error.__cause__ or error
+    return " ".join(str(cause).split())[:_LONGEST_REASON] or type(cause).__name__
 
 
 def _check_beginning(path: Path, kind: str) -> None:
@@ -281,8 +342,21 @@ def _check_beginning(path: Path, kind: str) -> None:
             raise ValueError(f"it does not begin as a file of the kind {kind} does")
     elif beginning.startswith(_PACKED):
         raise ValueError("it is packed: unpack it first")
+    elif beginning.startswith(_UTF_16):
+        raise ValueError("it is UTF-16: save it as UTF-8")
     elif b"\0" in beginning:
         raise ValueError("it is no text")
+
+
+def _text(path: Path) -> bytes:
+    """A text as UTF-8, with the line ends of Unix; raises ValueError for one that is none."""
+    whole, decoder = path.read_bytes(), codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(whole), _PIECE):
+        decoder.decode(whole[start : start + _PIECE])
+    decoder.decode(b"", final=True)
+    if not whole.strip():
+        raise ValueError("it has no text in it")
+    return whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in whole else whole
 
 
 def _check_npz(path: Path) -> None:
@@ -326,6 +400,15 @@ def _header(path: Path) -> list[str]:
         header = next(lines, None)
         if header is None or next(lines, None) is None:
             raise ValueError("it has no rows of data")
+        for mark in ";\t|":
+            if len(header) == 1 and mark in header[0]:
+                raise ValueError(
+                    f"its columns are separated by {mark!r}: separate them by commas, and write points in numbers"
+                )
+        if len(header) > 1 and all(_is_number(name) for name in header):
+            raise ValueError(
+                "its first row has numbers where the names of the columns belong: put names there"
+            )
         # As pandas names a column that has no name, such as its own index.
         names = [name or f"Unnamed: {number}" for number, name in enumerate(header)]
         for number, name in enumerate(names):
@@ -334,14 +417,28 @@ def _header(path: Path) -> list[str]:
         return names
 
 
-def _columns(dataset: Any) -> Mapping[str, Any]:
-    """The columns of one split: numbers as they lie in memory, without a copy where Arrow allows; images decoded."""
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _columns(dataset: Any, alone: bool) -> Mapping[str, Any]:
+    """The columns of one split: numbers as they lie in memory, without a copy where Arrow allows; images decoded.
+
+    alone: whether images must lie in the data themselves, where there may else be paths.
+    """
     columns: dict[str, Any] = {}
     for name, feature in dataset.features.items():
+        if name == "image" and _is_packed(feature):
+            # As other programs write the hub's own images back.
+            with _datasets() as datasets:
+                dataset = dataset.cast_column(name, datasets.Image())
+            feature = dataset.features[name]
         if type(feature).__name__ == "Image":
-            images = [np.asarray(image.convert("L")) for image in dataset[name]]
-            same = len({image.shape for image in images}) == 1
-            columns[name] = np.stack(images) if same else np.array([None] * len(images))
+            columns[name] = pictures.decoded(name, dataset, LIMIT, alone)
             continue
         chunks = dataset.data.column(name).chunks
         plain = len(chunks) == 1 and chunks[0].null_count == 0 and chunks[0].type.num_fields == 0
@@ -352,6 +449,12 @@ def _columns(dataset: Any) -> Mapping[str, Any]:
         if columns[name] is None:
             columns[name] = dataset.data.column(name).to_numpy()
     return columns
+
+
+def _is_packed(feature: Any) -> bool:
+    """Whether a column holds the bytes of files, or those and their paths."""
+    inner = feature.get("bytes") if isinstance(feature, dict) else feature
+    return getattr(inner, "dtype", None) in ("binary", "large_binary")
 
 
 # -- the hub ---------------------------------------------------------------------------------------------
@@ -375,7 +478,7 @@ def _from_hub(source: str) -> tuple[str, str, Callable[[], Splits]]:
         # What was fetched once, `datasets` keeps under the commit, and finds there without a network.
         loaded = _load(what, name, config, cache_folder() / "hub")
         fingerprint = "-".join(split._fingerprint for split in loaded.values())
-        return what, fingerprint, lambda: {split: _columns(part) for split, part in loaded.items()}
+        return what, fingerprint, lambda: _hub_columns(what, loaded)
 
     folder = Path(name).expanduser()
     fingerprint = repr((config, _fingerprint(what, folder)))
@@ -384,9 +487,18 @@ def _from_hub(source: str) -> tuple[str, str, Callable[[], Splits]]:
         # `datasets` would not see that a folder has changed, so what it keeps of one is not kept.
         with tempfile.TemporaryDirectory() as temporary:
             loaded = _load(what, str(folder), config, Path(temporary))
-            return {split: _columns(part) for split, part in loaded.items()}
+            return _hub_columns(what, loaded)
 
     return what, fingerprint, columns
+
+
+def _hub_columns(what: str, loaded: Mapping[str, Any]) -> Splits:
+    try:
+        return {split: _columns(part, alone=False) for split, part in loaded.items()}
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:  # whatever a decoder makes of broken bytes
+        raise UsageError(f"{what} cannot be read ({_reason(error)}): mend it or name another") from None
 
 
 def _fingerprint(what: str, folder: Path) -> str:
@@ -422,7 +534,7 @@ def _load(what: str, name: str, config: str | None, cache: Path) -> dict[str, An
 
 
 def _not_loaded(what: str, local: bool, offline: bool, cache: Path, error: Exception) -> UsageError:
-    reason = " ".join(str(error.__cause__ or error).split()).partition(" Example of usage")[0]
+    reason = _reason(error).partition(" Example of usage")[0]
     if "onfig name is missing" in reason or "BuilderConfig" in reason:
         return UsageError(f"{what} cannot be loaded ({reason}): name one as hf:NAME:CONFIG")
     if local:
@@ -458,92 +570,3 @@ def _datasets() -> Iterator[Any]:
                 logger.setLevel(level)
             if had_bars:
                 datasets.enable_progress_bars()
-
-
-# -- columns as numbers, text, images ------------------------------------------------------------------------
-
-
-def _require(name: str, table: Mapping[str, Any], column: str) -> None:
-    if column not in table:
-        raise UsageError(f"{name} lacks the column {column!r}: it has {', '.join(map(str, table))}")
-
-
-def _numbers(name: str, table: Mapping[str, Any], columns: Sequence[str]) -> Arrays:
-    """The named columns of `table` as numbers; raises UsageError, calling the table `name`."""
-    for column in columns:
-        _require(name, table, column)
-    numbers = {column: _number(name, column, np.asarray(table[column])) for column in columns}
-    lengths = {column: len(values) for column, values in numbers.items()}
-    if len(set(lengths.values())) > 1:
-        raise UsageError(f"{name} has columns of unequal lengths, {lengths}: give one value a row")
-    return numbers
-
-
-def _number(name: str, column: str, values: NDArray[Any]) -> NDArray[np.float64]:
-    """One column as numbers; raises UsageError for the first row that holds none."""
-    if values.ndim != 1:
-        raise UsageError(f"{name}: column {column!r} has the shape {values.shape}: give one number a row")
-    if values.dtype.kind not in "biufOUST":
-        raise UsageError(f"{name}: column {column!r} is of the type {values.dtype}: give finite real numbers")
-    try:
-        numbers = values.astype(np.float64, copy=False)
-    except (TypeError, ValueError):
-        numbers = np.array([_parsed(value) for value in values])
-    bad = ~np.isfinite(numbers)
-    if bad.any():
-        row = int(bad.argmax())
-        value = values[row]
-        absent = value is None or value != value or (isinstance(value, str) and not value.strip())
-        found = "nothing" if absent else repr(str(value))
-        raise UsageError(
-            f"{name}: column {column!r} has {found} in data row {row + 1}: "
-            "put a finite number there or leave out the row"
-        )
-    return numbers
-
-
-def _parsed(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return np.nan
-
-
-def _joined(name: str, splits: Splits) -> Arrays:
-    """The column `text`, its rows joined."""
-    table = splits["train"]
-    _require(name, table, "text")
-    for row, value in enumerate(table["text"]):
-        if not isinstance(value, str):
-            found = "nothing" if value is None else repr(str(value))
-            raise UsageError(
-                f"{name}: column 'text' has {found} in data row {row + 1}: put a text there or leave out the row"
-            )
-    return {"text": np.frombuffer(" ".join(table["text"]).encode(), np.uint8)}
-
-
-def _images(name: str, table: Mapping[str, Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Pixels [N, P] and classes [N]; raises UsageError."""
-    labels = _numbers(name, table, ["label"])["label"]
-    if (labels != np.floor(labels)).any() or labels.min() < 0:
-        raise UsageError(f"{name}: column 'label' has {labels.min():g} in it: give classes as 0, 1, 2, ...")
-    if "image" in table:
-        values = table["image"]
-        if values.dtype == object:
-            try:
-                values = np.array([np.stack(value) for value in values])
-            except (TypeError, ValueError):
-                raise UsageError(
-                    f"{name}: column 'image' has images of unequal sizes: give images of one size"
-                ) from None
-        pixels = values.reshape(len(values), -1)
-    else:
-        others = [column for column in table if column != "label"]
-        if not others:
-            raise UsageError(f"{name} lacks the column 'image': it has {', '.join(map(str, table))}")
-        pixels = np.stack(list(_numbers(name, table, others).values()), axis=1)
-    if len(pixels) != len(labels):
-        raise UsageError(f"{name} has {len(pixels)} images and {len(labels)} labels: give one label an image")
-    if pixels.dtype.kind not in "buif" or not np.isfinite(pixels).all():
-        raise UsageError(f"{name}: its images hold something else than finite numbers: give brightnesses")
-    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32), labels.astype(np.int64)

@@ -28,7 +28,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from creditbench import files, registry
 from creditbench.cell import DECORRELATE, Cell, Decorrelate
-from creditbench.data import absolute, noting
+from creditbench.data import Seen, absolute, noting
 from creditbench.errors import UsageError, reason, unknown
 from creditbench.learner import Learner
 from creditbench.ops import BACKENDS
@@ -188,6 +188,7 @@ def make_grid(options: Options) -> Grid:
                     make_optimizer(common["optimizer"], lr)
                     trial = _trial(**common | {"backend": backend, "lr": lr, "seed": seed + shift})
                     trials.setdefault(trial.id, trial)
+        notes += source.notes
     notes += [
         f"{options.tuned} has nothing for {rule} on {', '.join(names)}: its defaults are run; see: creditbench tune"
         for rule, names in untuned.items()
@@ -282,11 +283,16 @@ class _Source:
                 "data": absolute(data),
             }
         self.data = data
-        self._seen: set[str] = set()
+        self._seen = Seen()
         self._sha256: str | None = None
         with self._in_time("be made"), noting(self._seen):
             self.task: Task = _make(plugin, settings)
         self._trains: dict[int, Sequences] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be told of the data that were read."""
+        return self._seen.notes
 
     def train(self, batch: int, seed: int) -> Sequences:
         """The train split for that many rows. Raises `UsageError` where the task cannot make it."""
@@ -327,7 +333,7 @@ class _Source:
                 for split in typing.get_args(Split):
                     if split != "train" or not self._trains:
                         self._generate(split, seed, batch)
-                self._sha256 = hashlib.sha256(" ".join(sorted(self._seen)).encode()).hexdigest()
+                self._sha256 = hashlib.sha256(" ".join(sorted(self._seen.sha256)).encode()).hexdigest()
             return self._sha256
         try:
             return hashlib.sha256(files.read(Path(self.data).expanduser())).hexdigest()

@@ -13,6 +13,7 @@ from creditbench.errors import UsageError
 
 Split = Literal["train", "validation", "test"]
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+_SCORED = 1 << 18  # steps, of all rows, that a metric scores together
 
 
 class Sequences(NamedTuple):
@@ -149,10 +150,16 @@ def nrmse(outputs: NDArray[np.float32], sequences: Sequences) -> float:
 
 def cross_entropy(outputs: NDArray[np.float32], sequences: Sequences) -> float:
     """The cross-entropy of the targets, as probabilities, and the softmax of the outputs, in nats."""
-    found, target = _scored(outputs, sequences)
-    shifted = found - found.max(-1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return float(-(target * log_probabilities).sum(-1).mean())
+    terms = []
+    # A part at a time, because a long text is large in float64.
+    steps = max(1, _SCORED // outputs.shape[1])
+    for start in range(0, len(outputs), steps):
+        part = slice(start, start + steps)
+        found, target = _scored(outputs[part], Sequences(*(array[part] for array in sequences)))
+        shifted = found - found.max(-1, keepdims=True)
+        log_probabilities = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+        terms.append((target * log_probabilities).sum(-1))
+    return float(-np.concatenate(terms).mean())
 
 
 # -- what a predictor without a network reaches, for `Task.solved_score` -----------------------------------

@@ -207,7 +207,7 @@ class Program:
 
         outputs = self.ops.to_numpy(
             self.compiled(f"run {tuple(inputs.shape)}", run, params, inputs)(params, inputs)
-        ).astype(np.float32)
+        ).astype(np.float32, copy=False)
         return self.task.score(outputs, sequences) if np.isfinite(outputs).all() else None
 
     # -- training --------------------------------------------------------------------------------

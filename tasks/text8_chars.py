@@ -9,11 +9,12 @@ every run of anything else becomes one space. At each character the next one is 
 The text is cut, in its order, into train (90%), validation and test (5% each), as text8 is, and no
 character is in two of them. The training rows are contiguous stretches of equal length, gone through again,
 from rest, when the budget is longer; validation and test are 5 such rows each, the first 20 characters of which
-are not scored. Data do not depend on the seed.
+are not scored. Data do not depend on the seed. Of a text of more than 10 million characters there are more rows of
+validation and test, none of which is longer than 100,000, and of the two splits the first million characters are used.
 
 Without `data`, the text is 300,000 characters of the King James Bible (see `data/README.md`). `data`
 names a .txt file, or a .csv or .parquet table or hub data set with a column `text`; there, rows are
-joined with a space.
+joined with a space. Of a long text, such as text8 itself, the one-hot vectors are made as they are asked for.
 
 The loss is the cross-entropy, the metric bits a character. The trivial predictor has the frequencies of
 the characters in the training text: 4.02 bits. Solved is what the frequencies of triples of characters there
@@ -29,7 +30,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +43,31 @@ EMBEDDED = Path(__file__).parent / "data" / "text_kjv.txt"
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz"
 SHARES = (0.9, 0.95)  # where train and validation end
 EVALUATION_ROWS = 5
+LONGEST = 100_000  # steps of a validation or test row: a longer text makes more rows of them
+EVALUATED = 1_000_000  # characters at most that validate, and that test: bits of a million are known to 0.01
 CHUNK = 1_000_000  # characters counted at a time
+LARGE = 10_000_000  # characters of a split from which on its one-hot vectors are not laid out
+LEAST = 0.1  # of the characters of a text are letters or digits, or it is in another script
 WARMUP = 20  # first characters of a validation or test row that are not scored
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+class Rows:
+    """The rows of a table that `places` [T, N] names, [T, N, ·]: indexed as an array, and taken when asked for."""
+
+    def __init__(self, table: NDArray[np.float32], places: NDArray[Any]) -> None:
+        self.table, self.places = table, places
+        self.shape, self.dtype, self.ndim = (*places.shape, table.shape[1]), table.dtype, places.ndim + 1
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, steps: Any) -> NDArray[np.float32]:
+        """`steps`: an index of the first axis, or of the first two."""
+        return self.table[self.places[steps]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[:].astype(dtype or self.dtype, copy=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,20 +95,30 @@ class Text8Chars(Task):
             raise UsageError(f"text8_chars.data is {self.data!r}: name a file, or hf:OWNER/NAME")
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
-        """Train: `batch` stretches; validation and test: 5. Raises UsageError for a text that is too short."""
-        part, rows = self._parts[split], batch if split == "train" else EVALUATION_ROWS
+        """Train: `batch` stretches; validation and test: 5 or more. Raises UsageError for a text that is too short.
+
+        Of a split of `LARGE` characters or more, inputs and targets are `Rows`, and weights a view of one number.
+        """
+        part = self._parts[split]
+        part = part if split == "train" else part[:EVALUATED]
+        rows = batch if split == "train" else max(EVALUATION_ROWS, -(-len(part) // LONGEST))
         steps = (len(part) - 1) // rows
         if steps <= WARMUP:
             raise UsageError(
-                f"text '{self.data or EMBEDDED.name}': {len(part)} characters of {split} make {max(steps, 0)} steps in "
+                f"text '{self._source}': {len(part)} characters of {split} make {max(steps, 0)} steps in "
                 f"each of {rows} rows, and more than {WARMUP} are needed: give a longer text or a smaller batch"
             )
         now, later = (part[k : k + rows * steps].reshape(rows, steps).T for k in (0, 1))
-        one_hot = np.eye(len(CHARACTERS), dtype=np.float32)
-        weights = np.ones((steps, rows), np.float32)
+        shown: Any = [Rows(np.eye(len(CHARACTERS), dtype=np.float32), codes) for codes in (now, later)]
+        if len(part) < LARGE:
+            shown = [rows[:] for rows in shown]
+        if split == "train" and len(part) >= LARGE:
+            weights = np.broadcast_to(np.float32(1), (steps, rows))
+        else:
+            weights = np.ones((steps, rows), np.float32)
         if split != "train":
             weights[:WARMUP] = 0.0
-        return Sequences(one_hot[now], one_hot[later], weights)
+        return Sequences(shown[0], shown[1], weights)
 
     def score(self, outputs: NDArray[np.float32], sequences: Sequences) -> float:
         """The cross-entropy in bits a character."""
@@ -93,19 +126,26 @@ class Text8Chars(Task):
 
     def trivial_score(self, sequences: Sequences) -> float:
         """Bits a character with the frequencies of the training text, each character counted once more."""
-        counts = 1 + np.bincount(self._parts["train"], minlength=len(CHARACTERS))
+        train = self._parts["train"]
+        counts = np.ones(len(CHARACTERS), np.int64)
+        for start in range(0, len(train), CHUNK):
+            counts += np.bincount(train[start : start + CHUNK], minlength=len(CHARACTERS))
         frequencies = np.log(counts / counts.sum()).astype(np.float32)
         return self.score(np.broadcast_to(frequencies, sequences.targets.shape), sequences)
 
     def solved_score(self, sequences: Sequences) -> float | None:
         """Bits a character of the best of pairs and triples of the training text; None where trivial is as good."""
-        shown = sequences.inputs.argmax(-1)
+        inputs: Any = sequences.inputs
+        shown = inputs.places if isinstance(inputs, Rows) else inputs.argmax(-1)
         places = np.arange(len(shown))
         scores = []
         for order, table in self._tables.items():
             # Before the first character of a row is, for want of another, that one.
-            context = sum(shown[np.maximum(places - k, 0)] * len(CHARACTERS) ** k for k in range(order - 1))
-            scores.append(float(self.score(table[context], sequences)))
+            context = np.zeros(shown.shape, np.int32)
+            for k in range(order - 1):
+                context += shown[np.maximum(places - k, 0)] * np.int32(len(CHARACTERS) ** k)
+            outputs: Any = Rows(table, context)
+            scores.append(float(self.score(outputs, sequences)))
         best = min(scores)
         return best if best < self.trivial_score(sequences) else None
 
@@ -125,10 +165,20 @@ class Text8Chars(Task):
             tables[order] = np.log(after / after.sum(1, keepdims=True)).astype(np.float32)
         return tables
 
+    @property
+    def _source(self) -> str:
+        return self.data or EMBEDDED.name
+
     @functools.cached_property
     def _parts(self) -> dict[str, NDArray[np.uint8]]:
         """The characters of each split, as their places in CHARACTERS."""
-        codes = _reduced(read_text(EMBEDDED if self.data is None else self.data))
+        text = read_text(EMBEDDED if self.data is None else self.data)
+        codes = _reduced(text)
+        if np.count_nonzero(codes) < LEAST * len(text):
+            raise UsageError(
+                f"text '{self._source}': of its {len(text)} bytes {np.count_nonzero(codes)} become letters a to z: "
+                "give a text in Latin letters"
+            )
         ends = [int(share * len(codes)) for share in SHARES]
         return dict(zip(("train", "validation", "test"), np.split(codes, ends), strict=True))
 

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from creditbench.check import leaks
 from creditbench.check.base import Broken, Check, NotApplicable, check
 from creditbench.check.determinism import other_seed, stopped_clock
 from creditbench.registry import Plugin
@@ -23,6 +24,12 @@ _PRESETS = ("smoke", "quick", "full")
 #: Seconds of processor that generating the train split may take.
 _SECONDS = 0.5
 _SEEDS = 8
+#: Steps in a row by which a stretch is known: of data that are cut, and of data that are drawn for each seed.
+_OVERLAP, _STRETCH = 200, 500
+#: Inputs that a ridge regression is given to find something to learn.
+_LAGS = 50
+#: What lies nearer to the trivial score than so many of its standard deviations over seeds, chance may reach.
+_BY_CHANCE = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +49,24 @@ class TaskSubject:
         return {split: self.task.generate(split, 0, 2) for split in _SPLITS}
 
     @cached_property
+    def train(self) -> Sequences:
+        """The train split of seed 0 at the task's own batch. To be looked at alone."""
+        return self.task.generate("train", 0, self.task.batch)
+
+    @cached_property
     def tests(self) -> list[Sequences]:
         """The test splits of several seeds. To be looked at alone."""
         return [self.task.generate("test", seed, self.task.batch) for seed in range(_SEEDS)]
+
+    @cached_property
+    def trivials(self) -> np.ndarray:
+        """What the trivial predictor scores on each of `tests`."""
+        return np.array([self.task.trivial_score(test) for test in self.tests])
+
+    def beats_trivial(self, score: float) -> bool:
+        """Whether a score on the first of `tests` is better than trivial by more than chance."""
+        trivial, chance = self.trivials[0], _BY_CHANCE * self.trivials.std(ddof=1)
+        return self.task.better(score, trivial) and abs(score - trivial) > chance
 
 
 def digest(sequences: Sequences) -> str:
@@ -187,7 +209,7 @@ def _others(same: list[Any]) -> str:
     CHECKS, "splits", "draw each split from its own generator, or cut data into stretches that do not overlap"
 )
 def splits(subject: TaskSubject) -> str:
-    """No sequence is in two splits, or twice in one."""
+    """No sequence is in two splits, or twice in one; no stretch of validation or test is in train, at whatever step."""
     sets = {split: rows(part) for split, part in subject.splits.items()}
     for split, part in subject.splits.items():
         if len(sets[split]) < part.inputs.shape[1]:
@@ -195,7 +217,71 @@ def splits(subject: TaskSubject) -> str:
     for one, other in itertools.combinations(_SPLITS, 2):
         if shared := len(sets[one] & sets[other]):
             raise Broken(f"{shared} sequences of {one} are in {other} too")
-    return "share no sequence"
+    train = subject.splits["train"]
+    scale = leaks.scale_of(train)
+    # What is found in the train split of another seed too, is alike by chance.
+    others = [subject.task.generate("train", seed, 2) for seed in (1, 2)]
+    fixed = any(rows(other) == sets["train"] for other in others)
+    others = [] if fixed else others
+    # Of data that are the same for every seed whole episodes: parts of them may well be alike.
+    lengths = {split: len(part.inputs) for split, part in subject.splits.items()}
+    if fixed:
+        steps = lengths if subject.task.protocol == "episodes" else dict.fromkeys(_SPLITS, _OVERLAP)
+    else:
+        steps = {split: min(_STRETCH, max(2, length // 2)) for split, length in lengths.items()}
+    for split in ("validation", "test"):
+        part = subject.splits[split]
+        sought = leaks.stretches(part, leaks.count_for(train), steps[split], scale)
+        bound = np.full(len(sought), leaks.SAME)
+        if others:
+            bound = leaks.NEAR * np.min([leaks.nearest(sought, other, scale) for other in others], axis=0)
+        near = leaks.nearest(sought, train, scale)
+        # One of them may follow another for a while in a series that is smooth.
+        if (found := int((near < bound).sum())) > (0 if fixed else 1):
+            worst = float(near[near < bound].max())
+            raise Broken(
+                f"{found} of {len(sought)} stretches of {split} ({sought.shape[1]} steps) are in train too, at another "
+                f"place perhaps, to within {worst:.1g} standard deviations"
+            )
+    return "share no sequence and no stretch"
+
+
+@check(
+    CHECKS,
+    "target in input",
+    "leave what is asked for out of the inputs of the same step, or ask for what is known only from steps before",
+)
+def target_in_input(subject: TaskSubject) -> str:
+    """No linear function of the same step's inputs says a target, or scores what counts as solved."""
+    task, test = subject.task, subject.tests[0]
+    said = leaks.ridge(task, subject.train, test, 1)
+    if leaks.given(test, said):
+        raise Broken(
+            "the target is a linear function of the same step's inputs: nothing has to be remembered"
+        )
+    found, solved = leaks.best_score(task, said, test), task.solved_score(test)
+    if solved is not None and not task.better(solved, found) and subject.beats_trivial(found):
+        raise Broken(
+            f"a linear function of the same step's inputs scores {found:.4g}, and solved is {solved:.4g}: "
+            "nothing has to be remembered"
+        )
+    return f"a linear function of the same step's inputs scores {found:.4g}"
+
+
+@check(CHECKS, "learnable", "let the targets follow from the inputs so far")
+def learnable(subject: TaskSubject) -> str:
+    """A ridge regression from the inputs so far is better than trivial; where it is not, that is told, and no fault."""
+    task, test = subject.task, subject.tests[0]
+    found = leaks.best_score(task, leaks.ridge(task, subject.train, test, _LAGS), test)
+    said = (
+        f"a ridge regression from the last inputs, {_LAGS} at most, scores {found:.4g}, and trivial is "
+        f"{subject.trivials[0]:.4g}"
+    )
+    if not subject.beats_trivial(found):
+        raise NotApplicable(
+            f"nothing was found to learn: {said}; that is no fault where targets follow from the inputs in another way"
+        )
+    return said
 
 
 @check(
@@ -212,8 +298,14 @@ def direction(subject: TaskSubject) -> str:
         raise Broken(f"trivial is {cls.trivial!r} and solved {cls.solved!r}: both must be finite")
     if not (cls.solved < cls.trivial if cls.metric_direction == "min" else cls.solved > cls.trivial):
         raise Broken(f"solved is {cls.solved:g}, and must lie {better} trivial, {cls.trivial:g}")
-    for test in subject.tests:
-        trivial, solved = subject.task.trivial_score(test), subject.task.solved_score(test)
+    trivials = subject.trivials
+    if abs(cls.trivial - cls.solved) <= _BY_CHANCE * trivials.std(ddof=1):
+        raise Broken(
+            f"solved is {cls.solved:g}, and the trivial predictor scores {trivials.min():.4g} to {trivials.max():.4g} "
+            f"over {_SEEDS} seeds: chance reaches it"
+        )
+    for test, trivial in zip(subject.tests, trivials, strict=True):
+        solved = subject.task.solved_score(test)
         if solved is None:
             continue
         if not isinstance(solved, float) or not math.isfinite(solved):
@@ -231,7 +323,7 @@ def direction(subject: TaskSubject) -> str:
 def trivial(subject: TaskSubject) -> str:
     """The constant `trivial` is what the trivial predictor scores on the test split, within 4 standard errors."""
     cls = subject.plugin.cls
-    scores = np.array([subject.task.trivial_score(test) for test in subject.tests])
+    scores = subject.trivials
     error = scores.std(ddof=1) / np.sqrt(_SEEDS)
     said = f"{scores.mean():.5g} ± {error:.1g} over {_SEEDS} seeds, and trivial is {cls.trivial:g}"
     if not abs(scores.mean() - cls.trivial) <= 4 * error + 0.01 * abs(cls.trivial - cls.solved):
@@ -253,6 +345,14 @@ def score(subject: TaskSubject) -> str:
         raise Broken(f"random outputs score {found!r}, and must score a finite float")
     if found < task.solved if task.metric_direction == "min" else found > task.solved:
         raise Broken(f"random outputs score {found:g}, better than solved, {task.solved:g}")
+    at = test.weights > 0
+    shuffled = np.zeros_like(test.targets)
+    shuffled[at] = np.random.default_rng(0).permutation(test.targets[at])
+    if not task.better(solved := task.solved_score(test) or task.solved, task.score(shuffled, test)):
+        raise Broken(
+            f"the targets in another order score {task.score(shuffled, test):.4g}, and solved is {solved:.4g}: chance "
+            "reaches it"
+        )
     hidden = noise.copy()
     hidden[test.weights == 0] = 1e6
     if task.score(hidden, test) != found:

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from creditbench.columns import number
 from creditbench.data import (
     LIMIT,
     _columns,
     _datasets,
-    _number,
     absolute,
     cached,
     read_images,
@@ -88,7 +88,7 @@ def test_a_broken_cache_entry_is_made_again(tmp_path: Path, cache: Path) -> None
     path = write(tmp_path / "t.csv", "a\n1\n2\n")
     read_table(path, ["a"])
     (entry,) = cache.iterdir()
-    assert sorted(file.name for file in entry.iterdir()) == ["0.npy", "names.json"]
+    assert sorted(file.name for file in entry.iterdir()) == ["0.npy", "1.npy", "names.json"]
     for file in entry.iterdir():
         whole = file.read_bytes()
         for broken in (b"", b"nonsense", whole[: len(whole) // 2]):
@@ -162,7 +162,7 @@ def test_reading_is_silent_leaves_the_home_alone_and_imports_late(tmp_path: Path
         ("t.csv", "a,b\n1,2\n3\n", "column 'b' has nothing in data row 2: put"),
         ("t.csv", "a,b\n1,NaN\n", "column 'b' has 'NaN' in data row 1: put"),
         ("t.csv", "a,b\n1,2\n3,inf\n", "column 'b' has 'inf' in data row 2: put"),
-        ("t.csv", "a;b\n1;2\n", "lacks the column 'a': it has a;b"),
+        ("t.csv", "a;b\n1;2\n", "its columns are separated by ';': separate them by commas"),
         ("t.csv", "", "cannot be read as csv (it has no rows of data): mend"),
         ("t.csv", "a,b\n", "cannot be read as csv (it has no rows of data): mend"),
         ("t.csv", "a,b\n1,2\n3,4,5\n", "cannot be read as csv (Error tokenizing data."),
@@ -197,6 +197,9 @@ def test_bad_values_in_other_kinds_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"column 'a' has the shape \(2, 3\)"):
         read_table(tmp_path / "deep.npz", ["a"])
     np.savez(tmp_path / "ragged.npz", a=np.ones(2), b=np.ones(3))
+    np.savez(tmp_path / "empty.npz", a=np.ones(0))
+    with pytest.raises(UsageError, match="has no rows of data: name another"):
+        read_table(tmp_path / "empty.npz", ["a"])
     with pytest.raises(UsageError, match="columns of unequal lengths"):
         read_table(tmp_path / "ragged.npz", ["a", "b"])
 
@@ -326,9 +329,9 @@ def test_numbers_lie_where_arrow_has_them() -> None:
     """Without a copy, where the column is one stretch without gaps."""
     import datasets
 
-    column = _columns(datasets.Dataset.from_dict({"a": [1.0, 2.0, 3.0], "b": ["x", "y", "z"]}))["a"]
+    column = _columns(datasets.Dataset.from_dict({"a": [1.0, 2.0, 3.0], "b": ["x", "y", "z"]}), True)["a"]
     assert not column.flags.owndata and not column.flags.writeable
-    assert _number("table", "a", column) is column
+    assert number("table", "a", column) is column
 
 
 # -- the hub -----------------------------------------------------------------------------------------------

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from creditbench.errors import UsageError
+from creditbench.grid import Options, make_grid
 from creditbench.task import Task
+from creditbench.trainer import run_trials
 
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz"
 SPLITS = ("train", "validation", "test")
@@ -124,3 +127,96 @@ def test_a_text_that_is_too_short_and_a_bad_field_are_named(text8_chars: type[Ta
         text8_chars(data=str(tmp_path / "t.txt")).generate("validation", 0, 1)
     with pytest.raises(UsageError, match=r"text8_chars\.data is 5: name a file"):
         text8_chars(data=5)
+
+
+def test_the_vectors_of_a_long_text_are_made_as_they_are_asked_for(
+    text8_chars: type[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are the same, and so is all that is made of them."""
+    module = sys.modules[text8_chars.__module__]
+    plain = {split: text8_chars().generate(split, 0, 16) for split in SPLITS}
+    monkeypatch.setattr(module, "LARGE", 0)
+    monkeypatch.setattr("creditbench.task._SCORED", 5000)
+    task = text8_chars()
+    steps = np.array([[3, 4, 5], [100, 101, 102]])
+    for split, expected in plain.items():
+        found = task.generate(split, 0, 16)
+        assert isinstance(found.inputs, module.Rows) and not isinstance(found.inputs, np.ndarray)
+        for lazy, array in zip(found, expected, strict=True):
+            assert lazy.shape == array.shape and lazy.dtype == array.dtype and len(lazy) == len(array)
+            for index in (steps, slice(7, 20), (slice(5), slice(1, 2)), -1):
+                np.testing.assert_array_equal(lazy[index], array[index])
+            np.testing.assert_array_equal(np.asarray(lazy), array)
+        monkeypatch.setattr("creditbench.task._SCORED", 1 << 18)
+        outputs = np.random.default_rng(0).normal(size=expected.targets.shape).astype(np.float32)
+        scores = [text8_chars().score(outputs, expected), text8_chars().trivial_score(expected)]
+        scores.append(text8_chars().solved_score(expected))
+        monkeypatch.setattr("creditbench.task._SCORED", 5000)
+        assert [task.score(outputs, found), task.trivial_score(found), task.solved_score(found)] == scores
+
+
+def test_a_long_text_trains_as_a_short_one_does(
+    text8_chars: type[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained() -> tuple[object, ...]:
+        options = Options(
+            tasks=("text8_chars",),
+            learners=("bptt",),
+            hidden=4,
+            budget=50,
+            evaluations=1,
+            backends=("torch",),
+        )
+        (record,) = run_trials(make_grid(options).trials)
+        assert record.status == "ok", record.status_detail
+        return record.test_score, record.trivial, record.solved, [point.loss for point in record.curve]
+
+    # Shorter, because all of it is evaluated.
+    monkeypatch.setattr(
+        text8_chars, "_parts", {split: codes[:900] for split, codes in text8_chars()._parts.items()}
+    )
+    plain = trained()
+    monkeypatch.setattr(sys.modules[text8_chars.__module__], "LARGE", 0)
+    assert trained() == plain
+
+
+def test_rows_of_validation_and_test_are_not_longer_than_they_need_be(
+    text8_chars: type[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[text8_chars.__module__], "LONGEST", 1000)
+    whole, cut = text8_chars()._parts["test"], text8_chars().generate("test", 0, 16)
+    assert cut.inputs.shape[:2] == ((len(whole) - 1) // 15, 15) and len(whole) // 1000 == 14
+    monkeypatch.setattr(sys.modules[text8_chars.__module__], "EVALUATED", 6001)
+    short = text8_chars().generate("test", 0, 16)
+    assert short.inputs.shape[:2] == (857, 7)
+    np.testing.assert_array_equal(short.inputs[:, 0].argmax(-1), whole[:857])
+    assert text8_chars().generate("train", 0, 16).inputs.shape[:2] == (
+        (len(text8_chars()._parts["train"]) - 1) // 16,
+        16,
+    )
+
+
+def test_a_text_in_another_script_is_named(text8_chars: type[Task], tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("Это просто длинная строка без букв. Yes. " * 800, encoding="utf-8")
+    with pytest.raises(
+        UsageError, match=r"of its 56000 bytes 2400 become letters a to z: give a text in Latin"
+    ):
+        text8_chars(data=str(tmp_path / "t.txt")).generate("train", 0, 1)
+
+
+def test_a_long_text_takes_a_small_multiple_of_itself(text8_chars: type[Task], tmp_path: Path) -> None:
+    """12 MB of text: traced, all that NumPy and Python hold at once of a train split and of what is computed of it."""
+    import tracemalloc
+
+    size = 12_000_000
+    letters = np.frombuffer(b"etaoinshrdlucmfwypvbgkjqxz  ", np.uint8)
+    (tmp_path / "t.txt").write_bytes(np.random.default_rng(0).choice(letters, size).tobytes())
+    task = text8_chars(data=str(tmp_path / "t.txt"))
+    tracemalloc.start()
+    try:
+        train = task.generate("train", 0, 16)
+        assert train.inputs.shape[0] > size * 0.8 / 16
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * size
