@@ -34,14 +34,17 @@ def records(folder: Path, seeds: int = 12) -> list[Record]:
 class Played(Executor):
     """Gives the records that are known of trials, at its leisure, and notes who gave them."""
 
-    def __init__(self, known: list[Record], log: Path, seconds: float = 0.0, lost: int | None = None) -> None:
-        self.known, self.log, self.seconds, self.lost = {r.trial.id: r for r in known}, log, seconds, lost
+    def __init__(
+        self, known: list[Record], log: Path, seconds: float = 0.0, loses: int | None = None
+    ) -> None:
+        super().__init__()
+        self.known, self.log, self.seconds, self.loses = {r.trial.id: r for r in known}, log, seconds, loses
 
     def run(self, jobs, progress=None) -> Iterator[Record]:
         for job in jobs:
             for trial in job.trials:
                 time.sleep(self.seconds)
-                if trial.seed != self.lost:
+                if trial.seed != self.loses:
                     with self.log.open("a") as file:
                         file.write(f"{os.getpid()} {trial.id}\n")
                     yield self.known[trial.id]
@@ -159,10 +162,10 @@ def test_what_has_a_record_again_is_not_run_again_though_it_was_to_be(tmp_path):
 def test_a_trial_at_which_the_machine_failed_is_left_without_a_record(tmp_path):
     known = records(tmp_path, 3)
     store = Store(tmp_path / "results")
-    played = Played(known, tmp_path / "log", lost=1)
+    played = Played(known, tmp_path / "log", loses=1)
     assert [r.trial.seed for r, _ in run_missing(store, trials_of(known), played, each)] == [0, 2]
     assert len(store.all()) == 2
-    played.lost = None
+    played.loses = None
     assert len(list(run_missing(store, trials_of(known), played, each))) == 3  # its lock is free
 
 

@@ -1,0 +1,136 @@
+"""Kill runs at random moments, and count what that has cost.
+
+    python benchmarks/kills.py --kills 100
+
+A grid of shipped rules and a user's own, under both frameworks, is run over and over on one folder. Each time it is
+struck: all its processes at once, the command alone, or one of the processes that it has started, always by SIGKILL. In
+the end it runs undisturbed, and its records are held against those of a run that was never touched.
+"""
+
+import argparse
+import collections
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from creditbench.store import Store
+
+BIN = Path(sys.executable).with_name("creditbench")
+ROOT = Path(__file__).parents[1]
+STRIKES = ("all", "command", "one")
+
+
+def command(results: Path, rule: Path, seeds: int) -> list[str]:
+    """The grid: 3 rules × 2 frameworks × `seeds` trials."""
+    words = f"run --task mackey_glass --learner anp,readout_rls,{rule} --backend jax,torch --seeds {seeds}"
+    words += f" --hidden 8 --budget 600 --evaluations 3 --no-measure --jobs 2 --results {results}"
+    return [str(BIN), *words.split()]
+
+
+def start(results: Path, rule: Path, seeds: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command(results, rule, seeds),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def strike(process: subprocess.Popen[bytes], how: str, rng: random.Random) -> int:
+    """Kill what `how` says of a run; how many processes that were."""
+    try:
+        below = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return 0
+    chosen = {"all": [process.pid, *(p.pid for p in below)], "command": [process.pid]}.get(how)
+    if chosen is None:
+        chosen = [rng.choice(below).pid] if below else []
+    struck = 0
+    for number in chosen:
+        try:
+            os.kill(number, signal.SIGKILL)
+            struck += 1
+        except ProcessLookupError:
+            continue  # it went with another
+    return struck
+
+
+def records(results: Path) -> dict[str, tuple]:
+    """What training decided, by trial. Raises where a record is broken."""
+    return {
+        record.trial.id: (
+            record.status,
+            record.test_score,
+            tuple((p.step, p.loss, p.validation) for p in record.curve),
+        )
+        for record in Store(results).all()
+    }
+
+
+def main() -> None:
+    """Strike as often as asked, and print the counts."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=100, help="strikes; default: %(default)s")
+    parser.add_argument(
+        "--seeds", type=int, default=20, help="of each rule and framework; default: %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the moments; default: %(default)s")
+    given = parser.parse_args()
+    rng, counts = random.Random(given.seed), collections.Counter()
+    with tempfile.TemporaryDirectory(prefix="creditbench-kills-") as name:
+        folder = Path(name)
+        rule = folder / "my_rule.py"
+        rule.write_text((ROOT / "creditbench" / "templates" / "learner.py").read_text())
+        whole = start(folder / "whole", rule, given.seeds)
+        whole.wait()
+        expected = records(folder / "whole")
+        print(f"undisturbed: {len(expected)} records, exit {whole.returncode}", flush=True)
+        results, before = folder / "struck", {}
+        while counts["strikes"] < given.kills:
+            process = start(results, rule, given.seeds)
+            how = rng.choice(STRIKES)
+            time.sleep(rng.uniform(0.5, 12.0))
+            if process.poll() is None and (struck := strike(process, how, rng)):
+                counts["strikes"] += 1
+                counts[f"of {how}"] += 1
+                counts["processes killed"] += struck
+            if how != "one":
+                process.wait()
+            else:
+                process.wait(600)  # the run goes on without it, or says why not
+                counts[f"exit {process.returncode} where one was killed"] += 1
+            # Guards end what outlives its run, and give the folder's locks back.
+            after = records(results)
+            counts["records lost"] += len(before.keys() - after.keys())
+            counts["records changed"] += sum(after[k] != before[k] for k in before.keys() & after.keys())
+            before = after
+            if len(after) == len(expected):
+                counts["grids done"] += 1
+                counts["failures that were stored"] += sum(one[0] != "ok" for one in after.values())
+                counts["records that differ"] += sum(after[k] != expected[k] for k in expected)
+                results, before = folder / f"struck-{counts['grids done']}", {}
+        start(results, rule, given.seeds).wait()
+        last = records(results)
+        counts["failures that were stored"] += sum(one[0] != "ok" for one in last.values())
+        counts["records that differ"] += sum(last.get(k) != expected[k] for k in expected)
+        left = [
+            p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or ())
+        ]
+        counts["processes left"] = len(left)
+    for what in ("records lost", "records changed", "records that differ", "failures that were stored"):
+        counts[what] += 0
+    for what, count in sorted(counts.items()):
+        print(f"{what}: {count}")
+
+
+if __name__ == "__main__":
+    main()
