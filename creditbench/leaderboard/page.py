@@ -7,6 +7,7 @@ import json
 import math
 import statistics as plain
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -33,18 +34,22 @@ _CLAIMS = {
 }
 
 
-def page(board: Board, folders: Sequence[Path]) -> str:
-    """The page of a board that was made from `folders`."""
+@cache
+def _vega() -> str:
+    """The charts' own script, which takes seconds to put together."""
     import vl_convert
 
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+
+
+def page(board: Board, folders: Sequence[Path]) -> str:
+    """The page of a board that was made from `folders`."""
     own = files("creditbench.leaderboard") / "static"
     parts = {
         "title": "creditbench leaderboard",
         "style": (own / "page.css").read_text(encoding="utf-8"),
         "script": (own / "page.js").read_text(encoding="utf-8"),
-        "vega": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace(
-            "</script", "<\\/script"
-        ),
+        "vega": _vega(),
         # Within a script element only `<` can end it.
         "data": json.dumps(_data(board), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "about": _about(board, folders),

@@ -520,9 +520,7 @@ def test_where_no_worker_can_start_the_run_says_so_and_keeps_nothing(tmp_path, m
     arguments = ["run", "--task", "mackey_glass", "--learner", "bptt", "--preset", "smoke", "--seeds", "2"]
     assert main([*arguments, "--hidden", "4", "--results", str(tmp_path)]) == 1
     said = capsys.readouterr().err
-    assert (
-        said.count("no record, since the machine failed and not the rule: no worker starts: OSError: ") == 2
-    )
+    assert said.count("no record: the machine failed, and not the rule (no worker starts: OSError: ") == 2
     assert not list(tmp_path.glob("records/*"))
 
 

@@ -1,6 +1,6 @@
 """Whatever a file says: no traceback, no hang, and nothing taken in that the schema refuses.
 
-`CREDITBENCH_FUZZ` is how many examples of each kind are tried, 100 where it is not set.
+`CREDITBENCH_FUZZ` is how many examples of each kind are tried, 25 where it is not set.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.creditbench.synthetic import make
 
 SECONDS = 5.0
 fuzz = settings(
-    max_examples=int(os.environ.get("CREDITBENCH_FUZZ", "100")),
+    max_examples=int(os.environ.get("CREDITBENCH_FUZZ", "25")),
     deadline=None,  # of processor time: see `in_time`
     derandomize=True,
     database=None,

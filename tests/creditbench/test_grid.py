@@ -400,7 +400,7 @@ def test_embedded_data_are_part_of_a_task(tmp_path):
     before = trial()
     record = failure(before, "crashed", "", datetime.now(UTC), 0.0)
     assert store.stale(record) == "" and trial().id == before.id
-    data.write_bytes(embedded.read_bytes().replace(b"1", b"2", 1))
+    data.write_bytes(embedded.read_bytes().replace(b"1\n", b"2\n", 1))  # a value, in the row's last column
     assert trial().id != before.id
     assert store.stale(record) == "task own_weather has changed"
     data.unlink()

@@ -1,4 +1,4 @@
-"""Whatever a data file holds, it is read or refused in one sentence, and soon. More of it: FUZZ=2000 pytest FILE."""
+"""Whatever a data file holds, it is read or refused in one sentence, and soon. More: CREDITBENCH_FUZZ=2000 pytest FILE."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from PIL import Image
 from creditbench.data import read_images, read_table, read_text
 from creditbench.errors import UsageError
 
-EXAMPLES = int(os.environ.get("FUZZ", "10"))
+EXAMPLES = int(os.environ.get("CREDITBENCH_FUZZ", "10"))
 SECONDS = 5.0  # of processor, because others may have the machine
 NAMES = ("label", "image", "a", "text", "", "date", "x_train", "y_train", "x_test", "y_test")
 READERS: tuple[Callable, ...] = (read_images, read_text, lambda path: read_table(path, ("a", "label")))
