@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from creditbench.contributed import with_description
 from creditbench.executors.base import Executor, Job, Progress
 from creditbench.files import output
 from creditbench.record import Record
@@ -68,11 +67,12 @@ def run_missing(
     make: Callable[[Sequence[Trial]], Sequence[Job]],
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
+    describe: Callable[[Record], Record] = lambda record: record,
 ) -> Generator[tuple[Record, bool], None, None]:
     """Run those of `trials` that nobody else is at, and wait for the others: the records, and which of them are new.
 
-    Each is kept in `store` before it comes out. `make` turns trials into jobs. Of a trial at which the machine failed
-    no record comes: it is not tried again. Raises `UsageError` where a record cannot be kept.
+    Each is kept in `store` before it comes out, as `describe` has it. `make` turns trials into jobs. Of a trial at
+    which the machine failed no record comes: it is not tried again. Raises `UsageError` where a record cannot be kept.
     """
     if not trials:
         return
@@ -119,7 +119,7 @@ def run_missing(
         while left:
             todo = [trial for trial in left.values() if trial.id not in tried]
             with contextlib.closing(executor.run(mine(make(todo)), progress)) as records:
-                for record in map(with_description, records):
+                for record in map(describe, records):
                     restore()
                     store.put(record)
                     locks.release(record.trial)

@@ -428,7 +428,10 @@ class _Run:
     def outcome(self, seconds: float) -> dict[str, Any]:
         """The fields of the record that training decides. The test split is touched here, once."""
         task, program = self.task, self.program
-        trivial, solved = task.trivial_score(self.test), task.solved_score(self.test)
+        trivial, solved = (
+            known if known is not None and np.isfinite(known) else None
+            for known in (task.trivial_score(self.test), task.solved_score(self.test))
+        )
         common = {
             "trivial": trivial,
             "solved": solved,
@@ -463,7 +466,7 @@ class _Run:
         return common | {
             "status": "ok",
             "test_score": test,
-            "normalised_score": task.normalise(test, trivial, solved),
+            "normalised_score": None if trivial is None else task.normalise(test, trivial, solved),
             "steps_to_target": reached.step if reached else None,
             "seconds_to_target": reached.seconds if reached else None,
         }

@@ -199,6 +199,7 @@ def run(
     """
     from functools import partial
 
+    from creditbench.contributed import with_description
     from creditbench.doctor import require_device
     from creditbench.errors import UsageError
     from creditbench.executors import make_executor, make_jobs, read_bytes
@@ -264,7 +265,9 @@ def run(
     make = partial(make_jobs, together=together, slots=where.slots)
     try:
         with _ends_on_sigterm(), _Report(waiting) as report:
-            new = run_missing(store, waiting, where, make, report.progress, report.say)
+            new = run_missing(
+                store, waiting, where, make, report.progress, report.say, describe=with_description
+            )
             with contextlib.closing(new):
                 for record, _ in new:
                     done[record.trial.id] = record

@@ -110,6 +110,7 @@ def tune(
     from creditbench import files
     from creditbench.cli.measuring import bars, names, show
     from creditbench.cli.run import FAILURES, pairs, say
+    from creditbench.contributed import with_description
     from creditbench.doctor import require_device
     from creditbench.errors import UsageError
     from creditbench.executors import make_executor, make_jobs
@@ -163,7 +164,7 @@ def tune(
     where = make_executor(executor, slots=jobs, device=device, timeout=timeout, logs=results / "logs")
     waiting = [trial for trial in wanted if not store.has(trial)]
     make = partial(make_jobs, together=True, slots=where.slots)
-    new = run_missing(store, waiting, where, make, say=say)
+    new = run_missing(store, waiting, where, make, say=say, describe=with_description)
     with bars("points", len(waiting)) as advance, contextlib.closing(new):
         for record, _ in new:
             advance(f"{record.trial.task} {record.trial.rule} lr={record.trial.lr:g}: {record.status}")

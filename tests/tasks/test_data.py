@@ -185,7 +185,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere\.csv' does not exist: check the path"):
         read_table(tmp_path / "nowhere.csv", ["a"])
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(UsageError, match=r"folder\.csv' cannot be opened"):
+    with pytest.raises(UsageError, match=r"folder\.csv' is no regular file"):
         read_table(tmp_path / "folder.csv", ["a"])
 
 
