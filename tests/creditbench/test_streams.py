@@ -79,6 +79,8 @@ def test_names_that_are_no_text_are_taken_as_they_are(results, tmp_path):
         assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
     assert main(["table", "--results", version, "--format", "csv"]) == 0
     assert os.path.exists(os.path.join(page, "index.html"))
+    with open(os.path.join(version, "README.md"), encoding="utf-8") as file:
+        assert "\\udcff" in file.read()
 
 
 @pytest.mark.parametrize(
