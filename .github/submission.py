@@ -21,8 +21,9 @@ import sys
 from pathlib import Path
 
 from creditbench.errors import UsageError
-from creditbench.registry import Kind, load
-from creditbench.revision import changed, root, worktree
+from creditbench.machine.revision import changed, root, worktree
+from creditbench.plugins.importing import Kind
+from creditbench.plugins.registry import load
 
 BOARD = ("--backend", "jax,torch", "--preset", "smoke", "--hidden", "32", "--seeds", "3")
 KINDS: tuple[Kind, ...] = ("learners", "tasks")

@@ -2,7 +2,7 @@
 
 import os
 
-from creditbench.executors.base import thread_environment, usable_cores
+from creditbench.machine.threads import thread_environment, usable_cores
 
 THREADS = int(os.environ.setdefault("CREDITBENCH_THREADS", "1"))
 os.environ.update(thread_environment(THREADS))

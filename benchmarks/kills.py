@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from creditbench.store import Store
+from creditbench.results.store import Store
 
 BIN = Path(sys.executable).with_name("creditbench")
 ROOT = Path(__file__).parents[1]
@@ -94,7 +94,7 @@ def main() -> None:
     ):
         folder = Path(name)
         rule = folder / "my_rule.py"
-        rule.write_text((ROOT / "creditbench" / "templates" / "learner.py").read_text())
+        rule.write_text((ROOT / "creditbench" / "plugins" / "templates" / "learner.py").read_text())
         whole = start(folder / "whole", rule, given.seeds)
         whole.wait()
         expected = records(folder / "whole")

@@ -8,14 +8,14 @@ import argparse
 import os
 from pathlib import Path
 
-from creditbench.executors.base import thread_environment
+from creditbench.machine.threads import thread_environment
 
 os.environ.update(thread_environment(1))
 
-from creditbench import registry
-from creditbench.cell import Cell
+from creditbench.cells import Cell
 from creditbench.measure.update import Prepared, Update
 from creditbench.ops import BACKENDS, make_ops
+from creditbench.plugins import registry
 
 parser = argparse.ArgumentParser(description="Profile updates of a rule, compiled and warm, on one thread.")
 parser.add_argument("learner")

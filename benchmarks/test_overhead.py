@@ -13,7 +13,7 @@ import time
 import pytest
 
 from creditbench.executors import Job, make_executor
-from creditbench.grid import Options, make_grid
+from creditbench.trials.grid import Options, make_grid
 
 SECONDS, AIM = 10.0, 0.05
 

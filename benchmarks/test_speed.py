@@ -17,11 +17,11 @@ import os
 import numpy as np
 import pytest
 
-from creditbench import registry
-from creditbench.cell import Cell
+from creditbench.cells import Cell
 from creditbench.measure import clock
 from creditbench.measure.update import Prepared, Update
 from creditbench.ops import make_ops
+from creditbench.plugins import registry
 
 #: One thread, and all of them. JAX fixes its threads when it starts: `make bench` runs this file once for each.
 THREADS = int(os.environ.get("CREDITBENCH_THREADS", "1"))

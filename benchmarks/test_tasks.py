@@ -13,7 +13,8 @@ import time
 import numpy as np
 import pytest
 
-from creditbench import data, registry
+from creditbench import data
+from creditbench.plugins import registry
 
 TASKS = {plugin.id: plugin.cls for plugin in registry.load("tasks").values() if plugin.source == "builtin"}
 READS = ("sequential_digits", "speech_vowels", "text8_chars", "weather")  # through the cache

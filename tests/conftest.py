@@ -19,7 +19,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import pytest
 
-from creditbench import registry
 from creditbench.check import probe
 from creditbench.check.probe import (
     INPUTS,
@@ -36,6 +35,7 @@ from creditbench.check.probe import (
 )
 from creditbench.learner import Batch, Decorrelated
 from creditbench.ops import make_ops
+from creditbench.plugins import registry
 
 __all__ = [
     "INPUTS",

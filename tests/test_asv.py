@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from creditbench import registry
+from creditbench.plugins import registry
 
 ROOT = Path(__file__).parents[1]
 CONFIG = json.loads((ROOT / "asv.conf.json").read_text())

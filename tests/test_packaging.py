@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from creditbench import registry
-from creditbench.cell import Cell
+from creditbench.cells import Cell
 from creditbench.learner import Batch, backpropagate
+from creditbench.machine import folders
 from creditbench.ops import BACKENDS, make_ops
-from creditbench.trainer import run_trials
-from creditbench.trial import Trial
+from creditbench.plugins import registry
+from creditbench.plugins.importing import Plugin
+from creditbench.trials.trainer import run_trials
+from creditbench.trials.trial import Trial
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,8 +59,8 @@ def test_a_wheel_finds_its_tasks_and_learners_inside_the_package(wheel: Path, tm
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     program = (
-        "from creditbench import registry; "
-        "print(registry.shipped('tasks'), *registry.load('tasks'), *registry.load('learners'))"
+        "from creditbench.machine import folders; from creditbench.plugins import registry; "
+        "print(folders.shipped('tasks'), *registry.load('tasks'), *registry.load('learners'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -74,15 +76,15 @@ def test_a_wheel_finds_its_tasks_and_learners_inside_the_package(wheel: Path, tm
 
 
 def test_a_checkout_reads_tasks_and_learners_from_its_root() -> None:
-    assert registry.shipped("tasks") == ROOT / "tasks"
-    assert registry.shipped("learners") == ROOT / "learners"
+    assert folders.shipped("tasks") == ROOT / "tasks"
+    assert folders.shipped("learners") == ROOT / "learners"
 
 
 # -- the documents -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def documented_rule(tmp_path_factory: pytest.TempPathFactory) -> registry.Plugin:
+def documented_rule(tmp_path_factory: pytest.TempPathFactory) -> Plugin:
     """The rule that CONTRIBUTING.md walks through."""
     document = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (source,) = re.findall(r"^```python\n(.*?)^```", document, re.DOTALL | re.MULTILINE)
@@ -93,7 +95,7 @@ def documented_rule(tmp_path_factory: pytest.TempPathFactory) -> registry.Plugin
 
 @pytest.mark.parametrize("decorrelate", ["none", "both"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_documented_rule_learns(documented_rule: registry.Plugin, backend: str, decorrelate: str) -> None:
+def test_the_documented_rule_learns(documented_rule: Plugin, backend: str, decorrelate: str) -> None:
     task = registry.find("tasks", "copy_memory")
     trial = Trial(
         task=task.id,
@@ -128,7 +130,7 @@ def test_the_documented_rule_learns(documented_rule: registry.Plugin, backend: s
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_documented_rule_is_exact_for_the_readout(documented_rule: registry.Plugin, backend: str) -> None:
+def test_the_documented_rule_is_exact_for_the_readout(documented_rule: Plugin, backend: str) -> None:
     ops, cell = make_ops(backend), Cell(inputs=3, hidden=8, outputs=2, alpha=0.5, bias=True)
     rng = np.random.default_rng(0)
     batch = Batch(rng.normal(size=(5, 4, 3)), rng.normal(size=(5, 4, 2)), rng.uniform(size=(5, 4)) / 20)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from creditbench.cli import main
-from creditbench.store import Store
+from creditbench.results.store import Store
 from tests.creditbench.synthetic import make
 
 ROOT = Path(__file__).parents[1]

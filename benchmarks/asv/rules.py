@@ -7,7 +7,7 @@ clock is worked out for all rules at once in `setup_cache`.
 
 import os
 
-from creditbench.executors.base import thread_environment
+from creditbench.machine.threads import thread_environment
 
 os.environ.update(thread_environment(1))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -16,12 +16,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax  # noqa: F401
 import torch
 
-from creditbench import registry
-from creditbench.cell import Cell
+from creditbench.cells import Cell
 from creditbench.measure.memory import algorithm_bytes
 from creditbench.measure.update import Prepared, Update
 from creditbench.measure.work import count
 from creditbench.ops import make_ops
+from creditbench.plugins import registry
 
 LEARNERS = {name: plugin.cls for name, plugin in registry.load("learners").items()}
 BACKENDS = ["jax", "torch"]
@@ -96,8 +96,8 @@ class Score:
     params, param_names = (list(LEARNERS), BACKENDS), ("learner", "backend")
 
     def setup_cache(self):
-        from creditbench.grid import Options, make_grid
-        from creditbench.trainer import run_trials
+        from creditbench.trials.grid import Options, make_grid
+        from creditbench.trials.trainer import run_trials
 
         torch.set_num_threads(1)
         options = Options(

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from creditbench import contributed, registry
 from creditbench.check import lists, parity
 from creditbench.check.base import Check, Result, located, outcomes
 from creditbench.errors import UsageError
 from creditbench.isolation import Send
-from creditbench.registry import Plugin
+from creditbench.plugins import contributed, registry
+from creditbench.plugins.importing import Plugin
 
 
 def main(order: Mapping[str, Any], send: Send) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from creditbench.cell import Cell
+from creditbench.cells import Cell
 from creditbench.check.base import Broken, Check, NotApplicable, check
 from creditbench.check.probe import (
     B,
@@ -28,10 +28,11 @@ from creditbench.check.probe import (
 )
 from creditbench.check.subject import PLAIN, Subject
 from creditbench.learner import Batch, Learner
-from creditbench.measure import memory, scaling, work
-from creditbench.measure.gradients import sample
+from creditbench.measure import memory, work
 from creditbench.measure.update import Update
 from creditbench.ops import Ops
+from creditbench.studies import scaling
+from creditbench.studies.gradients import sample
 
 CHECKS: list[Check] = []
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from creditbench.cell import Cell
+from creditbench.cells import Cell
 from creditbench.check.base import Broken, Check, NotApplicable, check
 from creditbench.check.probe import (
     TAKEN,
@@ -26,12 +26,17 @@ from creditbench.check.subject import PLAIN, Subject
 from creditbench.errors import InvalidEstimateError
 from creditbench.learner import Batch, Claims
 from creditbench.ops import BACKENDS, Outer
-from creditbench.trainer import check_estimate
+from creditbench.trials.trainer import check_estimate
 
 CHECKS: list[Check] = []
 
 
-@check(CHECKS, "metadata", "set the class attributes as creditbench/learner.py describes them", needed=True)
+@check(
+    CHECKS,
+    "metadata",
+    "set the class attributes as creditbench/learner/contract.py describes them",
+    needed=True,
+)
 def metadata(subject: Subject) -> str:
     """Names, claims, defaults and the search space are of the right kind."""
     from creditbench.optimizers import make_optimizer

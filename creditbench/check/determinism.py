@@ -2,79 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-import sys
-import time
 import warnings
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from creditbench.check.base import Broken, Check, NotApplicable, check
 from creditbench.check.probe import arguments, difference, make_batch, named, segment_of
+from creditbench.check.still import global_states
 from creditbench.check.subject import PLAIN, Subject
 
 CHECKS: list[Check] = []
-_CLOCKS = ("time", "perf_counter", "monotonic", "process_time")
-
-
-def stopped_estimate(subject: Subject, *, key: int = 1, now: float = 1e9, seed: int = 0) -> Any:
-    """One estimate, traced anew, with the clock stopped at `now` and the global generators seeded."""
-    with stopped_clock(subject.plugin.cls.__module__, now), other_seed(seed):
-        return subject.estimate(key=key)
-
-
-@contextlib.contextmanager
-def stopped_clock(module: str, now: float) -> Iterator[None]:
-    """The clocks of `time`, and what that module has imported of them, stand at `now` seconds."""
-    owner, moved = sys.modules[module], []
-    for name in (*_CLOCKS, *(f"{name}_ns" for name in _CLOCKS)):
-        real, value = getattr(time, name), int(now * 1e9) if name.endswith("_ns") else now
-        for place, own in [(time, name), *((owner, k) for k, held in vars(owner).items() if held is real)]:
-            setattr(place, own, lambda value=value: value)
-            moved.append((place, own, real))
-    try:
-        yield
-    finally:
-        for place, own, real in moved:
-            setattr(place, own, real)
-
-
-@contextlib.contextmanager
-def other_seed(seed: int) -> Iterator[None]:
-    """The global generators of Python, NumPy and PyTorch seeded; afterwards as they were."""
-    before = _global_states()
-    try:
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - the global state is what is looked at
-        if "torch" in sys.modules:
-            import torch
-
-            torch.manual_seed(seed)
-        yield
-    finally:
-        random.setstate(before["Python"])
-        np.random.set_state(before["NumPy"])  # noqa: NPY002
-        if "PyTorch" in before:
-            import torch
-
-            torch.set_rng_state(before["PyTorch"])
-
-
-def _global_states() -> dict[str, Any]:
-    found = {"Python": random.getstate(), "NumPy": np.random.get_state()}  # noqa: NPY002
-    if "torch" in sys.modules:
-        import torch
-
-        found["PyTorch"] = torch.get_rng_state()
-    return found
-
-
-def depends_on_key(subject: Subject) -> bool:
-    """Whether two keys give two results."""
-    return difference(subject.first, stopped_estimate(subject, key=2))[0] > 0
 
 
 @check(
@@ -86,7 +23,7 @@ def depends_on_key(subject: Subject) -> bool:
 )
 def determinism(subject: Subject) -> str:
     """Two runs with the same arguments agree bit for bit."""
-    worst, where = difference(subject.first, stopped_estimate(subject))
+    worst, where = difference(subject.first, subject.stopped_estimate())
     if worst:
         raise Broken(f"two runs with the same arguments and key differ, in {named(where)} by {worst:.1g}")
     return "two runs agree bit for bit"
@@ -95,7 +32,7 @@ def determinism(subject: Subject) -> str:
 @check(CHECKS, "clock", "do not let a result depend on the time: count steps, in `state`")
 def clock(subject: Subject) -> str:
     """Another time of day gives the same result."""
-    worst, where = difference(subject.first, stopped_estimate(subject, now=1.5e9))
+    worst, where = difference(subject.first, subject.stopped_estimate(now=1.5e9))
     if worst:
         raise Broken(f"reads the clock: at another time {named(where)} differs by {worst:.1g}")
     return "no result depends on it"
@@ -108,13 +45,13 @@ def clock(subject: Subject) -> str:
 )
 def global_random_state(subject: Subject) -> str:
     """The global generators are neither read nor moved."""
-    before = _global_states()
+    before = global_states()
     subject.estimate()
-    after = _global_states()
+    after = global_states()
     moved = [name for name in before if not all(map(np.array_equal, before[name], after[name]))]
     if moved:
         raise Broken(f"draws from the global random state of {' and '.join(moved)}")
-    worst, where = difference(subject.first, stopped_estimate(subject, seed=1))
+    worst, where = difference(subject.first, subject.stopped_estimate(seed=1))
     if worst:
         raise Broken(f"reads a global random state: with another seed of it {named(where)} differs")
     return "neither read nor moved"

@@ -64,7 +64,7 @@ def make_chains(subject: Subject, keys: int = _KEYS) -> list[list[Chain]]:
         for k in range(keys if subject.noisy else 1):
             key = 2 * (k + keys * seed)
             loss, grads, state, assigned = run(params, first, batch, ops.key(key))
-            if subject.keeps:
+            if subject.once(kept_by_reset):
                 # Some rules must have seen a loss before they can be surprised by one.
                 state = rule.reset(ops, cell, params, state, B)
                 _, grads, _, assigned = run(params, state, batch, ops.key(key + 1))
@@ -221,7 +221,9 @@ def trained(subject: Subject) -> str:
     missing = [
         name
         for name in PLAIN.shapes()
-        if not any(np.any(one.estimate.get(name, 0.0)) for chain in subject.chains for one in chain)
+        if not any(
+            np.any(one.estimate.get(name, 0.0)) for chain in subject.once(make_chains) for one in chain
+        )
     ]
     if not missing:
         return "every parameter"
@@ -238,7 +240,7 @@ def trained(subject: Subject) -> str:
 )
 def alignment(subject: Subject) -> str:
     """The cosine of the mean estimate with BPTT's gradient is shown; where it is clearly negative it fails."""
-    keys, (cosines, length) = _KEYS, _cosines(subject.chains)
+    keys, (cosines, length) = _KEYS, _cosines(subject.once(make_chains))
     if subject.noisy and any(_below(found, _SUSPECT) for found in cosines.values()):
         keys = _MORE_KEYS
         cosines, length = _cosines(make_chains(subject, keys))
@@ -291,8 +293,8 @@ def _cosine(one: NDArray[Any], other: NDArray[Any]) -> float:
 )
 def loss(subject: Subject) -> str:
     """The loss that is reported is the batch's, to rounding, or within what the rule's noise makes of it."""
-    reported = np.array([[one.loss for one in chain] for chain in subject.chains])
-    expected = np.array([[one.expected for one in chain] for chain in subject.chains])
+    reported = np.array([[one.loss for one in chain] for chain in subject.once(make_chains)])
+    expected = np.array([[one.expected for one in chain] for chain in subject.once(make_chains)])
     away = reported - expected
     worst = float(np.abs(away / expected).max())
     if worst < _EXACT:

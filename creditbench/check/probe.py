@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from creditbench.cell import Cell, Decorrelate
+from creditbench.cells import Cell, Decorrelate
 from creditbench.learner import Batch, Decorrelated, Learner
 from creditbench.ops import DType, Ops, make_ops
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from creditbench import contributed, registry
 from creditbench.check import lists, parity
 from creditbench.check.base import Broken, NotApplicable, Result
 from creditbench.errors import UsageError, one_line, unknown
 from creditbench.isolation import Confined, ConfinedError, Limits
 from creditbench.isolation.folder import shown
+from creditbench.machine.folders import shipped
+from creditbench.plugins import contributed, registry
+from creditbench.plugins.importing import KINDS, embedded, source_sha256
 
 #: Wall-clock seconds of one process, unless the user says otherwise.
 SECONDS = 300.0
@@ -55,14 +57,14 @@ def resolve(item: str) -> dict[str, Any]:
         if not path.is_file():
             raise UsageError(f"no file {path}: name a Python file that holds a learner or a task")
         try:
-            sha256 = registry.source_sha256(path)
+            sha256 = source_sha256(path)
         except OSError as error:
             raise UsageError(
                 f"{error.filename} cannot be read ({error.strerror}): name another file"
             ) from None
-        data = registry.embedded(path)
+        data = embedded(path)
         return {"path": str(path), "sha256": sha256} | ({"data": str(data)} if data else {})
-    known = {kind: registry.load(kind) for kind in registry.KINDS}
+    known = {kind: registry.load(kind) for kind in KINDS}
     for kind, plugins in known.items():
         if item in plugins:
             found = plugins[item]
@@ -98,7 +100,7 @@ def run(
     lock, stopped = threading.Lock(), threading.Event()
     # Checks have random data alone, so that nothing is withheld; and a file's id may be that of a task.
     readable = [
-        registry.shipped("tasks"),
+        shipped("tasks"),
         *(Path(order[name]) for name in ("path", "place", "data") if name in order),
     ]
     running: list[Confined] = []

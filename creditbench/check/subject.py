@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
-from creditbench.cell import Cell
+from creditbench.cells import Cell
 from creditbench.check.probe import (
     arguments,
+    difference,
     injected,
     make_batch,
     make_cell,
@@ -19,9 +20,12 @@ from creditbench.check.probe import (
     segment_of,
     wrapped,
 )
+from creditbench.check.still import other_seed, stopped_clock
 from creditbench.learner import Batch
 from creditbench.ops import Ops, make_ops
-from creditbench.registry import Plugin
+from creditbench.plugins.importing import Plugin
+
+T = TypeVar("T")
 
 #: What a rule's field `sigma` is set to where a claim is of the limit of small noise.
 SMALL = 1e-4
@@ -35,6 +39,9 @@ class Subject:
 
     plugin: Plugin
     backend: str
+    _made: dict[Callable[[Any], Any], Any] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @cached_property
     def rule(self) -> Any:
@@ -117,30 +124,23 @@ class Subject:
         """A segment as compiled once, for what looks at many batches and weights of `arguments()`'s shapes."""
         return self.ops.compile(segment_of(self.ops, self.rule, PLAIN), *self.arguments())
 
+    def stopped_estimate(self, *, key: int = 1, now: float = 1e9, seed: int = 0) -> Any:
+        """One estimate, traced anew, with the clock stopped at `now` and the global generators seeded."""
+        with stopped_clock(self.plugin.cls.__module__, now), other_seed(seed):
+            return self.estimate(key=key)
+
     @cached_property
     def first(self) -> Any:
         """One estimate with the clock stopped and the global generators seeded, beside which others are held."""
-        from creditbench.check.determinism import stopped_estimate
-
-        return stopped_estimate(self)
-
-    @cached_property
-    def chains(self) -> Any:
-        """Estimates of many weights and keys beside BPTT's gradient: `learning.Chain`."""
-        from creditbench.check.learning import make_chains
-
-        return make_chains(self)
-
-    @cached_property
-    def keeps(self) -> list[str]:
-        """What of the state `reset` does not set back."""
-        from creditbench.check.learning import kept_by_reset
-
-        return kept_by_reset(self)
+        return self.stopped_estimate()
 
     @cached_property
     def noisy(self) -> bool:
         """Whether two keys give two results."""
-        from creditbench.check.determinism import depends_on_key
+        return difference(self.first, self.stopped_estimate(key=2))[0] > 0
 
-        return depends_on_key(self)
+    def once(self, f: Callable[[Subject], T]) -> T:
+        """What `f` makes of this subject, made once."""
+        if f not in self._made:
+            self._made[f] = f(self)
+        return self._made[f]

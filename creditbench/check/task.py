@@ -14,8 +14,8 @@ import numpy as np
 
 from creditbench.check import leaks
 from creditbench.check.base import Broken, Check, NotApplicable, check
-from creditbench.check.determinism import other_seed, stopped_clock
-from creditbench.registry import Plugin
+from creditbench.check.still import other_seed, stopped_clock
+from creditbench.plugins.importing import Plugin
 from creditbench.task import Sequences, Split
 
 CHECKS: list[Check] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from creditbench.cell import Cell, Decorrelate
+from creditbench.cells import Cell, Decorrelate
 from creditbench.check.base import Broken, Check, check
 from creditbench.check.subject import Subject
 from creditbench.measure import cost

@@ -45,7 +45,7 @@ def check(
     from creditbench.cli.measuring import bars, names
     from creditbench.errors import UsageError, unknown
     from creditbench.ops import BACKENDS
-    from creditbench.store import write_checks
+    from creditbench.results.version import write_checks
 
     backends = names("backend", backend)
     for name in backends:

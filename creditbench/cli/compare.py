@@ -38,7 +38,7 @@ def compare(
     from creditbench.cli.measuring import show
     from creditbench.errors import UsageError
     from creditbench.leaderboard.compare import compare as hold
-    from creditbench.store import load
+    from creditbench.results.version import load
 
     if not 0 < alpha < 1:
         raise UsageError(f"--alpha is {alpha}: give a number between 0 and 1")

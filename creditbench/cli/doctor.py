@@ -37,11 +37,11 @@ def doctor(
     """
     from json import dumps
 
+    from creditbench.check.doctor import confinement, examine, machine, require_device
     from creditbench.cli.measuring import resolve_learners
-    from creditbench.doctor import confinement, examine, machine, require_device
     from creditbench.errors import UsageError
-    from creditbench.measure.process import results
     from creditbench.ops import BACKENDS
+    from creditbench.studies.process import results
 
     for option, value in {"device": device, "hidden": hidden, "steps": steps, "batch": batch}.items():
         if value is not None and not learner:

@@ -25,7 +25,7 @@ def export(
     import sys
 
     from creditbench.leaderboard.export import write_hub
-    from creditbench.store import load
+    from creditbench.results.version import load
 
     folders = results or [Path("results/local")]
     write_hub(load(*folders), hub_format, folders)

@@ -39,11 +39,11 @@ def figure(
     """
     import dataclasses
 
-    from creditbench import files
     from creditbench.cli.measuring import names
     from creditbench.errors import UsageError, unknown
-    from creditbench.figures import FIGURES, draw
-    from creditbench.store import load
+    from creditbench.leaderboard.figures import FIGURES, draw
+    from creditbench.machine import files
+    from creditbench.results.version import load
 
     if name not in FIGURES:
         raise unknown("figure", name, FIGURES, "creditbench figure --help")

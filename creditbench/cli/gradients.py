@@ -62,14 +62,14 @@ def gradients(
     import sys
     from json import dumps
 
-    from creditbench import files
+    from creditbench.check.doctor import require_device
     from creditbench.cli.measuring import bars, names, show, write
     from creditbench.cli.run import numbers, pairs
-    from creditbench.doctor import require_device
     from creditbench.errors import UsageError
-    from creditbench.figures import gradients as draw
-    from creditbench.grid import Options, make_grid
-    from creditbench.measure.process import results
+    from creditbench.leaderboard.figures import gradients as draw
+    from creditbench.machine import files
+    from creditbench.studies.process import results
+    from creditbench.trials.grid import Options, make_grid
 
     if draws < 3:
         raise UsageError(f"--draws is {draws}: an interval takes 3 or more")

@@ -24,12 +24,12 @@ def leaderboard(
     """
     import sys
 
-    from creditbench import files
     from creditbench.errors import UsageError
     from creditbench.leaderboard.board import make_board
     from creditbench.leaderboard.page import page
     from creditbench.leaderboard.text import left_out, markdown
-    from creditbench.store import load
+    from creditbench.machine import files
+    from creditbench.results.version import load
 
     if draws < 100:
         raise UsageError(f"--draws is {draws}: give a whole number from 100")

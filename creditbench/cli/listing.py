@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from creditbench.registry import Plugin
+    from creditbench.plugins.importing import Plugin
 
 app = typer.Typer(
     help="List tasks, learners or backends, with what is known of them.\n\n"
@@ -40,7 +40,7 @@ def tasks(
     """
     import dataclasses
 
-    from creditbench import registry
+    from creditbench.plugins import registry
 
     _require_format(form, json, "tasks")
     if form == "markdown":
@@ -89,7 +89,7 @@ def learners(
     """
     import dataclasses
 
-    from creditbench import registry
+    from creditbench.plugins import registry
 
     _require_format(form, json, "learners")
     if form == "markdown":
@@ -206,13 +206,13 @@ def _learner_row(plugin: Plugin) -> tuple[object, ...]:
 
 def _link(plugin: Plugin) -> str:
     """The id, and what is shipped with a link to its file from its folder's README."""
-    from creditbench.table import Markup
+    from creditbench.results.table import Markup
 
     return Markup(f"[`{plugin.id}`]({plugin.path.name})" if plugin.source == "builtin" else f"`{plugin.id}`")
 
 
 def _print_markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    from creditbench.table import markdown_table
+    from creditbench.results.table import markdown_table
 
     print(markdown_table(header, rows, header), end="")
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from creditbench import files
 from creditbench.errors import UsageError
+from creditbench.machine import files
 
 
 def names(option: str, text: str) -> list[str]:
@@ -31,9 +31,9 @@ class Rule(NamedTuple):
 def resolve_learners(text: str, settings: Sequence[str] | None, extra: Sequence[str] = ()) -> list[Rule]:
     """The learners that a user names, with the fields that were set; `extra` are names of none, for every backend."""
     from creditbench.cli.run import pairs
-    from creditbench.grid import resolve_learners as resolve
-    from creditbench.grid import user_path
     from creditbench.ops import BACKENDS
+    from creditbench.trials.grid import resolve_learners as resolve
+    from creditbench.trials.grid import user_path
 
     items = names("learner", text)
     given = pairs("--set", settings, "anp.sigma=1e-3")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from creditbench.registry import Kind
+    from creditbench.plugins.importing import Kind
 
 app = typer.Typer(
     help="Write a template that passes `creditbench check` at once.\n\n"
@@ -47,19 +47,20 @@ def _write(kind: Kind, name: str) -> None:
     from importlib.resources import files
     from pathlib import Path
 
-    from creditbench import registry
     from creditbench.errors import UsageError
+    from creditbench.plugins import registry
+    from creditbench.plugins.importing import KINDS
 
     what = kind[:-1]
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UsageError(
             f"{name!r} is no id of a {what}: give lower-case letters, digits and _, as in my_{what}"
         )
-    for other in registry.KINDS:
+    for other in KINDS:
         taken = registry.load(other).get(name)
         if taken is not None:
             raise UsageError(f"the id {name!r} is taken by {taken.path}: give the {what} another")
-    text = (files("creditbench") / "templates" / f"{what}.py").read_text(encoding="utf-8")
+    text = (files("creditbench") / "plugins" / "templates" / f"{what}.py").read_text(encoding="utf-8")
     old = {"learners": "my_rule", "tasks": "my_task"}[kind]
     for form in (str, _class_name, _title):
         text = text.replace(form(old), form(name))

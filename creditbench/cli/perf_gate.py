@@ -38,10 +38,10 @@ def perf_gate(
 
     from creditbench.cli.measuring import bars, names
     from creditbench.errors import UsageError, unknown
-    from creditbench.measure import gate
+    from creditbench.machine.revision import resolve, root, worktree
     from creditbench.ops import BACKENDS
-    from creditbench.registry import load
-    from creditbench.revision import resolve, root, worktree
+    from creditbench.plugins.registry import load
+    from creditbench.studies import gate
 
     backends = names("backend", backend)
     for name in backends:

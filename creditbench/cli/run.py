@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from creditbench.record import Record
-    from creditbench.trial import Trial
+    from creditbench.trials.record import Record
+    from creditbench.trials.trial import Trial
 
 #: Outcomes that are failures; `diverged` is a result.
 FAILURES = ("crashed", "invalid", "oom", "timeout")
@@ -25,7 +25,7 @@ def read_config(context: typer.Context, path: Path | None, others: Collection[st
     """Take the file's values as defaults, so that the command line wins over them; those of `others` are not."""
     if path is not None:
         from creditbench.errors import UsageError, unknown
-        from creditbench.grid import read_toml
+        from creditbench.trials.grid import read_toml
 
         options = {name.lstrip("-"): option for option in context.command.params for name in option.opts}
         del options["config"]
@@ -199,13 +199,14 @@ def run(
     """
     from functools import partial
 
-    from creditbench.contributed import with_description
-    from creditbench.doctor import require_device
+    from creditbench.check.doctor import require_device
     from creditbench.errors import UsageError
-    from creditbench.executors import make_executor, make_jobs, read_bytes
-    from creditbench.grid import Options, make_grid
-    from creditbench.shared import run_missing
-    from creditbench.store import Store
+    from creditbench.executors import make_executor, make_jobs
+    from creditbench.machine.memory import read_bytes
+    from creditbench.results.shared import run_missing, with_description
+    from creditbench.results.store import Store
+    from creditbench.results.version import load
+    from creditbench.trials.grid import Options, make_grid
 
     listed = _seeds(context, seeds, seed)
     options = Options(
@@ -254,7 +255,7 @@ def run(
         say(f"note: {note}")
 
     if reuse:
-        taken = store.take(grid.trials, reuse)
+        taken = store.take(grid.trials, load(*reuse).records)
         say(f"{taken} of {len(grid.trials)} trials taken from {', '.join(map(str, reuse))}")
     done = {} if force else {trial.id: store.get(trial) for trial in grid.trials if store.has(trial)}
     if retry:
@@ -299,7 +300,7 @@ def _conclude(
     records: Sequence[Record], results: Path, as_json: bool, lost: Sequence[tuple[Trial, str]]
 ) -> None:
     """Print the table, where the records are, and what failed: trials, and the machine at those that were `lost`."""
-    from creditbench import table
+    from creditbench.results import table
 
     if as_json:
         sys.stdout.write(table.render(records, "json"))

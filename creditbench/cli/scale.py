@@ -63,14 +63,15 @@ def scale(
     import sys
     from json import dumps
 
-    from creditbench import files
+    from creditbench.check.doctor import require_device
     from creditbench.cli.measuring import bars, names, resolve_learners, show, write
     from creditbench.cli.run import numbers
-    from creditbench.doctor import require_device
     from creditbench.errors import UsageError, unknown
-    from creditbench.figures import scaling as draw
-    from creditbench.measure.process import results
-    from creditbench.measure.scaling import (
+    from creditbench.leaderboard.figures import scaling as draw
+    from creditbench.machine import files
+    from creditbench.ops import BACKENDS
+    from creditbench.studies.process import results
+    from creditbench.studies.scaling import (
         AXES,
         EXACT_SIZES,
         FORWARD,
@@ -79,7 +80,6 @@ def scale(
         claims_of,
         summarise,
     )
-    from creditbench.ops import BACKENDS
 
     for option, given, known in (
         ("format", format_, ("rich", "markdown", "json")),

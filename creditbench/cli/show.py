@@ -51,11 +51,12 @@ def task(
     import shutil
     import typing
 
-    from creditbench import example, files
+    from creditbench.cli import drawing as example
     from creditbench.cli.run import pairs
     from creditbench.errors import UsageError, unknown
-    from creditbench.grid import SEEDS, make_task
+    from creditbench.machine import files
     from creditbench.task import Split
+    from creditbench.trials.grid import SEEDS, make_task
 
     splits = typing.get_args(Split)
     if split not in splits:

@@ -47,10 +47,10 @@ def table(
     """
     import sys
 
-    from creditbench import files
     from creditbench.errors import UsageError, unknown
-    from creditbench.store import load, write_tables
-    from creditbench.table import FORMATS, print_rich, render
+    from creditbench.machine import files
+    from creditbench.results.table import FORMATS, print_rich, render
+    from creditbench.results.version import load, write_tables
 
     if json and form not in ("rich", "json"):
         raise UsageError(f"--format is {form} and --json is given: give one of them")

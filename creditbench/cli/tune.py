@@ -10,7 +10,7 @@ import typer
 from creditbench.cli.run import read_config
 
 if TYPE_CHECKING:
-    from creditbench.trial import Trial
+    from creditbench.trials.trial import Trial
 
 #: What a file of `creditbench run` says that is not for tuning, which has seeds of its own, and one backend.
 _NOT_FOR_TUNING = (
@@ -107,18 +107,26 @@ def tune(
     from functools import partial
     from json import dumps
 
-    from creditbench import files
+    from creditbench.check.doctor import require_device
     from creditbench.cli.measuring import bars, names, show
     from creditbench.cli.run import FAILURES, pairs, say
-    from creditbench.contributed import with_description
-    from creditbench.doctor import require_device
     from creditbench.errors import UsageError
     from creditbench.executors import make_executor, make_jobs
-    from creditbench.grid import Options, make_grid
-    from creditbench.shared import run_missing
-    from creditbench.store import Store
-    from creditbench.tuning import choose, described, frozen, kept_studies, space, study_seeds, trials_of
-    from creditbench.tuning import draw as draw_points
+    from creditbench.machine import files
+    from creditbench.results.shared import run_missing, with_description
+    from creditbench.results.store import Store
+    from creditbench.results.version import load
+    from creditbench.trials.grid import Options, make_grid
+    from creditbench.trials.tuning import (
+        choose,
+        described,
+        frozen,
+        kept_studies,
+        space,
+        study_seeds,
+        trials_of,
+    )
+    from creditbench.trials.tuning import draw as draw_points
 
     for option, value, most in (("points", points, 1 << 16), ("studies", studies, 99), ("seeds", seeds, 999)):
         if not 1 <= value <= most:
@@ -160,7 +168,7 @@ def tune(
         print(f"note: {note}", file=sys.stderr)
     wanted = [trial for group in groups.values() for trial in group]
     store = Store(results)
-    store.take(wanted, reuse or ())
+    store.take(wanted, load(*reuse).records if reuse else ())
     where = make_executor(executor, slots=jobs, device=device, timeout=timeout, logs=results / "logs")
     waiting = [trial for trial in wanted if not store.has(trial)]
     make = partial(make_jobs, together=True, slots=where.slots)

@@ -58,7 +58,7 @@ def versus(
     from creditbench.leaderboard.text import versus_markdown
     from creditbench.leaderboard.versus import described
     from creditbench.leaderboard.versus import versus as hold
-    from creditbench.store import load
+    from creditbench.results.version import load
 
     formats = ("rich", "markdown", "csv", "json")
     if format_ not in formats:

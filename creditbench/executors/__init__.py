@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from creditbench.errors import UsageError, unknown
-from creditbench.executors.base import Executor, Job, Progress, make_jobs, read_bytes, usable_cores
+from creditbench.executors.base import Executor, Job, Progress, make_jobs
+from creditbench.machine.threads import usable_cores
 
 EXECUTORS = ("inline", "local")
 
@@ -16,8 +17,6 @@ __all__ = [
     "Progress",
     "make_executor",
     "make_jobs",
-    "read_bytes",
-    "usable_cores",
 ]
 
 
@@ -47,8 +46,8 @@ def make_executor(
     if threads > cores:
         raise UsageError(f"threads is {threads}: this process may use {cores} cores; give {cores} or fewer")
     if name == "local":
-        from creditbench.environment import usable_memory
         from creditbench.executors.local import LocalExecutor
+        from creditbench.machine.environment import usable_memory
 
         slots = slots or (max(1, cores // threads) if device == "cpu" else 1)
         return LocalExecutor(

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import abc
-import math
-import os
-import re
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 
 import creditbench
-from creditbench import registry
-from creditbench.environment import fingerprint
-from creditbench.errors import UsageError
-from creditbench.record import Record, Status
-from creditbench.trial import Trial
+from creditbench.machine.environment import fingerprint
+from creditbench.machine.threads import thread_environment
+from creditbench.plugins import registry
+from creditbench.plugins.importing import Kind, Plugin
+from creditbench.trials.record import Record, Status
+from creditbench.trials.trial import Trial
 
 Progress = Callable[[Trial, float], None]  #: trial, part of its budget that is done
 
@@ -71,22 +69,6 @@ def make_jobs(trials: Sequence[Trial], *, together: bool = False, slots: int = 1
     ]
 
 
-def usable_cores() -> list[int]:
-    """The numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def thread_environment(threads: int) -> dict[str, str]:
-    """Environment variables that hold the libraries' thread pools to `threads`; they are read at import."""
-    xla = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
-    pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return dict.fromkeys(pools, str(threads)) | {
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {xla}".strip()
-    }
-
-
 def is_contributed(trial: Trial) -> bool:
     """Whether the rule is not shipped with the harness, so that it is to train in a confined process."""
     return trial.learner_path is not None or _plugin("learners", trial.learner).source != "builtin"
@@ -95,31 +77,6 @@ def is_contributed(trial: Trial) -> bool:
 def is_own_task(trial: Trial) -> bool:
     """Whether the task is not shipped with the harness."""
     return trial.task_path is not None or _plugin("tasks", trial.task).source != "builtin"
-
-
-def read_bytes(text: str) -> int:
-    """`4GB`, `512 MiB` or a plain number as bytes. Raises `UsageError` for anything else.
-
-    >>> read_bytes("4GB"), read_bytes("1.5 KiB")
-    (4000000000, 1536)
-    """
-    parts = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*(?:([kmgt])(i?)b?|b)?", text.strip().lower())
-    if parts is None or len(parts[1]) > 20:
-        raise UsageError(f"memory limit is {text[:40]!r}: give bytes with a unit, as in 4GB or 512MiB")
-    number, letter, binary = parts.groups()
-    base = 1024 if binary else 1000
-    return int(float(number) * base ** (" kmgt".index(letter) if letter else 0))
-
-
-def show_bytes(count: float) -> str:
-    """Bytes for a reader.
-
-    >>> show_bytes(4.2e9), show_bytes(999_999)
-    ('4.2 GB', '1 MB')
-    """
-    count = float(f"{count:.3g}")
-    power = min(4, max(0, int(math.log10(count) // 3))) if count >= 1 else 0
-    return f"{count / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def failure(trial: Trial, status: Status, detail: str, started: datetime, seconds: float) -> Record:
@@ -141,5 +98,5 @@ def failure(trial: Trial, status: Status, detail: str, started: datetime, second
 
 
 @cache
-def _plugin(kind: registry.Kind, name: str, path: str | None = None) -> registry.Plugin:
+def _plugin(kind: Kind, name: str, path: str | None = None) -> Plugin:
     return registry.find(kind, name, [path] if path else [])

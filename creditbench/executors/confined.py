@@ -20,18 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from creditbench import contributed, isolation, registry
-from creditbench.cell import Cell
+from creditbench import isolation
+from creditbench.cells import Cell
 from creditbench.errors import ConfinedError, MachineError, one_line
-from creditbench.executors.worker import warm_up
 from creditbench.isolation import Confined, Limits, Send
 from creditbench.learner import Batch
+from creditbench.machine.memory import settle
 from creditbench.measure.memory import DevicePeak, ProcessPeak
-from creditbench.memory import settle
 from creditbench.ops import make_ops
 from creditbench.optimizers import make_optimizer
-from creditbench.trainer import Program, Progress, segments_between, with_decorrelation
-from creditbench.trial import Trial
+from creditbench.plugins import contributed, registry
+from creditbench.trials.trainer import Program, Progress, segments_between, warm_up, with_decorrelation
+from creditbench.trials.trial import Trial
 
 _WEIGHTS, _SEGMENTS = "weights.npz", ("inputs.npy", "targets.npy", "weights.npy")
 _COSTS = ("ratio_forward", "ratio_bptt", "flops_per_step", "algorithm_bytes")

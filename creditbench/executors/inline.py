@@ -10,8 +10,9 @@ from collections.abc import Generator, Iterable
 from datetime import UTC, datetime
 
 from creditbench.errors import is_of_machine, one_line, status_of
-from creditbench.executors.base import Executor, Job, Progress, failure, thread_environment
-from creditbench.record import Record
+from creditbench.executors.base import Executor, Job, Progress, failure
+from creditbench.machine.threads import thread_environment
+from creditbench.trials.record import Record
 
 
 class InlineExecutor(Executor):
@@ -24,7 +25,7 @@ class InlineExecutor(Executor):
     def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
         if not {"jax", "torch"} & sys.modules.keys():
             os.environ.update(thread_environment(self.threads))
-        from creditbench.trainer import run_trials
+        from creditbench.trials.trainer import run_trials
 
         for job in jobs:
             started, clock = datetime.now(UTC), time.perf_counter()

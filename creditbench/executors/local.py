@@ -33,7 +33,6 @@ from typing import IO, Any, NamedTuple
 import psutil
 from pydantic import ValidationError
 
-from creditbench.environment import host
 from creditbench.errors import one_line, tells_of_no_memory
 from creditbench.executors.base import (
     Executor,
@@ -41,14 +40,14 @@ from creditbench.executors.base import (
     Progress,
     failure,
     is_own_task,
-    show_bytes,
-    thread_environment,
-    usable_cores,
 )
 from creditbench.isolation import remove_folder
 from creditbench.isolation.watch import out_of_memory
-from creditbench.record import Record, Status
-from creditbench.trial import Trial
+from creditbench.machine.environment import host
+from creditbench.machine.memory import show_bytes
+from creditbench.machine.threads import thread_environment, usable_cores
+from creditbench.trials.record import Record, Status
+from creditbench.trials.trial import Trial
 
 _TICK = 0.1  # seconds between two looks at processes that say nothing
 _TREE_SECONDS = 1.0  # between two looks for processes that a worker has started

@@ -138,12 +138,13 @@ def _work(jobs: IO[str], pipe: IO[str]) -> None:
         file.write("500")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
-    from creditbench import registry
-    from creditbench.compilation import keep_programs
-    from creditbench.environment import fingerprint
     from creditbench.executors import confined  # noqa: F401 - with all that trains, before the first job
     from creditbench.isolation import Limits
-    from creditbench.memory import reset_peak, resident_bytes, settle
+    from creditbench.machine.compilation import keep_programs
+    from creditbench.machine.environment import fingerprint
+    from creditbench.machine.memory import reset_peak, resident_bytes, settle
+    from creditbench.plugins import registry
+    from creditbench.trials.trainer import warm_up
 
     backend = settings["backend"]
     registry.load("tasks")
@@ -166,8 +167,8 @@ def _run(job: dict[str, Any], pipe: IO[str], limits: Limits) -> None:
     from creditbench.errors import is_of_machine, one_line, status_of
     from creditbench.executors.base import is_contributed
     from creditbench.executors.confined import ConfinedProgram
-    from creditbench.trainer import run_trials
-    from creditbench.trial import Trial
+    from creditbench.trials.trainer import run_trials
+    from creditbench.trials.trial import Trial
 
     reported = 0.0
 
@@ -197,7 +198,7 @@ def _run(job: dict[str, Any], pipe: IO[str], limits: Limits) -> None:
 
 def _tidy(backend: str, base: int) -> None:
     """Give back what the job has left, so that the next one starts as the first one did."""
-    from creditbench.memory import resident_bytes, settle
+    from creditbench.machine.memory import resident_bytes, settle
 
     settle()
     if backend == "jax" and resident_bytes() - base > _KEPT_BYTES:
@@ -205,26 +206,6 @@ def _tidy(backend: str, base: int) -> None:
 
         jax.clear_caches()
         settle()
-
-
-def warm_up(backend: str, device: str = "cpu") -> None:
-    """Have the framework load what it loads when first used, so that no trial's figures hold it."""
-    import numpy as np
-
-    from creditbench.cell import Cell
-    from creditbench.learner import Batch, backpropagate
-    from creditbench.ops import make_ops
-
-    ops, cell = make_ops(backend, device), Cell(2, 16, 2)
-    params, ones = ops.from_numpy(cell.init(0)), np.ones((3, 4, 2))
-    batch = Batch(*ops.from_numpy((ones, ones, ones[..., 0])))
-
-    def gradients(params, batch):
-        estimate = backpropagate(ops, cell, params, cell.start(ops, 4), batch)
-        loss = ops.value_and_grad(lambda params: ops.xp.sum(cell.run(ops, params, batch.inputs) ** 2))
-        return estimate.loss, loss(params)
-
-    ops.synchronize(ops.compile(gradients, params, batch)(params, batch))
 
 
 def _send(pipe: IO[str], **message: Any) -> None:

@@ -21,14 +21,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from creditbench.environment import NUMERIC_VARIABLES
 from creditbench.errors import ConfinedError, FailureStatus, MachineError, tells_of_no_memory
 from creditbench.isolation.calls import Refusals, seccomp
 from creditbench.isolation.folder import remove_folder, shown, size_of
 from creditbench.isolation.kernel import hide
 from creditbench.isolation.watch import out_of_memory, taken, unlinked
+from creditbench.machine.environment import NUMERIC_VARIABLES
+from creditbench.machine.folders import PACKAGE, cache_folder, shipped
+from creditbench.machine.memory import show_bytes
+from creditbench.machine.threads import thread_environment
 
-_PACKAGE = Path(__file__).resolve().parents[1]  # creditbench
 _TICK = 0.05  # seconds between two looks at a child that says nothing
 _TREE_SECONDS = 0.25  # between two looks at its processes and its folder
 _END_SECONDS = 5.0  # that it may take to end once it has closed its pipe
@@ -118,7 +120,7 @@ class Confined:
             hide(+1)
             self._began = time.monotonic()
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-c", _BOOT, str(_PACKAGE.parent), *map(str, passed)],
+                [sys.executable, "-I", "-B", "-c", _BOOT, str(PACKAGE.parent), *map(str, passed)],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
@@ -273,8 +275,6 @@ class Confined:
         self._refuse()
         if self._left() < 0:
             raise ConfinedError("timeout", f"no result within {self.limits.seconds:g} s")
-        from creditbench.executors.base import show_bytes
-
         full = time.monotonic() - self._looked >= _TREE_SECONDS
         members = [self.process.pid]
         if full and (self.limits.processes or not seccomp()):
@@ -352,8 +352,6 @@ class Confined:
         remove_folder(self._folder)
 
     def _environment(self) -> dict[str, str]:
-        from creditbench.executors.base import thread_environment
-
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         if self.device == "cpu":
             kept.setdefault("JAX_PLATFORMS", "cpu")
@@ -374,9 +372,6 @@ def _below(number: int) -> list[int]:
 def withheld() -> list[Path]:
     """What no confined process reads: the tasks with their data, the cache, and the data sets that libraries bring."""
     import sysconfig
-
-    from creditbench.data import cache_folder
-    from creditbench.registry import shipped
 
     libraries = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
     brought = [path for folder in libraries for path in folder.glob("*/datasets/data")]

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from creditbench.isolation.calls import apply_seccomp, require, seccomp, syscall
-
-_PACKAGE = Path(__file__).resolve().parents[1]  # creditbench
+from creditbench.machine.folders import PACKAGE
 
 PR_SET_PDEATHSIG = 1
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 3, 4, 38
@@ -177,11 +176,11 @@ def _apply_landlock(
             allow(path, rights)
 
     rights = _READ_FILE | _READ_DIR | (_EXECUTE if programs else 0)
-    shipped = [_PACKAGE, _PACKAGE.parent / "learners"]
+    shipped = [PACKAGE, PACKAGE.parent / "learners"]
     python = [sys.base_prefix, sys.prefix, sys.exec_prefix]
     for path in [*shipped, *map(Path, (*python, *_SYSTEM)), *readable]:
         read(path.resolve())
-    allow(_PACKAGE.parent, _READ_DIR)
+    allow(PACKAGE.parent, _READ_DIR)
     allow(Path("/dev/null"), _READ_FILE | _WRITE_FILE)
     allow(writable, handled & _NO_DEVICES)
     if device != "cpu":

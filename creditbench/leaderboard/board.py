@@ -21,8 +21,9 @@ import numpy as np
 
 from creditbench.leaderboard import statistics
 from creditbench.leaderboard.statistics import Array, Estimate, Ranks
-from creditbench.record import Record, columns_of
-from creditbench.store import Results, stale
+from creditbench.results.store import stale
+from creditbench.results.version import Results
+from creditbench.trials.record import Record, columns_of
 
 #: Runs that a ranked row has on every task; where all was run with the preset `quick`, `QUICK_SEEDS`, and marked so.
 SEEDS, QUICK_SEEDS = 5, 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from creditbench.leaderboard import statistics
-from creditbench.store import Results
+from creditbench.results.version import Results
 
 
 @dataclasses.dataclass(frozen=True)

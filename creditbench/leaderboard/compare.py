@@ -39,8 +39,8 @@ from creditbench.leaderboard import statistics
 from creditbench.leaderboard.board import Cell, Row, make_board, make_cells
 from creditbench.leaderboard.statistics import Array, Tested
 from creditbench.leaderboard.versus import metrics, signed
-from creditbench.record import columns_of
-from creditbench.store import Results
+from creditbench.results.version import Results
+from creditbench.trials.record import columns_of
 
 ALPHA = 0.05
 #: Least relative change of time that is told.

@@ -7,9 +7,9 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from creditbench import files
 from creditbench.leaderboard.text import again, code
-from creditbench.store import Results, write_tables
+from creditbench.machine import files
+from creditbench.results.version import Results, write_tables
 
 
 def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> None:

@@ -13,7 +13,7 @@ from creditbench.leaderboard.claims import claims
 from creditbench.leaderboard.statistics import Estimate
 from creditbench.leaderboard.versus import Row as Versus
 from creditbench.leaderboard.versus import described
-from creditbench.table import latex_table, markdown_table, plain, ranged
+from creditbench.results.table import latex_table, markdown_table, plain, ranged
 
 MISSING = "–"
 SIGNS = {True: "held", False: "did not hold", None: "not settled"}

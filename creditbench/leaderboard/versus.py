@@ -32,8 +32,8 @@ from creditbench.errors import UsageError, unknown
 from creditbench.leaderboard import statistics
 from creditbench.leaderboard.board import LOW, Cell, make_cells
 from creditbench.leaderboard.statistics import Array
-from creditbench.record import Record
-from creditbench.store import Results
+from creditbench.results.version import Results
+from creditbench.trials.record import Record
 
 #: Part of the way from untrained weights to the reference's best at which a rule counts as having converged to it.
 LEVEL = 0.95

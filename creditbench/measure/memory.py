@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from creditbench.machine.memory import peak_bytes, reset_peak, resident_bytes, settle
 from creditbench.measure.update import Update
-from creditbench.memory import peak_bytes, reset_peak, resident_bytes, settle
 from creditbench.ops.base import Ops
 
 
@@ -94,7 +94,7 @@ def _torch_bytes(f: Any, arguments: tuple[Any, ...]) -> int:
 class ProcessPeak:
     """Growth of the peak resident memory of this process, or of `process`, since the object was made.
 
-    Where the peak can be set back (`creditbench.memory`), a trial's figure is its own even in a process that has run
+    Where the peak can be set back (`machine.memory`), a trial's figure is its own even in a process that has run
     others. Elsewhere the peak of the whole process so far serves: a trial that stays below an earlier one's peak then
     shows no growth. `source` says which. Of another process there is the first figure or none.
     """

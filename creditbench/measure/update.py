@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from creditbench.cell import Cell
+from creditbench.cells import Cell
 from creditbench.learner import Batch, Claims, Decorrelated, Estimate, Learner, backpropagate
 from creditbench.ops.base import Array, Ops, Tree
 from creditbench.optimizers import SGD

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from creditbench.record import Point, Record
-from creditbench.store import GradientQuality, Results, ScalingPoint
-from creditbench.trial import Trial
+from creditbench.results.version import GradientQuality, Results, ScalingPoint
+from creditbench.trials.record import Point, Record
+from creditbench.trials.trial import Trial
 
 FAMILIES = ("reverse mode", "forward mode", "perturbation", "eligibility traces", "local")
 CPU = {

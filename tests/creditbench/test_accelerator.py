@@ -17,16 +17,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from creditbench import registry
-from creditbench.cell import Cell
+from creditbench.cells import Cell
 from creditbench.check.probe import arguments as arguments_of
 from creditbench.check.probe import difference, make_batch, make_cell, make_params, segment_of, wrapped
-from creditbench.grid import Options, make_grid
-from creditbench.measure import clock, memory, scaling, work
+from creditbench.measure import clock, memory, work
 from creditbench.measure.cost import compilations
 from creditbench.measure.update import Update, prepare
 from creditbench.ops import make_ops
-from creditbench.trainer import Program
+from creditbench.plugins import registry
+from creditbench.studies import scaling
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.trainer import Program
 from tests.creditbench.training import Training
 
 pytestmark = pytest.mark.gpu

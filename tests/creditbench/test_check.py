@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 import creditbench
-from creditbench import registry
 from creditbench.check import claims, lists, parity, runner, task
 from creditbench.check.base import Result, outcomes
 from creditbench.check.claims import reverse_passes
@@ -24,7 +23,8 @@ from creditbench.check.task import TaskSubject
 from creditbench.cli import main
 from creditbench.errors import ConfinedError, UsageError
 from creditbench.leaderboard.claims import claims as board_claims
-from creditbench.store import load, write_checks
+from creditbench.plugins import registry
+from creditbench.results.version import load, write_checks
 from tests.tasks.conftest import has_data
 
 SUBMISSIONS = Path(__file__).parents[1] / "submissions"
@@ -522,7 +522,7 @@ def test_a_template_is_refused_under_a_bad_or_taken_name(tmp_path, monkeypatch, 
 def test_a_template_is_created_checked_run_and_ranked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CREDITBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("creditbench.trainer.MEASURE_SECONDS", 0.02)  # of each trial
+    monkeypatch.setattr("creditbench.trials.trainer.MEASURE_SECONDS", 0.02)  # of each trial
     assert main(["new", "learner", "my_idea"]) == 0
     assert main(["new", "task", "my_recall"]) == 0
     with open("my_idea.py", "a") as file:
@@ -621,6 +621,6 @@ def test_what_was_checked_before_an_interruption_is_kept(tmp_path, monkeypatch):
 
 
 def load_checks(folder: Path):
-    from creditbench.store import _read_checks
+    from creditbench.results.version import _read_checks
 
     return _read_checks(folder)

@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from creditbench import registry
 from creditbench.check.base import Result, outcomes
 from creditbench.check.task import CHECKS, TaskSubject
+from creditbench.plugins import registry
+from creditbench.plugins.templates.task import MyTask
 from creditbench.task import Sequences, Task
-from creditbench.templates.task import MyTask
 
 SPLITS = ("train", "validation", "test")
 

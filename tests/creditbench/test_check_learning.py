@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from creditbench import registry
 from creditbench.check import lists
 from creditbench.check.base import Result, outcomes
 from creditbench.check.subject import Subject
 from creditbench.leaderboard.claims import claims as board_claims
 from creditbench.learner import Claims, Estimate, backpropagate
-from creditbench.measure import scaling
-from creditbench.store import CheckResult, Results, ScalingPoint
+from creditbench.plugins import registry
+from creditbench.results.version import CheckResult, Results, ScalingPoint
+from creditbench.studies import scaling
 
 
 def looked(cls: Any, check: str, backend: str = "torch") -> Result:

@@ -24,7 +24,7 @@ import typer
 
 import creditbench
 from creditbench.cli import app, main
-from creditbench.store import Store
+from creditbench.results.store import Store
 
 PLUGINS = Path(__file__).parent / "plugins"
 ROOT = Path(creditbench.__file__).parents[1]
@@ -85,7 +85,7 @@ def test_starting_imports_nothing_heavy(start):
 
 def test_resolving_a_grid_imports_no_framework():
     code = (
-        "from creditbench.grid import Options, make_grid\n"
+        "from creditbench.trials.grid import Options, make_grid\n"
         "make_grid(Options(tasks=('mackey_glass',), learners=('bptt', 'anp+D'), backends=('jax', 'torch')))\n"
         "import sys; print(*sys.modules)"
     )

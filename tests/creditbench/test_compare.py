@@ -12,7 +12,7 @@ import pytest
 from creditbench.cli import main
 from creditbench.errors import UsageError
 from creditbench.leaderboard.compare import agreement, compare
-from creditbench.store import Results, write_tables
+from creditbench.results.version import Results, write_tables
 from tests.creditbench.synthetic import make
 
 

@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from creditbench import compilation
 from creditbench.executors import make_jobs
 from creditbench.executors.local import LocalExecutor
-from creditbench.grid import Options, make_grid
-from creditbench.trainer import run_trials
+from creditbench.machine import compilation
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.trainer import run_trials
 
 
 def trials(**options):

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from creditbench import doctor, isolation
+from creditbench import isolation
+from creditbench.check import doctor
 from creditbench.cli import main
 from creditbench.cli.doctor import _confinement
 from creditbench.errors import UsageError

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from creditbench import environment, memory
-from creditbench.environment import constant, environment_id, fingerprint, host, usable_memory
+from creditbench.machine import environment, memory
+from creditbench.machine.environment import constant, environment_id, fingerprint, host, usable_memory
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
@@ -41,7 +41,7 @@ def test_everything_else_is_part_of_the_identity(name):
 
 
 def test_number_formats_are_those_of_the_framework_in_use():
-    code = "from creditbench.environment import fingerprint; import sys\n"
+    code = "from creditbench.machine.environment import fingerprint; import sys\n"
     code += "print(fingerprint('torch')['precision'], 'torch' in sys.modules)\n"
     code += "import torch; torch.backends.cuda.matmul.allow_tf32 = True\n"
     code += "print(fingerprint('torch')['precision']['tf32_matmul'])"
@@ -58,7 +58,8 @@ def test_number_formats_are_those_of_the_framework_in_use():
     ],
 )
 def test_what_a_user_sets_that_changes_numbers_makes_another_environment(backend, name, value):
-    code = "from creditbench.environment import environment_id, fingerprint; from creditbench.ops import make_ops\n"
+    code = "from creditbench.machine.environment import environment_id, fingerprint\n"
+    code += "from creditbench.ops import make_ops\n"
     code += f"make_ops({backend!r}); found = fingerprint({backend!r})\n"
     code += "print(environment_id({'of': found['precision']}), environment_id({'of': found['variables']}))"
 

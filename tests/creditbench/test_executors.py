@@ -17,18 +17,19 @@ import psutil
 import pytest
 
 import creditbench
-from creditbench import doctor
+from creditbench.check import doctor
 from creditbench.cli import main
 from creditbench.errors import MachineError, UsageError
-from creditbench.executors import Job, local, make_executor, make_jobs, read_bytes, usable_cores
-from creditbench.executors.base import thread_environment
+from creditbench.executors import Job, local, make_executor, make_jobs
 from creditbench.executors.confined import ConfinedProgram
 from creditbench.executors.local import _cores
-from creditbench.grid import Options, make_grid
 from creditbench.isolation import Limits
-from creditbench.measure import process as measuring
-from creditbench.trainer import run_trials
-from creditbench.trial import Trial
+from creditbench.machine.memory import read_bytes
+from creditbench.machine.threads import thread_environment, usable_cores
+from creditbench.studies import process as measuring
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.trainer import run_trials
+from creditbench.trials.trial import Trial
 
 PLUGINS = Path(__file__).parent / "plugins"
 HONEST = str(Path(__file__).parents[1] / "submissions" / "honest.py")
@@ -505,7 +506,7 @@ def test_an_error_of_the_system_is_the_machines_where_it_can_be_no_rules(number,
     def broken(*_):
         raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
 
-    monkeypatch.setattr("creditbench.trainer.Program.start", broken)
+    monkeypatch.setattr("creditbench.trials.trainer.Program.start", broken)
     executor = make_executor("inline")
     records = list(executor.run(make_jobs(trials("bptt", backends=("torch",)))))
     assert [record.status for record in records] == ["crashed"] * (number == "EACCES")

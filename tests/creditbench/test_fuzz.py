@@ -18,17 +18,18 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from creditbench import files
 from creditbench.cli import main
 from creditbench.errors import UsageError
-from creditbench.grid import Options, make_grid
 from creditbench.leaderboard.board import make_board
 from creditbench.leaderboard.compare import compare
 from creditbench.leaderboard.text import markdown
-from creditbench.record import Record
-from creditbench.store import Store, load, read_record, write_tables
-from creditbench.table import FORMATS, render
-from creditbench.tuning import kept_studies
+from creditbench.machine import files
+from creditbench.results.store import Store, read_record
+from creditbench.results.table import FORMATS, render
+from creditbench.results.version import load, write_tables
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.record import Record
+from creditbench.trials.tuning import kept_studies
 from tests.creditbench.synthetic import make
 
 SECONDS = 5.0
@@ -328,7 +329,7 @@ def nothing_runs(monkeypatch):
     def stop(*_, **__):
         raise UsageError("stopped before the first trial")
 
-    monkeypatch.setattr("creditbench.shared.run_missing", stop)
+    monkeypatch.setattr("creditbench.results.shared.run_missing", stop)
 
 
 @fuzz

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from creditbench import revision
 from creditbench.cli import main
 from creditbench.errors import UsageError
-from creditbench.measure import gate
-from creditbench.measure.gate import CrashError, Found, Row, bootstrap, compare, exact_rows, time_row
+from creditbench.machine import revision
+from creditbench.studies import gate
+from creditbench.studies.gate import CrashError, Found, Row, bootstrap, compare, exact_rows, time_row
 
 ROOT = Path(__file__).parents[2]
 EXACT = {"flops": 1000, "algorithm_bytes": 4000, "operations": 60, "compilations": 1}
@@ -241,7 +241,7 @@ def test_a_worktree_is_removed_whatever_happens(repository):
 def test_a_worktree_is_removed_on_a_signal(repository, number):
     path, git = repository
     program = (
-        "import pathlib, signal, time, creditbench.revision as revision, creditbench.cli.perf_gate as verb\n"
+        "import pathlib, signal, time, creditbench.machine.revision as revision, creditbench.cli.perf_gate as verb\n"
         # A shell gives what it starts in the background an ignored SIGINT.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"revision.root = lambda: pathlib.Path({str(path)!r})\n"

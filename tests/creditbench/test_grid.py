@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from creditbench import registry, store
 from creditbench.errors import UsageError
 from creditbench.executors.base import failure
-from creditbench.grid import Options, make_grid
-from creditbench.trial import Trial
+from creditbench.plugins import registry
+from creditbench.results import store
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.trial import Trial
 
 PLUGINS = Path(__file__).parent / "plugins"
 
@@ -386,8 +387,8 @@ def test_embedded_data_are_part_of_a_task(tmp_path):
     """Of a shipped task, and of one in a file: its id is another once they change, and its records are stale."""
     shipped = registry.find("tasks", "weather")
     embedded = shipped.path.parent / "data" / "weather_nyc.csv"
-    assert registry.embedded(shipped.path) == embedded
-    assert registry.embedded(registry.find("tasks", "text8_chars").path).name == "text_kjv.txt"
+    assert embedded(shipped.path) == embedded
+    assert embedded(registry.find("tasks", "text8_chars").path).name == "text_kjv.txt"
     (tmp_path / "data").mkdir()
     path, data = tmp_path / "own.py", tmp_path / "data" / "weather_nyc.csv"
     path.write_text(shipped.path.read_text().replace('"weather"', '"own_weather"'))

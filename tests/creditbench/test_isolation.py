@@ -24,13 +24,12 @@ import numpy as np
 import psutil
 import pytest
 
-from creditbench import contributed, isolation, registry, store
+from creditbench import isolation
 from creditbench.cli import main
 from creditbench.errors import UsageError
 from creditbench.executors import Job, make_executor, make_jobs
 from creditbench.executors.base import failure
 from creditbench.executors.confined import ConfinedProgram
-from creditbench.grid import Options, make_grid
 from creditbench.isolation import (
     Confined,
     ConfinedError,
@@ -43,7 +42,10 @@ from creditbench.isolation import (
 )
 from creditbench.isolation.folder import size_of
 from creditbench.isolation.watch import unlinked
-from creditbench.trainer import run_trials
+from creditbench.plugins import contributed, registry
+from creditbench.results import store
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.trainer import run_trials
 
 PACK = Path(__file__).parents[1] / "submissions"
 
@@ -421,7 +423,7 @@ def test_what_is_missing_is_said(monkeypatch):
 
 def test_an_environment_holds_no_secret(monkeypatch):
     monkeypatch.setenv("GITHUB_TOKEN", "secret")
-    with Confined("creditbench.contributed:describe", {}) as child:  # it waits for a message
+    with Confined("creditbench.plugins.contributed:describe", {}) as child:  # it waits for a message
         while not (found := psutil.Process(child.process.pid).environ()):
             time.sleep(0.01)  # the system is still at work on its start
         deadline = time.monotonic() + 30
@@ -569,7 +571,7 @@ def test_a_deadline_ends_a_process():
     order = {"file": "x", "parent": 0}
     with (
         pytest.raises(ConfinedError) as caught,
-        Confined("creditbench.contributed:describe", order, limits=Limits(seconds=0.5)) as child,
+        Confined("creditbench.plugins.contributed:describe", order, limits=Limits(seconds=0.5)) as child,
     ):
         child.receive()  # it waits for a message that does not come
     assert (caught.value.status, caught.value.detail) == ("timeout", "no result within 0.5 s")

@@ -20,8 +20,9 @@ from creditbench.leaderboard import statistics, text
 from creditbench.leaderboard.board import command, make_board
 from creditbench.leaderboard.claims import claims
 from creditbench.leaderboard.page import page
-from creditbench.record import SCHEMA_VERSION
-from creditbench.store import Results, Store, load, write_tables
+from creditbench.results.store import Store
+from creditbench.results.version import Results, load, write_tables
+from creditbench.trials.record import SCHEMA_VERSION
 from tests.creditbench.synthetic import make
 
 DRAWS = 300
@@ -88,7 +89,7 @@ def test_what_was_read_is_written_to_the_same_bytes(results, version, tmp_path):
 
 def test_no_text_of_a_table_is_a_spreadsheets_formula(results, tmp_path):
     """What a rule says of its failure comes back as it was, and is inert in the file."""
-    from creditbench.table import render
+    from creditbench.results.table import render
 
     said = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\tx", "'=1", "'tis plain", "a=b", "ValueError: -1"]
     records = [
@@ -250,7 +251,7 @@ def test_a_version_names_a_users_data_without_its_folder(results, tmp_path):
 
 
 def test_what_a_users_file_says_of_itself_is_read_and_not_run(tmp_path):
-    from creditbench.store import _describe
+    from creditbench.results.version import _describe
     from tests.creditbench.test_table import record, trials
 
     path = tmp_path / "mine.py"
@@ -272,8 +273,8 @@ def test_what_a_users_file_says_of_itself_is_read_and_not_run(tmp_path):
 
 def test_what_a_rule_says_of_itself_is_what_its_record_says(tmp_path):
     """The text of its file may have more than the class that ran: another class, or what no reader gets through."""
-    from creditbench.registry import embedded
-    from creditbench.store import _describe
+    from creditbench.plugins.importing import embedded
+    from creditbench.results.version import _describe
     from tests.creditbench.test_table import record, trials
 
     own = (
@@ -375,7 +376,7 @@ def test_a_record_whose_source_has_changed_is_stale_and_takes_no_rank(source, tm
     other = tmp_path / "changed.py"
     other.write_text("# as it was\n")
     found = make(other, measured=False, rules=2)
-    from creditbench import store
+    from creditbench.results import store
 
     other.write_text("# as it is\n")
     store._source_sha256.cache_clear()
@@ -418,7 +419,7 @@ def test_the_command_beside_a_number_names_its_very_trials(tmp_path, capsys):
     """What the command asks for is resolved to the same trials, and so finds their records."""
     import shlex
 
-    from creditbench.grid import Options, make_grid
+    from creditbench.trials.grid import Options, make_grid
     from tests.creditbench.test_table import record
 
     options = Options(
@@ -452,7 +453,7 @@ def test_the_command_beside_a_number_names_its_very_trials(tmp_path, capsys):
 
 
 def test_a_run_takes_the_rows_of_a_version_and_runs_the_rest(tmp_path, capsys):
-    from creditbench.grid import Options, make_grid
+    from creditbench.trials.grid import Options, make_grid
     from tests.creditbench.test_table import record
 
     options = Options(
@@ -584,7 +585,7 @@ def test_what_cannot_be_drawn_is_said(results, tmp_path, capsys):
 
 
 def test_curves_of_two_settings_are_not_taken_for_seeds_of_one(results, tmp_path, monkeypatch):
-    from creditbench import figures
+    from creditbench.leaderboard import figures
 
     one = [r for r in results.records if (r.trial.learner, r.trial.task) == ("bptt", "task_00")]
     more = [r.model_copy(update={"trial": r.trial.model_copy(update={"lr": 9.0})}) for r in one[:3]]
@@ -600,7 +601,7 @@ def test_scores_are_drawn_against_units(results, tmp_path, capsys):
     import matplotlib.image
     import matplotlib.pyplot as plt
 
-    from creditbench import figures
+    from creditbench.leaderboard import figures
 
     def of(hidden, **changes):
         some = [r for r in results.records if r.trial.task == "task_00" and r.status in ("ok", "diverged")]
@@ -636,7 +637,7 @@ def test_scores_are_drawn_against_units(results, tmp_path, capsys):
 def test_a_data_set_is_read_by_datasets(results, tmp_path):
     import datasets
 
-    from creditbench.store import CheckResult
+    from creditbench.results.version import CheckResult
 
     found = [
         CheckResult(learner="bptt", learner_sha256="0", name=name, held=held, detail="None")

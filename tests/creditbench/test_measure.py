@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from creditbench import registry
-from creditbench.cell import Cell
-from creditbench.executors.base import thread_environment
+from creditbench.cells import Cell
 from creditbench.learner import Claims, backpropagate
-from creditbench.measure import clock, memory, scaling, work
+from creditbench.machine.threads import thread_environment
+from creditbench.measure import clock, memory, work
 from creditbench.measure.cost import compilations, cost, kernels, ratios
 from creditbench.measure.update import ReverseMode, Update, prepare
 from creditbench.ops import make_ops
+from creditbench.plugins import registry
+from creditbench.studies import scaling
 
 BACKENDS = ("jax", "torch")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from creditbench import registry
-from creditbench.cell import Cell
+from creditbench.cells import Cell
 from creditbench.errors import UsageError
-from creditbench.grid import Options, make_grid
 from creditbench.learner import Batch
-from creditbench.measure.gradients import measure, reference, sample, statistics, why_none
 from creditbench.ops import make_ops
+from creditbench.plugins import registry
+from creditbench.studies.gradients import measure, reference, sample, statistics, why_none
+from creditbench.trials.grid import Options, make_grid
 
 P = 200
 

@@ -7,16 +7,16 @@ import json
 import pytest
 
 from creditbench.cli import main
-from creditbench.environment import constant
 from creditbench.errors import UsageError
-from creditbench.grid import Options, make_grid
-from creditbench.measure.process import results
+from creditbench.machine.environment import constant
 from creditbench.measure.roofline import Peaks, least_bytes, share, triad_bytes
-from creditbench.measure.scaling import make_update
-from creditbench.record import SCHEMA_VERSION, Record
-from creditbench.store import Store
-from creditbench.table import render, rows, summarise
-from creditbench.trainer import run_trials
+from creditbench.results.store import Store
+from creditbench.results.table import render, rows, summarise
+from creditbench.studies.process import results
+from creditbench.studies.scaling import make_update
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.record import SCHEMA_VERSION, Record
+from creditbench.trials.trainer import run_trials
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_scale_says_what_a_backend_leaves_out(tmp_path, monkeypatch, capsys):
             for size in (1, 2):
                 yield {"learner": name, "axis": "T", "size": size, "quantity": "flops", "values": [size]}
 
-    monkeypatch.setattr("creditbench.measure.process.results", results)
+    monkeypatch.setattr("creditbench.studies.process.results", results)
     arguments = [
         "scale",
         "--learner",
@@ -176,7 +176,7 @@ def test_gradients_are_those_of_the_task_as_it_is_set_and_of_a_state_that_has_se
         yield {"learner": "oua", "point": 0.5, "note": "has none"}
         yield {"learner": "oua", "point": 1.0, "note": "has none"}
 
-    monkeypatch.setattr("creditbench.measure.process.results", results)
+    monkeypatch.setattr("creditbench.studies.process.results", results)
     settings = ("--set", "delayed_match.delay=3", "--set", "adding.length=7", "--set", "oua.sigma=0.5")
     tasks = ("--task", "adding,delayed_match", "--preset", "smoke", "--points", "0.4,1", "--settle", "4")
     assert main(["gradients", "--learner", "oua", *tasks, *settings]) == 2
@@ -225,7 +225,7 @@ def test_what_an_update_costs_is_measured_once_for_the_seeds_of_a_program(monkey
 
     counted, count = [], work.count
     monkeypatch.setattr(work, "count", lambda *args: counted.append(args) or count(*args))
-    monkeypatch.setattr("creditbench.trainer.MEASURE_SECONDS", 0.01)
+    monkeypatch.setattr("creditbench.trials.trainer.MEASURE_SECONDS", 0.01)
     options = Options(
         tasks=("mackey_glass",),
         learners=("anp",),
@@ -260,7 +260,7 @@ def test_measuring_is_no_part_of_a_trials_hash(record):
 
 
 def test_a_cost_that_cannot_be_taken_leaves_the_training(record, monkeypatch, capsys):
-    from creditbench import trainer
+    from creditbench.trials import trainer
 
     def fails(*_):
         raise RuntimeError("no clock")

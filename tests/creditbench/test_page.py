@@ -12,7 +12,7 @@ import pytest
 from creditbench.leaderboard import charts
 from creditbench.leaderboard.board import Board, make_board
 from creditbench.leaderboard.page import _curves, page
-from creditbench.store import load
+from creditbench.results.version import load
 from tests.creditbench.test_leaderboard import _DRAWN, _browser, _wait
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ def test_the_axis_of_curves_takes_no_note_of_what_runs_off(sign):
 def test_figures_for_print_have_the_axis_of_the_page(committed, tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 
-    from creditbench import figures
+    from creditbench.leaderboard import figures
 
     drawn, original = [], Axes.set_ylim
 

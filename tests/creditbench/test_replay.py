@@ -9,9 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from creditbench import registry
 from creditbench.ops import make_ops, replay
 from creditbench.ops.recording import Recorder
+from creditbench.plugins import registry
 from tests.creditbench.training import Training
 
 RULES = [

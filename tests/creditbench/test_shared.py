@@ -16,10 +16,10 @@ import pytest
 
 from creditbench.errors import UsageError
 from creditbench.executors.base import Executor, Job
-from creditbench.record import Record
-from creditbench.shared import Locks, run_missing
-from creditbench.store import Store
-from creditbench.trial import Trial
+from creditbench.results.shared import Locks, run_missing
+from creditbench.results.store import Store
+from creditbench.trials.record import Record
+from creditbench.trials.trial import Trial
 from tests.creditbench.synthetic import make
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ OTHER = """
 import sys, time
 from pathlib import Path
 from tests.creditbench.test_shared import Played, each, records, run_missing
-from creditbench.store import Store
+from creditbench.results.store import Store
 folder = Path(sys.argv[1])
 known = records(folder)
 print("ready", flush=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from creditbench import example, registry
+from creditbench.cli import drawing as example
 from creditbench.cli import main
+from creditbench.plugins import registry
 from creditbench.task import Sequences
 
 ROOT = Path(__file__).parents[2]

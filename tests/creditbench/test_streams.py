@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from creditbench.cli import main
-from creditbench.store import Store
+from creditbench.results.store import Store
 from tests.creditbench.synthetic import make
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +95,7 @@ def test_what_the_machine_refuses_is_one_sentence(error, said, results, capsys, 
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr("creditbench.store.load", refuse)
+    monkeypatch.setattr("creditbench.results.version.load", refuse)
     assert main(["table", "--results", str(results)]) == 2
     err = capsys.readouterr().err
     assert said in err and err.startswith("error: the system refuses") and err.count("\n") == 1

@@ -11,9 +11,7 @@ import pytest
 from rich.console import Console
 
 from creditbench.errors import UsageError
-from creditbench.grid import Options, make_grid
-from creditbench.record import Record
-from creditbench.table import (
+from creditbench.results.table import (
     FORMATS,
     frame,
     latex_table,
@@ -24,7 +22,9 @@ from creditbench.table import (
     rows,
     summarise,
 )
-from creditbench.trial import Trial
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.record import Record
+from creditbench.trials.trial import Trial
 
 
 def trials(*learners: str, task: str = "mackey_glass", **options) -> tuple[Trial, ...]:
@@ -151,7 +151,7 @@ def test_no_table_or_twin_takes_markup_from_a_record(tmp_path, records):
     """Whatever free text a record has: of its settings, its machine, its task's metric."""
     from creditbench.leaderboard import text
     from creditbench.leaderboard.board import make_board
-    from creditbench.store import Results
+    from creditbench.results.version import Results
 
     bad = "<img src=x>|`\n# h\n[a](b)"
     changed = []
@@ -199,9 +199,9 @@ def test_an_unknown_format_is_refused(records):
 def test_scores_have_a_column_a_task_and_figures_are_drawn(tmp_path):
     import matplotlib.image
 
-    from creditbench.grid import Options, make_grid
-    from creditbench.table import render
-    from creditbench.trainer import run_trials
+    from creditbench.results.table import render
+    from creditbench.trials.grid import Options, make_grid
+    from creditbench.trials.trainer import run_trials
 
     options = Options(
         tasks=("mackey_glass", "adding"), learners=("bptt",), hidden=4, preset="smoke", backends=("torch",)
@@ -211,7 +211,7 @@ def test_scores_have_a_column_a_task_and_figures_are_drawn(tmp_path):
     assert lines[0] == "| rule | backend | adding<br>mse ↓ | mackey_glass<br>nrmse ↓ |"
     scores = [format(record.test_score, ".4g") for record in reversed(records)]
     assert lines[3] == f"| bptt | torch | {' | '.join(scores)} |"
-    from creditbench.figures import curves
+    from creditbench.leaderboard.figures import curves
 
     curves(records, tmp_path / "curves.png")
     image = matplotlib.image.imread(tmp_path / "curves.png")

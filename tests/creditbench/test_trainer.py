@@ -6,14 +6,14 @@ import itertools
 import numpy as np
 import pytest
 
-from creditbench import registry
-from creditbench.cell import Cell
+from creditbench.cells import Cell
 from creditbench.errors import UsageError
-from creditbench.grid import Options, make_grid
 from creditbench.learner import Estimate
 from creditbench.ops import make_ops
+from creditbench.plugins import registry
 from creditbench.task import Sequences
-from creditbench.trainer import (
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.trainer import (
     InvalidEstimateError,
     Program,
     _Run,
@@ -21,7 +21,7 @@ from creditbench.trainer import (
     run_trials,
     scaled_weights,
 )
-from creditbench.tuning import draw, space, trials_of
+from creditbench.trials.tuning import draw, space, trials_of
 
 
 def trials(task="mackey_glass", learner="anp", backend="jax", seeds=(0,), dtype="float32", **options):

@@ -10,13 +10,13 @@ import tomllib
 import numpy as np
 import pytest
 
-from creditbench import registry
 from creditbench.cli import main
 from creditbench.errors import UsageError
-from creditbench.grid import Options, make_grid
-from creditbench.record import Record
-from creditbench.store import Store
-from creditbench.tuning import FIRST_SEED, LEARNING_RATES, choose, draw, frozen, study_seeds, trials_of
+from creditbench.plugins import registry
+from creditbench.results.store import Store
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.record import Record
+from creditbench.trials.tuning import FIRST_SEED, LEARNING_RATES, choose, draw, frozen, study_seeds, trials_of
 from tests.creditbench.test_table import record
 
 

@@ -11,10 +11,11 @@ from scipy.stats import t, ttest_ind
 
 from creditbench.cli import main
 from creditbench.errors import UsageError
-from creditbench.grid import Options, make_grid
 from creditbench.leaderboard.versus import versus, welch
-from creditbench.record import Point
-from creditbench.store import Results, Store
+from creditbench.results.store import Store
+from creditbench.results.version import Results
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.record import Point
 from tests.creditbench.test_table import record
 
 SPREAD = np.array([-0.02, -0.01, 0.0, 0.01, 0.02])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from creditbench.cell import Cell
+from creditbench.cells import Cell
 from creditbench.learner import Batch, Decorrelated
 from creditbench.optimizers import make_optimizer
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from creditbench import registry
 from creditbench.errors import UsageError
 from creditbench.learner import Batch, Decorrelated
 from creditbench.optimizers import make_optimizer
+from creditbench.plugins import registry
 from tests.conftest import (
     INPUTS,
     OUTPUTS,

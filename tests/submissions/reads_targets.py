@@ -1,7 +1,7 @@
 """It looks for the targets in the tasks' data."""
 
 from creditbench.learner import Claims, Learner, backpropagate
-from creditbench.registry import shipped
+from creditbench.machine.folders import shipped
 
 (shipped("tasks") / "data" / "weather_nyc.csv").read_bytes()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from creditbench import registry
+from creditbench.plugins import registry
 from creditbench.task import Task
 
 NO_AEON = "aeon is not installed, which has the data: pip install --no-deps aeon"

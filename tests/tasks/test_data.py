@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from creditbench.columns import number
 from creditbench.data import (
     LIMIT,
     _columns,
@@ -28,6 +27,7 @@ from creditbench.data import (
     read_table,
     read_text,
 )
+from creditbench.data.numbers import number
 from creditbench.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def test_a_table_is_read_once_and_then_from_the_cache(
     path = write(tmp_path / "t.csv", "a\n1\n2\n")
     first = read_table(path, ["a"])
     assert len(list(cache.iterdir())) == 1
-    monkeypatch.setattr("creditbench.data._from_file", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("creditbench.data.reading._from_file", lambda *_: pytest.fail("read again"))
     np.testing.assert_array_equal(read_table(path, ["a"])["a"], first["a"])
     moved = write(tmp_path / "moved.csv", path.read_bytes())
     np.testing.assert_array_equal(read_table(moved, ["a"])["a"], first["a"])
@@ -249,7 +249,7 @@ def test_a_zip_under_another_name_is_refused(tmp_path: Path) -> None:
 def test_a_small_parquet_file_of_many_rows_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("creditbench.data.LIMIT", 10_000_000)
+    monkeypatch.setattr("creditbench.data.reading.LIMIT", 10_000_000)
     import pyarrow
     import pyarrow.parquet
 
@@ -279,7 +279,7 @@ def test_an_npz_that_is_or_claims_to_be_too_large_is_refused(
     assert "has 8,000,000,000,000,000 bytes of data" in refused(claims)
     holds = npz(tmp_path / "holds.npz", header % 1, bytes(8))
     read_table(holds, ["a"])
-    monkeypatch.setattr("creditbench.data.LIMIT", 10_000_000)
+    monkeypatch.setattr("creditbench.data.reading.LIMIT", 10_000_000)
     rows = 10_000_000 // 8 + 1
     zeros = npz(tmp_path / "zeros.npz", header % rows, bytes(8 * rows))
     assert zeros.stat().st_size < 20_000
@@ -375,7 +375,7 @@ def test_a_folder_in_the_layout_of_the_hub_is_read(
     monkeypatch.chdir(hub.parent)
     assert absolute("hf:toys:days") == f"hf:{hub}:days" and absolute("hf:./toys") == f"hf:{hub}"
     assert absolute("hf:owner/name:days") == "hf:owner/name:days"
-    monkeypatch.setattr("creditbench.data._load", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("creditbench.data.reading._load", lambda *_: pytest.fail("read again"))
     np.testing.assert_array_equal(read_table("hf:toys", ["a"])["a"], [1, 2])
 
 

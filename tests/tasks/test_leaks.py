@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from creditbench import registry
-from creditbench.grid import Options, make_grid
+from creditbench.plugins import registry
 from creditbench.task import Sequences, Task
-from creditbench.trainer import run_trials
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.trainer import run_trials
 
 #: (learner, task, budget): what the normalised score is at least, where the targets are in their order.
 LEARNED = {

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from creditbench import registry
 from creditbench.cli import main
+from creditbench.plugins import registry
 
 ROOT = Path(__file__).parents[2]
 ECHO = ROOT / "tests" / "creditbench" / "plugins" / "echo_task.py"

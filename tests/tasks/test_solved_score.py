@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from creditbench import registry
 from creditbench.check.base import Broken
 from creditbench.check.task import TaskSubject, direction
+from creditbench.plugins import registry
+from creditbench.plugins.templates.task import MyTask
 from creditbench.task import Task, linear_score
-from creditbench.templates.task import MyTask
 
 
 def changed(cls: type[Task], **parts: object) -> type[Task]:

@@ -87,7 +87,7 @@ def test_a_missing_package_is_named_with_the_cure(
 def test_aeon_itself_is_not_imported() -> None:
     """It would compile for seconds."""
     code = (
-        "from creditbench import registry\n"
+        "from creditbench.plugins import registry\n"
         "registry.find('tasks', 'speech_vowels').cls().generate('test', 0, 1)\n"
         "import sys; sys.exit('aeon' in sys.modules)"
     )

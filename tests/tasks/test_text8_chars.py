@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from creditbench.errors import UsageError
-from creditbench.grid import Options, make_grid
 from creditbench.task import Task
-from creditbench.trainer import run_trials
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.trainer import run_trials
 
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz"
 SPLITS = ("train", "validation", "test")

@@ -1,0 +1,18 @@
+"""Data from files and from the Hugging Face hub, as NumPy arrays.
+
+- `reading`: the ways in, the cache, what is refused
+- `numbers`: the columns of a table; `hours`: hourly rows; `pictures`: images and their classes
+"""
+
+from creditbench.data.reading import (
+    Arrays,
+    Seen,
+    absolute,
+    cached,
+    noting,
+    read_images,
+    read_table,
+    read_text,
+)
+
+__all__ = ["Arrays", "Seen", "absolute", "cached", "noting", "read_images", "read_table", "read_text"]

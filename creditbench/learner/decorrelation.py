@@ -1,0 +1,68 @@
+"""Decorrelation: any rule, with the activity of its cell decorrelated as it learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from creditbench.cells import Cell
+from creditbench.learner.backward import forward
+from creditbench.learner.contract import Batch, Estimate, Learner
+from creditbench.ops.base import Array, Key, NumpyTree, Ops, Outer, Tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decorrelated:
+    """Any rule, with its cell's activity decorrelated as it learns (Ahmad et al. 2023; Dalm et al. 2023).
+
+        ΔD = -η offdiag(⟨ĥ ĥᵀ⟩) D        ⟨⟩ over batch and steps of the segment
+
+    and the same for D_in on x̂ where the input is decorrelated too. The product is never formed at n×n×n:
+    with the R = K·B rows Ĥ [R, n], offdiag(⟨ĥ ĥᵀ⟩) D = Ĥᵀ (Ĥ D) / R - diag(⟨ĥ²⟩) D, which is O(R n²).
+
+    D moves after the segment, by the activity that the rule saw; or, of a rule whose `decorrelation` is "before", by
+    that of a clean pass of its own, after which the rule has the segment with the new D.
+    """
+
+    learner: Learner
+    rate: float  #: η
+
+    def weights(self, cell: Cell, params: NumpyTree) -> NumpyTree:
+        return self.learner.weights(cell, params)
+
+    def init(self, ops: Ops, cell: Cell, params: Tree, batch_size: int) -> Tree:
+        return self.learner.init(ops, cell, params, batch_size)
+
+    def reset(self, ops: Ops, cell: Cell, params: Tree, state: Tree, batch_size: int) -> Tree:
+        return self.learner.reset(ops, cell, params, state, batch_size)
+
+    def segment(self, ops: Ops, cell: Cell, params: Tree, state: Tree, batch: Batch, key: Key) -> Estimate:
+        raw, batch = batch, batch._replace(inputs=cell.encode(params, batch.inputs))
+        if self.learner.decorrelation == "before":
+            hidden = forward(ops, cell, params, state["clean"], batch)[2]
+            moved = self.moved(ops, params, hidden, batch.inputs)
+            batch = raw._replace(inputs=cell.encode(params | moved, raw.inputs))
+            estimate = self.learner.segment(ops, cell, params | moved, state, batch, key)
+            return estimate._replace(assigned=estimate.assigned | moved)
+        estimate = self.learner.segment(ops, cell, params, state, batch, key)
+        if estimate.hidden is None:
+            raise TypeError(
+                f"{type(self.learner).__name__}.segment returned no hidden activity for a decorrelated cell"
+            )
+        moved = self.moved(ops, params, estimate.hidden, batch.inputs)
+        return estimate._replace(assigned=estimate.assigned | moved)
+
+    def moved(self, ops: Ops, params: Tree, hidden: Any, inputs: Array) -> Tree:
+        """D, and D_in where there is one, after a step against the correlation of ĥ and of x̂."""
+        moved = {"D": decorrelated(ops, params["D"], hidden, self.rate)}
+        if "D_in" in params:
+            moved["D_in"] = decorrelated(ops, params["D_in"], inputs, self.rate)
+        return moved
+
+
+def decorrelated(ops: Ops, D: Array, activity: Array, rate: float) -> Array:
+    """D after one step against the correlation of decorrelated activity [..., n]."""
+    activity = activity.reshape((-1, activity.shape[-1]))
+    scale = rate / activity.shape[0]
+    power = (activity * activity).sum(0)
+    return ops.accumulate(D * (1.0 + scale * power)[:, None], Outer(activity, activity @ D), -scale)

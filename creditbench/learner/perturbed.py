@@ -1,0 +1,88 @@
+"""Perturbed parameters: pairs of networks run as one batch, and what the loss makes of them."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from creditbench.cells import Cell, CellState
+from creditbench.learner.chunks import chunk_size, fold_chunks, rows
+from creditbench.learner.contract import Batch
+from creditbench.ops.base import Array, Ops, Tree
+
+
+def unflatten(flat: Array, shapes: dict[str, tuple[int, ...]]) -> Tree:
+    """Vectors [..., p] as one array [..., *shape] a name; no copies."""
+    ends = list(accumulate(prod(shape) for shape in shapes.values()))
+    return {
+        name: flat[..., start:end].reshape((*flat.shape[:-1], *shape))
+        for (name, shape), start, end in zip(shapes.items(), [0, *ends], ends, strict=False)
+    }
+
+
+def flat_size(shapes: dict[str, tuple[int, ...]]) -> int:
+    """p: the length of the vector that `unflatten` takes apart."""
+    return sum(prod(shape) for shape in shapes.values())
+
+
+def antithetic_start(ops: Ops, state: CellState, pairs: int) -> CellState:
+    """The state of B rows, once for each member of each of P pairs: 2PB rows, as `antithetic_slopes` has them."""
+
+    def repeat(array):
+        rows, n = array.shape
+        return ops.xp.broadcast_to(array, (2 * pairs, rows, n)).reshape((-1, n))
+
+    return ops.tree_map(repeat, state)
+
+
+def antithetic_slopes(
+    ops: Ops,
+    cell: Cell,
+    params: Tree,
+    change: dict[str, Any],
+    sigma: float,
+    state: CellState,
+    batch: Batch,
+) -> tuple[CellState, Array]:
+    """The slopes (L(θ + σ V_i) - L(θ - σ V_i)) / 2σ of a segment's loss, its P pairs of networks run as one batch.
+
+        a = θ-part + V_i (±σ ĥ_{t-1}) + V_i (±σ x̂_t) ± σ v_b
+
+    The θ-part is one product over all 2PB rows and the V-part one over both members of a pair, so that the weights
+    of no member are formed. `change`: the V_i, by name of a parameter; of a matrix the function x -> V_i x of rows
+    [P or 1, R, columns], of a bias the array [P, rows]. `state`: 2PB rows, by pair, sign (+ first) and sequence.
+    Returns the new state and the slopes [P].
+    """
+    xp, n, B = ops.xp, cell.hidden, batch.weights.shape[1]
+    P = state.h.shape[0] // (2 * B)
+    sign = sigma * ops.from_numpy(np.array([1.0, -1.0]).reshape((2, 1, 1)))
+
+    def chunk(carry, batch):
+        state, losses = carry
+        K = batch.weights.shape[0]
+        x, target, weight = rows(batch)
+        moved = change["W_in"](x[None])
+        if cell.bias:
+            moved = moved + change["b"][:, None]
+        moved = xp.permute_dims(moved.reshape((P, K, 1, B, n)), (1, 0, 2, 3, 4))
+        drive = cell.drive(ops, params, x).reshape((K, 1, 1, B, n)) + sign * moved
+
+        def step(state, drive):
+            signed = (sign * state.out.reshape((P, 2, B, n))).reshape((P, 2 * B, n))
+            _, after = cell.step(ops, params, state, drive + change["W_rec"](signed).reshape((-1, n)))
+            return after, after.out
+
+        state, out = ops.scan(step, state, drive.reshape((K, -1, n)))
+        by_pair = xp.permute_dims(out.reshape((K, P, 2, B, n)), (1, 0, 2, 3, 4))  # [P, K, 2, B, n]
+        y = change["W_out"]((sign * by_pair).reshape((P, -1, n))).reshape((P, K, 2, B, -1))
+        if cell.bias:
+            y = y + sign * change["c"][:, None, None, None]
+        y = y + cell.readout(ops, params, by_pair.reshape((-1, n))).reshape(y.shape)
+        found = cell.losses(ops, y, target.reshape((K, 1, B, -1)))
+        return (state, losses + (weight.reshape((K, 1, B)) * found).sum((1, 3))), None
+
+    (after, losses), _ = fold_chunks(ops, chunk, (state, ops.zeros((P, 2))), batch, chunk_size(batch))
+    return after, (losses[:, 0] - losses[:, 1]) / (2.0 * sigma)

@@ -1,0 +1,181 @@
+"""On what a record was made.
+
+`fingerprint` has two parts. Everything but `host` is the same for all trials that one machine ran with the same
+versions and settings: `environment_id` is a hash of it, and tables keep it once. `host` is what the machine was
+at when the trial started.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from creditbench.machine.folders import checkout
+
+_VARYING = "host"  #: the key of what changes from trial to trial
+_COMMON = (
+    "array-api-compat",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "aeon",
+    "datasets",
+    "pydantic",
+    "psutil",
+)
+_OWN = {"jax": ("jax", "jaxlib", "ml-dtypes", "opt-einsum"), "torch": ("torch", "triton")}
+#: A framework's device code comes in packages of its own.
+_DEVICE_PREFIXES = {
+    "jax": ("jax-cuda", "jax-rocm", "nvidia-", "libtpu"),
+    "torch": ("nvidia-", "pytorch-triton"),
+}
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "XLA_FLAGS")
+#: What changes how a framework or its libraries compute, and confined processes are given too.
+NUMERIC_VARIABLES = (
+    *("JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "JAX_NUMPY_DTYPE_PROMOTION", "NVIDIA_TF32_OVERRIDE"),
+    *("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "OPENBLAS_CORETYPE"),
+)
+_SECONDS = 10.0  # that a command may take
+
+
+def fingerprint(backend: str, device: str = "cpu") -> dict[str, Any]:
+    """Machine, versions, commit and settings of this process, and the host's load now; plain JSON values.
+
+    Number formats are those of the framework if this process has imported it, and None otherwise.
+    """
+    return _constant(backend, device) | {"precision": _precision(backend), _VARYING: host()}
+
+
+def host() -> dict[str, Any]:
+    """What the machine is at now: load averages over 1, 5 and 15 minutes, bytes of memory that are available."""
+    import psutil
+
+    return {
+        "load": [round(load, 2) for load in psutil.getloadavg()],
+        "memory_available_bytes": psutil.virtual_memory().available,
+    }
+
+
+def environment_id(environment: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits of the sha256 of what does not change from trial to trial.
+
+    >>> one = {"cpu": "a", "host": {"load": [0.1, 0.1, 0.1]}}
+    >>> environment_id(one) == environment_id(one | {"host": {"load": [2.0, 1.0, 1.0]}})
+    True
+    """
+    return hashlib.sha256(json.dumps(constant(environment), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def constant(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What does not change from trial to trial."""
+    return {name: value for name, value in environment.items() if name != _VARYING}
+
+
+def usable_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or its control group's where that is less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        path = Path(file)
+        if path.is_file() and (text := path.read_text().strip()).isdigit():
+            limits.append(int(text))
+    return min(limits)
+
+
+@cache
+def _constant(backend: str, device: str) -> dict[str, Any]:
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_usable_bytes": usable_memory(),
+        "accelerators": [] if device == "cpu" else _accelerators(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": _packages(backend, device),
+        "threads": {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ},
+        "variables": {name: os.environ[name] for name in NUMERIC_VARIABLES if name in os.environ},
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if (status := _git("status", "--porcelain")) is None else bool(status),
+    }
+
+
+def _packages(backend: str, device: str) -> dict[str, str]:
+    names = {name: name for name in (*_OWN[backend], *_COMMON)}
+    if device != "cpu":
+        installed = (str(found.metadata["Name"] or "") for found in importlib.metadata.distributions())
+        names |= {name: name for name in installed if name.lower().startswith(_DEVICE_PREFIXES[backend])}
+    versions = {}
+    for name in sorted(names):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # none of the tasks or rules that run can need it
+    return versions
+
+
+def _precision(backend: str) -> dict[str, Any] | None:
+    """How the framework computes with float32: whether TF32 may stand in for it, and by which code."""
+    framework = sys.modules.get(backend)
+    if framework is None:
+        return None
+    if backend == "jax":
+        return {
+            "matmul": framework.config.jax_default_matmul_precision,
+            "x64": framework.config.jax_enable_x64,
+            "promotion": framework.config.jax_numpy_dtype_promotion,
+        }
+    mkldnn = framework.backends.mkldnn
+    return {
+        "matmul": framework.get_float32_matmul_precision(),
+        "tf32_matmul": framework.backends.cuda.matmul.allow_tf32,
+        "tf32_cudnn": framework.backends.cudnn.allow_tf32,
+        "cpu": framework.backends.cpu.get_cpu_capability(),
+        "mkldnn": bool(mkldnn.is_available() and mkldnn.enabled),
+        "deterministic": framework.are_deterministic_algorithms_enabled(),
+    }
+
+
+def _accelerators() -> list[dict[str, str]]:
+    """Name, memory and driver of each NVIDIA GPU, as its driver gives them; no framework is asked."""
+    answer = _run(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"])
+    rows = [[part.strip() for part in line.split(",")] for line in (answer or "").splitlines() if line]
+    return [dict(zip(("name", "memory", "driver"), row, strict=False)) for row in rows]
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git(*args: str) -> str | None:
+    """What git says of the checkout that this package lies in; None outside one."""
+    root = checkout()
+    return _run(["git", "-C", str(root), *args]) if root else None
+
+
+def _run(command: list[str]) -> str | None:
+    """What a command prints; None where it is missing or fails."""
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

@@ -1,0 +1,381 @@
+"""Learners that are not shipped: described by a confined process, so that no process that is trusted imports them.
+
+`from_path` and `from_package` give a plug-in whose class is a *stand-in*: a dataclass with the fields and the metadata
+that the confined process found. To make an instance asks such a process again, which checks the values as the rule
+itself does. A stand-in cannot train: a trial's rule is imported by the process that trains it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.abc
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import json
+import math
+import re
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from creditbench import isolation
+from creditbench.errors import ConfinedError, UsageError
+from creditbench.learner import Claims, Learner
+from creditbench.plugins import importing
+from creditbench.plugins.importing import Plugin
+
+_LONGEST_FILE = 1 << 20
+_PLAIN = {kind.__name__: kind for kind in (bool, int, float, str, type(None))}
+
+
+def from_path(path: Path) -> Plugin:
+    """The learner in a file. Raises `UsageError` for one that is none, or is imported in vain."""
+    path = path.resolve()
+    importing.require_python("learners", path)
+    content = read_source(path)
+    sha256 = hashlib.sha256(content).hexdigest()
+    cls = stand_in(str(path), sha256, None)
+    importing.require_id(cls.id, path)
+    return Plugin("learners", cls.id, cls, str(path), path, sha256)
+
+
+def from_package(value: str, source: str) -> Plugin:
+    """The learner that an entry point names ("package.module:Class"). Raises `UsageError`."""
+    path = package_file(value, source)
+    read_source(path)
+    sha256 = package_sha256(value, path)
+    cls = stand_in(str(path), sha256, value)
+    importing.require_id(cls.id, path)
+    return Plugin("learners", cls.id, cls, source + _unknown(value, path), path, sha256, value)
+
+
+def read_source(path: Path) -> bytes:
+    """The bytes of a plug-in's file. Raises `UsageError`."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): name another file") from None
+    if len(content) > _LONGEST_FILE:
+        raise UsageError(f"{path} has {len(content)} bytes: a learner is a file of at most {_LONGEST_FILE}")
+    return content
+
+
+def package_file(value: str, source: str) -> Path:
+    """The file of the module that an entry point names; nothing is imported. Raises `UsageError`."""
+    module = value.partition(":")[0].strip()
+    top, *below = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    candidates = [Path(folder, *below) for folder in folders]
+    files = [path / "__init__.py" for path in candidates] + [path.with_suffix(".py") for path in candidates]
+    if spec and spec.origin and not below:
+        files.insert(0, Path(spec.origin))
+    for path in files:
+        if path.is_file():
+            return path.resolve()
+    raise UsageError(f"{source} names {module}, which cannot be found: install the package again")
+
+
+def package_folder(value: str, path: Path) -> Path:
+    """The folder or file that holds all of the package of an entry point, given its module's file."""
+    depth = len(value.partition(":")[0].strip().split("."))
+    if path.name == "__init__.py":
+        return path.parents[depth - 1]
+    return path.parents[depth - 2] if depth > 1 else path
+
+
+def package_sha256(value: str, path: Path) -> str:
+    """The sha256 of all of an installed package, given what an entry point names and its module's file.
+
+    That is every file of the folder that its module lies in from the top on, and what else its distribution has of
+    Python: their names and bytes, less compiled copies. Where they lie is no part of it. Raises `UsageError`.
+    """
+    top = package_folder(value, path)
+    files = {
+        file.relative_to(top.parent).as_posix(): file for file in [top, *top.rglob("*")] if file.is_file()
+    }
+    files |= {name: file for name, file in (_listed(value) or {}).items() if name not in files}
+    digest = hashlib.sha256()
+    for name, file in sorted(files.items()):
+        if name.endswith(".pyc"):
+            continue
+        try:
+            with file.open("rb") as opened:
+                digest.update(repr(name).encode() + hashlib.file_digest(opened, "sha256").digest())
+        except OSError as error:
+            raise UsageError(f"{file} cannot be read ({error.strerror}): install its package again") from None
+    return digest.hexdigest()
+
+
+def _listed(value: str) -> dict[str, Path] | None:
+    """The modules that the distribution of an entry point has installed, by name; None where it does not say."""
+    for kind in importing.KINDS:
+        for point in importlib.metadata.entry_points(group=f"creditbench.{kind}", value=value):
+            known = point.dist
+            # An editable installation lists none of what it finds elsewhere.
+            if (
+                known is None
+                or not known.files
+                or '"editable": true' in (known.read_text("direct_url.json") or "")
+            ):
+                return None
+            endings = tuple(importlib.machinery.all_suffixes())
+            found = {file.as_posix(): Path(str(known.locate_file(file))) for file in known.files}
+            return {n: p for n, p in found.items() if n.endswith(endings) and ".." not in n and p.is_file()}
+    return None
+
+
+def _unknown(value: str, path: Path) -> str:
+    """What to say of a package of which there may be more than its sha256 is taken of."""
+    if _listed(value) is not None:
+        return ""
+    return f", whose sha256 is of {package_folder(value, path).name} alone"
+
+
+def place(child: isolation.Confined, path: str, sha256: str, package: str | None) -> dict[str, Any]:
+    """Put a copy of a learner's file into the child's folder, or leave a package where it is: the order to import it.
+
+    Raises `UsageError` where the file is no more that of the sha256.
+    """
+    content = read_source(Path(path))
+    now = hashlib.sha256(content).hexdigest() if package is None else package_sha256(package, Path(path))
+    if now != sha256:
+        raise UsageError(f"{path} has changed since the run began: run again")
+    if package is not None:
+        return order_of_package(package, path)
+    copy = child.directory / "submission" / Path(path).name
+    copy.parent.mkdir(mode=0o700)
+    copy.write_bytes(content)
+    return {"file": str(copy), "shown": path}
+
+
+def order_of_package(package: str, path: str) -> dict[str, Any]:
+    """The order to import what an entry point names, given its module's file."""
+    return {"package": package, "shown": path, "place": str(package_folder(package, Path(path)))}
+
+
+def readable(path: str, package: str | None) -> list[Path]:
+    """What a child must be able to read for the import, beside the copy."""
+    return [] if package is None else [package_folder(package, Path(path))]
+
+
+# -- in the confined process -----------------------------------------------------------------------------
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds one package, or module, in a folder of which nothing else may be read, its list of names neither."""
+
+    def __init__(self, name: str, place: Path) -> None:
+        self.name, self.place = name, place
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        if fullname != self.name:
+            return None
+        if self.place.is_file():
+            return importlib.util.spec_from_file_location(fullname, self.place)
+        first, folders = self.place / "__init__.py", [str(self.place)]
+        if first.is_file():
+            return importlib.util.spec_from_file_location(fullname, first, submodule_search_locations=folders)
+        spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+        spec.submodule_search_locations = folders
+        return spec
+
+
+def import_learner(order: Mapping[str, Any]) -> Plugin:
+    """The learner that `place` tells of, imported into this process. Raises `UsageError`."""
+    shown = order["shown"]
+    if "file" in order:
+        found = importing.import_plugin(lambda: importing.load_file("learners", Path(order["file"])), shown)
+    else:
+        top = re.split("[.:]", order["package"])[0].strip()
+        sys.meta_path.append(_Finder(top, Path(order["place"])))
+        point = importlib.metadata.EntryPoint("learner", order["package"], "creditbench.learners")
+        found = importing.import_plugin(point.load, shown)
+    try:
+        return importing.inspect_plugin("learners", found, shown)
+    except UsageError as error:
+        raise UsageError(str(error).replace(order.get("file") or shown, shown)) from None
+
+
+def describe(_: Mapping[str, Any], send: isolation.Send) -> None:
+    """Say what class a file holds, and of each instance that is asked for, its fields."""
+    order = send.receive()
+    assert order is not None
+    cls = import_learner(order).cls
+    hints = typing.get_type_hints(cls)
+    fields, plain = [], True
+    for field in dataclasses.fields(cls):
+        default = field.default
+        if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        fields.append(
+            {
+                "name": field.name,
+                "type": _type(hints.get(field.name)),
+                "default": None if default is dataclasses.MISSING else default,
+                "required": default is dataclasses.MISSING,
+            }
+        )
+        plain = plain and default is not dataclasses.MISSING
+    claims = cls.claims
+    if plain:
+        made = make(cls, order["shown"], order["values"] or {})
+        claims = made.claims
+    elif order["values"] is not None:
+        made = make(cls, order["shown"], order["values"])
+    values = {"class": cls.__name__, "fields": fields, "claims": dataclasses.asdict(claims)}
+    for name in ("id", "name", "paper", "family", "optimizer", "lr", "decorrelates"):
+        values[name] = getattr(cls, name)
+    values["search"] = {name: list(bounds) for name, bounds in cls.search.items()}
+    values["backends"] = sorted(cls.backends)
+    if plain or order["values"] is not None:
+        values["made"] = {"values": dataclasses.asdict(made), "stream_segment": made.stream_segment}
+    try:
+        json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"a field of {cls.__name__} in {order['shown']} has no JSON form: {error}") from None
+    send(**values)
+
+
+def make(cls: Any, shown: object, values: Mapping[str, Any] | None = None) -> Any:
+    """A learner with those fields set. Raises `UsageError`."""
+    try:
+        return cls(**(values or {}))
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{cls.__name__} in {shown} cannot be made: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _type(hint: Any) -> Any:
+    """A type as JSON: its name, or [how it is made, of what]; None for one that has no such form."""
+    if isinstance(hint, type) and hint.__name__ in _PLAIN and hint is _PLAIN[hint.__name__]:
+        return hint.__name__
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return ["literal", list(parts)]
+    if origin in (typing.Union, types.UnionType):
+        return ["union", [_type(part) for part in parts]]
+    return None
+
+
+# -- in the trusted one ----------------------------------------------------------------------------------
+
+
+def _hint(known: Any) -> Any:
+    """The type that `_type` told of; `Any` where it told of none."""
+    match known:
+        case str(name) if name in _PLAIN:
+            return _PLAIN[name]
+        case ["literal", [*values]] if values and all(type(value) in _PLAIN.values() for value in values):
+            return Literal[tuple(values)]
+        case ["union", [*parts]] if parts:
+            return typing.Union[tuple(map(_hint, parts))]  # noqa: UP007
+    return Any
+
+
+@cache
+def _ask(path: str, sha256: str, package: str | None, values: str | None) -> dict[str, Any]:
+    """What a confined process says of a learner, with an instance of `values` (JSON). Raises `UsageError`."""
+    limits = isolation.Limits(seconds=importing.IMPORT_SECONDS)
+    try:
+        with isolation.Confined(
+            "creditbench.plugins.contributed:describe", {}, readable=readable(path, package), limits=limits
+        ) as child:
+            order = place(child, path, sha256, package)
+            child.send(**order, values=None if values is None else json.loads(values))
+            return child.receive()
+    except ConfinedError as error:
+        if error.status == "timeout":
+            raise UsageError(importing.never_imported(path, importing.IMPORT_SECONDS)) from None
+        if error.usage:
+            raise UsageError(error.detail) from None
+        raise UsageError(f"{path} cannot be imported: {error.detail}") from None
+
+
+@cache
+def stand_in(path: str, sha256: str, package: str | None) -> Any:
+    """A class with the fields and the metadata of a learner. Raises `UsageError`."""
+    found = _ask(path, sha256, package, None)
+    try:
+        _check(found)
+        own = {
+            name: found[name] for name in ("id", "name", "paper", "family", "optimizer", "lr", "decorrelates")
+        }
+        own |= {
+            "claims": Claims(**found["claims"]),
+            "search": {str(name): (float(low), float(high)) for name, (low, high) in found["search"].items()},
+            "backends": frozenset(found["backends"]),
+        }
+        fields = [
+            (
+                field["name"],
+                _hint(field["type"]),
+                dataclasses.field()
+                if field["required"]
+                else dataclasses.field(default=_frozen(field["default"])),
+            )
+            for field in found["fields"]
+        ]
+        unset = found.get("made")
+
+        def made(self: Any) -> None:
+            values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+            answer = unset
+            if answer is None or _plain(values) != _plain(answer["values"]):
+                answer = _ask(path, sha256, package, json.dumps(values, allow_nan=False))["made"]
+            for name, value in answer["values"].items():
+                if name in values:
+                    object.__setattr__(self, name, _frozen(value))
+            segment = answer["stream_segment"]
+            if type(segment) is not int or segment < 1:
+                raise UsageError(
+                    f"stream_segment of {found['class']} in {path} is {segment!r}: it must be a whole number from 1"
+                )
+            object.__setattr__(self, "_stream_segment", segment)
+
+        own |= {"__post_init__": made, "stream_segment": property(lambda self: self._stream_segment)}
+        return dataclasses.make_dataclass(
+            found["class"], fields, bases=(Learner,), namespace=own, frozen=True, kw_only=True
+        )
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    except Exception as error:
+        raise UsageError(
+            f"{path} does not describe itself as a learner does ({type(error).__name__}: {error}): mend it"
+        ) from None
+
+
+def _check(found: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for metadata of another type than `Learner`'s."""
+    for name in ("id", "name", "paper", "family", "optimizer"):
+        value = found[name]
+        if not (isinstance(value, str) and value.strip() and value.isprintable()):
+            raise UsageError(f"{name} is {value!r}: set it to a text of one line")
+    lr = found["lr"]
+    if isinstance(lr, bool) or not isinstance(lr, int | float) or not math.isfinite(lr):
+        raise UsageError(f"lr is {lr!r}: set it to a finite number")
+    if type(found["decorrelates"]) is not bool:
+        raise UsageError(f"decorrelates is {found['decorrelates']!r}: set it to True or False")
+    if not found["backends"] or not set(found["backends"]) <= {"jax", "torch"}:
+        raise UsageError(f"backends is {found['backends']!r}: set it to one or both of jax and torch")
+
+
+def _plain(values: Any) -> Any:
+    return json.loads(json.dumps(values))
+
+
+def _frozen(value: Any) -> Any:
+    """JSON's list as the tuple that a field of a frozen class has."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -1,0 +1,215 @@
+"""Imports one file of a plug-in: what it may hold, how long it may take, and what is said where it cannot be used."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from creditbench.errors import UsageError, one_line
+from creditbench.learner import Learner
+from creditbench.task import Task
+
+Kind = Literal["tasks", "learners"]
+KINDS: tuple[Kind, ...] = ("learners", "tasks")
+
+#: What a plug-in of each kind is derived from.
+BASES: dict[Kind, type[Any]] = {"learners": Learner, "tasks": Task}
+
+#: Seconds that a plug-in's import may take.
+IMPORT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One task or learner that was found."""
+
+    kind: Kind
+    id: str
+    cls: Any  #: a subclass of `Task` or `Learner`
+    source: str  #: "builtin", the path of a user's file, or "entry point PACKAGE"
+    path: Path
+    sha256: str  #: of its source, see `source_sha256` and `package_sha256`
+    entry: str | None = None  #: what an installed package's entry point names, where its class is a stand-in
+
+
+def require_python(kind: Kind, path: Path) -> None:
+    """Raise `UsageError` unless the path is that of a Python file."""
+    if not path.is_file():
+        raise UsageError(f"no file {path}: name a Python file that holds a {kind[:-1]}")
+    if path.suffix != ".py":
+        raise UsageError(f"{path} is not a Python file: name a file that ends in .py")
+
+
+def load_path(kind: Kind, path: Path, source: str | None = None) -> Plugin:
+    """The plug-in in a file, imported into this process. `source`: the path, unless given. Raises `UsageError`."""
+    path = path.resolve()
+    require_python(kind, path)
+    module = import_plugin(lambda: load_file(kind, path), str(path))
+    return inspect_plugin(kind, module, source or str(path))
+
+
+def load_file(kind: Kind, path: Path) -> Any:
+    """The module in a file, newly imported under a name of its own."""
+    name = f"creditbench_{kind}.{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def import_plugin(load: Callable[[], Any], shown: str) -> Any:
+    """What `load` imports. Raises `UsageError` where that fails, ends the interpreter or takes for ever."""
+    try:
+        with deadline(IMPORT_SECONDS):
+            return load()
+    except TooLongError:
+        raise UsageError(never_imported(shown, IMPORT_SECONDS)) from None
+    except SystemExit as error:
+        raise UsageError(
+            f"{shown} ends Python as it is imported (exit status {error.code}): mend it"
+        ) from None
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package == "creditbench":
+            raise UsageError(f"{shown} cannot be imported: {type(error).__name__}: {error}") from error
+        raise UsageError(f"{shown} needs the package {package}: pip install {package}") from error
+    except Exception as error:
+        raise UsageError(f"{shown} cannot be imported{_line(error, shown)}: {one_line(error)}") from error
+
+
+def _line(error: Exception, path: str) -> str:
+    """The line of the file at which its import failed, as ", line 4"; empty where it is not in the file."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
+    return f", line {line}" if line else ""
+
+
+def never_imported(shown: str, seconds: float) -> str:
+    """What is said of an import without end."""
+    return f"{shown} was not imported within {seconds:g} s: have it do nothing but define its class"
+
+
+class TooLongError(BaseException):
+    """No `Exception`, so that a file that catches all of those does not go on."""
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """End what takes longer; in the main thread alone, which is where plug-ins are loaded."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise TooLongError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    # Again and again: where it rings within a callback of the collector, Python passes over what is raised.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def classes(kind: Kind, found: Any) -> list[Any]:
+    """The task or learner classes that are a module's own, or the class itself where an entry point names one."""
+    module = found.__module__ if isinstance(found, type) else found.__name__
+    return [
+        value
+        for value in ([found] if isinstance(found, type) else vars(found).values())
+        if isinstance(value, type) and issubclass(value, BASES[kind]) and value.__module__ == module
+    ]
+
+
+def inspect_plugin(kind: Kind, found: Any, source: str) -> Plugin:
+    """The plug-in in a module, or the class itself where an entry point names one. Raises `UsageError`."""
+    base, path = BASES[kind], Path(inspect.getfile(found))
+    own = classes(kind, found)
+    if len(own) != 1:
+        names = ", ".join(cls.__name__ for cls in own) or "none"
+        raise UsageError(f"{path} must hold one subclass of {base.__name__}, but holds {names}")
+    cls = own[0]
+    missing = [name for name in inspect.get_annotations(base) if not hasattr(cls, name)]
+    if missing:
+        raise UsageError(
+            f"{cls.__name__} in {path} lacks {', '.join(missing)}: see {base.__name__}'s attributes"
+        )
+    require_id(cls.id, path)
+    if kind == "tasks":
+        named = getattr(sys.modules[cls.__module__], "EMBEDDED", None)
+        if named is not None and named != embedded(path):
+            raise UsageError(
+                f'EMBEDDED of {path} is {named}: write it as EMBEDDED = Path(__file__).parent / "data" / "NAME", '
+                "so that its content counts as part of the task"
+            )
+    try:
+        sha256 = source_sha256(path)
+    except OSError as error:
+        raise UsageError(f"{path} names {error.filename}, which cannot be read ({error.strerror})") from None
+    return Plugin(kind, cls.id, cls, source, path, sha256)
+
+
+def source_sha256(path: Path) -> str:
+    """The sha256 of a plug-in's file and, of a task's, of the data that it names as EMBEDDED.
+
+    Nothing is imported. Raises OSError.
+    """
+    digest = hashlib.sha256(path.read_bytes())
+    if (data := embedded(path)) is not None:
+        digest.update(hashlib.sha256(data.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def embedded(path: Path) -> Path | None:
+    """What a task's file names in a line like `EMBEDDED = Path(__file__).parent / "data" / "NAME"`; it is not run.
+
+    None where it cannot be read as Python, or is nested too deeply for that.
+    """
+    content = path.read_bytes()
+    if b"EMBEDDED" not in content:
+        return None
+    try:
+        return _embedded(path, content)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _embedded(path: Path, content: bytes) -> Path | None:
+    body = ast.parse(content).body
+    if not any(ast.unparse(b).endswith("Task") for c in body if isinstance(c, ast.ClassDef) for b in c.bases):
+        return None
+    for line in body:
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "EMBEDDED":
+            parts: list[str] = []
+            rest = line.value
+            while isinstance(rest, ast.BinOp) and isinstance(rest.right, ast.Constant):
+                parts.insert(0, str(rest.right.value))
+                rest = rest.left
+            if ast.unparse(rest) == "Path(__file__).parent" and parts:
+                return path.parent.joinpath(*parts)
+    return None
+
+
+def require_id(found: object, path: Path) -> None:
+    """Raise `UsageError` unless an id is a plain name, which stands for itself in a table, a page and a shell."""
+    if not (isinstance(found, str) and found.isascii() and found.isidentifier()):
+        raise UsageError(f"the id of {path} is {found!r}: give it letters, digits and _, as in my_rule")

@@ -1,0 +1,171 @@
+"""Runs that share one results folder: they share the work, and no trial is run by two of them.
+
+Whoever runs a trial holds a lock on it: on that byte of the folder's file `.lock` which the trial's id names. The
+system takes a lock away with its process, however that ends, so that what a killed run was at is free at once. Nothing
+is ever written into the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from creditbench.executors.base import Executor, Job, Progress
+from creditbench.machine.files import output
+from creditbench.plugins import contributed, registry
+from creditbench.results.store import Store
+from creditbench.trials.record import Record
+from creditbench.trials.trial import Trial
+
+_PAUSE = 0.5  # seconds between two looks at what other runs have done
+
+
+class Locks:
+    """The locks of one process on trials of one folder."""
+
+    def __init__(self, store: Store, say: Callable[[str], None]) -> None:
+        self.store, self.say, self.able = store, say, True
+        with output("results folder", store.directory, "name another with --results"):
+            self.file = os.open(store.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+    def close(self) -> None:
+        os.close(self.file)
+
+    def take(self, trial: Trial) -> bool:
+        """Whether this process has the lock on `trial` now."""
+        try:
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._place(trial))
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            if self.able:
+                self.say(
+                    f"note: the file system of '{self.store.directory}' has no locks ({error.strerror}): "
+                    "another run on this folder would run the same trials again"
+                )
+            self.able = False
+        return True
+
+    def release(self, trial: Trial) -> None:
+        """Let others have the lock on `trial`."""
+        if self.able:
+            fcntl.lockf(self.file, fcntl.LOCK_UN, 1, self._place(trial))
+
+    @staticmethod
+    def _place(trial: Trial) -> int:
+        return int(trial.id[:15], 16)  # a byte of a file that could have 2^63
+
+
+def run_missing(
+    store: Store,
+    trials: Sequence[Trial],
+    executor: Executor,
+    make: Callable[[Sequence[Trial]], Sequence[Job]],
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    describe: Callable[[Record], Record] = lambda record: record,
+) -> Generator[tuple[Record, bool], None, None]:
+    """Run those of `trials` that nobody else is at, and wait for the others: the records, and which of them are new.
+
+    Each is kept in `store` before it comes out, as `describe` has it. `make` turns trials into jobs. Of a trial at
+    which the machine failed no record comes: it is not tried again. Raises `UsageError` where a record cannot be kept.
+    """
+    if not trials:
+        return
+    before = {trial.id: store.written(trial) for trial in trials}
+    left = {trial.id: trial for trial in trials}
+    tried: set[str] = set()
+    kept: list[Record] = []
+    store.require_writable()
+    locks = Locks(store, say)
+
+    def mine(jobs: Iterable[Job]) -> Iterator[Job]:
+        """What is still to be done of each job, locked."""
+        for job in jobs:
+            own = []
+            for trial in job.trials:
+                if not locks.take(trial):
+                    continue
+                if store.written(trial) != before[trial.id]:  # another run came first
+                    locks.release(trial)
+                    continue
+                own.append(trial)
+            if own:
+                tried.update(trial.id for trial in own)
+                yield dataclasses.replace(job, trials=tuple(own))
+
+    def restore() -> None:
+        """Write again what was deleted under the run."""
+        nonlocal locks
+        if store.is_there():
+            return
+        say(
+            f"results folder '{store.directory}' was deleted under the run: the {len(kept)} records that the run has "
+            "are written again, and others that were in it are lost"
+        )
+        store.require_writable()
+        locks.close()
+        locks = Locks(store, say)
+        for name in tried & left.keys():
+            locks.take(left[name])
+        for record in kept:
+            store.put(record)
+
+    try:
+        while left:
+            todo = [trial for trial in left.values() if trial.id not in tried]
+            with contextlib.closing(executor.run(mine(make(todo)), progress)) as records:
+                for record in map(describe, records):
+                    restore()
+                    store.put(record)
+                    locks.release(record.trial)
+                    kept.append(record)
+                    del left[record.trial.id]
+                    yield record, True
+            restore()
+            for name, trial in list(left.items()):
+                if name in tried:
+                    locks.release(trial)
+                    del left[name]
+                elif store.written(trial) != before[name]:
+                    del left[name]
+                    kept.append(store.get(trial))
+                    yield kept[-1], False
+            if left:
+                say(f"waiting for {len(left)} trials that other runs on '{store.directory}' are at")
+            while left and not any(
+                store.written(t) != before[n] or _is_free(locks, t) for n, t in left.items()
+            ):
+                time.sleep(_PAUSE)
+    finally:
+        locks.close()
+
+
+def _is_free(locks: Locks, trial: Trial) -> bool:
+    if taken := locks.take(trial):
+        locks.release(trial)
+    return taken
+
+
+def with_description(record: Record) -> Record:
+    """The record with what its rule said of itself, the class that was run and no other text of its file.
+
+    Nothing of one that is shipped: its source says it. To be called where the trial was made.
+    """
+    trial = record.trial
+    if trial.learner_path is not None:
+        cls = contributed.stand_in(str(Path(trial.learner_path).resolve()), trial.learner_sha256, None)
+    else:
+        plugin = registry.find("learners", trial.learner)
+        if plugin.source == "builtin":
+            return record
+        cls = plugin.cls
+    described = {name: getattr(cls, name) for name in ("name", "paper", "family")}
+    described["claims"] = dataclasses.asdict(cls.claims)
+    return record.model_copy(update={"described": described})

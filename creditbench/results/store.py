@@ -1,0 +1,185 @@
+"""The records of a run on disk, one JSON file a trial, and whether what they are of is still what there is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from creditbench.errors import UsageError, reason
+from creditbench.machine import files
+from creditbench.plugins import registry
+from creditbench.plugins.importing import Kind, source_sha256
+from creditbench.trials.record import SCHEMA_VERSION, Record
+from creditbench.trials.trial import NUMERICS_VERSION, Trial
+
+
+class Store:
+    """The records in one folder, each in `records/<trial's id>.json`.
+
+    A record is written whole or not at all, so that a run that is killed loses none that it had finished. A file counts
+    for nothing that it does not hold: a record in a file of another trial's name is refused.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = Path(directory)
+        self.records = self.directory / "records"
+        self._folder: tuple[int, int] | None = None  #: the very one that a run began with
+
+    def path(self, trial: Trial) -> Path:
+        """Where the record of `trial` is or would be."""
+        return self.records / f"{trial.id}.json"
+
+    def has(self, trial: Trial) -> bool:
+        """Whether there is a record of `trial`; it is not read. Raises UsageError where nobody may look."""
+        return self.written(trial) is not None
+
+    def written(self, trial: Trial) -> tuple[int, int] | None:
+        """What tells one writing of a trial's record from the next; None where there is none. Raises UsageError."""
+        try:
+            found = self.path(trial).stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UsageError(
+                f"results folder '{self.directory}' cannot be read ({reason(error)}): name another with --results"
+            ) from None
+        return found.st_ino, found.st_mtime_ns
+
+    def get(self, trial: Trial) -> Record:
+        """The record of `trial`.
+
+        Raises KeyError where there is none, and UsageError where it is broken, another's, or of a newer schema.
+        """
+        if not self.has(trial):
+            raise KeyError(trial.id)
+        return read_record(self.path(trial))
+
+    def put(self, record: Record) -> None:
+        """Write `record`, in place of an older one of the same trial. Raises UsageError where it cannot be written."""
+        with self._writing():
+            self.records.mkdir(parents=True, exist_ok=True)
+            files.write(self.path(record.trial), record.model_dump_json(indent=1).encode() + b"\n")
+
+    def require_writable(self) -> None:
+        """Raise UsageError where no record could be written, before anything is run for one."""
+        with self._writing():
+            self.records.mkdir(parents=True, exist_ok=True)
+        cure = "name another with --results, or make room"
+        files.require_writable("results folder", self.records / "new.json", cure)
+        self._folder = self._now()
+
+    def is_there(self) -> bool:
+        """Whether the folder of records is still the one that `require_writable` found."""
+        return self._now() == self._folder
+
+    def _now(self) -> tuple[int, int] | None:
+        try:
+            found = self.records.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return files.output("results folder", self.directory, "name another with --results, or make room")
+
+    def take(self, trials: Iterable[Trial], records: Iterable[Record]) -> int:
+        """Write those of `records` that are of `trials` and are missing here: how many. Raises UsageError."""
+        shared = {record.trial.id: record for record in records}
+        taken = [shared[trial.id] for trial in trials if trial.id in shared and not self.has(trial)]
+        for record in taken:
+            self.put(record)
+        return len(taken)
+
+    def all(self) -> list[Record]:
+        """Every record, sorted by task, rule, backend and seed. Raises UsageError for one that cannot be read."""
+        return sorted(map(read_record, self._paths()), key=order)
+
+    def readable(self, curves: bool = True) -> tuple[list[Record], list[str]]:
+        """As `all`, of the records that can be read; and why each other one cannot. Raises UsageError."""
+        records, left_out = [], []
+        for path in self._paths():
+            try:
+                record = read_record(path)
+                records.append(record if curves else record.model_copy(update={"curve": ()}))
+            except UsageError as error:
+                left_out.append(str(error))
+        return sorted(records, key=order), left_out
+
+    def _paths(self) -> list[Path]:
+        try:
+            return sorted(
+                path for path in self.records.iterdir() if path.match("*.json") and path.name[0] != "."
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise UsageError(
+                f"results folder '{self.directory}' cannot be read ({reason(error)}): name another with --results"
+            ) from None
+
+
+def order(record: Record) -> tuple[Any, ...]:
+    """How records are sorted."""
+    trial = record.trial
+    return trial.task, trial.rule, trial.backend, trial.family, trial.seed
+
+
+def read_record(path: Path) -> Record:
+    """The record in a file. Raises UsageError where it is broken, of a newer schema, or not of the file's name."""
+    try:
+        values = files.parse_json(files.read(path))
+        if not isinstance(values, dict) or "schema_version" not in values:
+            raise ValueError("it has no schema version")
+        version = values["schema_version"]
+        if type(version) is int and version > SCHEMA_VERSION:
+            raise UsageError(
+                f"record '{path}' has the schema version {version}, and this creditbench reads up to {SCHEMA_VERSION}: "
+                "update creditbench"
+            )
+        if isinstance(values.get("curve"), list):
+            values["curve"] = tuple(values["curve"])
+        # Strictly: in a table a text may stand for a number, and here not.
+        record = Record.model_validate(values, strict=True)
+        if record.trial.id != path.stem:
+            raise ValueError(f"it is of the trial {record.trial.id}, and not of the one that its name says")
+        return record
+    except (ValueError, OSError) as error:
+        raise UsageError(
+            f"record '{path}' is not a whole record ({reason(error)}): delete it and run again"
+        ) from None
+
+
+def stale(record: Record) -> str:
+    """Why the numbers of `record` may no longer be what a run would yield now; empty where nothing has changed.
+
+    No user's code is run: a source is compared by its sha256, that of a task with the data that it embeds. A user's
+    file that was since taken into the shipped folder as it was counts as unchanged.
+    """
+    trial = record.trial
+    sources = (
+        ("tasks", trial.task, trial.task_path, trial.task_sha256),
+        ("learners", trial.learner, trial.learner_path, trial.learner_sha256),
+    )
+    for kind, name, path, sha256 in sources:
+        now = _source_sha256(kind, name, path)
+        if now != sha256 and (path is None or _source_sha256(kind, name, None) != sha256):
+            return f"{kind[:-1]} {name} {'is gone' if now is None else 'has changed'}"
+    if trial.numerics_version != NUMERICS_VERSION:
+        return f"the harness has changed from numerics version {trial.numerics_version} to {NUMERICS_VERSION}"
+    return ""
+
+
+@cache
+def _source_sha256(kind: Kind, name: str, path: str | None) -> str | None:
+    """The sha256 of a task's or learner's source as it is now; None where it is gone."""
+    if path is None:
+        plugin = registry.load(kind).get(name)
+        return plugin.sha256 if plugin else None
+    try:
+        return source_sha256(Path(path))
+    except OSError:
+        return None

@@ -1,0 +1,695 @@
+"""The tables of a version: what a folder of results holds, read, described, and written as one."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import csv
+import ctypes
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, StrictBool, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # whose fields pydantic can read under Python 3.11
+
+import creditbench
+from creditbench.errors import UsageError, reason
+from creditbench.machine import files
+from creditbench.plugins import registry
+from creditbench.plugins.importing import Kind
+from creditbench.results.store import Store, order
+from creditbench.trials.record import SCHEMA_VERSION, Environment, Point, Record
+from creditbench.trials.trial import Amount, Count, Name, Number, Size, Trial
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScalingPoint(_Row):
+    """What one size costs, beside the exponent of all sizes: a row of scaling.csv."""
+
+    learner: str
+    backend: str
+    axis: str  #: T, n, B
+    quantity: str  #: time (seconds), algorithm_bytes, flops: of an update
+    size: Size
+    value: Amount  #: median of its blocks
+    blocks: Count
+    exponent: Number  #: of the upper half of the sizes
+    low: Number  #: 95 % interval of the exponent
+    high: Number
+    claimed: Number | None
+    held: bool | None  #: None: nothing is claimed
+
+
+class GradientQuality(_Row):
+    """How good the estimates of one rule are at one point of a BPTT run: a row of gradients.csv."""
+
+    learner: str
+    backend: str
+    task: str
+    point: Amount  #: part of the run's budget
+    draws: Count
+    cosine: Number
+    cosine_low: Number
+    cosine_high: Number
+    bias: Number
+    bias_low: Number
+    bias_high: Number
+    variance: Number
+    variance_low: Number
+    variance_high: Number
+    draws_to_cosine: Count | None  #: None: no number of draws is enough
+    draws_to_cosine_low: Count | None
+    draws_to_cosine_high: Count | None
+
+
+class CheckResult(_Row):
+    """What `creditbench check` found of one rule: a row of checks.csv."""
+
+    learner: str
+    learner_sha256: str  #: of the source that was checked
+    name: str
+    held: bool | None  #: None: not applicable
+    detail: str
+
+
+class LearnerAbout(TypedDict):
+    """What a version says of a learner."""
+
+    name: str
+    paper: str
+    family: str
+    claims: dict[
+        Literal["unbiased", "online", "forward_only", "memory_in_T", "time", "memory"], StrictBool | str
+    ]
+
+
+class TaskAbout(TypedDict):
+    """What a version says of a task."""
+
+    name: str
+    citation: str
+    version: Count
+    protocol: str
+    metric: str
+    metric_direction: Literal["min", "max"]
+    trivial: Number | None
+    solved: Number | None
+
+
+Table = Literal["trials.csv", "curves.parquet", "scaling.csv", "gradients.csv", "checks.csv"]
+
+
+class Manifest(_Row):
+    """What the files of a version must hold, and what its names stand for."""
+
+    schema_version: Size = SCHEMA_VERSION
+    suite_version: str
+    rows: dict[Table, Count]  #: file -> its rows
+    sha256: dict[
+        Table | Literal["environments.json"], str
+    ] = {}  #: file -> of its content; none in older versions
+    learners: dict[Name, LearnerAbout]  #: by id
+    tasks: dict[Name, TaskAbout]
+    environments: dict[str, Environment]  #: id -> processor, system, versions, commit
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """All that a folder holds: records of trials, and measurements beside them."""
+
+    records: tuple[Record, ...] = ()
+    scaling: tuple[ScalingPoint, ...] = ()
+    gradients: tuple[GradientQuality, ...] = ()
+    learners: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  #: metadata by id
+    tasks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    checks: tuple[CheckResult, ...] = ()
+
+
+TABLES: tuple[Table, ...] = get_args(Table)
+_OF_A_VERSION = (*TABLES, "manifest.json", "environments.json", "README.md")
+_CURVE = ("trial", *Point.model_fields)
+_FEW_ROWS = (
+    1_000_000  # of a table of curves that no manifest speaks for, so that its fault is told by their count
+)
+R = TypeVar("R", bound=_Row)
+
+
+def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool = True) -> Results:
+    """What the folders hold: the tables of a version where there are any, else the records of runs.
+
+    A record that cannot be read is left out, with a note on standard error; `whole` refuses its folder. Without
+    `curves` the records have none, and take a small part of the memory.
+
+    A folder's measurements are in its tables, or as `creditbench scale --output DIR/scaling`, `creditbench gradients
+    --output DIR/gradients` and `creditbench check --results DIR` left them. Where two folders hold the same trial,
+    measurement or rule checked, that of the later one counts. Raises `UsageError` for a folder that holds nothing, and
+    for what cannot be read.
+    """
+    records: dict[str, Record] = {}
+    scaling: dict[Any, ScalingPoint] = {}
+    gradients: dict[Any, GradientQuality] = {}
+    checks: dict[str, list[CheckResult]] = {}
+    learners: dict[str, Any] = {}
+    tasks: dict[str, Any] = {}
+    for directory in map(Path, directories):
+        tables = any((directory / name).exists() for name in ("trials.csv", "manifest.json"))
+        found = read_tables(directory, curves) if tables else _read_run(directory, whole, curves)
+        if not found.records:
+            raise UsageError(
+                f"no records in '{directory}': make some with creditbench run, or name another folder with --results"
+            )
+        records |= {record.trial.id: record for record in found.records}
+        # The sizes of one sweep go together: their exponent is one fit.
+        swept = {(p.learner, p.backend, p.axis, p.quantity) for p in found.scaling}
+        scaling = {k: p for k, p in scaling.items() if k[:4] not in swept}
+        scaling |= {(p.learner, p.backend, p.axis, p.quantity, p.size): p for p in found.scaling}
+        gradients |= {(g.learner, g.backend, g.task, g.point): g for g in found.gradients}
+        # A rule is checked as a whole.
+        checks |= {c.learner: [own for own in found.checks if own.learner == c.learner] for c in found.checks}
+        learners, tasks = learners | dict(found.learners), tasks | dict(found.tasks)
+    return Results(
+        tuple(sorted(records.values(), key=order)),
+        tuple(scaling[key] for key in sorted(scaling)),
+        tuple(gradients[key] for key in sorted(gradients)),
+        learners,
+        tasks,
+        tuple(row for name in sorted(checks) for row in checks[name]),
+    )
+
+
+def _read_run(directory: Path, whole: bool, curves: bool) -> Results:
+    """What runs and measurements left in a folder."""
+    records, left_out = Store(directory).readable(curves)
+    if left_out and whole:
+        raise UsageError(left_out[0])
+    if left_out and not records:
+        raise UsageError(left_out[0])
+    for why in left_out:
+        print(f"note: left out: {why}", file=sys.stderr)
+    scaling, gradients = [], []
+    folder = directory / "scaling"
+    if folder.is_dir():
+        fits: dict[tuple[str, ...], dict[str, Any]] = {}
+        for fit in _read_rows(folder / "scaling.json", "learner", "backend", "axis", "quantity", "interval"):
+            own = {name: value for name, value in fit.items() if name not in ("interval", "left_out")}
+            fits[_sweep(fit)] = own | _ends(fit, "interval", "low", "high", folder / "scaling.json")
+        path = folder / "points.csv"
+        for point in _read_csv(path):
+            if _sweep(point) not in fits:
+                raise _broken(
+                    path, ValueError(f"scaling.json has no fit of {' '.join(map(str, _sweep(point)))}")
+                )
+            scaling.append(_validate(ScalingPoint, fits[_sweep(point)] | point, folder))
+    folder = directory / "gradients"
+    if folder.is_dir():
+        path = folder / "gradients.json"
+        names = ("cosine", "bias", "variance", "draws_to_cosine")
+        for row in _read_rows(path, *(f"{name}_interval" for name in names)):
+            flat = {name: value for name, value in row.items() if not name.endswith("_interval")}
+            for name in names:
+                flat |= _ends(row, f"{name}_interval", f"{name}_low", f"{name}_high", path)
+            gradients.append(_validate(GradientQuality, flat, folder))
+    return Results(
+        tuple(records),
+        tuple(scaling),
+        tuple(gradients),
+        *_describe(records, [row.learner for row in scaling]),
+        _read_checks(directory),
+    )
+
+
+def _sweep(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of what sweep of sizes a point or a fit is."""
+    return tuple(str(row.get(name)) for name in ("learner", "backend", "axis", "quantity"))
+
+
+def _ends(row: Mapping[str, Any], name: str, low: str, high: str, path: Path) -> dict[str, Any]:
+    """The two ends of an interval under names of their own. Raises UsageError where it has not two."""
+    found = row[name]
+    if not (isinstance(found, list) and len(found) == 2):
+        raise _broken(path, ValueError(f"{name} is {found!r:.40} and not two numbers"))
+    return {low: found[0], high: found[1]}
+
+
+def _read_rows(path: Path, *names: str) -> list[dict[str, Any]]:
+    """The objects of a JSON array, each of which has those names. Raises UsageError."""
+    rows = _read_json(path)
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+        raise _broken(path, ValueError("it is no array of objects"))
+    for row in rows:
+        if lacking := [name for name in names if name not in row]:
+            raise _broken(path, ValueError(f"a row lacks {lacking[0]}"))
+    return rows
+
+
+def write_checks(directory: Path, about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+    """Write what `creditbench check` found of one learner, for `load` to read; of a task nothing is kept.
+
+    Raises `UsageError`.
+    """
+    if about.get("kind") != "learners":
+        return
+    rows = [
+        {
+            "learner": about["id"],
+            "learner_sha256": about["sha256"],
+            **{k: result[k] for k in ("name", "held", "detail")},
+        }
+        for result in results
+    ]
+    path = directory / "checks" / f"{about['id']}.json"
+    with files.output("results folder", directory, "name another with --results"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write(path, (json.dumps(rows, indent=1) + "\n").encode())
+
+
+def _read_checks(directory: Path) -> tuple[CheckResult, ...]:
+    """What `write_checks` left in a folder."""
+    return tuple(
+        _validate(CheckResult, row, path)
+        for path in sorted((directory / "checks").glob("*.json"))
+        for row in _read_rows(path)
+    )
+
+
+def _describe(
+    records: Iterable[Record], learners: Iterable[str] = ()
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The metadata of the records' learners and tasks by id; of one whose source is gone there is none.
+
+    No user's code is run: of a user's rule, its newest record has what it said of itself; of a user's task, and of a
+    rule whose records are older than that, the class of that id is read as text.
+    """
+    described = {r.trial.learner: r.described for r in sorted(records, key=lambda r: r.started_at)}
+    paths = {("learners", r.trial.learner): r.trial.learner_path for r in records}
+    paths |= {("tasks", r.trial.task): r.trial.task_path for r in records}
+    paths |= {("learners", name): None for name in learners if ("learners", name) not in paths}
+    names = {
+        "learners": ("name", "paper", "family", "claims"),
+        "tasks": (
+            "name",
+            "citation",
+            "version",
+            "protocol",
+            "metric",
+            "metric_direction",
+            "trivial",
+            "solved",
+        ),
+    }
+    found: dict[str, dict[str, dict[str, Any]]] = {"learners": {}, "tasks": {}}
+    kind: Kind
+    for (kind, name), path in sorted(paths.items(), key=str):  # type: ignore[assignment]
+        if kind == "learners" and (own := described.get(name)):
+            values = own
+        elif path is not None and (read := _read_attributes(Path(path), name)):
+            values = read
+        elif (plugin := registry.load(kind).get(name)) is not None:
+            values = {field: getattr(plugin.cls, field) for field in names[kind]}
+            if kind == "learners":
+                values["claims"] = dataclasses.asdict(values["claims"])
+        else:
+            continue
+        with contextlib.suppress(ValidationError):  # a user's file may say anything
+            about: Any = {"learners": LearnerAbout, "tasks": TaskAbout}[kind]
+            own = {field: values[field] for field in names[kind] if field in values}
+            found[kind][name] = dict(TypeAdapter(about).validate_python(own))
+    return found["learners"], found["tasks"]
+
+
+def _read_attributes(path: Path, name: str) -> dict[str, Any]:
+    """What the class of the id `name` in a Python file has of plain attributes, or `Claims` of plain values.
+
+    It is not run. Of a file that cannot be read there are none.
+    """
+    from creditbench.learner import Claims
+
+    def plain(value: ast.expr) -> Any:
+        if isinstance(value, ast.Call) and _name(value.func) == "Claims":
+            return dataclasses.asdict(
+                Claims(**{k.arg: ast.literal_eval(k.value) for k in value.keywords if k.arg})
+            )
+        return ast.literal_eval(value)
+
+    try:
+        tree = ast.parse(files.read(path, files.MOST_TEXT))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        found: dict[str, Any] = {}
+        for node in owner.body:
+            if not isinstance(node, ast.Assign | ast.AnnAssign):
+                continue
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and node.value is not None:
+                with contextlib.suppress(
+                    ValueError, TypeError, RecursionError, MemoryError
+                ):  # not a plain value
+                    found[target.id] = plain(node.value)
+        if found.get("id") == name:
+            return found
+    return {}
+
+
+def _name(called: ast.expr) -> str:
+    """The last part of the name of what is called: `Claims` of `learner.Claims(...)`."""
+    return called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+
+
+def write_tables(results: Results, directory: Path, readme: str | Callable[[Results], str]) -> None:
+    """Write `results` as the tables of a version: sorted, columns in fixed order, floats in fixed format.
+
+    trials.csv has a row a trial; curves.parquet a row a point of its curve; scaling.csv, gradients.csv and checks.csv
+    are there where something was measured or checked; manifest.json says what they must hold; README.md is `readme`,
+    or what that makes of what the tables hold: rounded as they are, two scores may tie that did not. The version takes
+    its place as a whole, beside what else the folder has. Raises `UsageError`.
+    """
+    if (directory / "records").exists():
+        raise UsageError(
+            f"folder '{directory}' has records of runs, which tables beside them would hide: name another folder"
+        )
+    with files.output("tables", directory, "name another folder"), _replacing_folder(directory) as new:
+        _write_version(results, new)
+        text = readme if isinstance(readme, str) else readme(read_tables(new))
+        (new / "README.md").write_bytes(files.as_bytes(text))
+
+
+@contextlib.contextmanager
+def _replacing_folder(directory: Path) -> Iterator[Path]:
+    """A new folder, to be filled with a version, which then takes the place of `directory` in one step.
+
+    What `directory` has that is not of a version goes along. Where the body fails all stays as it was.
+    """
+    place = directory.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    new = place.with_name(f".{secrets.token_hex(6)}.tmp")
+    new.mkdir()
+    try:
+        yield new
+        if place.exists():
+            new.chmod(place.stat().st_mode)
+            for kept in place.iterdir():
+                if kept.is_dir() and not kept.is_symlink():
+                    shutil.copytree(kept, new / kept.name, symlinks=True, copy_function=_link)
+                elif kept.name not in _OF_A_VERSION:
+                    _link(kept, new / kept.name)
+        for path in (*new.rglob("*"), new):
+            if path.is_file() or path.is_dir():
+                files.sync(path)
+        if place.exists():
+            _exchange(new, place)  # `new` is what was there before
+        else:
+            os.rename(new, place)
+        files.sync(place.parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """The same file under another name; a copy where the file system has no such names."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+_EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE, AT_FDCWD
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Exchange the names of two folders: under Linux in one step, elsewhere in two, between which a name is free."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    names = os.fsencode(one), os.fsencode(other)
+    if rename is not None and rename(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0:
+        return
+    aside = other.with_name(f".{secrets.token_hex(6)}.old")
+    os.rename(other, aside)
+    try:
+        os.rename(one, other)
+    except OSError:
+        os.rename(aside, other)
+        raise
+    os.rename(aside, one)
+
+
+def _write_version(results: Results, directory: Path) -> None:
+    """Write all but the README into an empty folder."""
+    import pandas as pd
+
+    records = tuple(map(_published, sorted(results.records, key=order)))
+    rows: dict[Table, Sequence[Mapping[str, Any]]] = {
+        "trials.csv": [record.row() for record in records],
+        "scaling.csv": [point.model_dump() for point in results.scaling],
+        "gradients.csv": [row.model_dump() for row in results.gradients],
+        "checks.csv": [row.model_dump() for row in results.checks],
+    }
+    curves: dict[str, list[Any]] = {name: [] for name in _CURVE}
+    for record in records:
+        curves["trial"] += [record.trial.id] * len(record.curve)
+        for name in _CURVE[1:]:
+            curves[name] += [getattr(point, name) for point in record.curve]
+    kinds = {
+        "trial": "string",
+        "step": "int64",
+        "seconds": "float64",
+        "loss": "float64",
+        "validation": "float64",
+    }
+    parquet = io.BytesIO()
+    pd.DataFrame(curves).astype(kinds).to_parquet(parquet, index=False, compression="zstd")
+    environments = {record.environment_id: record.environment for record in records}
+    content: dict[Any, bytes] = {
+        name: _as_csv(table, _EXACT if name == "trials.csv" else frozenset()).encode()
+        for name, table in rows.items()
+        if table
+    }
+    content |= {"curves.parquet": parquet.getvalue(), "environments.json": _as_json(environments)}
+    manifest = Manifest(
+        suite_version=creditbench.__version__,
+        rows={name: len(table) for name, table in rows.items() if table}
+        | {"curves.parquet": len(curves["trial"])},
+        sha256={name: hashlib.sha256(own).hexdigest() for name, own in content.items()},
+        learners=_plain(results.learners),
+        tasks=_plain(results.tasks),
+        environments=environments,
+    )
+    content["manifest.json"] = _as_json(manifest.model_dump(exclude={"environments"}))
+    for name, own in content.items():
+        (directory / name).write_bytes(own)
+
+
+def _plain(metadata: Mapping[str, Mapping[str, Any]]) -> Any:
+    return {name: dict(values) for name, values in sorted(metadata.items())}
+
+
+def _as_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _published(record: Record) -> Record:
+    """The record without the folder of a user's data file: its content is known by its hash."""
+    trial = record.trial
+    data = trial.task_parameters.get("data")
+    if trial.data_sha256 is None or not data or data.startswith("hf:"):
+        return record
+    parameters = trial.task_parameters | {"data": Path(data).name}
+    return record.model_copy(update={"trial": trial.model_copy(update={"task_parameters": parameters})})
+
+
+def read_tables(directory: Path, curves: bool = True) -> Results:
+    """The tables of a version; its records without their curves where these are not asked for.
+
+    Raises `UsageError` where one is broken, cut short, of a newer schema, or not the one that the manifest is of.
+    """
+    described = _read_json(directory / "manifest.json")
+    if not isinstance(described, dict):
+        raise _broken(directory / "manifest.json", ValueError("it is no object"))
+    version = described.get("schema_version")
+    if type(version) is int and version > SCHEMA_VERSION:
+        raise UsageError(
+            f"tables '{directory}' have the schema version {version}, and this creditbench reads up to "
+            f"{SCHEMA_VERSION}: update creditbench"
+        )
+    environments = _read_json(directory / "environments.json")
+    values = described | {"environments": environments}
+    manifest = _validate(Manifest, values, directory / "manifest.json", strict=True)
+    for name in ("trials.csv", "curves.parquet"):
+        if name not in manifest.rows:
+            raise _broken(directory / "manifest.json", ValueError(f"rows has no {name}"))
+    rows = {name: _read_csv(directory / name) for name in manifest.rows if name.endswith(".csv")}
+    of_trials, points = _read_curves(directory / "curves.parquet", manifest.rows["curves.parquet"], curves)
+    for name, expected in manifest.rows.items():
+        count = len(rows[name]) if name in rows else points
+        if count != expected:
+            raise UsageError(
+                f"table '{directory / name}' has {count} rows, and manifest.json says {expected}: "
+                "take it from git again, or make it again with creditbench table --compact"
+            )
+    records: dict[str, Record] = {}
+    for line, row in enumerate(rows.get("trials.csv", ()), 2):
+        where = f"table '{directory / 'trials.csv'}', line {line}"
+        trial = row.get("trial", "")
+        if trial in records:
+            raise UsageError(f"{where}: the trial {trial} is there twice: delete one of the two rows")
+        schema = row.get("schema_version", "")
+        if schema.isdecimal() and int(schema) > SCHEMA_VERSION:
+            raise UsageError(
+                f"{where}: the schema version is {schema}, and this creditbench reads up to {SCHEMA_VERSION}: "
+                "update creditbench"
+            )
+        try:
+            environment = manifest.environments.get(row.get("environment", ""), {})
+            records[trial] = Record.from_row(row, of_trials.get(trial, ()), environment)
+        except (ValueError, KeyError) as error:
+            raise UsageError(
+                f"{where}: trial {trial or '(none)'} is not a whole record ({reason(error)}): "
+                "take the table from git again, or make it again with creditbench table --compact"
+            ) from None
+    if astray := sorted(of_trials.keys() - records.keys()):
+        raise _broken(directory / "curves.parquet", ValueError(f"trials.csv has no trial {astray[0]:.40}"))
+    found = Results(
+        tuple(sorted(records.values(), key=order)),
+        tuple(_validate(ScalingPoint, row, directory / "scaling.csv") for row in rows.get("scaling.csv", ())),
+        tuple(
+            _validate(GradientQuality, row, directory / "gradients.csv")
+            for row in rows.get("gradients.csv", ())
+        ),
+        _plain(manifest.learners),
+        _plain(manifest.tasks),
+        tuple(_validate(CheckResult, row, directory / "checks.csv") for row in rows.get("checks.csv", ())),
+    )
+    # Last, since what is said above is more of a help.
+    for name, sha256 in manifest.sha256.items():
+        path = directory / name
+        if hashlib.sha256(_read(path)).hexdigest() != sha256:
+            raise _broken(path, ValueError("it is not the one that manifest.json was written with"))
+    return found
+
+
+#: Columns that a trial's id is taken of: written to the last digit.
+_EXACT = frozenset(Trial.model_fields)
+
+
+#: With what a cell begins that a spreadsheet would run as a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def inert(text: str) -> str:
+    """A text for a cell of a CSV file: behind an apostrophe where a spreadsheet would run it as a formula."""
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+
+
+def _inert_read(text: str) -> str:
+    """What `inert` was given."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA) else text
+
+
+def _as_csv(rows: Sequence[Mapping[str, Any]], exact: frozenset[str]) -> str:
+    """Rows as text; a float has nine significant digits, in the columns `exact` all."""
+
+    def cell(name: str, value: Any) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, float):
+            return repr(value) if name in exact else format(value, ".9g")
+        return inert(value) if isinstance(value, str) else str(value)
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0])
+    writer.writerows([cell(name, value) for name, value in row.items()] for row in rows)
+    return text.getvalue()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return files.read(path)
+    except (OSError, ValueError) as error:
+        raise _broken(path, error) from None
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file. Raises `UsageError` where a row has not as many cells as there are columns."""
+    try:
+        lines = list(csv.reader(io.StringIO(_read(path).decode(), newline=""), strict=True))
+    except (ValueError, csv.Error) as error:
+        raise _broken(path, error) from None
+    if not lines:
+        raise _broken(path, ValueError("it is empty"))
+    if len(set(lines[0])) < len(lines[0]):
+        twice = next(name for name in lines[0] if lines[0].count(name) > 1)
+        raise _broken(path, ValueError(f"the column {twice!r} is there twice"))
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(lines[0]):
+            raise _broken(path, ValueError(f"line {number} has {len(line)} cells of {len(lines[0])}"))
+    return [dict(zip(lines[0], map(_inert_read, line), strict=True)) for line in lines[1:]]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return files.parse_json(_read(path))
+    except ValueError as error:
+        raise _broken(path, error) from None
+
+
+def _read_curves(path: Path, expected: int, points: bool) -> tuple[dict[str, list[Point]], int]:
+    """The points of each trial's curve by its id, where they are asked for, and the number of all.
+
+    Of a table of `expected` rows, or of others that are few.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    content = _read(path)
+    curves: dict[str, list[Point]] = {}
+    try:
+        opened = pyarrow.parquet.ParquetFile(io.BytesIO(content))
+        count = opened.metadata.num_rows
+        if count > max(expected, _FEW_ROWS):
+            raise ValueError(f"it has {count} rows, and manifest.json says {expected}")
+        for batch in opened.iter_batches(columns=list(_CURVE)) if points else ():
+            columns = batch.to_pydict()
+            for trial, step, seconds, loss, validation in zip(
+                *(columns[name] for name in _CURVE), strict=True
+            ):
+                if not isinstance(trial, str):
+                    raise ValueError(f"a row has the trial {trial!r:.40}")
+                point = Point(
+                    step=step,
+                    seconds=seconds,
+                    loss=None if loss != loss else loss,
+                    validation=None if validation != validation else validation,
+                )
+                curves.setdefault(trial, []).append(point)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise _broken(path, error) from None
+    return curves, count
+
+
+def _validate(model: type[R], values: Mapping[str, Any], path: Path, strict: bool = False) -> R:
+    try:
+        own = {name: None if value == "" else value for name, value in values.items()}
+        return model.model_validate(own, strict=strict)
+    except ValidationError as error:
+        raise _broken(path, error) from None
+
+
+def _broken(path: Path, error: Exception) -> UsageError:
+    return UsageError(
+        f"table '{path}' cannot be read ({reason(error)}): "
+        "take it from git again, or make it again with creditbench table --compact"
+    )

@@ -1,0 +1,277 @@
+"""How cost grows: one size of the problem is swept, and the exponent of the cost in it is fitted.
+
+    log cost = exponent · log size + constant          least squares over the upper half of the sizes, on a log scale
+
+with a bootstrap interval: sizes are drawn anew, and for times the blocks at each size too. Beside the exponent stands
+the one that the rule claims.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from creditbench.cells import Cell
+from creditbench.errors import UsageError
+from creditbench.learner import Claims
+from creditbench.measure import clock, memory, work
+from creditbench.measure.update import FORWARD_CLAIMS, Update, prepare
+from creditbench.ops.base import Ops
+from creditbench.plugins import registry
+
+AXES = ("T", "n", "B")
+QUANTITIES = ("time", "algorithm_bytes", "flops")
+#: The pseudo-learner that is a plain forward pass.
+FORWARD = "forward"
+#: Of T whole chunks of 64 and of 10 from 320 on: a rest is compiled apart.
+#: A small size for the eye, and three from the geometric middle on, which are fitted.
+SIZES = {"T": (160, 640, 1280, 2560), "n": (32, 128, 256, 512), "B": (1, 16, 32, 64)}
+#: Figures that are exact: they have no noise, so fewer sizes do. PyTorch runs them slowly, operation by operation.
+EXACT_SIZES = {"T": (320, 640, 1280), "n": (64, 128, 256), "B": (16, 32, 64)}
+#: Seconds that a figure may take at one size.
+LIMIT = 20.0
+_INPUTS = _OUTPUTS = 2
+#: The tolerance where an exponent of 0 is claimed, and else.
+_CONSTANT, _EXACT = 0.05, 0.1
+
+
+class Fit(NamedTuple):
+    """An exponent and its 95 % interval."""
+
+    exponent: float
+    low: float
+    high: float
+
+
+def fit(sizes: Sequence[float], values: Sequence[Sequence[float]], draws: int = 2000) -> Fit:
+    """The exponent of `values` in `sizes`; `values` has the measurements at each size, whose median is fitted.
+
+    The upper half of the range counts: the sizes from the geometric middle of the least and the greatest on, but two
+    at least. Raises `UsageError` for fewer than two sizes, and for values that are not positive.
+    """
+    if len(set(sizes)) < 2:
+        raise UsageError(
+            f"points are {', '.join(map(str, sizes))}: an exponent takes two different sizes or more"
+        )
+    if not all(value > 0 for at_size in values for value in at_size):
+        raise UsageError("a cost of 0 has no exponent: measure at greater sizes")
+    order = np.argsort(sizes)
+    middle = math.sqrt(min(sizes) * max(sizes)) * (1 - 1e-9)
+    upper = [i for i in order if sizes[i] >= middle]
+    upper = upper if len(upper) > 1 else list(order[-2:])
+    x = np.log([sizes[i] for i in upper])
+    samples = [np.log(np.asarray(values[i], float)) for i in upper]
+    exponent = _slope(x, np.array([np.median(s) for s in samples]))
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(draws):
+        take = rng.integers(len(upper), size=len(upper))
+        if len(set(take)) > 1:
+            y = [np.median(samples[i][rng.integers(len(samples[i]), size=len(samples[i]))]) for i in take]
+            drawn.append(_slope(x[take], np.array(y)))
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return Fit(exponent, float(low), float(high))
+
+
+def _slope(x: NDArray[Any], y: NDArray[Any]) -> float:
+    centred = x - x.mean()
+    return float(centred @ y / (centred @ centred))
+
+
+# -- claims ----------------------------------------------------------------------------------------------
+
+_SUPERSCRIPTS = {"²": 2.0, "³": 3.0, "⁴": 4.0, "": 1.0}
+#: p = n (n + inputs + 1) parameters; m = n + inputs + 1.
+_POWERS = {"n": {"n": 1.0, "m": 1.0, "p": 2.0}, "T": {"T": 1.0}, "B": {"B": 1.0}}
+
+
+def claimed(claims: Claims, axis: str, quantity: str) -> float | None:
+    """The exponent that a rule claims, of one update on T steps of B sequences; None where it claims none."""
+    if quantity == "algorithm_bytes":
+        return exponent_of(claims.memory_in_T if axis == "T" else claims.memory, axis)
+    # `time` is of one step of one sequence.
+    exponent = exponent_of(claims.time, axis)
+    return None if exponent is None else exponent + (axis != "n")
+
+
+def exponent_of(text: str, axis: str) -> float | None:
+    """The exponent of `axis` in text such as `O(n²p)`, `O(√T n B)`, `O(1)`; None in other text. A sum has its greatest.
+
+    >>> exponent_of("O(n²p)", "n"), exponent_of("O(√T n B)", "T"), exponent_of("O(1)", "B")
+    (4.0, 0.5, 0.0)
+    """
+    inside = re.fullmatch(r"O\((.+)\)", text.strip())
+    if not inside or "log" in text:
+        return None
+    exponents = []
+    for term in inside[1].split("+"):
+        total = 0.0
+        for root, name, power in re.findall(r"(√?)([A-Za-z_]+)([²³⁴]?)", term):
+            known = _POWERS[axis]
+            # Several letters are one name, as `population`, unless each is a symbol, as in `TnB`.
+            letters = [name] if name in known or not set(name) <= set("TnBpmK") else list(name)
+            for i, letter in enumerate(letters):
+                own = _SUPERSCRIPTS[power if i == len(letters) - 1 else ""]
+                total += known.get(letter, 0.0) * own / (2 if root and i == 0 else 1)
+        exponents.append(total)
+    return max(exponents)
+
+
+def held(found: Fit, claim: float | None, axis: str, quantity: str) -> bool | None:
+    """Whether a cost grows no faster than claimed; None where nothing is claimed.
+
+    None for times too: caches and neighbours bend them, so they are shown and judge nobody. None for bytes that grow
+    faster with n than claimed and no faster than the gradient: it has the size of the weights, no claim counts it, and
+    what hides behind it cannot be told.
+    """
+    if claim is None or quantity == "time":
+        return None
+    if found.exponent < claim + tolerance(claim):
+        return True
+    behind = quantity == "algorithm_bytes" and axis == "n" and found.exponent < 2.0 + _EXACT
+    return None if behind else False
+
+
+def tolerance(claim: float) -> float:
+    """By how much the exponent of an exact figure may exceed the one claimed."""
+    return _CONSTANT if claim == 0 else _EXACT
+
+
+# -- measuring -------------------------------------------------------------------------------------------
+
+
+def claims_of(name: str, path: str | None, hyperparameters: Mapping[str, Any]) -> Claims:
+    """What that rule, so set, claims."""
+    return FORWARD_CLAIMS if name == FORWARD else _learner(name, path, hyperparameters).claims
+
+
+def _learner(name: str, path: str | None, hyperparameters: Mapping[str, Any]) -> Any:
+    return registry.find("learners", name, [path] if path else [], imports=True).cls(**hyperparameters)
+
+
+def make_update(
+    name: str,
+    path: str | None = None,
+    hyperparameters: Mapping[str, Any] | None = None,
+    *,
+    T: int,
+    n: int,
+    B: int,
+) -> Update:
+    """One update of a rule, or the forward pass where `name` is `FORWARD`, on an episode of T steps of B sequences."""
+    cell = Cell(_INPUTS, n, _OUTPUTS)
+    learner = None if name == FORWARD else _learner(name, path, hyperparameters or {})
+    return Update(learner=learner, cell=cell, steps=T, batch=B)
+
+
+def measure(
+    ops: Ops,
+    *,
+    learners: Sequence[tuple[str, str | None, Mapping[str, Any]]],
+    axis: str,
+    sizes: Mapping[str, Sequence[int]],
+    fixed: Mapping[str, int],
+    seconds: float = clock.SECONDS,
+    limit: float = LIMIT,
+) -> Iterator[dict[str, Any]]:
+    """The costs at the sizes of each quantity: dicts of learner, axis, size, quantity and values, as each is ready.
+
+    A size that would take longer than `limit` seconds, by the last one's and the growth that the rule claims, is left
+    out, and so are all above it; the two least are always measured. Such a dict has no values.
+    """
+    for name, path, hyperparameters in learners:
+        growth = claimed(claims_of(name, path, hyperparameters), axis, "time") or 1.0
+        for quantity, own in sizes.items():
+            before, took = 0, 0.0
+            for i, size in enumerate(own):
+                point = {"learner": name, "axis": axis, "size": size, "quantity": quantity}
+                if i > 1 and took * (size / before) ** growth > limit:
+                    yield from (point | {"size": left, "values": []} for left in own[i:])
+                    break
+                update = make_update(name, path, hyperparameters, **{**fixed, axis: size})
+                values, took = _figure(ops, update, quantity, seconds)
+                before = size
+                yield point | {"values": values}
+
+
+def _figure(ops: Ops, update: Update, quantity: str, seconds: float) -> tuple[list[float], float]:
+    """(values, the seconds that they took in running the update)."""
+    if quantity == "time":
+        values = clock.blocks(prepare(ops, update, update.steps), budget=seconds)
+        # Beside the blocks the calls that warm up, and PyTorch's recording.
+        return values, (clock.BLOCKS + 3) * float(np.median(values))
+    start = time.perf_counter()
+    if quantity == "flops":
+        value = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1)).flops
+    else:
+        value = memory.algorithm_bytes(ops, update)
+    # JAX knows these without running anything.
+    return [value], 0.0 if ops.name == "jax" else time.perf_counter() - start
+
+
+def shares(
+    ops: Ops,
+    *,
+    learners: Sequence[tuple[str, str | None, Mapping[str, Any]]],
+    fixed: Mapping[str, int],
+) -> Iterator[dict[str, Any]]:
+    """Each rule's share of the roofline that its FLOPs and bytes allow.
+
+    The peaks are taken before each rule and after the last, and the best count: were the machine busy with other
+    things in one moment alone, a rule could else come out faster than the peak.
+    """
+    from creditbench.measure.roofline import Peaks, last_cache_bytes, least_bytes, peaks, share
+
+    best, measured = peaks(ops), []
+    cache = last_cache_bytes() if ops.device == "cpu" else None
+    for name, path, hyperparameters in learners:
+        update = make_update(name, path, hyperparameters, **fixed)
+        does = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1))
+        seconds = clock.quartiles(clock.blocks(prepare(ops, update, update.steps))).median
+        best = Peaks(*map(max, best, peaks(ops)))
+        measured.append((name, update, does, seconds))
+    for name, update, does, seconds in measured:
+        yield {
+            "learner": name,
+            "gflops": does.flops / seconds / 1e9,
+            "flops": does.flops,
+            "bytes": does.bytes,
+            "product_bytes": does.product_bytes,
+            "seconds": seconds,
+            "roofline_share": share(
+                best, does.flops, least_bytes(update, does.product_bytes, cache), seconds
+            ),
+        }
+
+
+def summarise(points: Sequence[Mapping[str, Any]], claims: Mapping[str, Claims]) -> list[dict[str, Any]]:
+    """A row for each learner, backend, axis and quantity of `points`: its exponent beside the claimed one."""
+    groups: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = {}
+    for point in points:
+        key = (point["learner"], point["backend"], point["axis"], point["quantity"])
+        groups.setdefault(key, []).append(point)
+    rows = []
+    for (learner, backend, axis, quantity), group in groups.items():
+        taken = [p for p in group if p["values"]]
+        found = fit([p["size"] for p in taken], [p["values"] for p in taken])
+        claim = claimed(claims[learner], axis, quantity)
+        rows.append(
+            {
+                "learner": learner,
+                "backend": backend,
+                "axis": axis,
+                "quantity": quantity,
+                "exponent": round(found.exponent, 4) + 0.0,
+                "interval": [round(found.low, 4) + 0.0, round(found.high, 4) + 0.0],
+                "claimed": claim,
+                "held": held(found, claim, axis, quantity),
+                "left_out": [p["size"] for p in group if not p["values"]],
+            }
+        )
+    return rows

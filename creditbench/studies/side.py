@@ -1,0 +1,132 @@
+"""One side of a comparison of two revisions: a process that measures the rules of a checkout, on request.
+
+`python -P side.py FD BACKEND THREADS`, with the checkout in PYTHONPATH, answers the requests that come over the file
+descriptor FD. Rules, `ops`, cell and optimisers are the checkout's; what measures them is always that of this file's
+own checkout, so that both sides are measured alike.
+
+| request | answer |
+| --- | --- |
+| `{"do": "list"}` | `learners`: ids and their backends |
+| `{"do": "prepare", "learner": ID}` | `figures`: the exact ones, by name; `uncounted`: why one is missing |
+| `{"do": "block", "repeat": R}` | `seconds` of processor time that R calls of the prepared program took |
+
+What goes wrong is answered with `crashed`, a sentence.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+#: Sizes at which rules are compared: a whole chunk of steps, and a net small enough for `rtrl`.
+INPUTS, HIDDEN, OUTPUTS, STEPS, BATCH = 2, 64, 2, 64, 1
+#: Segments of one call.
+SEGMENTS = 2
+
+
+def _own_measure() -> None:
+    """Make `creditbench.measure` this file's own, whatever checkout the rest of the package comes from."""
+    folder = Path(__file__).resolve().parent
+    spec = importlib.util.spec_from_file_location(
+        "creditbench.measure", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["creditbench.measure"] = module
+    spec.loader.exec_module(module)
+
+
+class Side:
+    """The rules of one checkout under one backend."""
+
+    def __init__(self, backend: str, threads: int) -> None:
+        _own_measure()
+        from creditbench.ops import make_ops
+
+        self.ops = make_ops(backend)
+        self.prepared: Any = None
+        if backend == "torch":
+            import torch
+
+            torch.set_num_threads(threads)
+
+    def list(self) -> dict[str, Any]:
+        """Ids of all rules, and the backends of each."""
+        from creditbench.plugins import registry
+
+        return {
+            "learners": {id: sorted(plugin.cls.backends) for id, plugin in registry.load("learners").items()}
+        }
+
+    def prepare(self, learner: str) -> dict[str, Any]:
+        """The exact figures of a rule; its program is ready afterwards."""
+        from creditbench.cells import Cell
+        from creditbench.measure.cost import compilations, kernels
+        from creditbench.measure.memory import algorithm_bytes
+        from creditbench.measure.update import Prepared, Update
+        from creditbench.measure.work import UncountableError, count
+        from creditbench.plugins import registry
+
+        self.prepared = None
+        ops = self.ops
+        update = Update(
+            learner=registry.find("learners", learner).cls(),
+            cell=Cell(INPUTS, HIDDEN, OUTPUTS),
+            steps=STEPS,
+            batch=BATCH,
+        )
+        figures, uncounted = {}, None
+        try:
+            work = count(ops, update.block(ops), update.start(ops), update.data(ops, 1))
+            figures["flops"] = work.flops
+            if ops.name == "jax":
+                figures["operations"] = work.operations
+        except UncountableError as error:
+            uncounted = str(error)
+        figures["algorithm_bytes"] = algorithm_bytes(ops, update)
+        if ops.name == "torch":
+            figures["kernels"] = kernels(ops, update)
+        figures["compilations"] = compilations(ops, update, STEPS)
+        self.prepared = Prepared(ops, update, SEGMENTS)
+        return {"figures": figures, "uncounted": uncounted}
+
+    def block(self, repeat: int) -> dict[str, Any]:
+        """Processor seconds of that many calls: others on the machine disturb them less than the time of day."""
+        begin = time.process_time()
+        for _ in range(repeat):
+            self.prepared()
+        return {"seconds": time.process_time() - begin}
+
+
+def main() -> None:
+    """Answer requests until the other end is closed."""
+    descriptor, backend, threads = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    os.set_inheritable(descriptor, False)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
+    pipe, side = Connection(descriptor), None
+    while True:
+        try:
+            request = json.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        try:
+            side = side or Side(backend, threads)
+            answer = getattr(side, request.pop("do"))(**request)
+        except Exception as error:
+            traceback.print_exc()
+            answer = {
+                "crashed": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
+            }
+        pipe.send_bytes(json.dumps(answer).encode())
+
+
+if __name__ == "__main__":
+    main()

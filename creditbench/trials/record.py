@@ -1,0 +1,269 @@
+"""What one trial yielded: one row of a results table, and its curve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
+from creditbench.machine.environment import environment_id
+from creditbench.machine.files import parse_json, require_plain
+from creditbench.trials.trial import Amount, Count, Number, Size, Trial
+
+#: 2: cost beside training (ratios, FLOPs, algorithm bytes, device peak), and whose peak `process_peak_bytes` is.
+#: 3: what counts as solved at the trial's own parameters and data; scores that nothing bounds; the study of tuning.
+SCHEMA_VERSION = 3
+
+Status = Literal["ok", "diverged", "timeout", "oom", "crashed", "invalid"]
+
+
+class Point(BaseModel):
+    """The state of training at one evaluation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: Count  #: training time steps so far
+    seconds: Amount  #: training time so far, compilation and evaluation left out
+    loss: Number | None  #: mean training loss since the last point; None when it was not finite
+    validation: Number | None  #: metric on the validation split; None when it was not finite
+
+
+def _require_environment(known: dict[str, Any]) -> dict[str, Any]:
+    """What is said of a machine, where the parts that reports take out of it are of their types."""
+    require_plain(known)
+    maybe = {"commit": str, "precision": dict, "accelerators": list}
+    kinds: dict[str, Any] = {
+        "cpu": str,
+        "packages": dict,
+        **{name: kind | None for name, kind in maybe.items()},
+    }
+    for name, kind in kinds.items():
+        if name in known and not isinstance(known[name], kind):
+            raise ValueError(f"{name} is {known[name]!r:.40}")
+    if not all(isinstance(one, dict) for one in known.get("accelerators") or ()):
+        raise ValueError("an accelerator has no names for what is said of it")
+    return known
+
+
+Environment = Annotated[dict[str, Any], AfterValidator(_require_environment)]
+
+
+class Record(BaseModel):
+    """One trial and its outcome. A figure that was not taken is None, never 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    suite_version: str
+    trial: Trial
+    learner_source: str
+    described: dict[str, Any] | None = None  #: what a rule that is not shipped said of itself as it was run
+    status: Status
+    status_detail: str = ""  #: for `diverged`, the step; else the error
+    metric: str
+    metric_direction: Literal["min", "max"]
+    trivial: Number | None = None  #: metric of the trivial predictor on the test split
+    solved: Number | None = None  #: metric at which the test split counts as solved; None where nobody knows
+    validation_best: Number | None = None
+    test_score: Number | None = None  #: metric on the test split, with the weights best on validation
+    normalised_score: Number | None = (
+        None  #: 0 is trivial, 1 is solved, unbounded; None without `solved`, or diverged
+    )
+    steps_to_target: Count | None = None
+    seconds_to_target: Amount | None = None
+    train_seconds: Amount | None = None
+    compile_seconds: Amount | None = None
+    compile_cached: bool | None = None  #: some of its programs were compiled before, and came from the cache
+    steps_per_second: Amount | None = None  #: steady state, all sequences of the batch counted as one
+    ratio_forward: Amount | None = None  #: time of a step, × the same cell's forward pass; paired blocks
+    ratio_bptt: Amount | None = None  #: × `bptt` under the same optimiser
+    flops_per_step: Amount | None = (
+        None  #: FLOPs of an update, optimiser included, over its steps; the whole batch's
+    )
+    algorithm_bytes: Count | None = (
+        None  #: what an update needs beyond weights and data: `creditbench.measure.memory`
+    )
+    process_peak_bytes: Count | None = None  #: growth of the process's peak resident memory over the trial
+    process_peak_source: Literal["VmHWM", "ru_maxrss"] | None = (
+        None  #: VmHWM is the trial's own, see `ProcessPeak`
+    )
+    device_peak_bytes: Count | None = (
+        None  #: on an accelerator; under JAX the process's so far, see `DevicePeak`
+    )
+    trained_together: Size = 1  #: seeds trained in one program
+    curve: tuple[Point, ...] = ()
+    environment: Environment = {}
+    started_at: str = ""  #: UTC, ISO 8601
+    duration_seconds: Amount | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _migrate(cls, values: Any) -> Any:
+        """A record of an older schema as one of this: what was not taken then is None."""
+        version = values.get("schema_version", SCHEMA_VERSION) if isinstance(values, dict) else SCHEMA_VERSION
+        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+            raise ValueError(f"the schema version is {version!r:.40}: there are 1 to {SCHEMA_VERSION}")
+        if version < SCHEMA_VERSION:
+            first = version == 1
+            values = dict(values) | {"schema_version": SCHEMA_VERSION}
+            if first and values.get("process_peak_bytes") is not None:
+                values["process_peak_source"] = "ru_maxrss"
+            # It was cut off at -1 and 1.1, and 0 where a seed diverged.
+            score = values.get("normalised_score")
+            if isinstance(score, int | float | str) and (
+                values.get("status") != "ok" or not -1 < float(score) < 1.1
+            ):
+                values["normalised_score"] = None
+        return values
+
+    @property
+    def cold_compile_seconds(self) -> float | None:
+        """What compiling takes; None where the cache had a part in it."""
+        return None if self.compile_cached else self.compile_seconds
+
+    @property
+    def machine(self) -> str:
+        """On what its times were taken: times of another machine are not to be compared with them."""
+        known = self.environment
+        accelerators = ", ".join(str(one.get("name")) for one in known.get("accelerators") or ())
+        threads = f"{self.trial.threads} thread{'s' * (self.trial.threads > 1)}"
+        return f"{accelerators or known.get('cpu', 'unknown processor')}, {threads}"
+
+    @property
+    def versions(self) -> str:
+        """What may round or draw otherwise: the framework with its settings, and NumPy."""
+        packages = self.environment.get("packages", {})
+        names = {"jax": ("jax", "jaxlib"), "torch": ("torch",)}[self.trial.backend]
+        found = [f"{name} {packages[name]}" for name in (*names, "numpy") if name in packages]
+        settings = self.environment.get("precision") or {}
+        return ", ".join([*found, *(f"{name}={value}" for name, value in sorted(settings.items()))])
+
+    @property
+    def environment_id(self) -> str:
+        """The same for records that were made on the same machine, versions and settings."""
+        return environment_id(self.environment)
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """The same for records that are runs of one thing: of one family, or of the studies of one draw of tuning of a
+        rule under the same conditions; made on one machine, with the same versions.
+        """
+        trial = self.trial
+        if trial.study is None:
+            made = trial.family
+        else:
+            sources = trial.task, trial.task_sha256, trial.learner_sha256
+            draw = trial.study.partition("/")[0]
+            place = [trial.rule, trial.backend, trial.device, draw, *sources, trial.conditions]
+            made = json.dumps(place, sort_keys=True)
+        return made, self.machine, self.versions
+
+    def row(self) -> dict[str, Any]:
+        """The record as one flat row of a table, without its curve; nested values as JSON. Columns are in fixed order.
+
+        `backend_version`, `device_name` and `seq_len` (None: an endless stream) follow from the others.
+        """
+        trial = self.trial.model_dump(exclude={"measure"})
+        for name in _NESTED:
+            trial[name] = json.dumps(trial[name], sort_keys=True)
+        known = self.environment
+        derived = {
+            "trial": self.trial.id,
+            "backend_version": known.get("packages", {}).get(self.trial.backend),
+            "device_name": known.get("device_name", known.get("cpu") if self.trial.device == "cpu" else None),
+            "seq_len": self.trial.segment if self.trial.protocol == "episodes" else None,
+        }
+        values = self.model_dump(exclude={"trial", "curve", "environment", "described"})
+        row = derived | trial | values | {"environment": self.environment_id}
+        return {name: row[name] for name in (*_FIRST, *(name for name in row if name not in _FIRST))}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], curve: Sequence[Point], environment: dict[str, Any]) -> Record:
+        """The record of a row of a table; empty cells were None. Raises ValueError where it is not a whole one."""
+        row = {name: value for name, value in row.items() if value not in (None, "")}
+        trial = {name: row.pop(name) for name in Trial.model_fields if name in row}
+        for name in _NESTED:
+            trial[name] = parse_json(trial[name])
+        values = {name: value for name, value in row.items() if name not in _DERIVED}
+        values["schema_version"] = int(values["schema_version"])  # what migration looks at
+        record = cls.model_validate(
+            values | {"trial": trial, "curve": tuple(curve), "environment": environment}
+        )
+        if record.trial.id != row.get("trial"):
+            raise ValueError(f"its settings are those of the trial {record.trial.id}")
+        if record.environment_id != row.get("environment"):
+            raise ValueError(f"there is no environment {row.get('environment')}")
+        return record
+
+
+#: Columns of a row that are JSON.
+_NESTED = ("hyperparameters", "task_parameters")
+#: Columns of a row that follow from others.
+_DERIVED = ("trial", "backend_version", "device_name", "seq_len", "environment")
+#: Columns that come first in a row; the others follow as they are declared.
+_FIRST = (
+    *("trial", "suite_version", "task", "task_version", "learner", "learner_sha256", "learner_source"),
+    *(
+        "decorrelate",
+        "backend",
+        "backend_version",
+        "device",
+        "device_name",
+        "hidden",
+        "batch",
+        "alpha",
+        "seq_len",
+    ),
+    *("protocol", "optimizer", "lr", "hyperparameters", "seed", "preset", "budget_steps", "status"),
+    *("status_detail", "metric", "validation_best", "test_score", "normalised_score", "steps_to_target"),
+    *(
+        "seconds_to_target",
+        "train_seconds",
+        "compile_seconds",
+        "steps_per_second",
+        "ratio_forward",
+        "ratio_bptt",
+    ),
+    *(
+        "flops_per_step",
+        "algorithm_bytes",
+        "process_peak_bytes",
+        "device_peak_bytes",
+        "environment",
+        "started_at",
+    ),
+)
+
+
+def columns_of(records: Iterable[Record]) -> dict[str, str]:
+    """Where each record belongs, by its trial's id: its task, with the conditions in which runs of the task differ.
+
+    Records of one column were made alike, whatever the rule (`Trial.conditions`).
+    """
+    settings: dict[str, dict[str, Record]] = {}
+    keys = {}
+    for record in records:
+        key = json.dumps(record.trial.conditions, sort_keys=True)
+        keys[record.trial.id] = record.trial.task, key
+        settings.setdefault(record.trial.task, {}).setdefault(key, record)
+    labels = {}
+    for task, own in settings.items():
+        known = [record.trial.conditions for record in own.values()]
+        differing = [
+            name for name in known[0] if any(c.get(name, known[0][name]) != known[0][name] for c in known)
+        ]
+        differing += sorted({name for c in known for name in c} - set(known[0]))
+        for key, record in own.items():
+            parts = [
+                f"{name.removeprefix(task + '.')}={_short(name, record.trial.conditions[name])}"
+                for name in differing
+                if name in record.trial.conditions
+            ]
+            labels[task, key] = " ".join([task, *parts])
+    return {trial: labels[place] for trial, place in keys.items()}
+
+
+def _short(name: str, value: Any) -> str:
+    return ("embedded" if value is None else value[:8]) if name == "data_sha256" else str(value)

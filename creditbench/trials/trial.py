@@ -1,0 +1,145 @@
+"""One trial: everything that can change its numbers, as a frozen value with a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from creditbench.machine.files import require_plain
+
+if TYPE_CHECKING:
+    from creditbench.cells import (
+        Decorrelate,
+    )  # not at run time: a process that forks has to import it without NumPy
+
+#: Goes up whenever a change of the harness changes the numbers of a trial.
+NUMERICS_VERSION = 3
+
+
+#: What a decorrelated cell adds to the rule's name.
+SUFFIXES: dict[Decorrelate, str] = {"none": "", "hidden": "+D", "both": "+DD"}
+
+
+def split_rule(rule: str) -> tuple[str, Decorrelate]:
+    """The learner and the decorrelation of a rule's name.
+
+    >>> split_rule("anp"), split_rule("anp+DD")
+    (('anp', 'none'), ('anp', 'both'))
+    """
+    none: Decorrelate = "none"
+    found = next((name for name, suffix in SUFFIXES.items() if suffix and rule.endswith(suffix)), none)
+    return rule.removesuffix(SUFFIXES[found]), found
+
+
+#: Fields that change no number, and are no part of a trial's hash.
+_LABELS = ("task_path", "learner_path", "measure", "study", "beat_trivial")
+#: Fields in which trials must agree to stand in one column, beside the task and its parameters.
+_CONDITIONS = (
+    *("task_version", "data_sha256", "budget_steps", "evaluations", "hidden", "batch", "alpha", "bias"),
+    *("dtype", "numerics_version"),
+)
+
+
+#: What a field may hold, whatever a file says: finite numbers of 64 bits, far enough from the greatest that sums and
+#: means of them are numbers; and values that JSON has words for.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Size = Annotated[int, Field(ge=1, lt=2**63)]
+Number = Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, le=1e300, allow_inf_nan=False)]
+Plain = Annotated[dict[str, Any], AfterValidator(require_plain)]
+Name = Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\z")]
+
+
+class Trial(BaseModel):
+    """(task, learner, hyper-parameters, backend, device, sizes, seed, budget), fully resolved."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Name
+    task_version: Count
+    task_sha256: str  #: of the task's source file
+    task_parameters: Plain  #: fields of the task
+    data_sha256: str | None = None  #: of the user's data file
+    learner: Name
+    learner_sha256: str  #: of the learner's source file
+    hyperparameters: Plain  #: fields of the learner
+    decorrelate: Literal["none", "hidden", "both"]
+    decorrelation_rate: Number
+    backend: Literal["jax", "torch"]
+    device: str
+    dtype: Literal["float32", "float64"] = "float32"
+    threads: Size = 1
+    hidden: Size  #: n
+    batch: Size  #: B
+    segment: Size  #: K, steps between updates
+    alpha: Number
+    bias: bool
+    protocol: Literal["stream", "episodes"]
+    optimizer: str
+    lr: Number
+    seed: Count
+    preset: str
+    budget_steps: Size  #: training time steps of one batch row
+    evaluations: Size  #: on the validation split, evenly over the budget
+    numerics_version: Count = NUMERICS_VERSION
+
+    # Where a plug-in outside the shipped folders lies. A place, not a number: no part of the hash.
+    task_path: str | None = None
+    learner_path: str | None = None
+    #: Whether its cost is measured beside the training. It changes none of the numbers, and is no part of the hash.
+    measure: bool = False
+    #: The study of tuning that its hyper-parameters are of, as "DRAW/STUDY", and whether a point of that study beat the
+    #: trivial score. They say where the numbers are from, and are no part of the hash.
+    study: str | None = None
+    beat_trivial: bool | None = None
+
+    @property
+    def id(self) -> str:
+        """Sixteen hexadecimal digits of the sha256 of everything that can change the numbers."""
+        return self._digest()
+
+    @property
+    def family(self) -> str:
+        """The id without the seed: the same for trials that differ in nothing else."""
+        return self._digest("seed")
+
+    @property
+    def program(self) -> str:
+        """The family's id without the numbers that a compiled program can take as arguments: `numbers`."""
+        left_out = dict.fromkeys(self.numbers)
+        own = self.hyperparameters | {name: None for name in left_out if name in self.hyperparameters}
+        values = {"lr": 0.0, "decorrelation_rate": 0.0, "hyperparameters": own}
+        return self.model_copy(update=values).family
+
+    @property
+    def rule(self) -> str:
+        """The rule's name as tables show it: `anp`, or `anp+D` with decorrelation."""
+        return self.learner + SUFFIXES[self.decorrelate]
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Learning rate, decorrelation rate, and those hyper-parameters that are floats, by name."""
+        own = {name: value for name, value in self.hyperparameters.items() if isinstance(value, float)}
+        return {"lr": self.lr, "decorrelation_rate": self.decorrelation_rate} | own
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """The settings that are the comparison's and no rule's: trials that differ in one are not alike.
+
+        What a rule brings or tuning chooses is left out (hyper-parameters, optimiser, rates, steps between updates),
+        and so are seed, backend, device and names.
+        """
+        parameters = {f"{self.task}.{name}": value for name, value in self.task_parameters.items()}
+        if self.data_sha256 is not None:
+            parameters.pop(f"{self.task}.data", None)
+        return parameters | {name: getattr(self, name) for name in _CONDITIONS}
+
+    def _digest(self, *left_out: str) -> str:
+        values = self.model_dump(exclude={*_LABELS, *left_out})
+        if self.data_sha256 is not None:
+            # The same file in another place is the same data.
+            values["task_parameters"].pop("data", None)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
