@@ -2,6 +2,29 @@
 
 What is public is decided here. Importing this package imports neither torch nor jax, and NumPy only once
 a name that needs it is used: the command line answers `--help` without it.
+
+The rooms, from the top down. Each imports from those below it, never from one above (`make lint` checks it).
+
+    cli           the command line, a file a verb
+    leaderboard   scores, statistics, page and figures, made from tables
+    results       records on disk, the tables of a version
+    check         is a learner, a task, a machine fit?
+    studies       scaling, quality of gradients, one revision against another
+    executors     where trials run: this process, or processes of their own
+    trials        from options to trials, from trials to records: grid, tuning, trainer
+    measure       what one update costs: time, memory, work
+    plugins       what tasks and learners there are, and how a file becomes one
+    isolation     a process that can do little else than compute
+
+What a contributed file may import lies below:
+
+    learner       the contract of a rule, and what rules share
+    cells         the networks
+    data, task    what tasks are made of
+    optimizers
+    ops           one vocabulary over JAX and PyTorch
+    machine       this machine, its folders and files
+    errors
 """
 
 from typing import TYPE_CHECKING, Any

@@ -25,8 +25,8 @@ from creditbench.check.probe import (
 from creditbench.check.subject import PLAIN, Subject
 from creditbench.errors import InvalidEstimateError
 from creditbench.learner import Batch, Claims
+from creditbench.learner.training import check_estimate
 from creditbench.ops import BACKENDS, Outer
-from creditbench.trials.trainer import check_estimate
 
 CHECKS: list[Check] = []
 

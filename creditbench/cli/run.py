@@ -25,7 +25,7 @@ def read_config(context: typer.Context, path: Path | None, others: Collection[st
     """Take the file's values as defaults, so that the command line wins over them; those of `others` are not."""
     if path is not None:
         from creditbench.errors import UsageError, unknown
-        from creditbench.trials.grid import read_toml
+        from creditbench.machine.files import read_toml
 
         options = {name.lstrip("-"): option for option in context.command.params for name in option.opts}
         del options["config"]

@@ -1,1 +1,6 @@
-"""Scores, statistics, plots and page, made from tables."""
+"""Scores, statistics and pictures, made from tables.
+
+- `board`: cells, ranks and who is compared with whom; `statistics`: means, intervals, tests
+- `versus`: a rule against a reference; `compare`: one version against another; `claims`: what rules say of themselves
+- `text`: all of these as Markdown; `page`, `charts`: the page; `figures`: for print; `export`: rows for others
+"""

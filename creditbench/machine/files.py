@@ -129,6 +129,16 @@ def parse_toml(content: bytes) -> dict[str, Any]:
         raise ValueError("it is nested too deep") from None
 
 
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The tables of a TOML file. Raises `UsageError` where it cannot be read."""
+    try:
+        return parse_toml(read(Path(path).expanduser(), MOST_TEXT))
+    except (OSError, NotAFileError) as error:
+        raise UsageError(f"file '{path}' cannot be read ({reason(error)}): check the path") from None
+    except ValueError as error:
+        raise UsageError(f"file '{path}' is not TOML ({reason(error)}): mend it") from None
+
+
 def require_plain(value: Any, depth: int = DEPTH) -> Any:
     """`value`, where it is made of what JSON has words for: finite numbers of 64 bits, texts that UTF-8 can write.
 

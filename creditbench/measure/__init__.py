@@ -1,4 +1,4 @@
-"""How each figure is taken: time, memory, work, how they scale, and how good a gradient is.
+"""How each figure of one update is taken: time, memory, work.
 
 | module | figure |
 | --- | --- |
@@ -8,10 +8,6 @@
 | `work` | floating-point operations, bytes moved, operations, compilations |
 | `roofline` | the machine's peaks, and a rule's share of what they allow |
 | `cost` | all of these for one update |
-| `scaling` | exponents against T, n and B |
-| `gradients` | cosine, bias and variance against reverse mode |
-| `gate` | whether a revision is slower or bigger than another; `side` is the process of one of them |
-| `process` | a process of its own with its threads pinned, in which to measure |
 
 Nothing here imports a framework before it is used.
 """

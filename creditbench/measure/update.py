@@ -15,6 +15,7 @@ import numpy as np
 
 from creditbench.cells import Cell
 from creditbench.learner import Batch, Claims, Decorrelated, Estimate, Learner, backpropagate
+from creditbench.learner.training import training_step
 from creditbench.ops.base import Array, Ops, Tree
 from creditbench.optimizers import SGD
 
@@ -104,13 +105,7 @@ class Update:
             return params, cell.run(ops, params, inputs.reshape((-1, *inputs.shape[2:])))
 
         def update(carry, xs):
-            params, optimizer_state, state = carry
-            batch, key = xs
-            if self.episodes:
-                state = rule.reset(ops, cell, params, state, self.batch)
-            estimate = rule.segment(ops, cell, params, state, batch, key)
-            params, optimizer_state = optimizer.update(ops, params, optimizer_state, estimate.grads)
-            return (params | estimate.assigned, optimizer_state, estimate.state), estimate.loss
+            return training_step(ops, cell, rule, optimizer, carry, *xs, episodes=self.episodes)
 
         return forward if rule is None else lambda carry, xs: ops.scan(update, carry, xs)
 

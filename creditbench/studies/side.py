@@ -15,6 +15,7 @@ What goes wrong is answered with `crashed`, a sentence.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -32,14 +33,23 @@ SEGMENTS = 2
 
 
 def _own_measure() -> None:
-    """Make `creditbench.measure` this file's own, whatever checkout the rest of the package comes from."""
-    folder = Path(__file__).resolve().parent
-    spec = importlib.util.spec_from_file_location(
-        "creditbench.measure", folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
+    """Have what measures from this file's own checkout, whatever checkout the rest of the package comes from."""
+    package = Path(__file__).resolve().parents[1]
+    for name in ("creditbench.machine", "creditbench.measure"):
+        _load(name, package / name.partition(".")[2] / "__init__.py")
+    # Another checkout may be of a time when the package had no rooms: what is the same lay elsewhere.
+    if importlib.util.find_spec("creditbench.cells") is None:
+        sys.modules["creditbench.cells"] = importlib.import_module("creditbench.cell")
+        sys.modules["creditbench.plugins.registry"] = importlib.import_module("creditbench.registry")
+        sys.modules["creditbench.learner.contract"] = importlib.import_module("creditbench.learner")
+        _load("creditbench.learner.training", package / "learner" / "training.py")
+
+
+def _load(name: str, path: Path) -> None:
+    folders = [str(path.parent)] if path.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=folders)
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["creditbench.measure"] = module
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
 
@@ -59,11 +69,9 @@ class Side:
 
     def list(self) -> dict[str, Any]:
         """Ids of all rules, and the backends of each."""
-        from creditbench.plugins import registry
+        from creditbench.plugins.registry import load
 
-        return {
-            "learners": {id: sorted(plugin.cls.backends) for id, plugin in registry.load("learners").items()}
-        }
+        return {"learners": {id: sorted(plugin.cls.backends) for id, plugin in load("learners").items()}}
 
     def prepare(self, learner: str) -> dict[str, Any]:
         """The exact figures of a rule; its program is ready afterwards."""
@@ -72,12 +80,12 @@ class Side:
         from creditbench.measure.memory import algorithm_bytes
         from creditbench.measure.update import Prepared, Update
         from creditbench.measure.work import UncountableError, count
-        from creditbench.plugins import registry
+        from creditbench.plugins.registry import find
 
         self.prepared = None
         ops = self.ops
         update = Update(
-            learner=registry.find("learners", learner).cls(),
+            learner=find("learners", learner).cls(),
             cell=Cell(INPUTS, HIDDEN, OUTPUTS),
             steps=STEPS,
             batch=BATCH,

@@ -16,15 +16,14 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
-import json
 import math
 import os
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from creditbench.cells import DECORRELATE, Cell, Decorrelate
 from creditbench.data import Seen, absolute, noting
@@ -36,6 +35,16 @@ from creditbench.optimizers import make_optimizer
 from creditbench.plugins import registry
 from creditbench.plugins.importing import Kind, Plugin, TooLongError, deadline
 from creditbench.task import Sequences, Split, Task
+from creditbench.trials.settings import (
+    STUDY,
+    TUNABLE,
+    by_owner,
+    convert,
+    fields_of,
+    make,
+    read_tuned,
+    require_finite,
+)
 from creditbench.trials.trial import SUFFIXES, Trial, split_rule
 
 #: Preset -> how often the validation split is looked at, evenly over the budget.
@@ -47,12 +56,6 @@ SEEDS = 2**32
 DATA_SECONDS = 3600.0
 #: No grid is as large in any of its sizes.
 MOST = 10**12
-#: What a table of the tuned file may hold beside hyper-parameters: settings, and where they are from.
-_TUNABLE = ("lr", "optimizer", "segment", "batch", "decorrelation_rate")
-_STUDY = ("study", "beat_trivial")
-Tuned = Mapping[
-    str, Mapping[str, Sequence[Mapping[str, Any]]]
-]  #: task or "default" -> rule -> a table a study
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,11 +142,11 @@ def make_grid(options: Options) -> Grid:
     tasks = _by_id(_resolve("tasks", item) for item in options.tasks)
     rules = list(_rules(options))
     learners = _by_id(plugin for plugin, _, _ in rules)
-    settings = _settings(options.settings, tasks, learners)
+    settings = by_owner(options.settings, tasks, learners)
     for name in options.data:
         if name not in tasks:
             raise unknown("task in --data", name, tasks, "creditbench run --help")
-    tuned, notes = _read_tuned(options.tuned, tasks, learners)
+    tuned, notes = read_tuned(options.tuned, tasks, learners)
     untuned: dict[str, list[str]] = {}
     if options.decorrelation_rate is not None and all(how == "none" for _, how, _ in rules):
         notes.append(
@@ -185,7 +188,7 @@ def make_grid(options: Options) -> Grid:
                 lrs = options.lrs or (common.pop("lr"),)
                 shift = number * len(options.seeds) if options.seeds_apart else 0
                 for backend, lr, seed in itertools.product(backends, lrs, options.seeds):
-                    _finite("lr", lr)
+                    require_finite("lr", lr)
                     make_optimizer(common["optimizer"], lr)
                     trial = _trial(**common | {"backend": backend, "lr": lr, "seed": seed + shift})
                     trials.setdefault(trial.id, trial)
@@ -227,7 +230,7 @@ def make_task(item: str, settings: Mapping[str, Any], data: Mapping[str, str]) -
     for name in data:
         if name != plugin.id:
             raise unknown("task in --data", name, [plugin.id], "creditbench show task --help")
-    own = _settings(settings, {plugin.id: plugin}, {}).get(plugin.id, {})
+    own = by_owner(settings, {plugin.id: plugin}, {}).get(plugin.id, {})
     return _Source(plugin, own, data.get(plugin.id)).task
 
 
@@ -248,9 +251,9 @@ def resolve_learners(
 ) -> dict[str, tuple[Plugin, dict[str, Any]]]:
     """The learner of each item, an id or a path, and its hyper-parameters with `settings` put in, as in `Options`."""
     found = {item: _resolve("learners", item) for item in items}
-    own = _settings(settings, {}, _by_id(found.values()))
+    own = by_owner(settings, {}, _by_id(found.values()))
     return {
-        item: (plugin, _fields(plugin, _make(plugin, own.get(plugin.id, {}))))
+        item: (plugin, fields_of(plugin, make(plugin, own.get(plugin.id, {}))))
         for item, plugin in found.items()
     }
 
@@ -287,7 +290,7 @@ class _Source:
         self._seen = Seen()
         self._sha256: str | None = None
         with self._in_time("be made"), noting(self._seen):
-            self.task: Task = _make(plugin, settings)
+            self.task: Task = make(plugin, settings)
         self._trains: dict[int, Sequences] = {}
 
     @property
@@ -355,14 +358,14 @@ def _trial_values(
     """The fields of a trial, less backend and seed. `frozen`: what the tuned file has for it."""
     task, task_class = source.task, type(source.task)
     rule = plugin.id + SUFFIXES[decorrelate]
-    hyperparameters = {name: value for name, value in frozen.items() if name not in (*_TUNABLE, *_STUDY)}
-    learner: Learner = _make(plugin, hyperparameters | dict(settings))
+    hyperparameters = {name: value for name, value in frozen.items() if name not in (*TUNABLE, *STUDY)}
+    learner: Learner = make(plugin, hyperparameters | dict(settings))
 
     def choose(option: Any, name: str, default: Any) -> Any:
         if option is not None:
             return option
         return (
-            _convert(f"{rule}.{name} in {options.tuned}", frozen[name], type(default))
+            convert(f"{rule}.{name} in {options.tuned}", frozen[name], type(default))
             if name in frozen
             else default
         )
@@ -402,13 +405,13 @@ def _trial_values(
         "task": task_class.id,
         "task_version": task_class.version,
         "task_sha256": source.plugin.sha256,
-        "task_parameters": _fields(source.plugin, task),
+        "task_parameters": fields_of(source.plugin, task),
         "task_path": user_path(source.plugin),
         "data_sha256": source.data_sha256(batch, seed),
         "learner": plugin.id,
         "learner_sha256": plugin.sha256,
         "learner_path": user_path(plugin),
-        "hyperparameters": _fields(plugin, learner),
+        "hyperparameters": fields_of(plugin, learner),
         "decorrelate": decorrelate,
         "decorrelation_rate": rate if decorrelate != "none" else 0.0,
         "device": options.device,
@@ -459,155 +462,3 @@ def _budget(options: Options, task: type[Task], segment: int) -> tuple[int, int]
 def user_path(plugin: Plugin) -> str | None:
     """Where the file of a plug-in lies that is not found by its id alone."""
     return str(plugin.path) if plugin.source == str(plugin.path) else None
-
-
-# -- parameters ------------------------------------------------------------------------------------------
-
-
-def _make(plugin: Plugin, settings: Mapping[str, Any]) -> Any:
-    """The task or learner with those fields set. Raises `UsageError` for an unknown field or a bad value."""
-    what = "parameter" if plugin.kind == "tasks" else "hyper-parameter"
-    fields = {field.name: field for field in dataclasses.fields(plugin.cls)}
-    hints = typing.get_type_hints(plugin.cls)
-    values = {}
-    for name, value in settings.items():
-        if name not in fields:
-            if not fields:
-                raise UsageError(f"unknown {what} {plugin.id}.{name}: {plugin.id} has none")
-            raise unknown(f"{what} of {plugin.id}", name, fields, f"creditbench list {plugin.kind} --json")
-        values[name] = _convert(f"{plugin.id}.{name}", value, hints[name])
-    try:
-        return plugin.cls(**values)
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"{plugin.cls.__name__} in {plugin.path} cannot be made: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _fields(plugin: Plugin, instance: Any) -> dict[str, Any]:
-    """The fields of a task or learner as plain values, those of a float field as floats."""
-    hints = typing.get_type_hints(plugin.cls)
-    values = dataclasses.asdict(instance)
-    try:
-        plain = json.loads(json.dumps(values, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"a field of {plugin.cls.__name__} in {plugin.path} has no JSON form: {error}"
-        ) from None
-    return {
-        name: float(v) if hints.get(name) is float and isinstance(v, int) else v for name, v in plain.items()
-    }
-
-
-def _convert(name: str, value: Any, kind: Any) -> Any:
-    """`value`, or what its text stands for, as `kind`; raises `UsageError` where it is none."""
-    candidates = [value]
-    if isinstance(value, list):
-        candidates.append(tuple(value))
-    elif isinstance(value, str):
-        literals = {"true": True, "false": False, "none": None}
-        if value.lower() in literals:
-            candidates.insert(0, literals[value.lower()])
-        with contextlib.suppress(ValueError, OverflowError):
-            number = float(value)
-            candidates.insert(0, int(number) if number.is_integer() and abs(number) < 2**53 else number)
-    adapter = TypeAdapter(kind, config=ConfigDict(strict=True))
-    for candidate in candidates:
-        try:
-            converted = adapter.validate_python(candidate)
-        except ValidationError:
-            continue
-        if isinstance(converted, float):
-            _finite(name, converted)
-        return converted
-    wanted = (
-        getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else str(kind).replace("typing.", "")
-    )
-    raise UsageError(f"{name} is {value!r}: give a value of the type {wanted}")
-
-
-def _finite(name: str, value: float) -> None:
-    if not math.isfinite(value):
-        raise UsageError(f"{name} is {value}: give a finite number")
-
-
-def _settings(
-    given: Mapping[str, Any], tasks: Mapping[str, Plugin], learners: Mapping[str, Plugin]
-) -> dict[str, dict[str, Any]]:
-    """`{"anp.sigma": "1e-3"}` as `{"anp": {"sigma": "1e-3"}}`; each must name a task or learner of the run."""
-    settings: dict[str, dict[str, Any]] = {}
-    for name, value in given.items():
-        owner, dot, field = name.partition(".")
-        if not (dot and owner and field):
-            raise UsageError(f"setting {name!r} names no field: write it as --set anp.sigma=1e-3")
-        if owner not in {**tasks, **learners}:
-            raise unknown("task or learner in --set", owner, [*tasks, *learners], "creditbench run --help")
-        settings.setdefault(owner, {})[field] = value
-    return settings
-
-
-def _read_tuned(
-    path: str | None, tasks: Mapping[str, Plugin], learners: Mapping[str, Plugin]
-) -> tuple[Tuned, list[str]]:
-    """The tables of a tuned file, a list for each task and rule; and notes on tables that nothing is known of.
-
-    A file may hold more than a run needs, so a task or rule that this run does not have is no error.
-    """
-    if path is None:
-        return {}, []
-    tuned = read_studies(path)
-    notes = []
-    known_tasks = {"default", *tasks, *registry.load("tasks")}
-    known_learners = {*learners, *registry.load("learners")}
-    for task, rules in tuned.items():
-        if task not in known_tasks:
-            notes.append(f"{path}: {unknown('task', task, known_tasks, 'creditbench list tasks')}")
-        for rule, studies in rules.items():
-            name, _ = split_rule(rule)
-            if name not in known_learners:
-                notes.append(
-                    f"{path}: {unknown('learner', name, known_learners, 'creditbench list learners')}"
-                )
-            if name in learners:
-                fields = (field.name for field in dataclasses.fields(learners[name].cls))
-                names = [*_TUNABLE, *_STUDY, *fields]
-                for key in (key for study in studies for key in study):
-                    if key not in names:
-                        raise unknown(
-                            f"key in [{task}.{rule}] of {path}",
-                            key,
-                            names,
-                            "creditbench list learners --json",
-                        )
-    return tuned, notes
-
-
-def read_studies(path: str | os.PathLike[str]) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """The tables of a tuned file: task or "default" -> rule -> a table a study. Raises `UsageError`."""
-    tuned: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for task, rules in read_toml(path).items():
-        if not isinstance(rules, dict):
-            raise UsageError(
-                f"{path}: {task!r} is no table of tables: write [{task}.RULE] and then lr = 0.01"
-            )
-        for rule, values in rules.items():
-            studies = values if isinstance(values, list) else [values]
-            if not studies or not all(isinstance(study, dict) for study in studies):
-                raise UsageError(
-                    f"{path}: {task}.{rule} is no table: write [{task}.{rule}], or [[{task}.{rule}]] for each study, "
-                    "and then lr = 0.01"
-                )
-            tuned.setdefault(task, {})[rule] = studies
-    return tuned
-
-
-def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The tables of a TOML file. Raises `UsageError` where it cannot be read."""
-    try:
-        return files.parse_toml(files.read(Path(path).expanduser(), files.MOST_TEXT))
-    except (OSError, files.NotAFileError) as error:
-        raise UsageError(f"file '{path}' cannot be read ({reason(error)}): check the path") from None
-    except ValueError as error:
-        raise UsageError(f"file '{path}' is not TOML ({reason(error)}): mend it") from None

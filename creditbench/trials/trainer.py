@@ -18,19 +18,19 @@ import creditbench
 from creditbench.cells import Cell
 from creditbench.errors import (
     ConfinedError,
-    InvalidEstimateError,
     UsageError,
     is_of_machine,
     one_line,
     status_of,
 )
-from creditbench.learner import Batch, Decorrelated, Estimate, backpropagate
+from creditbench.learner import Batch, Decorrelated, backpropagate
+from creditbench.learner.training import training_step
 from creditbench.machine.compilation import taken_from_cache
 from creditbench.machine.environment import fingerprint
 from creditbench.measure.cost import figures
 from creditbench.measure.memory import DevicePeak, ProcessPeak
 from creditbench.measure.update import Update
-from creditbench.ops import Ops, Outer, make_ops
+from creditbench.ops import Ops, make_ops
 from creditbench.optimizers import SGD, make_optimizer
 from creditbench.plugins import registry
 from creditbench.task import Sequences, Task
@@ -148,7 +148,7 @@ class Program:
         """
         ops, cell = self.ops, self.cell
         learner, optimizer = with_numbers(self.learner, self.optimizer, numbers or {})
-        episodes, rows = self.trial.protocol == "episodes", self.trial.batch
+        episodes = self.trial.protocol == "episodes"
         checked = False
         if data is not None:
             chosen, keys = xs
@@ -156,20 +156,16 @@ class Program:
 
         def segment(carry, xs):
             nonlocal checked
-            params, optimizer_state, state = carry
             batch, key = xs
             if data is not None:
                 chosen, weights = batch
                 inputs, targets = ops.gather((data.inputs, data.targets), chosen)
                 batch = Batch(inputs, targets, weights)
-            if episodes:
-                state = learner.reset(ops, cell, params, state, rows)
-            estimate = learner.segment(ops, cell, params, state, batch, key)
-            if not checked:
-                check_estimate(estimate, params)
-                checked = True
-            params, optimizer_state = optimizer.update(ops, params, optimizer_state, estimate.grads)
-            return (params | estimate.assigned, optimizer_state, estimate.state), estimate.loss
+            found = training_step(
+                ops, cell, learner, optimizer, carry, batch, key, episodes=episodes, checks=not checked
+            )
+            checked = True
+            return found
 
         return ops.scan(segment, carry, xs)
 
@@ -572,24 +568,3 @@ def warm_up(backend: str, device: str = "cpu") -> None:
         return estimate.loss, loss(params)
 
     ops.synchronize(ops.compile(gradients, params, batch)(params, batch))
-
-
-def check_estimate(estimate: Any, params: Any) -> None:
-    """Raise `InvalidEstimateError` unless the estimate fits the contract of `Learner.segment`."""
-    if not isinstance(estimate, Estimate):
-        raise InvalidEstimateError(f"segment returned {type(estimate).__name__}, not Estimate")
-    if tuple(estimate.loss.shape) != ():
-        raise InvalidEstimateError(f"loss has shape {tuple(estimate.loss.shape)}, not ()")
-    for kind, values in (("grads", estimate.grads), ("assigned", estimate.assigned)):
-        for name, value in values.items():
-            if name not in params:
-                raise InvalidEstimateError(
-                    f"{kind} names {name!r}, which is no parameter: they are {', '.join(params)}"
-                )
-            shape = (
-                (value.post.shape[1], value.pre.shape[1]) if isinstance(value, Outer) else tuple(value.shape)
-            )
-            if tuple(shape) != tuple(params[name].shape):
-                raise InvalidEstimateError(
-                    f"{kind}[{name!r}] has shape {tuple(shape)}, not {tuple(params[name].shape)}"
-                )

@@ -22,8 +22,8 @@ import numpy as np
 from creditbench.errors import UsageError
 from creditbench.machine import files
 from creditbench.plugins import registry
-from creditbench.trials.grid import read_studies
 from creditbench.trials.record import Record
+from creditbench.trials.settings import read_studies
 from creditbench.trials.trial import Trial
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import pytest
 from creditbench.cells import Cell
 from creditbench.errors import UsageError
 from creditbench.learner import Estimate
+from creditbench.learner.training import check_estimate
 from creditbench.ops import make_ops
 from creditbench.plugins import registry
 from creditbench.task import Sequences
@@ -17,7 +18,6 @@ from creditbench.trials.trainer import (
     InvalidEstimateError,
     Program,
     _Run,
-    check_estimate,
     run_trials,
     scaled_weights,
 )

@@ -8,6 +8,7 @@ import numpy as np
 
 from creditbench.cells import Cell
 from creditbench.learner import Batch, Decorrelated
+from creditbench.learner.training import training_step
 from creditbench.optimizers import make_optimizer
 
 SEGMENTS, ROWS = 4, 2
@@ -35,13 +36,7 @@ class Training(NamedTuple):
         ops, cell, rule, optimizer = self.ops, self.cell, self.rule, make_optimizer("adam", 1e-2)
 
         def update(carry, xs):
-            params, moments, state = carry
-            batch, key = xs
-            if self.episodes:
-                state = rule.reset(ops, cell, params, state, ROWS)
-            estimate = rule.segment(ops, cell, params, state, batch, key)
-            params, moments = optimizer.update(ops, params, moments, estimate.grads)
-            return (params | estimate.assigned, moments, estimate.state), estimate.loss
+            return training_step(ops, cell, rule, optimizer, carry, *xs, episodes=self.episodes)
 
         return ops.scan(update, carry, xs)
 

@@ -1,0 +1,167 @@
+"""Settings as a user writes them, in options and in a tuned file, turned into the fields of a task or learner."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from creditbench.errors import UsageError, unknown
+from creditbench.machine import files
+from creditbench.plugins import registry
+from creditbench.plugins.importing import Plugin
+from creditbench.trials.trial import split_rule
+
+#: What a table of the tuned file may hold beside hyper-parameters: settings, and where they are from.
+TUNABLE = ("lr", "optimizer", "segment", "batch", "decorrelation_rate")
+STUDY = ("study", "beat_trivial")
+Tuned = Mapping[
+    str, Mapping[str, Sequence[Mapping[str, Any]]]
+]  #: task or "default" -> rule -> a table a study
+
+
+def make(plugin: Plugin, settings: Mapping[str, Any]) -> Any:
+    """The task or learner with those fields set. Raises `UsageError` for an unknown field or a bad value."""
+    what = "parameter" if plugin.kind == "tasks" else "hyper-parameter"
+    fields = {field.name: field for field in dataclasses.fields(plugin.cls)}
+    hints = typing.get_type_hints(plugin.cls)
+    values = {}
+    for name, value in settings.items():
+        if name not in fields:
+            if not fields:
+                raise UsageError(f"unknown {what} {plugin.id}.{name}: {plugin.id} has none")
+            raise unknown(f"{what} of {plugin.id}", name, fields, f"creditbench list {plugin.kind} --json")
+        values[name] = convert(f"{plugin.id}.{name}", value, hints[name])
+    try:
+        return plugin.cls(**values)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{plugin.cls.__name__} in {plugin.path} cannot be made: {type(error).__name__}: {error}"
+        ) from error
+
+
+def fields_of(plugin: Plugin, instance: Any) -> dict[str, Any]:
+    """The fields of a task or learner as plain values, those of a float field as floats."""
+    hints = typing.get_type_hints(plugin.cls)
+    values = dataclasses.asdict(instance)
+    try:
+        plain = json.loads(json.dumps(values, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"a field of {plugin.cls.__name__} in {plugin.path} has no JSON form: {error}"
+        ) from None
+    return {
+        name: float(v) if hints.get(name) is float and isinstance(v, int) else v for name, v in plain.items()
+    }
+
+
+def convert(name: str, value: Any, kind: Any) -> Any:
+    """`value`, or what its text stands for, as `kind`; raises `UsageError` where it is none."""
+    candidates = [value]
+    if isinstance(value, list):
+        candidates.append(tuple(value))
+    elif isinstance(value, str):
+        literals = {"true": True, "false": False, "none": None}
+        if value.lower() in literals:
+            candidates.insert(0, literals[value.lower()])
+        with contextlib.suppress(ValueError, OverflowError):
+            number = float(value)
+            candidates.insert(0, int(number) if number.is_integer() and abs(number) < 2**53 else number)
+    adapter = TypeAdapter(kind, config=ConfigDict(strict=True))
+    for candidate in candidates:
+        try:
+            converted = adapter.validate_python(candidate)
+        except ValidationError:
+            continue
+        if isinstance(converted, float):
+            require_finite(name, converted)
+        return converted
+    wanted = (
+        getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else str(kind).replace("typing.", "")
+    )
+    raise UsageError(f"{name} is {value!r}: give a value of the type {wanted}")
+
+
+def require_finite(name: str, value: float) -> None:
+    """Raise `UsageError` for a number that is none."""
+    if not math.isfinite(value):
+        raise UsageError(f"{name} is {value}: give a finite number")
+
+
+def by_owner(
+    given: Mapping[str, Any], tasks: Mapping[str, Plugin], learners: Mapping[str, Plugin]
+) -> dict[str, dict[str, Any]]:
+    """`{"anp.sigma": "1e-3"}` as `{"anp": {"sigma": "1e-3"}}`; each must name a task or learner of the run."""
+    settings: dict[str, dict[str, Any]] = {}
+    for name, value in given.items():
+        owner, dot, field = name.partition(".")
+        if not (dot and owner and field):
+            raise UsageError(f"setting {name!r} names no field: write it as --set anp.sigma=1e-3")
+        if owner not in {**tasks, **learners}:
+            raise unknown("task or learner in --set", owner, [*tasks, *learners], "creditbench run --help")
+        settings.setdefault(owner, {})[field] = value
+    return settings
+
+
+def read_tuned(
+    path: str | None, tasks: Mapping[str, Plugin], learners: Mapping[str, Plugin]
+) -> tuple[Tuned, list[str]]:
+    """The tables of a tuned file, a list for each task and rule; and notes on tables that nothing is known of.
+
+    A file may hold more than a run needs, so a task or rule that this run does not have is no error.
+    """
+    if path is None:
+        return {}, []
+    tuned = read_studies(path)
+    notes = []
+    known_tasks = {"default", *tasks, *registry.load("tasks")}
+    known_learners = {*learners, *registry.load("learners")}
+    for task, rules in tuned.items():
+        if task not in known_tasks:
+            notes.append(f"{path}: {unknown('task', task, known_tasks, 'creditbench list tasks')}")
+        for rule, studies in rules.items():
+            name, _ = split_rule(rule)
+            if name not in known_learners:
+                notes.append(
+                    f"{path}: {unknown('learner', name, known_learners, 'creditbench list learners')}"
+                )
+            if name in learners:
+                fields = (field.name for field in dataclasses.fields(learners[name].cls))
+                names = [*TUNABLE, *STUDY, *fields]
+                for key in (key for study in studies for key in study):
+                    if key not in names:
+                        raise unknown(
+                            f"key in [{task}.{rule}] of {path}",
+                            key,
+                            names,
+                            "creditbench list learners --json",
+                        )
+    return tuned, notes
+
+
+def read_studies(path: str | os.PathLike[str]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """The tables of a tuned file: task or "default" -> rule -> a table a study. Raises `UsageError`."""
+    tuned: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for task, rules in files.read_toml(path).items():
+        if not isinstance(rules, dict):
+            raise UsageError(
+                f"{path}: {task!r} is no table of tables: write [{task}.RULE] and then lr = 0.01"
+            )
+        for rule, values in rules.items():
+            studies = values if isinstance(values, list) else [values]
+            if not studies or not all(isinstance(study, dict) for study in studies):
+                raise UsageError(
+                    f"{path}: {task}.{rule} is no table: write [{task}.{rule}], or [[{task}.{rule}]] for each study, "
+                    "and then lr = 0.01"
+                )
+            tuned.setdefault(task, {})[rule] = studies
+    return tuned
