@@ -386,13 +386,13 @@ def test_of_a_hub_table_counts_what_the_task_reads(tmp_path):
 def test_embedded_data_are_part_of_a_task(tmp_path):
     """Of a shipped task, and of one in a file: its id is another once they change, and its records are stale."""
     shipped = registry.find("tasks", "weather")
-    embedded = shipped.path.parent / "data" / "weather_nyc.csv"
-    assert embedded(shipped.path) == embedded
+    content = shipped.path.parent / "data" / "weather_nyc.csv"
+    assert embedded(shipped.path) == content
     assert embedded(registry.find("tasks", "text8_chars").path).name == "text_kjv.txt"
     (tmp_path / "data").mkdir()
     path, data = tmp_path / "own.py", tmp_path / "data" / "weather_nyc.csv"
     path.write_text(shipped.path.read_text().replace('"weather"', '"own_weather"'))
-    data.write_bytes(embedded.read_bytes())
+    data.write_bytes(content.read_bytes())
 
     def trial() -> Trial:
         store._source_sha256.cache_clear()
@@ -401,7 +401,7 @@ def test_embedded_data_are_part_of_a_task(tmp_path):
     before = trial()
     record = failure(before, "crashed", "", datetime.now(UTC), 0.0)
     assert store.stale(record) == "" and trial().id == before.id
-    data.write_bytes(embedded.read_bytes().replace(b"1\n", b"2\n", 1))  # a value, in the row's last column
+    data.write_bytes(content.read_bytes().replace(b"1\n", b"2\n", 1))  # a value, in the row's last column
     assert trial().id != before.id
     assert store.stale(record) == "task own_weather has changed"
     data.unlink()

@@ -15,7 +15,8 @@ import pytest
 from creditbench.errors import UsageError
 from creditbench.machine import files
 from creditbench.plugins import registry
-from creditbench.results import store, version
+from creditbench.results import store
+from creditbench.results import version as tables
 from creditbench.results.store import Store
 from creditbench.results.version import Results, read_tables, write_tables
 from creditbench.trials.grid import Options, make_grid
@@ -179,14 +180,14 @@ def test_reports_go_on_without_a_record_that_cannot_be_read_and_say_so(tmp_path,
     other = record.model_copy(update={"trial": record.trial.model_copy(update={"seed": 1})})
     there.put(other)
     edited(there, other, {"algorithm_bytes": 10**400})
-    assert version.load(tmp_path).records == (record,)
+    assert tables.load(tmp_path).records == (record,)
     said = capsys.readouterr().err
     assert said.startswith(f"note: left out: record '{there.path(other.trial)}'") and said.count("\n") == 1
     with pytest.raises(UsageError, match="has 401 digits"):
-        version.load(tmp_path, whole=True)
+        tables.load(tmp_path, whole=True)
     there.path(record.trial).unlink()
     with pytest.raises(UsageError, match="has 401 digits"):
-        version.load(tmp_path)
+        tables.load(tmp_path)
 
 
 def test_a_version_that_breaks_off_leaves_the_old_one_whole(tmp_path, record, monkeypatch):
@@ -211,7 +212,7 @@ def test_a_version_that_breaks_off_leaves_the_old_one_whole(tmp_path, record, mo
 
     monkeypatch.setattr(files, "sync", count(files.sync))
     monkeypatch.setattr(Path, "write_bytes", count(Path.write_bytes))
-    monkeypatch.setattr(version, "_exchange", count(version._exchange))
+    monkeypatch.setattr(tables, "_exchange", count(tables._exchange))
     for last in range(1, 100):
         calls = last
         try:
@@ -301,7 +302,7 @@ def test_a_users_file_that_was_taken_in_as_it_was_keeps_its_records(tmp_path, re
     path = tmp_path / "rule.py"
     own = record.model_copy(update={"trial": record.trial.model_copy(update={"learner_path": str(path)})})
     assert store.stale(own) == ""
-    assert version._describe([own])[0]["bptt"]["family"] == "reverse mode"
+    assert tables._describe([own])[0]["bptt"]["family"] == "reverse mode"
     assert "--learner bptt " in command([own])
     path.write_text("")
     assert f"--learner {path} " in command([own])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from creditbench.cells import Cell
-from creditbench.errors import UsageError
+from creditbench.errors import InvalidEstimateError, UsageError
 from creditbench.learner import Estimate
 from creditbench.learner.training import check_estimate
 from creditbench.ops import make_ops
@@ -15,7 +15,6 @@ from creditbench.plugins import registry
 from creditbench.task import Sequences
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.trainer import (
-    InvalidEstimateError,
     Program,
     _Run,
     run_trials,

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from creditbench.data import (
+from creditbench.data.numbers import number
+from creditbench.data.reading import (
     LIMIT,
     _columns,
     _datasets,
@@ -27,7 +28,6 @@ from creditbench.data import (
     read_table,
     read_text,
 )
-from creditbench.data.numbers import number
 from creditbench.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
