@@ -27,7 +27,7 @@ from typing import Any, Literal
 from creditbench import isolation
 from creditbench.errors import ConfinedError, UsageError
 from creditbench.learner import Claims, Learner
-from creditbench.plugins import importing
+from creditbench.plugins import importing, meaning
 from creditbench.plugins.importing import Plugin
 
 _LONGEST_FILE = 1 << 20
@@ -39,7 +39,7 @@ def from_path(path: Path) -> Plugin:
     path = path.resolve()
     importing.require_python("learners", path)
     content = read_source(path)
-    sha256 = hashlib.sha256(content).hexdigest()
+    sha256 = meaning.digest(content)
     cls = stand_in(str(path), sha256, None)
     importing.require_id(cls.id, path)
     return Plugin("learners", cls.id, cls, str(path), path, sha256)
@@ -147,7 +147,7 @@ def place(child: isolation.Confined, path: str, sha256: str, package: str | None
     Raises `UsageError` where the file is no more that of the sha256.
     """
     content = read_source(Path(path))
-    now = hashlib.sha256(content).hexdigest() if package is None else package_sha256(package, Path(path))
+    now = meaning.digest(content) if package is None else package_sha256(package, Path(path))
     if now != sha256:
         raise UsageError(f"{path} has changed since the run began: run again")
     if package is not None:

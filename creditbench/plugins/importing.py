@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from creditbench.errors import UsageError, one_line
 from creditbench.learner import Learner
+from creditbench.plugins import meaning
 from creditbench.task import Task
 
 Kind = Literal["tasks", "learners"]
@@ -169,14 +170,14 @@ def inspect_plugin(kind: Kind, found: Any, source: str) -> Plugin:
 
 
 def source_sha256(path: Path) -> str:
-    """The sha256 of a plug-in's file and, of a task's, of the data that it names as EMBEDDED.
+    """The sha256 of a plug-in's file, comments and docstrings left out, and of the data that a task names as EMBEDDED.
 
     Nothing is imported. Raises OSError.
     """
-    digest = hashlib.sha256(path.read_bytes())
-    if (data := embedded(path)) is not None:
-        digest.update(hashlib.sha256(data.read_bytes()).digest())
-    return digest.hexdigest()
+    found = meaning.digest(path.read_bytes())
+    if (data := embedded(path)) is None:
+        return found
+    return hashlib.sha256(bytes.fromhex(found) + hashlib.sha256(data.read_bytes()).digest()).hexdigest()
 
 
 def embedded(path: Path) -> Path | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from creditbench.errors import UsageError, reason
 from creditbench.machine import files
-from creditbench.plugins import registry
+from creditbench.plugins import meaning, registry
 from creditbench.plugins.importing import Kind, source_sha256
 from creditbench.trials.record import SCHEMA_VERSION, Record
 from creditbench.trials.trial import NUMERICS_VERSION, Trial
@@ -156,8 +156,9 @@ def read_record(path: Path) -> Record:
 def stale(record: Record) -> str:
     """Why the numbers of `record` may no longer be what a run would yield now; empty where nothing has changed.
 
-    No user's code is run: a source is compared by its sha256, that of a task with the data that it embeds. A user's
-    file that was since taken into the shipped folder as it was counts as unchanged.
+    No user's code is run: a source is compared by the sha256 of its meaning, that of a task with the data that it
+    embeds; so is the code of this package that a rule runs through. A user's file that was since taken into the shipped
+    folder as it was counts as unchanged.
     """
     trial = record.trial
     sources = (
@@ -168,6 +169,10 @@ def stale(record: Record) -> str:
         now = _source_sha256(kind, name, path)
         if now != sha256 and (path is None or _source_sha256(kind, name, None) != sha256):
             return f"{kind[:-1]} {name} {'is gone' if now is None else 'has changed'}"
+    if trial.vocabulary_sha256 != _vocabulary(
+        trial.learner, trial.learner_path, trial.backend, trial.decorrelate != "none"
+    ):
+        return f"what {trial.learner} runs through has changed"
     if trial.numerics_version != NUMERICS_VERSION:
         return f"the harness has changed from numerics version {trial.numerics_version} to {NUMERICS_VERSION}"
     return ""
@@ -183,3 +188,11 @@ def _source_sha256(kind: Kind, name: str, path: str | None) -> str | None:
         return source_sha256(Path(path))
     except OSError:
         return None
+
+
+@cache
+def _vocabulary(learner: str, path: str | None, backend: str, decorrelates: bool) -> str | None:
+    """The sha256 of what a learner runs through as it is now; None where the learner is gone."""
+    plugin = registry.load("learners").get(learner)
+    place = Path(path) if path is not None and Path(path).is_file() else plugin.path if plugin else None
+    return None if place is None else meaning.vocabulary(place.read_bytes(), backend, decorrelates)

@@ -32,7 +32,7 @@ from creditbench.learner import Learner
 from creditbench.machine import files
 from creditbench.ops import BACKENDS
 from creditbench.optimizers import make_optimizer
-from creditbench.plugins import registry
+from creditbench.plugins import meaning, registry
 from creditbench.plugins.importing import Kind, Plugin, TooLongError, deadline
 from creditbench.task import Sequences, Split, Task
 from creditbench.trials.settings import (
@@ -175,13 +175,17 @@ def make_grid(options: Options) -> Grid:
                 for backend in options.backends
                 if backend not in backends
             ]
+            vocabulary = {
+                backend: meaning.vocabulary(plugin.path.read_bytes(), backend, decorrelate != "none")
+                for backend in backends
+            }
             rule = plugin.id + SUFFIXES[decorrelate]
             if options.tuned and not any(rule in tuned.get(name, {}) for name in ("default", task_plugin.id)):
                 untuned.setdefault(rule, []).append(task_plugin.id)
             default = next(iter(tuned.get("default", {}).get(rule, ())), {})
             studies = tuned.get(task_plugin.id, {}).get(rule, ({},))
-            for number, own in enumerate(studies):
-                frozen = {**default, **own}
+            for number, study in enumerate(studies):
+                frozen = {**default, **study}
                 common = _trial_values(
                     options, source, plugin, decorrelate, settings.get(plugin.id, {}), frozen
                 )
@@ -190,7 +194,8 @@ def make_grid(options: Options) -> Grid:
                 for backend, lr, seed in itertools.product(backends, lrs, options.seeds):
                     require_finite("lr", lr)
                     make_optimizer(common["optimizer"], lr)
-                    trial = _trial(**common | {"backend": backend, "lr": lr, "seed": seed + shift})
+                    own = {"backend": backend, "lr": lr, "seed": seed + shift}
+                    trial = _trial(**common | own | {"vocabulary_sha256": vocabulary[backend]})
                     trials.setdefault(trial.id, trial)
         notes += source.notes
     notes += [

@@ -60,11 +60,13 @@ class Trial(BaseModel):
 
     task: Name
     task_version: Count
-    task_sha256: str  #: of the task's source file
+    task_sha256: (
+        str  #: of the task's source, comments and docstrings left out, and of the data that it embeds
+    )
     task_parameters: Plain  #: fields of the task
     data_sha256: str | None = None  #: of the user's data file
     learner: Name
-    learner_sha256: str  #: of the learner's source file
+    learner_sha256: str  #: of the learner's source, likewise; of all of an installed package
     hyperparameters: Plain  #: fields of the learner
     decorrelate: Literal["none", "hidden", "both"]
     decorrelation_rate: Number
@@ -85,6 +87,8 @@ class Trial(BaseModel):
     budget_steps: Size  #: training time steps of one batch row
     evaluations: Size  #: on the validation split, evenly over the budget
     numerics_version: Count = NUMERICS_VERSION
+    #: Of what the learner runs through of this package's own; None in records of before it was looked at.
+    vocabulary_sha256: str | None = None
 
     # Where a plug-in outside the shipped folders lies. A place, not a number: no part of the hash.
     task_path: str | None = None
@@ -139,6 +143,8 @@ class Trial(BaseModel):
 
     def _digest(self, *left_out: str) -> str:
         values = self.model_dump(exclude={*_LABELS, *left_out})
+        if self.vocabulary_sha256 is None:
+            del values["vocabulary_sha256"]
         if self.data_sha256 is not None:
             # The same file in another place is the same data.
             values["task_parameters"].pop("data", None)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from creditbench.plugins import meaning
+from creditbench.plugins.importing import source_sha256
 from creditbench.results.version import GradientQuality, Results, ScalingPoint
 from creditbench.trials.record import Point, Record
 from creditbench.trials.trial import Trial
@@ -53,7 +54,8 @@ def make(
     `worse` is taken from its score. With `studies`, each has `seeds` seeds of its own, and chance in tuning, of the
     spread `tuning`, is in the scores of all runs of a rule, task and study.
     """
-    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    sha256 = source_sha256(source)
+    vocabulary = {backend: meaning.vocabulary(source.read_bytes(), backend) for backend in backends}
     learners, problems = names(rules, tasks)
     metadata = {
         name: {
@@ -94,6 +96,7 @@ def make(
                     trial = _trial(
                         source, sha256, learner, task, backend, seed, preset, about[task]["protocol"]
                     )
+                    trial = trial.model_copy(update={"vocabulary_sha256": vocabulary[backend]})
                     chance = 0.0
                     if studies:
                         study = seed // seeds

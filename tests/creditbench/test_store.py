@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import os
 import re
@@ -15,6 +14,7 @@ import pytest
 from creditbench.errors import UsageError
 from creditbench.machine import files
 from creditbench.plugins import registry
+from creditbench.plugins.importing import source_sha256
 from creditbench.results import store
 from creditbench.results import version as tables
 from creditbench.results.store import Store
@@ -277,14 +277,18 @@ def test_a_record_is_stale_once_a_source_has_changed(record):
     assert changed(learner_sha256="0" * 64) == "learner bptt has changed"
     assert changed(task_sha256="0" * 64) == "task mackey_glass has changed"
     assert changed(learner="gone") == "learner gone is gone"
+    assert changed(vocabulary_sha256="0" * 64) == "what bptt runs through has changed"
+    assert changed(vocabulary_sha256=None) == "what bptt runs through has changed"
     assert "numerics version" in changed(numerics_version=0)
 
 
 def test_a_users_file_is_compared_where_it_lies(tmp_path, record):
     path = tmp_path / "rule.py"
-    path.write_bytes(registry.find("learners", "bptt").path.read_bytes() + b"# mine\n")
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    trial = record.trial.model_copy(update={"learner_path": str(path), "learner_sha256": sha256})
+    shipped = registry.find("learners", "bptt").path.read_bytes()
+    path.write_bytes(shipped + b"# a comment is no part of it\n")
+    assert source_sha256(path) == record.trial.learner_sha256
+    path.write_bytes(shipped + b"MINE = 1\n")
+    trial = record.trial.model_copy(update={"learner_path": str(path), "learner_sha256": source_sha256(path)})
     own = record.model_copy(update={"trial": trial})
     assert store.stale(own) == ""
     store._source_sha256.cache_clear()
