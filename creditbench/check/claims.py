@@ -149,7 +149,7 @@ def online(subject: Subject) -> str:
     rule, ops = subject.rule, subject.repeated
     if not rule.claims.online:
         raise NotApplicable("not claimed")
-    if ops.name == "jax" and "torch" in rule.backends:
+    if ops.host.traces and "torch" in rule.backends:
         raise NotApplicable("looked at under torch")  # where every step is run, and not traced
     unit = rule.stream_segment
     steps = unit * max(2, -(-T // unit))
@@ -220,24 +220,13 @@ def _cut(
     assigned: dict[str, Any] = {}
     segment = segment_of(ops, rule, cell)
     ops.drawn.clear()
-    with _step_by_step(ops.name):
+    with ops.host.step_by_step():
         for size in sizes:
             part = Batch(*ops.from_numpy(tuple(x[start : start + size] for x in batch)))
             _, grads, state, new = segment(current, state, part, noise)
             current, assigned, start = current | new, assigned | ops.to_numpy(new), start + size
             total = {k: total.get(k, 0.0) + g for k, g in ops.to_numpy(grads).items()}
     return (total, assigned), dict(ops.drawn)
-
-
-def _step_by_step(backend: str) -> Any:
-    """A context in which every step of a loop is run, and none compiled."""
-    if backend == "jax":
-        import jax
-
-        return jax.disable_jit()
-    import torch
-
-    return torch.no_grad()
 
 
 # -- forward only ----------------------------------------------------------------------------------------
@@ -271,18 +260,7 @@ def reverse_passes(subject: Subject) -> set[str]:
 
     ops = Watched(dtype="float64")
     places: list[tuple[Any, str, str]] = [(ops, n, f"ops.{n}") for n in ("value_and_grad", "vjp", "jacobian")]
-    if ops.name == "jax":
-        import jax
-
-        transforms = ["grad", "value_and_grad", "vjp", "jacrev", "hessian", "linear_transpose"]
-        places += [(jax, name, f"jax.{name}") for name in transforms]
-    else:
-        import torch
-
-        places += [(torch.autograd, n, f"torch.autograd.{n}") for n in ("grad", "backward")]
-        places += [(torch.Tensor, "backward", "Tensor.backward")]
-        transforms = ["grad", "grad_and_value", "vjp", "jacrev", "hessian"]
-        places += [(torch.func, name, f"torch.func.{name}") for name in transforms]
+    places += ops.host.reverse_modes()
     module = sys.modules[subject.plugin.cls.__module__]
     held = {id(getattr(owner, name)): said for owner, name, said in places if not isinstance(owner, Ops)}
     places += [(module, name, held[id(x)]) for name, x in list(vars(module).items()) if id(x) in held]

@@ -156,13 +156,11 @@ def arguments_unchanged(subject: Subject) -> str:
         changed[:] = [name for name in before | after if before.get(name) != after.get(name)]
         return found
 
-    if ops.name == "jax":
+    if ops.host.traces:
         ops.compile(segment, *args)
     else:
-        import torch
-
         before = ops.to_numpy(args[:3])
-        with torch.no_grad():
+        with ops.host.without_tape():
             segment(*args)
         worst, where = difference(before, ops.to_numpy(args[:3]))
         if worst and not changed:

@@ -78,7 +78,7 @@ def keys(subject: Subject) -> str:
 )
 def seeds_together(subject: Subject) -> str:
     """Two seeds under one `vmap` are the two alone: weights and noise of their own (oracle of `run --together`)."""
-    if subject.backend != "jax":
+    if not subject.ops.host.draws_together:
         raise NotApplicable("jax only")
     ops, rule, segment = subject.ops, subject.rule, segment_of(subject.ops, subject.rule, PLAIN)
     weights = {seed: rule.weights(PLAIN, PLAIN.init(seed)) for seed in (3, 4)}
@@ -103,9 +103,8 @@ def seeds_together(subject: Subject) -> str:
 )
 def recording(subject: Subject) -> str:
     """Recorded and replayed, `segment` is what it is run plainly, for another key, batch and weights too."""
-    if subject.backend != "torch":
+    if subject.ops.host.traces:
         raise NotApplicable("torch only")
-    import torch
 
     ops, rule, segment = subject.ops, subject.rule, segment_of(subject.ops, subject.rule, PLAIN)
     first = subject.arguments()
@@ -119,7 +118,7 @@ def recording(subject: Subject) -> str:
     replay(*first)
     other = arguments(ops, rule, PLAIN, rule.weights(PLAIN, PLAIN.init(5)), make_batch(seed=1), 2)
     found = ops.to_numpy(replay(*other))
-    with torch.no_grad():
+    with ops.host.without_tape():
         worst, where = difference(ops.to_numpy(segment(*other)), found)
     if worst > 1e-12:
         raise Broken(f"replayed, {named(where)} differs by {worst:.1g} from a plain run")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -12,7 +13,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import creditbench
@@ -143,39 +143,19 @@ def _probe(backend: str, threads: int, device: str) -> dict[str, Any]:
     from creditbench.ops import make_ops
 
     clock = time.perf_counter()
-    if backend == "jax":
-        import jax
-
-        imported = time.perf_counter() - clock
-        devices = ["cpu"]
-        for platform in ("gpu", "tpu"):
-            for i, found in enumerate(_quietly(lambda: jax.devices(platform))):  # noqa: B023
-                name = str(found) if ":" in str(found) else f"{platform}:{i}"
-                devices.append(f"{name} ({found.device_kind})")
-    else:
-        import torch
-
-        imported = time.perf_counter() - clock
-        devices = ["cpu"]
-        for i in range(torch.cuda.device_count()):
-            devices.append(f"cuda:{i} ({torch.cuda.get_device_name(i)})")
-        torch.set_num_threads(threads)
+    importlib.import_module(backend)
+    imported = time.perf_counter() - clock
+    ops = make_ops(backend, device)
+    ops.host.set_threads(threads)
     from creditbench.measure.roofline import peaks
 
-    best = peaks(make_ops(backend, device))
+    best = peaks(ops)
     return {
-        "devices": devices,
+        "devices": ops.host.devices(),
         "import_seconds": round(imported, 2),
         "gemm_gflops": round(best.gemm_gflops, 1),
         "triad_gbytes": round(best.triad_gbytes, 1),
     }
-
-
-def _quietly(devices: Callable[[], list]) -> list:
-    try:
-        return devices()
-    except RuntimeError:  # jax knows no such platform
-        return []
 
 
 if __name__ == "__main__":

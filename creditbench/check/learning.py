@@ -29,7 +29,6 @@ from creditbench.check.probe import (
 )
 from creditbench.check.subject import PLAIN, Subject
 from creditbench.learner import Batch
-from creditbench.ops import Ops
 
 CHECKS: list[Check] = []
 #: Weights, and where a rule draws noise the keys for each of them.
@@ -402,13 +401,13 @@ def reset(subject: Subject) -> str:
 def state_keeps_its_shapes(subject: Subject) -> str:
     """After 60 segments the state has the shapes that it has after 1."""
     ops, rule = subject.ops, subject.rule
-    # Compiled, no shape can change; PyTorch is asked step by step.
-    plain = ops.name == "torch"
+    # Compiled, no shape can change; a framework that does not compile is asked step by step.
+    plain = not ops.host.traces
     batch = make_batch(1) if plain else make_batch()
     params, state, batch, _ = subject.arguments(batch=batch)
     segment = segment_of(ops, rule, PLAIN) if plain else subject.program
     shapes: list[dict[str, Any]] = []
-    with without_tape(ops):
+    with ops.host.without_tape():
         for i in range(_SEGMENTS):
             state = segment(params, state, batch, ops.key(i))[2]
             if i in (0, _SEGMENTS - 1):
@@ -420,12 +419,3 @@ def state_keeps_its_shapes(subject: Subject) -> str:
                 f"{name} is {last.get(name, 'gone')} after {_SEGMENTS} segments, and was {first.get(name, 'not there')}"
             )
     return f"as large after {_SEGMENTS} segments as after 1"
-
-
-def without_tape(ops: Ops) -> contextlib.AbstractContextManager[Any]:
-    """A context in which PyTorch keeps no tape."""
-    if ops.name == "jax":
-        return contextlib.nullcontext()
-    import torch
-
-    return torch.no_grad()

@@ -63,17 +63,8 @@ class Subject:
     @contextlib.contextmanager
     def single_precision(self) -> Iterator[Ops]:
         """The backend as it trains: float32, fully optimised, and JAX without float64."""
-        if self.backend != "jax":
+        with self.ops.host.single_precision():
             yield make_ops(self.backend)
-            return
-        import jax
-
-        double = jax.config.jax_enable_x64
-        jax.config.update("jax_enable_x64", False)
-        try:
-            yield make_ops(self.backend)
-        finally:
-            jax.config.update("jax_enable_x64", double)
 
     @cached_property
     def injected(self) -> Any:

@@ -11,6 +11,7 @@ from functools import cache
 import creditbench
 from creditbench.machine.environment import fingerprint
 from creditbench.machine.threads import thread_environment
+from creditbench.ops import COMPILED
 from creditbench.plugins import registry
 from creditbench.plugins.importing import Kind, Plugin
 from creditbench.trials.record import Record, Status
@@ -50,19 +51,19 @@ class Executor(abc.ABC):
 def make_jobs(trials: Sequence[Trial], *, together: bool = False, slots: int = 1) -> list[Job]:
     """Trials as jobs.
 
-    Under JAX the seeds of a family are one job and share one compilation; where that would leave slots empty, a
-    family is split. PyTorch compiles nothing, so each trial is a job of its own. `together` trains all
+    Under JAX, which compiles, the seeds of a family are one job and share one compilation; where that would leave slots
+    empty, a family is split. Under PyTorch each trial is a job of its own. `together` trains all
     that can be one program as one (JAX, shipped rules).
     """
     families: dict[str, list[Trial]] = {}
     for trial in trials:
-        name = trial.id if trial.backend != "jax" else trial.family
-        if together and trial.backend == "jax" and not is_contributed(trial):
+        name = trial.family if trial.backend in COMPILED else trial.id
+        if together and trial.backend in COMPILED and not is_contributed(trial):
             name = trial.program
         families.setdefault(name, []).append(trial)
     parts = 1 if together else -(-slots // max(1, len(families)))
     return [
-        Job(tuple(family[i::split]), together and family[0].backend == "jax")
+        Job(tuple(family[i::split]), together and family[0].backend in COMPILED)
         for family in families.values()
         for split in [min(parts, len(family))]
         for i in range(split)

@@ -143,13 +143,14 @@ def _work(jobs: IO[str], pipe: IO[str]) -> None:
     from creditbench.machine.compilation import keep_programs
     from creditbench.machine.environment import fingerprint
     from creditbench.machine.memory import reset_peak, resident_bytes, settle
+    from creditbench.ops import COMPILED
     from creditbench.plugins import registry
     from creditbench.trials.trainer import warm_up
 
     backend = settings["backend"]
     registry.load("tasks")
     registry.load("learners")
-    if backend == "jax":
+    if backend in COMPILED:
         keep_programs()
     warm_up(backend, settings["device"])
     settle()
@@ -199,12 +200,11 @@ def _run(job: dict[str, Any], pipe: IO[str], limits: Limits) -> None:
 def _tidy(backend: str, base: int) -> None:
     """Give back what the job has left, so that the next one starts as the first one did."""
     from creditbench.machine.memory import resident_bytes, settle
+    from creditbench.ops import make_ops
 
     settle()
-    if backend == "jax" and resident_bytes() - base > _KEPT_BYTES:
-        import jax
-
-        jax.clear_caches()
+    if resident_bytes() - base > _KEPT_BYTES:
+        make_ops(backend).host.forget()
         settle()
 
 

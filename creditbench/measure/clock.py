@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,24 +32,13 @@ def quartiles(values: Sequence[float]) -> Quartiles:
 
 
 def seconds(run: Run) -> float:
-    """Seconds of one block; of a `Prepared` block on a CUDA device of PyTorch, those between two events there."""
-    if (device := getattr(run, "cuda", None)) is not None:
-        return _cuda_seconds(run.launch, device)  # type: ignore[attr-defined]
+    """Seconds of one block, by the clock of its device where it is a `Prepared` one and there is such a clock."""
+    by_device = getattr(run, "device_seconds", None)
+    if by_device is not None and (found := by_device()) is not None:
+        return found
     clock = time.perf_counter()
     run()
     return time.perf_counter() - clock
-
-
-def _cuda_seconds(launch: Run, device: Any) -> float:
-    import torch
-
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    stream = torch.cuda.current_stream(device)
-    start.record(stream)
-    launch()
-    end.record(stream)
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3  # from milliseconds
 
 
 def blocks(run: Run, least: int = BLOCKS, budget: float = SECONDS) -> list[float]:

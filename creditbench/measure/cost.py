@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -70,10 +68,10 @@ def compilations(ops: Ops, update: Update, steps: int) -> int:
 
     def counted(carry, xs):
         nonlocal events
-        events += ops.name == "torch"
+        events += not ops.host.traces
         return block(carry, xs)
 
-    with _xla_compilations(ops) as compiled:
+    with ops.host.programs() as compiled:
         run = ops.compile(counted, carry, xs, donate=() if update.learner is None else (0,))
         for _ in range(3):
             carry, losses = run(carry, xs)
@@ -81,43 +79,10 @@ def compilations(ops: Ops, update: Update, steps: int) -> int:
     return events + len(compiled)
 
 
-@contextlib.contextmanager
-def _xla_compilations(ops: Ops) -> Iterator[list[str]]:
-    """A list that grows with each program that XLA compiles meanwhile; of another backend it stays empty."""
-    found: list[str] = []
-    if ops.name != "jax":
-        yield found
-        return
-    import jax
-
-    def listen(name: str, *_: object, **__: object) -> None:
-        if name == "/jax/core/compile/backend_compile_duration":
-            found.append(name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield found
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-
-
-def kernels(ops: Ops, update: Update, segments: int = 2) -> int:
-    """Operations that a compiled block of that many segments runs, views not among them. PyTorch only."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
+def kernels(ops: Ops, update: Update, segments: int = 2) -> int | None:
+    """Operations that a compiled block of that many segments runs; None where the framework fuses them."""
     carry, xs = update.start(ops), update.data(ops, segments)
-    run = ops.compile(update.block(ops), carry, xs)
-    count = 0
-
-    class Count(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            nonlocal count
-            count += not function.is_view
-            return function(*args, **(kwargs or {}))
-
-    with Count():
-        run(carry, xs)
-    return count
+    return ops.host.kernels(ops.compile(update.block(ops), carry, xs), carry, xs)
 
 
 def figures(ops: Ops, update: Update, rate: float, budget: float) -> tuple[Cost, Ratios]:

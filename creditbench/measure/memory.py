@@ -15,10 +15,6 @@ where one could turn into the other. PyTorch makes a tensor for each operation a
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from creditbench.machine.memory import peak_bytes, reset_peak, resident_bytes, settle
 from creditbench.measure.update import Update
 from creditbench.ops.base import Ops
@@ -27,68 +23,7 @@ from creditbench.ops.base import Ops
 def algorithm_bytes(ops: Ops, update: Update) -> int:
     """Algorithm bytes of one segment's estimate; see the module."""
     f, arguments = update.estimate(ops)
-    return _jax_bytes(f, arguments) if ops.name == "jax" else _torch_bytes(f, arguments)
-
-
-def _jax_bytes(f: Any, arguments: tuple[Any, ...]) -> int:
-    import jax
-
-    # No argument is given up, as `Learner.segment` is pure; the sizes of results are taken from their shapes, since a
-    # result that is an argument too has no buffer of its own.
-    # Buffers are laid out before code is made for a CPU, so that code need not be good.
-    (device,) = jax.tree.leaves(arguments)[0].devices()
-    fast = (
-        {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-        if device.platform == "cpu"
-        else None
-    )
-    compiled = jax.jit(f).lower(*arguments).compile(compiler_options=fast)
-    results = jax.eval_shape(f, *arguments)
-    return compiled.memory_analysis().temp_size_in_bytes + sum(
-        x.size * x.dtype.itemsize for x in jax.tree.leaves(results)
-    )
-
-
-def _torch_bytes(f: Any, arguments: tuple[Any, ...]) -> int:
-    import weakref
-    from functools import partial
-
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
-    def storages(tree: Any) -> list[Any]:
-        return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
-
-    class Watch(TorchDispatchMode):
-        """Adds a storage when it first comes out of an operation, and takes it off when it is freed."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.alive: dict[int, Any] = {}  # the storage's address -> a reference that does not keep it
-            self.now = self.peak = 0
-
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            found = function(*args, **(kwargs or {}))
-            # What goes in and has not been seen was there before: it counts nothing, nor do views of it.
-            before = {storage._cdata for storage in storages((args, kwargs))}
-            for storage in storages(found):
-                key, size = storage._cdata, storage.nbytes()
-                if key not in before and key not in self.alive:
-                    self.alive[key] = weakref.ref(storage, partial(self.free, key, size))
-                    self.now += size
-            self.peak = max(self.peak, self.now)
-            return found
-
-        def free(self, key: int, size: int, _: Any) -> None:
-            del self.alive[key]
-            self.now -= size
-
-    with torch.no_grad(), Watch() as watch:
-        results = f(*arguments)
-    # Outer is a NamedTuple of tensors, so that factors are counted as they are.
-    old = {s._cdata: s.nbytes() for s in storages(results) if s._cdata not in watch.alive}
-    return watch.peak + sum(old.values())
+    return ops.host.algorithm_bytes(f, *arguments)
 
 
 class ProcessPeak:
@@ -123,26 +58,8 @@ class DevicePeak:
     """
 
     def __init__(self, ops: Ops) -> None:
-        self._cuda: Any = None
-        self._jax: Any = None
-        if ops.device == "cpu":
-            return
-        here = ops.from_numpy(np.zeros(()))
-        if ops.name == "jax":
-            (self._jax,) = here.devices()
-        elif here.device.type == "cuda":
-            import torch
-
-            self._cuda = here.device
-            torch.cuda.reset_peak_memory_stats(self._cuda)
+        self._peak = ops.host.device_peak()
 
     def bytes(self) -> int | None:
         """The peak; None on a CPU, and where the device does not say."""
-        if self._cuda is not None:
-            import torch
-
-            return int(torch.cuda.max_memory_allocated(self._cuda))
-        if self._jax is not None:
-            peak = (self._jax.memory_stats() or {}).get("peak_bytes_in_use", -1)
-            return None if peak < 0 else peak  # -1 where the device does not know it
-        return None
+        return self._peak()

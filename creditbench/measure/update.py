@@ -163,14 +163,13 @@ class Prepared:
         self.compile_seconds = time.perf_counter() - clock
         self()
 
-        #: where PyTorch runs on CUDA, the device whose events time a call; else None
-        self.cuda: Any = None
-        if ops.name == "torch" and (device := self._xs[0].weights.device).type == "cuda":
-            self.cuda = device
-
     def launch(self) -> None:
         """Run the block, and do not wait for it."""
         self._carry, self._losses = self._run(self._carry, self._xs)
+
+    def device_seconds(self) -> float | None:
+        """The seconds of one call by the clock of the device; None, and nothing is run, where it has none."""
+        return self.ops.host.seconds(self.launch, self._xs[0].weights)
 
     def __call__(self) -> None:
         self.launch()

@@ -9,11 +9,16 @@ Arrays of a tree are dict, tuple, NamedTuple or None nested at will, as in `jax.
 from __future__ import annotations
 
 import abc
+import importlib
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from creditbench.ops.host import Host
 
 Array = Any  #: jax.Array or torch.Tensor
 Key = Any  #: jax key array, or a Python int
@@ -45,6 +50,13 @@ class Ops(abc.ABC):
     def __init__(self, device: str = "cpu", dtype: DType = "float32") -> None:
         self.device = device
         self.dtype = dtype
+
+    @cached_property
+    def host(self) -> Host:
+        """What the harness asks of the framework; no rule does."""
+        # Its module, `host_NAME`, brings what a rule does not need, and is no part of what rules run through.
+        module = importlib.import_module(f"creditbench.ops.host_{self.name}")
+        return getattr(module, f"{self.name.capitalize()}Host")(self)
 
     # -- control ---------------------------------------------------------------------------------
 

@@ -152,8 +152,7 @@ def sample(
     first = [ops.to_numpy(single(key, *arguments)) for key in (keys[0], keys[1])]
     if np.array_equal(*first):
         return first[0][None]
-    if ops.name == "torch":
-        # Draws come from a generator, which `torch.func.vmap` cannot follow.
+    if not ops.host.draws_together:
         return np.stack(first + [ops.to_numpy(single(key, *arguments)) for key in keys[2:]])[:draws]
     steps = batch.weights.shape[0]
     each = 4 * (4 * first[0].size + 16 * steps * rows * cell.hidden)

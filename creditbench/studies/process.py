@@ -89,16 +89,13 @@ def main() -> None:
 
         try:
             from creditbench.machine.compilation import keep_programs
-            from creditbench.ops import make_ops
+            from creditbench.ops import COMPILED, make_ops
 
             module, function = _JOBS[order.pop("job")]
-            if order["backend"] == "jax":
+            if order["backend"] in COMPILED:
                 keep_programs()
             ops = make_ops(order.pop("backend"), order.pop("device"), order.pop("dtype", "float32"))
-            if ops.name == "torch":
-                import torch
-
-                torch.set_num_threads(threads)
+            ops.host.set_threads(threads)
             for found in getattr(importlib.import_module(module), function)(ops, **order):
                 send(found)
         except UsageError as error:

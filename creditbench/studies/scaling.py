@@ -211,8 +211,8 @@ def _figure(ops: Ops, update: Update, quantity: str, seconds: float) -> tuple[li
         value = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1)).flops
     else:
         value = memory.algorithm_bytes(ops, update)
-    # JAX knows these without running anything.
-    return [value], 0.0 if ops.name == "jax" else time.perf_counter() - start
+    # Where a program is traced, nothing has run.
+    return [value], 0.0 if ops.host.traces else time.perf_counter() - start
 
 
 def shares(

@@ -62,10 +62,7 @@ class Side:
 
         self.ops = make_ops(backend)
         self.prepared: Any = None
-        if backend == "torch":
-            import torch
-
-            torch.set_num_threads(threads)
+        self.ops.host.set_threads(threads)
 
     def list(self) -> dict[str, Any]:
         """Ids of all rules, and the backends of each."""
@@ -94,13 +91,13 @@ class Side:
         try:
             work = count(ops, update.block(ops), update.start(ops), update.data(ops, 1))
             figures["flops"] = work.flops
-            if ops.name == "jax":
+            if ops.host.traces:
                 figures["operations"] = work.operations
         except UncountableError as error:
             uncounted = str(error)
         figures["algorithm_bytes"] = algorithm_bytes(ops, update)
-        if ops.name == "torch":
-            figures["kernels"] = kernels(ops, update)
+        if (found := kernels(ops, update)) is not None:
+            figures["kernels"] = found
         figures["compilations"] = compilations(ops, update, STEPS)
         self.prepared = Prepared(ops, update, SEGMENTS)
         return {"figures": figures, "uncounted": uncounted}

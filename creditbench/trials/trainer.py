@@ -30,7 +30,7 @@ from creditbench.machine.environment import fingerprint
 from creditbench.measure.cost import figures
 from creditbench.measure.memory import DevicePeak, ProcessPeak
 from creditbench.measure.update import Update
-from creditbench.ops import Ops, make_ops
+from creditbench.ops import COMPILED, Ops, make_ops
 from creditbench.optimizers import SGD, make_optimizer
 from creditbench.plugins import registry
 from creditbench.task import Sequences, Task
@@ -61,7 +61,7 @@ def run_trials(
     `program`: what trains them, where that is not in this process; it is closed at the end. Raises `UsageError`, and
     where the machine fails `MachineError` or `OSError`.
     """
-    together = together and trials[0].backend == "jax" and (program or Program).trains_together
+    together = together and trials[0].backend in COMPILED and (program or Program).trains_together
     if len({trial.program if together else trial.family for trial in trials}) != 1:
         raise ValueError(
             "trials that run together may differ in nothing but their seed, under vmap in numbers"

@@ -199,17 +199,17 @@ def test_live_tensors_are_counted_once_and_given_up_when_freed():
     """x+1, (x+1)+1 and a view of it: two arrays at a time, of the three that were made."""
     import torch
 
-    x = torch.ones(1000)
+    x, bytes_of = torch.ones(1000), make_ops("torch").host.algorithm_bytes
 
     def f(x):
         for _ in range(3):
             x = (x + 1.0).reshape(10, 100).reshape(-1)
         return x
 
-    assert memory._torch_bytes(f, (x,)) == 2 * 4000
-    assert memory._torch_bytes(lambda x: x.add(0.0).mul_(2.0), (x,)) == 4000
-    assert memory._torch_bytes(lambda x: x, (x,)) == 4000  # carried on unchanged
-    assert memory._torch_bytes(lambda x: x.view(10, 100) * 2.0, (x,)) == 4000  # a view of what was there
+    assert bytes_of(f, x) == 2 * 4000
+    assert bytes_of(lambda x: x.add(0.0).mul_(2.0), x) == 4000
+    assert bytes_of(lambda x: x, x) == 4000  # carried on unchanged
+    assert bytes_of(lambda x: x.view(10, 100) * 2.0, x) == 4000  # a view of what was there
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
@@ -417,11 +417,14 @@ def test_a_block_on_cuda_is_timed_by_two_events_about_its_launch(monkeypatch):
         def elapsed_time(self, end):
             return 250.0
 
-    class Block:
-        cuda = "cuda:1"
+    class Tensor:
+        device = torch.device("cuda:1")
 
-        def launch(self):
-            said.append("launch")
+    host = make_ops("torch").host
+
+    class Block:
+        def device_seconds(self):
+            return host.seconds(lambda: said.append("launch"), [Tensor()])
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
@@ -430,7 +433,7 @@ def test_a_block_on_cuda_is_timed_by_two_events_about_its_launch(monkeypatch):
 
 
 def test_no_block_on_a_cpu_is_timed_by_events(ops):
-    assert prepare(ops, update("bptt", steps=16), 16).cuda is None
+    assert prepare(ops, update("bptt", steps=16), 16).device_seconds() is None
 
 
 @pytest.mark.parametrize(
@@ -442,9 +445,13 @@ def test_a_device_that_does_not_know_its_peak_has_none(stats, expected):
         def memory_stats(self):
             return stats
 
-    peak = memory.DevicePeak(make_ops("jax"))
-    peak._jax = Device()
-    assert peak.bytes() == expected
+    class Here:
+        def devices(self):
+            return {Device()}
+
+    ops = make_ops("jax")
+    ops.device, ops.from_numpy = "gpu", lambda tree: Here()
+    assert memory.DevicePeak(ops).bytes() == expected
 
 
 def test_a_cpu_has_no_device_peak(ops):
