@@ -127,6 +127,7 @@ lint: $(INSTALLED) ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell
 
 bench: $(INSTALLED) ## how fast the rules are, on one thread and on all
 	CREDITBENCH_THREADS=1 $(BIN)/python -m pytest benchmarks --benchmark-only $(ARGS)

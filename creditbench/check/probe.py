@@ -76,6 +76,7 @@ def _hurried(base: Any) -> Any:
             options = {
                 "xla_backend_optimization_level": 0,
                 "xla_llvm_disable_expensive_passes": True,
+                "xla_cpu_parallel_codegen_split_count": 1,  # to split a small program takes longer than it saves
             }
             return jax.jit(f, donate_argnums=donate).lower(*args).compile(compiler_options=options)
 

@@ -81,7 +81,7 @@ class Ops(abc.ABC):
     ) -> Callable[..., Tree]:
         """`f` made ready to be called with arguments shaped like `args`.
 
-        The arguments numbered in `donate` are given up by the caller: their memory may be re-used.
+        The arguments numbered in `donate` are given up by the caller: their memory may be reused.
         """
 
     @abc.abstractmethod
