@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ _NO_MEMORY = (
     "cannot allocate memory",
     "bad_alloc",
 )
+#: Letters of a usage error's message, and what of it is too long to be a path or a name.
+_LONGEST, _LONG_WORD = 1400, re.compile(r"\S{400,}")
 _OF_MACHINE = {
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "ENOMEM", "EIO", "EROFS", "ENFILE", "ESTALE")
 }
@@ -26,8 +29,13 @@ _OF_MACHINE = {
 class UsageError(Exception):
     """Bad input. Its message is one sentence that names the thing, the value and the cure.
 
-    The command line prints the message and exits with status 2.
+    The command line prints the message and exits with status 2. Of a value that goes on for hundreds of letters the
+    message has the beginning and the end.
     """
+
+    def __init__(self, message: object) -> None:
+        text = _LONG_WORD.sub(lambda word: f"{word[0][:120]}…{word[0][-60:]}", str(message))
+        super().__init__(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 300]} … {text[-300:]}")
 
 
 class InvalidEstimateError(Exception):
