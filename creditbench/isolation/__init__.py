@@ -25,11 +25,11 @@ The parent cannot be looked into while a child lives (`PR_SET_DUMPABLE`). `confi
 """
 
 from creditbench.errors import ConfinedError
-from creditbench.isolation.child import Send
 from creditbench.isolation.confined import Confined, Limits
 from creditbench.isolation.folder import read_arrays, remove_folder
 from creditbench.isolation.kernel import confinement, missing
 from creditbench.isolation.tryout import probe
+from creditbench.machine.child import Send
 
 __all__ = [
     "Confined",

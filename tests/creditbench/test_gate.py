@@ -116,7 +116,7 @@ class Rote:
 
 
 def by_rote(monkeypatch, base, head, **options):
-    monkeypatch.setattr(gate, "Side", Rote)
+    monkeypatch.setattr(gate, "SideProcess", Rote)
     monkeypatch.setattr(Rote, "script", {"base": base, "head": head})
     monkeypatch.setattr(Rote, "started", [])
     return compare(Path("a"), Path("b"), backends=("jax",), **options)
