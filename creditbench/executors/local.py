@@ -191,6 +191,10 @@ class _Worker:
                 passed=(life,),
                 longest=_LONGEST_LINE,
             )
+        except OSError:
+            os.close(self.life)
+            remove_folder(self.folder)
+            raise
         finally:
             os.close(life)
         settings = {

@@ -143,7 +143,7 @@ def _work(send: Send) -> None:
     from creditbench.machine.environment import fingerprint
     from creditbench.machine.memory import reset_peak, resident_bytes, settle
     from creditbench.plugins import registry
-    from creditbench.trials.trainer import warm_up
+    from creditbench.trials.blocks import warm_up
 
     backend = settings["backend"]
     registry.load("tasks")
@@ -164,8 +164,8 @@ def _work(send: Send) -> None:
 def _run(job: dict[str, Any], send: Send, limits: Limits) -> None:
     from creditbench.errors import is_of_machine, one_line, status_of
     from creditbench.executors.base import is_contributed
-    from creditbench.executors.confined import ConfinedProgram
-    from creditbench.trials.trainer import run_trials
+    from creditbench.executors.confined import ConfinedBlocks
+    from creditbench.trials.trainer import Trainer, run_trials
     from creditbench.trials.trial import Trial
 
     reported = 0.0
@@ -177,13 +177,14 @@ def _run(job: dict[str, Any], send: Send, limits: Limits) -> None:
             send(trial=trial.id, progress=part)
 
     trials = [Trial.model_validate(values) for values in job["trials"]]
-    program = None
+    trainer = None
     try:
         if is_contributed(trials[0]):
-            program = ConfinedProgram(trials[0], limits)
-            program.prepare()
+            blocks = ConfinedBlocks(trials[0], limits)
+            trainer = Trainer(trials[0], blocks=blocks)
+            blocks.prepare()
         send(started=trials[0].id)
-        for record in run_trials(trials, progress, job["together"], program):
+        for record in run_trials(trials, progress, job["together"], trainer):
             send.line(f'{{"record": {record.model_dump_json()}}}')
     except Exception as error:
         traceback.print_exc(file=sys.stderr)

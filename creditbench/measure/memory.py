@@ -15,7 +15,7 @@ where one could turn into the other. PyTorch makes a tensor for each operation a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -101,7 +101,7 @@ class ProcessPeak:
 
     def __init__(self, process: int | None = None) -> None:
         self._process = process
-        self.source: str | None
+        self.source: Literal["VmHWM", "ru_maxrss"] | None
         if process is None:
             self._before, own = settle()
             self.source = "VmHWM" if own else "ru_maxrss"

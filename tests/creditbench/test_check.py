@@ -522,7 +522,7 @@ def test_a_template_is_refused_under_a_bad_or_taken_name(tmp_path, monkeypatch, 
 def test_a_template_is_created_checked_run_and_ranked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CREDITBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("creditbench.trials.trainer.MEASURE_SECONDS", 0.02)  # of each trial
+    monkeypatch.setattr("creditbench.trials.blocks.MEASURE_SECONDS", 0.02)  # of each trial
     assert main(["new", "learner", "my_idea"]) == 0
     assert main(["new", "task", "my_recall"]) == 0
     with open("my_idea.py", "a") as file:

@@ -21,7 +21,7 @@ from creditbench.check import doctor
 from creditbench.cli import main
 from creditbench.errors import MachineError, UsageError
 from creditbench.executors import Job, local, make_executor, make_jobs
-from creditbench.executors.confined import ConfinedProgram
+from creditbench.executors.confined import confined_trainer
 from creditbench.executors.local import _cores
 from creditbench.isolation import Limits
 from creditbench.machine.memory import read_bytes
@@ -159,7 +159,7 @@ def test_every_way_to_fail_is_a_status_and_harms_no_other_trial(tmp_path, monkey
 
 def test_a_confined_rule_that_gives_no_number_has_diverged():
     (trial,) = trials("not_a_number")
-    (record,) = run_trials([trial], program=ConfinedProgram(trial, Limits(seconds=300.0)))
+    (record,) = run_trials([trial], trainer=confined_trainer(trial, Limits(seconds=300.0)))
     assert (record.status, record.normalised_score) == ("diverged", None)
 
 
@@ -274,7 +274,7 @@ def test_what_does_harm_costs_one_trial_and_leaves_no_process(marked, tmp_path):
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_memory_that_a_framework_refuses_is_out_of_memory(backend):
     (trial,) = trials("asks", backends=(backend,))
-    (record,) = run_trials([trial], program=ConfinedProgram(trial, Limits(seconds=300.0)))
+    (record,) = run_trials([trial], trainer=confined_trainer(trial, Limits(seconds=300.0)))
     assert record.status == "oom", record.status_detail
 
 
@@ -508,7 +508,7 @@ def test_an_error_of_the_system_is_the_machines_where_it_can_be_no_rules(number,
     def broken(*_):
         raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
 
-    monkeypatch.setattr("creditbench.trials.trainer.Program.start", broken)
+    monkeypatch.setattr("creditbench.trials.blocks.OwnBlocks.start", broken)
     executor = make_executor("inline")
     records = list(executor.run(make_jobs(trials("bptt", backends=("torch",)))))
     assert [record.status for record in records] == ["crashed"] * (number == "EACCES")
@@ -540,11 +540,11 @@ def test_the_time_of_a_trial_includes_that_of_its_data(rule, monkeypatch):
 
 def test_a_confined_process_killed_from_outside_leaves_no_record():
     (trial,) = trials("raises", backends=("torch",))
-    program = ConfinedProgram(trial, Limits(seconds=300.0))
-    program.prepare()
-    program.child.process.kill()
+    trainer = confined_trainer(trial, Limits(seconds=300.0))
+    trainer.blocks.prepare()
+    trainer.blocks.child.process.kill()
     with pytest.raises(MachineError, match=r"no confined process .*: its process was killed from outside"):
-        program.train([trial], lambda *_: None)
+        trainer.train([trial], lambda *_: None)
 
 
 def test_a_folder_that_is_removed_and_a_full_disk_are_no_failures_of_a_rule(monkeypatch):
@@ -553,17 +553,17 @@ def test_a_folder_that_is_removed_and_a_full_disk_are_no_failures_of_a_rule(monk
         (lambda folder: shutil.rmtree(folder), "was removed"),
         (lambda folder: monkeypatch.setattr(shutil, "disk_usage", lambda _: Full()), "is full: "),
     ):
-        program = ConfinedProgram(trial, Limits(seconds=300.0))
-        real = program._weights
+        trainer = confined_trainer(trial, Limits(seconds=300.0))
+        blocks, real = trainer.blocks, trainer.blocks._weights
 
-        def weights(program=program, harm=harm, real=real, **others):
-            harm(program.child.directory)
-            (program.child.directory / "weights.npz").unlink(missing_ok=True)
+        def weights(blocks=blocks, harm=harm, real=real, **others):
+            harm(blocks.child.directory)
+            (blocks.child.directory / "weights.npz").unlink(missing_ok=True)
             return real(**others)
 
-        monkeypatch.setattr(program, "_weights", weights)
+        monkeypatch.setattr(blocks, "_weights", weights)
         with pytest.raises(MachineError, match=said):
-            list(run_trials([trial], program=program))
+            list(run_trials([trial], trainer=trainer))
 
 
 class Full:
