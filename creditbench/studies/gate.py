@@ -47,7 +47,7 @@ class Interval(NamedTuple):
     high: float
 
 
-class Row(NamedTuple):
+class Comparison(NamedTuple):
     """What became of one figure of one rule; of the whole rule where it crashed, is new or gone."""
 
     learner: str
@@ -65,7 +65,7 @@ class Row(NamedTuple):
 class Found:
     """All that a comparison found."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Comparison, ...]
     measured_again: int = 0  #: times that looked slower at first
 
     @property
@@ -74,7 +74,7 @@ class Found:
         return sum(row.ratio is not None for row in self.rows)
 
     @property
-    def failures(self) -> tuple[Row, ...]:
+    def failures(self) -> tuple[Comparison, ...]:
         return tuple(row for row in self.rows if row.verdict in FAILURES)
 
     @property
@@ -102,7 +102,7 @@ def slower(found: Interval, threshold: float = THRESHOLD) -> bool:
 
 def exact_rows(
     learner: str, backend: str, base: Mapping[str, int], head: Mapping[str, int], uncounted: str | None = None
-) -> list[Row]:
+) -> list[Comparison]:
     """Verdicts on the figures without a clock. One that head alone lacks is lost, one that base lacks is left out."""
     rows = []
     for name, tolerance in TOLERANCE.items():
@@ -110,10 +110,12 @@ def exact_rows(
         if a is None:
             continue
         if b is None:
-            rows.append(Row(learner, backend, name, a, None, None, None, "lost", uncounted))
+            rows.append(Comparison(learner, backend, name, a, None, None, None, "lost", uncounted))
             continue
         verdict = "grown" if b > a * (1 + tolerance) else "less" if b < a else "same"
-        rows.append(Row(learner, backend, name, a, b, b / a if a else math.inf if b else 1.0, None, verdict))
+        rows.append(
+            Comparison(learner, backend, name, a, b, b / a if a else math.inf if b else 1.0, None, verdict)
+        )
     return rows
 
 
@@ -124,12 +126,12 @@ def time_row(
     head: Sequence[float],
     threshold: float = THRESHOLD,
     scale: float = 1.0,
-) -> Row:
+) -> Comparison:
     """The verdict on paired seconds of blocks; `scale` makes them seconds of an update."""
     found = bootstrap(base, head)
     verdict = "slower" if slower(found, threshold) else "faster" if found.high < 1 / threshold else "same"
     seconds = (scale * float(np.median(base)), scale * float(np.median(head)))
-    return Row(learner, backend, "seconds", *seconds, found.ratio, (found.low, found.high), verdict)
+    return Comparison(learner, backend, "seconds", *seconds, found.ratio, (found.low, found.high), verdict)
 
 
 # -- measuring -------------------------------------------------------------------------------------------
@@ -219,7 +221,7 @@ def compare(
 
     Raises `UsageError` where a side cannot even list its rules, and for a rule that neither has.
     """
-    rows: list[Row] = []
+    rows: list[Comparison] = []
     again = 0
     for backend in backends:
         with SideProcess("base", base_root, backend) as base, SideProcess("head", head_root, backend) as head:
@@ -246,7 +248,7 @@ def compare(
 
 def _compared(
     base: SideProcess, head: SideProcess, learner: str, threshold: float, count: int
-) -> tuple[list[Row], bool]:
+) -> tuple[list[Comparison], bool]:
     """The rows of a rule that both sides have, and whether its time was measured again. Raises `CrashError`."""
     from creditbench.studies.side import SEGMENTS
 
@@ -258,7 +260,7 @@ def _compared(
         return [_whole(learner, backend, "mended", str(error))], False
     after = head.ask("prepare", learner=learner)
 
-    def timed(base: SideProcess, head: SideProcess, count: int) -> Row:
+    def timed(base: SideProcess, head: SideProcess, count: int) -> Comparison:
         a, b, calls = pairs(base, head, count)
         return time_row(learner, backend, a, b, threshold, 1 / (calls * SEGMENTS))
 
@@ -273,8 +275,8 @@ def _compared(
     return [*exact, time], again
 
 
-def _whole(learner: str, backend: str, verdict: str, detail: str | None = None) -> Row:
-    return Row(learner, backend, None, None, None, None, None, verdict, detail)
+def _whole(learner: str, backend: str, verdict: str, detail: str | None = None) -> Comparison:
+    return Comparison(learner, backend, None, None, None, None, None, verdict, detail)
 
 
 def _listed(side: SideProcess) -> dict[str, list[str]]:
@@ -299,7 +301,7 @@ def _chosen(wanted: Sequence[str] | None, base: Mapping[str, Any], head: Mapping
 # -- what is said of it ------------------------------------------------------------------------------------
 
 
-def sentence(row: Row) -> str:
+def sentence(row: Comparison) -> str:
     """One failure in a line."""
     who = f"{row.learner} {row.backend}"
     if row.verdict == "crashed":
@@ -334,7 +336,7 @@ def markdown(found: Found, base: str) -> str:
         if row.verdict in ("new", "gone", "mended")
     ]
     names = [*TOLERANCE, "seconds"]
-    table: dict[tuple[str, str], dict[str, Row]] = {}
+    table: dict[tuple[str, str], dict[str, Comparison]] = {}
     for row in found.rows:
         if row.figure is not None:
             table.setdefault((row.learner, row.backend), {})[row.figure] = row
@@ -349,7 +351,7 @@ def markdown(found: Found, base: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: Comparison | None) -> str:
     if row is None:
         return "–"
     if row.interval is not None:
