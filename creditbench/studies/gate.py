@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from creditbench.errors import UsageError, unknown
 from creditbench.machine.child import Child, child_environment
+from creditbench.studies.side import SEGMENTS
 
 #: By how much a figure may grow.
 TOLERANCE = {"flops": 0.01, "algorithm_bytes": 0.01, "operations": 0.0, "kernels": 0.0, "compilations": 0.0}
@@ -250,8 +251,6 @@ def _compared(
     base: SideProcess, head: SideProcess, learner: str, threshold: float, count: int
 ) -> tuple[list[Comparison], bool]:
     """The rows of a rule that both sides have, and whether its time was measured again. Raises `CrashError`."""
-    from creditbench.studies.side import SEGMENTS
-
     backend = head.backend
     try:
         before = base.ask("prepare", learner=learner)

@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import get_args
 
 import psutil
 import pytest
@@ -20,7 +21,7 @@ import creditbench
 from creditbench.check import doctor
 from creditbench.cli import main
 from creditbench.errors import MachineError, UsageError
-from creditbench.executors import Job, local, make_executor, make_jobs
+from creditbench.executors import Job, confined, local, make_executor, make_jobs
 from creditbench.executors.confined import confined_trainer
 from creditbench.executors.local import _cores
 from creditbench.isolation import Limits
@@ -536,6 +537,10 @@ def test_the_time_of_a_trial_includes_that_of_its_data(rule, monkeypatch):
     monkeypatch.setattr(local, "_START_SECONDS", 120.0)
     (record,) = make_executor("local", slots=1, timeout=3.0).run(make_jobs(made))
     assert (record.status, record.status_detail) == ("timeout", "no result within 3 s")
+
+
+def test_every_order_to_a_confined_process_has_an_answer():
+    assert set(confined._ORDERS) == set(get_args(confined.Order))
 
 
 def test_a_confined_process_killed_from_outside_leaves_no_record():
