@@ -1,6 +1,7 @@
 """What works on this machine. Each backend is looked at in a process of its own, so that a broken one harms nothing.
 
-`python -P -m creditbench.check.doctor BACKEND THREADS DEVICE` prints what that process finds, as JSON.
+`python -P -m creditbench.check.doctor ORDERS REPORTS` (`creditbench.machine.child`) takes one order, and sends what
+that process finds.
 """
 
 from __future__ import annotations
@@ -8,27 +9,19 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import json
 import os
-import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import creditbench
 from creditbench.errors import UsageError
+from creditbench.machine.child import Child, Send
+from creditbench.machine.threads import thread_environment, usable_cores
 
 _DEADLINE = 120.0  # seconds for one process
 _PEAKS = ("gemm_gflops", "triad_gbytes")
-_CHECK = """
-import sys
-from creditbench.errors import UsageError
-from creditbench.ops import make_ops
-try:
-    make_ops(*sys.argv[1:])
-except UsageError as error:
-    print("usage:", error)
-"""
 
 
 def machine() -> dict[str, Any]:
@@ -60,8 +53,6 @@ def examine(backend: str) -> dict[str, Any]:
     one thread and on all, and on each accelerator, each taken in a process of its own, since JAX fixes its threads when
     it starts. An accelerator that does not work has its `error` there.
     """
-    from creditbench.machine.threads import usable_cores
-
     installed = importlib.util.find_spec(backend) is not None
     found: dict[str, Any] = {
         "backend": backend,
@@ -91,22 +82,29 @@ def examine(backend: str) -> dict[str, Any]:
 
 def _ask(backend: str, threads: int, device: str = "cpu") -> dict[str, Any]:
     """What `_probe` finds in a process of its own, or `error`."""
-    from creditbench.machine.threads import thread_environment
-
+    environment = os.environ | thread_environment(threads)
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "creditbench.check.doctor", backend, str(threads), device],
-            capture_output=True,
-            text=True,
-            timeout=_DEADLINE,
-            env=os.environ | thread_environment(threads),
-        )
-    except subprocess.TimeoutExpired:
+        found, code, last = _child(environment, do="probe", backend=backend, threads=threads, device=device)
+    except TimeoutError:
         return {"error": f"did not answer within {_DEADLINE:g} s"}
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["nothing was printed"])[-1]
-        return {"error": f"exit code {done.returncode}: {last}"}
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    if code or not found:
+        return {"error": f"exit code {code}: {last or 'nothing was printed'}"}
+    return found
+
+
+def _child(environment: Mapping[str, str] | None, **order: Any) -> tuple[dict[str, Any], int, str]:
+    """What a process of its own answers to an order, its exit code, and the last line that it has printed.
+
+    Raises `TimeoutError` where it does not end within the deadline.
+    """
+    with Child("-m", "creditbench.check.doctor", environment=environment, session=False) as child:
+        clock = time.monotonic()
+        child.send(**order)
+        found = child.receive(_DEADLINE) or {}
+        code = child.code(max(0.0, clock + _DEADLINE - time.monotonic()))
+        if code is None:
+            raise TimeoutError
+        return found, code, child.last_line()
 
 
 def require_device(backend: str, device: str) -> None:
@@ -120,22 +118,27 @@ def require_device(backend: str, device: str) -> None:
     if device == "cpu":
         return
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", _CHECK, backend, device],
-            capture_output=True,
-            text=True,
-            timeout=_DEADLINE,
-        )
-    except subprocess.TimeoutExpired:
+        found, code, last = _child(None, do="device", backend=backend, device=device)
+    except TimeoutError:
         raise UsageError(
             f"{backend} did not find {device} within {_DEADLINE:g} s; see: creditbench doctor"
         ) from None
-    said = next((line for line in done.stdout.splitlines() if line.startswith("usage: ")), None)
-    if said:
-        raise UsageError(said.removeprefix("usage: "))
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        raise UsageError(f"{backend} cannot be used on {device} ({last}); see: creditbench doctor")
+    if "usage_error" in found:
+        raise UsageError(found["usage_error"])
+    if code:
+        why = last or "it ended without a word"
+        raise UsageError(f"{backend} cannot be used on {device} ({why}); see: creditbench doctor")
+
+
+def _device(backend: str, device: str) -> dict[str, Any]:
+    """Why a backend does not work with a device, as `usage_error`; nothing where it does."""
+    from creditbench.ops import make_ops
+
+    try:
+        make_ops(backend, device)
+    except UsageError as error:
+        return {"usage_error": str(error)}
+    return {}
 
 
 def _probe(backend: str, threads: int, device: str) -> dict[str, Any]:
@@ -158,5 +161,17 @@ def _probe(backend: str, threads: int, device: str) -> dict[str, Any]:
     }
 
 
+#: What a process of its own can be asked.
+_ORDERS: dict[str, Callable[..., dict[str, Any]]] = {"probe": _probe, "device": _device}
+
+
+def main() -> None:
+    """Do one order."""
+    send = Send(*map(int, sys.argv[1:3]))
+    order = send.receive()
+    if order is not None:
+        send(**_ORDERS[order.pop("do")](**order))
+
+
 if __name__ == "__main__":
-    print(json.dumps(_probe(sys.argv[1], int(sys.argv[2]), sys.argv[3])))
+    main()

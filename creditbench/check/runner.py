@@ -39,7 +39,7 @@ class Report:
 
 
 @dataclass
-class _Side:
+class _Sent:
     """What one process has sent."""
 
     about: dict[str, Any] = field(default_factory=dict)
@@ -96,7 +96,7 @@ def run(
     order = resolve(item) | {"only": None if only is None else list(only)}
     if order.get("kind") == "tasks":
         backends = backends[:1]  # a task knows none
-    sides = {backend: _Side() for backend in backends}
+    sides = {backend: _Sent() for backend in backends}
     lock, stopped = threading.Lock(), threading.Event()
     # Checks have random data alone, so that nothing is withheld; and a file's id may be that of a task.
     readable = [
@@ -105,7 +105,7 @@ def run(
     ]
     running: list[Confined] = []
 
-    def follow(backend: str, side: _Side) -> None:
+    def follow(backend: str, side: _Sent) -> None:
         own = order | {"backend": backend, "first": backend == backends[0]}
         confined = Confined(
             *("creditbench.check.child:main", own),
@@ -144,7 +144,7 @@ def run(
     return merge(item, sides, only)
 
 
-def _take(side: _Side, message: dict[str, Any], sha256: str) -> None:
+def _take(side: _Sent, message: dict[str, Any], sha256: str) -> None:
     """Note one message. It is the word of a process that contributed code runs in: it is looked at before it is taken.
 
     Raises `ConfinedError` for one that none of the harness's own would be.
@@ -219,7 +219,7 @@ def _describes(about: dict[str, Any]) -> bool:
     return False
 
 
-def merge(item: str, sides: dict[str, _Side], only: Sequence[str] | None = None) -> Report:
+def merge(item: str, sides: dict[str, _Sent], only: Sequence[str] | None = None) -> Report:
     """One result a check of what the processes sent: held where it held under every backend that said something."""
     about: dict[str, Any] = next((side.about for side in sides.values() if side.about), {})
     for side in sides.values():
@@ -240,7 +240,7 @@ def merge(item: str, sides: dict[str, _Side], only: Sequence[str] | None = None)
     return report
 
 
-def _parity(sides: dict[str, _Side], declared: frozenset[str]) -> Result:
+def _parity(sides: dict[str, _Sent], declared: frozenset[str]) -> Result:
     numbers = {backend: side.numbers for backend, side in sides.items() if side.numbers is not None}
     try:
         return Result(parity.NAME, True, parity.compare(numbers, declared))

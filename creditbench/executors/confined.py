@@ -11,12 +11,13 @@ What stays the rule's own word: the training losses on its curve and, where they
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,37 +29,37 @@ from creditbench.learner import Batch
 from creditbench.machine.memory import settle
 from creditbench.measure.memory import DevicePeak, ProcessPeak
 from creditbench.ops import make_ops
-from creditbench.optimizers import make_optimizer
 from creditbench.plugins import contributed, registry
-from creditbench.trials.trainer import Program, Progress, segments_between, warm_up, with_decorrelation
+from creditbench.trials.blocks import Blocks, OwnBlocks, warm_up
+from creditbench.trials.record import Cost
+from creditbench.trials.trainer import Trainer, segments_between
 from creditbench.trials.trial import Trial
 
 _WEIGHTS, _SEGMENTS = "weights.npz", ("inputs.npy", "targets.npy", "weights.npy")
-_COSTS = ("ratio_forward", "ratio_bptt", "flops_per_step", "algorithm_bytes")
-_LARGEST = 1e18  #: that a figure of these can be: no machine has as many bytes
+_LARGEST = 1e18  #: that a figure of `Cost` can be: no machine has as many bytes
+#: What the confined process can be ordered to do; `_ORDERS` says what answers each.
+Order = Literal["settle", "import", "start", "restart", "load", "train", "cost"]
 
 
-class ConfinedProgram(Program):
-    """A program whose blocks run in a confined process, another one for each seed."""
+class ConfinedBlocks(Blocks):
+    """A rule in a confined process, another one for each seed. `limits`: of each such process."""
 
     trains_together = False
     holds_data = False  # the confined process is handed each block's segments, and no others
 
     def __init__(self, trial: Trial, limits: Limits) -> None:
-        self.limits = limits
+        self.trial, self.limits = trial, limits
+        self.ops = make_ops(trial.backend, trial.device, trial.dtype)
         self.child: Confined | None = None
-        self._told, self._block_seconds = 0, 0.0
-        super().__init__(trial)
-
-    def make_learner(self) -> tuple[Any, str]:
-        """No rule is made here."""
+        self._told = 0
+        #: Seconds that loading the seed's first block took, in which it is compiled; None before.
+        self._loading: float | None = None
         self.entry: str | None = None
-        if self.trial.learner_path is not None:
-            self.path = self.trial.learner_path
-            return None, self.path
-        plugin = registry.find("learners", self.trial.learner)
-        self.path, self.entry = str(plugin.path), plugin.entry
-        return None, plugin.source
+        if trial.learner_path is not None:
+            self.path = self.source = trial.learner_path
+        else:
+            plugin = registry.find("learners", trial.learner)
+            self.path, self.source, self.entry = str(plugin.path), plugin.source, plugin.entry
 
     def environment(self, here: dict[str, Any]) -> dict[str, Any]:
         """With what the rule was held by, beside what changes from trial to trial."""
@@ -77,16 +78,20 @@ class ConfinedProgram(Program):
         self._do("settle")
         return ProcessPeak(self._confined().process.pid), DevicePeak(self.ops)
 
-    def train(self, trials: Sequence[Trial], progress: Progress) -> list[dict[str, Any]]:
-        """What each of `trials` yielded. What the rule prints goes to standard error."""
-        self.compile_seconds -= self._block_seconds  # of the seed before
-        self._block_seconds = 0.0
+    def compiling(self) -> tuple[float, bool]:
+        """Seconds that the confined process took over its first block; none of its programs are kept."""
+        return self._loading or 0.0, False
+
+    @contextlib.contextmanager
+    def training(self, cell: Cell) -> Iterator[None]:
+        """The time of one confined process, which imports the rule. What that prints goes to standard error."""
+        self.cell, self._loading = cell, None
         self.prepare()
         child = self._confined()
         try:
             order = contributed.place(child, self.path, self.trial.learner_sha256, self.entry)
-            self._do("import", cell=[self.cell.inputs, self.cell.outputs, self.cell.loss], **order)
-            return super().train(trials, progress)
+            self._do("import", cell=[cell.inputs, cell.outputs, cell.loss], **order)
+            yield
         except (ConfinedError, OSError) as error:
             if why := child.fault():
                 raise MachineError(f"{why}: {one_line(error)}") from error
@@ -98,27 +103,25 @@ class ConfinedProgram(Program):
         """End the confined process."""
         self._tell()
         child, self.child = self.child, None
-        self._compiled.pop("block", None)
         if child is not None:
             child.__exit__()
 
     # -- what the confined process does ------------------------------------------------------------
 
-    def start(self, trial: Trial) -> Any:
+    def start(self, trials: Sequence[Trial]) -> Any:
         """(parameters, nothing, nothing): the other two are in the confined process."""
+        (trial,) = trials
         self._do("start", seed=trial.seed)
         return self.ops.from_numpy(self._weights()), None, None
 
-    def restart(self, carry: Any, numbers: Mapping[str, Any] | None = None) -> Any:
-        """The order to put the network to rest."""
+    def restart(self, carry: Any) -> Any:
+        """Order the network to be put to rest."""
         self._do("restart")
         return carry
 
-    def compiled(self, name: str, f: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Callable:
-        """`f`; of a block, the order to train on the segments of `args`, which are handed over here."""
-        if name != "block":
-            return super().compiled(name, f, *args, donate=donate)
-        child, arrays = self._confined(), self.ops.to_numpy(tuple(args[1][0]))
+    def load(self, carry: Any, xs: Any, data: Any) -> None:
+        """Hand over the segments of `xs`; the keys are drawn there."""
+        child, arrays = self._confined(), self.ops.to_numpy(tuple(xs[0]))
         files = [child.directory / file for file in _SEGMENTS]
         child.given = sum(array.nbytes for array in arrays)
         for file, array in zip(files, arrays, strict=True):
@@ -128,29 +131,26 @@ class ConfinedProgram(Program):
         for file in files:
             file.unlink(missing_ok=True)
         child.given = 0
-        if name not in self._compiled:
-            self._block_seconds = time.perf_counter() - clock
-            self.compile_seconds += self._block_seconds
-            self._compiled[name] = self._block
-        return self._block
+        if self._loading is None:
+            self._loading = time.perf_counter() - clock
 
-    def _block(self, _: Any, xs: Any, __: None) -> Any:
-        segments = len(xs[0].weights)
+    def train(self, carry: Any, xs: Any, data: Any) -> tuple[Any, Any]:
+        """Order to train on what was handed over. The weights are looked at before anything is done with them."""
         self._do("train")
-        found = self._weights(losses=(segments,))
+        found = self._weights(losses=(len(xs[0].weights),))
         losses = found.pop("losses")
         return (self.ops.from_numpy(found), None, None), self.ops.from_numpy(losses)
 
-    def cost(self, rate: float | None) -> dict[str, Any]:
+    def cost(self, rate: float | None) -> Cost:
         """The figures that the confined process has taken; as honest as the rule. None where it fails."""
         try:
             answer = self._do("cost", rate=rate)
-            return {name: _number(answer, name) for name in _COSTS if name in answer}
+            return Cost(**{name: _number(answer, name) for name in Cost._fields if name in answer})
         except MachineError:
             raise
         except ConfinedError as error:
             print(f"its cost was not measured: {error.detail}", file=sys.stderr)
-            return {}
+            return Cost()
 
     def _weights(self, **others: tuple[int, ...]) -> dict[str, Any]:
         shapes = {name: value.shape for name, value in self.cell.init(0).items()}
@@ -172,7 +172,7 @@ class ConfinedProgram(Program):
         self._told = 0
         return self.child
 
-    def _do(self, what: str, **order: Any) -> dict[str, Any]:
+    def _do(self, what: Order, **order: Any) -> dict[str, Any]:
         """Give an order and wait for its answer; the process stands still before and after.
 
         The answer repeats what only this order holds, so that none can have been given before.
@@ -196,6 +196,11 @@ class ConfinedProgram(Program):
             sys.stderr.flush()
 
 
+def confined_trainer(trial: Trial, limits: Limits) -> Trainer:
+    """What trains a rule that is not shipped. Raises `UsageError` for a task or rule that there is not."""
+    return Trainer(trial, blocks=ConfinedBlocks(trial, limits))
+
+
 def _number(answer: Mapping[str, Any], name: str) -> Any:
     value = answer[name]
     kinds = (int,) if name == "algorithm_bytes" else (int, float)
@@ -217,56 +222,73 @@ def _save(path: Path, array: Any) -> None:
 
 
 def serve(order: Mapping[str, Any], send: Send) -> None:
-    """Do what is ordered: `settle`; `import` the rule; `start`; `restart` at a seam, `load`, `train`; `cost`."""
-    inner = _Inner(Trial.model_validate(order["trial"]))
+    """Do one order after another, and answer each."""
+    rule = _Rule(Trial.model_validate(order["trial"]))
     while (asked := send.receive()) is not None:
-        answer = getattr(inner, f"do_{asked['do']}")(asked)
+        answer = _ORDERS[asked["do"]](rule, asked)
         send(done=asked["do"], own=asked["own"], **(answer or {}))
 
 
-class _Inner(Program):
-    """The part of a program that knows the rule. It knows no task."""
+class _Rule:
+    """The rule, and what it carries from block to block. It knows no task."""
 
     def __init__(self, trial: Trial) -> None:
-        self.trial, self.compile_seconds, self.compile_cached = trial, 0.0, False
-        self.ops = make_ops(trial.backend, trial.device, trial.dtype)
-        self.optimizer = make_optimizer(trial.optimizer, trial.lr)
-        self._compiled, self._cost = {}, None
+        self.trial, self.ops = trial, make_ops(trial.backend, trial.device, trial.dtype)
         warm_up(trial.backend, trial.device)
 
-    def do_import(self, asked: Mapping[str, Any]) -> None:
-        trial, (inputs, outputs, loss) = self.trial, asked["cell"]
-        self.cell = Cell(inputs, trial.hidden, outputs, trial.alpha, trial.bias, trial.decorrelate, loss)
-        cls = contributed.import_learner(asked).cls
-        self.learner = with_decorrelation(cls(**self.trial.hyperparameters), self.trial)
-
-    def do_settle(self, _: Mapping[str, Any]) -> None:
+    def settle(self, _: Mapping[str, Any]) -> None:
+        """Give free memory back, and take the peak of it from now on."""
         settle()
 
-    def do_start(self, asked: Mapping[str, Any]) -> None:
+    def open(self, asked: Mapping[str, Any]) -> None:
+        """Import the rule, and make the network."""
+        trial, (inputs, outputs, loss) = self.trial, asked["cell"]
+        self.blocks = OwnBlocks(trial, self.ops, contributed.import_learner(asked).cls)
+        self.blocks.cell = Cell(
+            inputs, trial.hidden, outputs, trial.alpha, trial.bias, trial.decorrelate, loss
+        )
+
+    def start(self, asked: Mapping[str, Any]) -> None:
+        """Draw the weights."""
         self.key = self.ops.key(asked["seed"])
         self.keys_left: Iterator[Any] | None = None
-        self.carry = self.start(self.trial.model_copy(update={"seed": asked["seed"]}))
+        self.carry = self.blocks.start([self.trial.model_copy(update={"seed": asked["seed"]})])
         self._snapshot()
 
-    def do_load(self, _: Mapping[str, Any]) -> None:
+    def restart(self, _: Mapping[str, Any]) -> None:
+        """Put the network to rest, at a seam."""
+        self.carry = self.blocks.restart(self.carry)
+
+    def load(self, _: Mapping[str, Any]) -> None:
+        """Read the segments of a block, and compile what trains on them."""
         batch = Batch(*(np.load(file, allow_pickle=False) for file in _SEGMENTS))
         if self.keys_left is None:  # how long blocks are is seen at the first
             segments = self.trial.evaluations * segments_between(self.trial)
             self.keys_left = iter(self.ops.key_blocks(self.key, segments, len(batch.weights)))
         self.xs = self.ops.from_numpy(batch), next(self.keys_left)
-        self.run = self.compiled("block", self.block, self.carry, self.xs, donate=(0,))
+        self.blocks.load(self.carry, self.xs, None)
         self.ops.synchronize((self.carry, self.xs))
 
-    def do_restart(self, _: Mapping[str, Any]) -> None:
-        self.carry = self.restart(self.carry)
-
-    def do_train(self, _: Mapping[str, Any]) -> None:
-        self.carry, losses = self.run(self.carry, self.xs)
+    def train(self, _: Mapping[str, Any]) -> None:
+        """Train on the block."""
+        self.carry, losses = self.blocks.train(self.carry, self.xs, None)
         self._snapshot(losses=losses)
 
-    def do_cost(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        return self.cost(asked["rate"])
+    def cost(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Take the figures of an update."""
+        found = self.blocks.cost(asked["rate"])._asdict()
+        return {name: value for name, value in found.items() if value is not None}
 
     def _snapshot(self, **others: Any) -> None:
         np.savez(_WEIGHTS, **self.ops.to_numpy(self.carry[0] | others))
+
+
+_ORDERS: dict[Order, Callable[[_Rule, Mapping[str, Any]], dict[str, Any] | None]] = {
+    "settle": _Rule.settle,
+    "import": _Rule.open,
+    "start": _Rule.start,
+    "restart": _Rule.restart,
+    "load": _Rule.load,
+    "train": _Rule.train,
+    "cost": _Rule.cost,
+}

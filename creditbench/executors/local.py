@@ -13,12 +13,10 @@ reason that lies in the rule. What is no failure of the rule leaves no record.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import selectors
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +26,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 from pydantic import ValidationError
@@ -43,12 +41,14 @@ from creditbench.executors.base import (
 )
 from creditbench.isolation import remove_folder
 from creditbench.isolation.watch import out_of_memory
+from creditbench.machine.child import Child, child_environment, ending
 from creditbench.machine.environment import host
 from creditbench.machine.memory import show_bytes
-from creditbench.machine.threads import thread_environment, usable_cores
+from creditbench.machine.threads import usable_cores
 from creditbench.trials.record import Record, Status
 from creditbench.trials.trial import Trial
 
+_WORKER = Path(__file__).with_name("worker.py")
 _TICK = 0.1  # seconds between two looks at processes that say nothing
 _TREE_SECONDS = 1.0  # between two looks for processes that a worker has started
 _START_SECONDS = 300.0  # that a worker may take to import its framework
@@ -57,7 +57,6 @@ _JOBS = 100  # of one worker; then a new one takes its place
 _GROWTH = 256 << 20  # bytes that a worker may have gained over its jobs
 _IDLE = 2  # warm workers that a slot keeps, for as many kinds
 _LONGEST_LINE = 64 << 20
-_LAST_LINES, _LONGEST_DETAIL = 3, 300
 _FAILED = ("crashed", "invalid", "oom", "timeout")
 
 
@@ -88,7 +87,7 @@ class LocalExecutor(Executor):
                     if not waiting and free == len(slots):
                         return
                     for worker in self._hand_out(waiting, slots):
-                        selector.register(worker.pipe, selectors.EVENT_READ)
+                        selector.register(worker.child, selectors.EVENT_READ)
                     busy = [slot.worker for slot in slots if slot.worker]
                     pause = min([_TICK, *(worker.deadline - time.monotonic() for worker in busy)])
                     selector.select(max(0.0, pause))
@@ -98,7 +97,7 @@ class LocalExecutor(Executor):
                         yield from slot.worker.read(progress)
                         slot.worker.look()
                         if slot.worker.over:
-                            selector.unregister(slot.worker.pipe)
+                            selector.unregister(slot.worker.child)
                             failures, again = slot.release()
                             waiting.extendleft(reversed(again))
                             yield from failures
@@ -154,7 +153,7 @@ class _Slot:
         """Have a worker do the job, a warm one if there is one."""
         kind = _Kind.of(turn.job)
         worker = self.warm.pop(kind, None)
-        if worker and worker.process.poll() is not None:
+        if worker and worker.child.code() is not None:
             _end([worker])
             worker = None
         self.worker = worker or _Worker(kind, self.number, self.executor)
@@ -183,47 +182,29 @@ class _Worker:
         self.jobs, self.grown, self.resets, self.number = 0, 0, False, 0
         self.environment: dict[str, Any] | None = None  #: as the process itself sees it, once it is ready
         self.folder = tempfile.mkdtemp(prefix="creditbench-")
-        self.log: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `_end`
-        fcntl.fcntl(self.log, fcntl.F_SETFL, os.O_APPEND)  # so that it can be emptied between jobs
-        self.pipe, reports = os.pipe()
         life, self.life = os.pipe()  # closed when this process ends, however it ends
-        os.set_blocking(self.pipe, False)
-        environment = os.environ | thread_environment(executor.threads) | {"TMPDIR": self.folder}
-        if kind.device == "cpu":
-            # JAX would else start every platform that it finds, and take memory on it.
-            environment.setdefault("JAX_PLATFORMS", "cpu")
         try:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "creditbench.executors.worker",
-                    str(reports),
-                    str(life),
-                    self.folder,
-                ],
-                stdin=subprocess.PIPE,
-                stdout=self.log,
-                stderr=self.log,
-                env=environment,
-                pass_fds=(reports, life),
-                start_new_session=True,
+            self.child = Child(
+                str(_WORKER),
+                arguments=(str(life), self.folder),
+                environment=child_environment(executor.threads, kind.device) | {"TMPDIR": self.folder},
+                passed=(life,),
+                longest=_LONGEST_LINE,
             )
+        except OSError:
+            os.close(self.life)
+            remove_folder(self.folder)
+            raise
         finally:
-            os.close(reports)
             os.close(life)
-        assert self.process.stdin is not None
-        self.stdin = self.process.stdin.fileno()
-        os.set_blocking(self.stdin, False)
         settings = {
             "backend": kind.backend,
             "device": kind.device,
             "cores": _cores(slot, executor.threads),
             "memory_limit": executor.memory_limit,
         }
-        self.buffer, self.unsent = b"", json.dumps(settings).encode() + b"\n"
-        self.family = _Family(self.process.pid)
+        self.child.send(**settings)
+        self.family = _Family(self.child.process.pid)
 
     def give(self, turn: _Turn) -> None:
         """Start a job."""
@@ -231,26 +212,16 @@ class _Worker:
         self.begun = self.done = self.failed = False  #: failed: one of its trials has
         self.verdict: tuple[Status | None, str] | None = None  #: on what is left; None: the machine failed
         self.over = False  #: nothing more is to be expected
-        self.log.truncate(0)
-        order = {
-            "trials": [trial.model_dump(mode="json") for trial in self.left],
-            "together": self.job.together,
-        }
-        self.unsent += json.dumps(order).encode() + b"\n"
-        self._push()
+        self.child.forget()
+        trials = [trial.model_dump(mode="json") for trial in self.left]
+        self.child.send(trials=trials, together=self.job.together)
         self._restart_clock(_START_SECONDS)
-
-    def _push(self) -> None:
-        """Send as much of what is unsent as the pipe takes."""
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # its end will be seen
-            while self.unsent:
-                self.unsent = self.unsent[os.write(self.stdin, self.unsent) :]
 
     def _restart_clock(self, seconds: float) -> None:
         self.started, self.clock, self.host = datetime.now(UTC), time.monotonic(), host()
         self.killed = out_of_memory()
         self.deadline = self.clock + seconds
-        self.log_start = os.fstat(self.log.fileno()).st_size
+        self.log_start = self.child.size()
 
     def _restart_trial(self) -> None:
         self._restart_clock(self.executor.timeout * (len(self.left) if self.job.together else 1))
@@ -259,31 +230,24 @@ class _Worker:
 
     def read(self, progress: Progress | None) -> Iterator[Record]:
         """Take in what the process has sent: reports go to `progress`, records come out."""
-        self._push()
-        while not self.over:
+        self.child.push()
+        gone = self.child.code() is not None  # asked first, so that nothing is lost that it said before
+        whole = self.child.read()
+        while self.child.lines and not self.over:
             try:
-                chunk = os.read(self.pipe, 1 << 16)
-            except BlockingIOError:
+                record = self._take(json.loads(self.child.lines.popleft()), progress)
+            except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+                said = " ".join(str(error).split())[:200] or type(error).__name__
+                self._fail("invalid", f"the process sent something that is not a record of its trial: {said}")
                 return
-            self.buffer += chunk
-            *lines, self.buffer = self.buffer.split(b"\n")
-            for line in lines:
-                try:
-                    record = self._take(json.loads(line), progress)
-                except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
-                    said = " ".join(str(error).split())[:200] or type(error).__name__
-                    self._fail(
-                        "invalid", f"the process sent something that is not a record of its trial: {said}"
-                    )
-                    return
-                if record is not None:
-                    yield record
-                if self.over:
-                    return
-            if not chunk:
-                self.over = True
-            elif len(self.buffer) > _LONGEST_LINE:
-                self._fail("invalid", "the process sent a line without end")
+            if record is not None:
+                yield record
+        if self.over:
+            return
+        if self.child.ended or (gone and whole):
+            self.over = True
+        elif self.child.endless:
+            self._fail("invalid", "the process sent a line without end")
 
     def _take(self, message: dict[str, Any], progress: Progress | None) -> Record | None:
         """Take in one message; the record, if it is one. Raises where it is none that can come now."""
@@ -331,12 +295,10 @@ class _Worker:
     # -- what it does not say --------------------------------------------------------------------
 
     def look(self) -> None:
-        """Notice the process's end, the end of its time, and the end of the memory that it may have."""
+        """Notice the end of its time, and the end of the memory that it may have."""
         if self.over:
             return
-        if self.process.poll() is not None:
-            self.over = True
-        elif time.monotonic() > self.deadline:
+        if time.monotonic() > self.deadline:
             seconds = self.executor.timeout if self.begun else _START_SECONDS
             self._fail("timeout", f"no result within {seconds:g} s")
         elif self.begun and (taken := self.family.resident(self.executor.memory_limit)):
@@ -348,22 +310,17 @@ class _Worker:
 
     def _ended(self) -> tuple[Status | None, str]:
         """The verdict on a process that has closed its pipe."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(_END_SECONDS)
-        code, said = self.process.poll(), self._last_lines()
+        code, said = self.child.code(_END_SECONDS), self.child.last_lines(self.log_start)
         if code is None:
             detail = "closed its pipe without a record"
-        elif code < 0:
-            names = {number.value: number.name for number in signal.Signals}
-            detail = f"killed by {names.get(-code, f'signal {-code}')}"
+        elif code == 0:
+            detail = "ended without a record"
+        else:
+            detail = ending(code)
             if -code == signal.SIGKILL:
                 if out_of_memory() == self.killed:
                     return None, f"its process was {detail} from outside"
                 return "oom", f"{detail} as the system ran out of memory"
-        elif code:
-            detail = f"exit code {code}"
-        else:
-            detail = "ended without a record"
         status: Status = "oom" if code and tells_of_no_memory(said) else "crashed"
         return status, f"{detail}: {said}" if said else detail
 
@@ -376,7 +333,7 @@ class _Worker:
             self.kind.shipped
             and self.done  # which a trial that fails prevents
             and self.verdict is None
-            and not self.buffer
+            and not (self.child.lines or self.child.rest)
             and self.resets  # else the memory figure of a trial would be that of all before it
             and self.jobs < _JOBS
             and self.grown < _GROWTH
@@ -407,24 +364,13 @@ class _Worker:
             records.append(record.model_copy(update={"environment": here}))
         return records, [_Turn(Job((trial,))) for trial in behind]
 
-    def _printed(self) -> bytes:
-        """What has been printed since the trial began."""
-        size = os.fstat(self.log.fileno()).st_size
-        return os.pread(self.log.fileno(), size - self.log_start, self.log_start)
-
-    def _last_lines(self) -> str:
-        text = self._printed()[-8192:].decode(errors="replace")
-        lines = ["".join(c for c in line if c.isprintable()).strip() for line in text.splitlines()]
-        last = " | ".join([line for line in lines if line][-_LAST_LINES:])
-        return last if len(last) <= _LONGEST_DETAIL else "…" + last[-_LONGEST_DETAIL:]
-
     def _keep_log(self, trial: Trial) -> None:
         if self.executor.logs is None:
             return
         path = self.executor.logs / f"{trial.id}.log"
         try:
             self.executor.logs.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self._printed())
+            path.write_bytes(self.child.printed(self.log_start))
         except OSError as error:
             print(f"note: the log '{path}' cannot be written ({error.strerror})", file=sys.stderr, flush=True)
 
@@ -464,20 +410,12 @@ def _end(workers: Sequence[_Worker]) -> None:
     for worker in workers:
         os.close(worker.life)
     for worker in workers:
-        try:
-            worker.process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            worker.process.wait()
+        worker.child.code(_END_SECONDS)
+        worker.child.__exit__()
         if worker.number:
             # For the case that the guard was killed before its worker.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(worker.number, signal.SIGKILL)
-        assert worker.process.stdin is not None
-        with contextlib.suppress(OSError):
-            worker.process.stdin.close()
-        os.close(worker.pipe)
-        worker.log.close()
         if os.path.lexists(worker.folder):  # a guard that was killed leaves it
             remove_folder(worker.folder)
 

@@ -1,15 +1,16 @@
-"""A process that runs jobs, one after another: `python -m creditbench.executors.worker FD LIFE FOLDER`.
+"""A process that runs jobs, one after another: `python -P worker.py ORDERS REPORTS LIFE FOLDER`.
 
 A rule that is not shipped is never imported here: it trains in a process below this one (`confined`).
 
 It is two processes. The *guard*, which the parent has started, forks the *worker* before anything heavy is imported,
 adopts whatever the worker's children leave behind, and waits. When the worker has ended, or when the parent has (which
 closes LIFE, a pipe that nobody writes to), the guard kills everything below it, removes FOLDER, in which all that is
-temporary lies, and ends as the worker did.
+temporary lies, and ends as the worker did. It lives as long as the worker and is to be small: this file is run by its
+path, since by its name its package would be imported first, and NumPy with it.
 
-Standard input: one line of JSON with settings, then one a job. Messages leave by the file descriptor FD, a line of
-JSON each: `ready` once the framework is imported, then for each job `started`, `progress`, `record`, `failed` or
-`machine`, where that is what failed, and `done`. What a learner prints goes elsewhere and is not taken for any of them.
+Orders (`creditbench.machine.child`): the settings, then one a job. Messages: `ready` once the framework is imported,
+then for each job `started`, `progress`, `record`, `failed` or `machine`, where that is what failed, and `done`. What a
+learner prints goes elsewhere and is not taken for any of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import json
 import math
 import os
 import select
@@ -25,10 +25,11 @@ import signal
 import sys
 import time
 import traceback
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from creditbench.isolation import Limits
+    from creditbench.machine.child import Send
 
 _PROGRESS_SECONDS = 0.2  # between two reports
 _KEPT_BYTES = 128 << 20  # growth since the start at which compiled functions are forgotten
@@ -37,8 +38,8 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 def main() -> None:
     """Become the guard, and in a fork the worker."""
-    reports, life = map(int, sys.argv[1:3])
-    folder = sys.argv[3]
+    orders, reports, life = map(int, sys.argv[1:4])
+    folder = sys.argv[4]
     wake, wakes = os.pipe()
     os.set_blocking(wakes, False)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -47,8 +48,8 @@ def main() -> None:
     signal.set_wakeup_fd(wakes)
     guard, worker = os.getpid(), os.fork()
     if worker:
+        os.close(orders)
         os.close(reports)
-        os.close(0)
         _guard(worker, life, wake, folder)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM):
@@ -59,11 +60,9 @@ def main() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != guard:  # it ended before that was set
         os._exit(1)
-    os.set_inheritable(reports, False)
-    jobs = os.fdopen(os.dup(0), encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    with os.fdopen(reports, "w", encoding="utf-8") as pipe:
-        _work(jobs, pipe)
+    from creditbench.machine.child import Send  # only now: the guard, which stays, is to be small
+
+    _work(Send(orders, reports))
 
 
 # -- the guard -------------------------------------------------------------------------------------------
@@ -126,8 +125,8 @@ def _end_all(worker: int) -> None:
 # -- the worker ------------------------------------------------------------------------------------------
 
 
-def _work(jobs: IO[str], pipe: IO[str]) -> None:
-    settings = json.loads(jobs.readline() or "null")
+def _work(send: Send) -> None:
+    settings = send.receive()
     if settings is None:  # the parent has gone already
         return
     if settings["cores"]:
@@ -145,7 +144,7 @@ def _work(jobs: IO[str], pipe: IO[str]) -> None:
     from creditbench.machine.memory import reset_peak, resident_bytes, settle
     from creditbench.ops import COMPILED
     from creditbench.plugins import registry
-    from creditbench.trials.trainer import warm_up
+    from creditbench.trials.blocks import warm_up
 
     backend = settings["backend"]
     registry.load("tasks")
@@ -156,19 +155,18 @@ def _work(jobs: IO[str], pipe: IO[str]) -> None:
     settle()
     gc.freeze()  # a framework is some 10⁵ objects, which no later collection has to look at
     base = resident_bytes()
-    _send(pipe, ready=os.getpid(), resets=reset_peak(), environment=fingerprint(backend, settings["device"]))
-    for line in jobs:
-        job = json.loads(line)
-        _run(job, pipe, Limits(seconds=math.inf, memory=settings["memory_limit"]))
+    send(ready=os.getpid(), resets=reset_peak(), environment=fingerprint(backend, settings["device"]))
+    while (job := send.receive()) is not None:
+        _run(job, send, Limits(seconds=math.inf, memory=settings["memory_limit"]))
         _tidy(backend, base)
-        _send(pipe, done=[trial["seed"] for trial in job["trials"]], grown=resident_bytes() - base)
+        send(done=[trial["seed"] for trial in job["trials"]], grown=resident_bytes() - base)
 
 
-def _run(job: dict[str, Any], pipe: IO[str], limits: Limits) -> None:
+def _run(job: dict[str, Any], send: Send, limits: Limits) -> None:
     from creditbench.errors import is_of_machine, one_line, status_of
     from creditbench.executors.base import is_contributed
-    from creditbench.executors.confined import ConfinedProgram
-    from creditbench.trials.trainer import run_trials
+    from creditbench.executors.confined import ConfinedBlocks
+    from creditbench.trials.trainer import Trainer, run_trials
     from creditbench.trials.trial import Trial
 
     reported = 0.0
@@ -177,24 +175,25 @@ def _run(job: dict[str, Any], pipe: IO[str], limits: Limits) -> None:
         nonlocal reported
         if time.monotonic() - reported > _PROGRESS_SECONDS:
             reported = time.monotonic()
-            _send(pipe, trial=trial.id, progress=part)
+            send(trial=trial.id, progress=part)
 
     trials = [Trial.model_validate(values) for values in job["trials"]]
-    program = None
+    trainer = None
     try:
         if is_contributed(trials[0]):
-            program = ConfinedProgram(trials[0], limits)
-            program.prepare()
-        _send(pipe, started=trials[0].id)
-        for record in run_trials(trials, progress, job["together"], program):
-            _write(pipe, f'{{"record": {record.model_dump_json()}}}')
+            blocks = ConfinedBlocks(trials[0], limits)
+            trainer = Trainer(trials[0], blocks=blocks)
+            blocks.prepare()
+        send(started=trials[0].id)
+        for record in run_trials(trials, progress, job["together"], trainer):
+            send.line(f'{{"record": {record.model_dump_json()}}}')
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
         if is_of_machine(error):
-            _send(pipe, machine=one_line(error))
+            send(machine=one_line(error))
         else:
             # What goes wrong outside the training of one seed concerns all of them alike.
-            _send(pipe, failed=status_of(error), detail=one_line(error))
+            send(failed=status_of(error), detail=one_line(error))
 
 
 def _tidy(backend: str, base: int) -> None:
@@ -206,15 +205,6 @@ def _tidy(backend: str, base: int) -> None:
     if resident_bytes() - base > _KEPT_BYTES:
         make_ops(backend).host.forget()
         settle()
-
-
-def _send(pipe: IO[str], **message: Any) -> None:
-    _write(pipe, json.dumps(message))
-
-
-def _write(pipe: IO[str], line: str) -> None:
-    pipe.write(line + "\n")
-    pipe.flush()
 
 
 def _prctl(option: int, value: int) -> None:

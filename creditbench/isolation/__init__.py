@@ -18,18 +18,19 @@ JSON. What holds it, from the outside in:
 The parent cannot be looked into while a child lives (`PR_SET_DUMPABLE`). `confinement` says what this machine has;
 `missing` what it lacks.
 
-- `confined`: the parent's side; `child`: what runs in the child before the order does
+- `confined`: the parent's side, a `creditbench.machine.child` and the watch over it; `child`: what runs in the child
+  before the order does
 - `kernel`: Landlock, capabilities, and what of the confinements there is here; `calls`: seccomp, with the list of calls
 - `watch`: what a process takes
 - `folder`: the files that a child may have written, which may be anything; `tryout`: what it is in fact refused
 """
 
 from creditbench.errors import ConfinedError
-from creditbench.isolation.child import Send
 from creditbench.isolation.confined import Confined, Limits
 from creditbench.isolation.folder import read_arrays, remove_folder
 from creditbench.isolation.kernel import confinement, missing
 from creditbench.isolation.tryout import probe
+from creditbench.machine.child import Send
 
 __all__ = [
     "Confined",

@@ -1,48 +1,31 @@
-"""What runs in a child before the order does: its limits, its confinement, its end of the two pipes."""
+"""What runs in a child before the order does: its limits, and its confinement."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import math
 import os
 import resource
 import signal
 import socket
 import sys
+import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from creditbench.errors import UsageError, one_line, status_of
 from creditbench.isolation.kernel import PR_SET_PDEATHSIG, confine, prctl
+from creditbench.machine.child import Send
 
 _OPEN_FILES = 256
 
 
-class Send:
-    """The child's end of the two pipes."""
-
-    def __init__(self, orders: IO[str], reports: IO[str]) -> None:
-        self._orders, self._reports = orders, reports
-
-    def __call__(self, **values: Any) -> None:
-        """Send a message to the parent."""
-        self._reports.write(json.dumps(values) + "\n")
-        self._reports.flush()
-
-    def receive(self) -> dict[str, Any] | None:
-        """The parent's next message; None when there will be no more."""
-        line = self._orders.readline()
-        return json.loads(line) if line else None
-
-
 def main(orders: int, reports: int, refusals: int) -> None:
     """Confine this process, then do what is ordered. `refusals`: a socket, where the parent is told what to refuse."""
-    for descriptor in (orders, reports, refusals):
-        os.set_inheritable(descriptor, False)
-    send = Send(os.fdopen(orders, encoding="utf-8"), os.fdopen(reports, "w", encoding="utf-8"))
+    os.set_inheritable(refusals, False)
+    send = Send(orders, reports)
     start = send.receive()
     if start is None:
         return
@@ -78,8 +61,6 @@ def main(orders: int, reports: int, refusals: int) -> None:
     except UsageError as error:
         send(failed="invalid", detail=str(error), usage=True)
     except Exception as error:
-        import traceback
-
         traceback.print_exc(file=sys.stderr)
         send(failed=status_of(error), detail=one_line(error))
     sys.stdout.flush()

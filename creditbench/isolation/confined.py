@@ -7,29 +7,25 @@ import errno
 import json
 import math
 import os
-import select
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from creditbench.errors import ConfinedError, FailureStatus, MachineError, tells_of_no_memory
 from creditbench.isolation.calls import Refusals, seccomp
 from creditbench.isolation.folder import remove_folder, shown, size_of
 from creditbench.isolation.kernel import hide
 from creditbench.isolation.watch import out_of_memory, taken, unlinked
+from creditbench.machine.child import Child, child_environment, ending
 from creditbench.machine.environment import NUMERIC_VARIABLES
 from creditbench.machine.folders import PACKAGE, cache_folder, shipped
 from creditbench.machine.memory import show_bytes
-from creditbench.machine.threads import thread_environment
 
 _TICK = 0.05  # seconds between two looks at a child that says nothing
 _TREE_SECONDS = 0.25  # between two looks at its processes and its folder
@@ -37,7 +33,6 @@ _END_SECONDS = 5.0  # that it may take to end once it has closed its pipe
 _LONGEST_LINE = 16 << 20
 _LEAST_FREE = 1 << 20  # bytes on a disk that is not full
 _MOST_THREADS = 512 + 16 * (os.cpu_count() or 1)  # libraries have pools of as many as there are cores
-_LAST_LINES, _LONGEST_DETAIL = 3, 300
 _MARK = "CREDITBENCH_CONFINED"
 #: What the child keeps of the environment. The thread pools' variables are set anew.
 _KEPT = (
@@ -107,49 +102,35 @@ class Confined:
         self.directory = Path(self._folder).resolve()
         self.given = 0  #: bytes that the parent has put into the folder, which are no part of its limit
         self._mark = uuid.uuid4().hex
-        self._log: IO[bytes] = tempfile.TemporaryFile(buffering=0)
-        self._buffer, self._ended = b"", False
         self._watched = self._looked = 0.0  #: when it was last watched, and when with all that it has
-        self._lines: deque[bytes] = deque()
         self._refusals = Refusals()
         self._killed = out_of_memory()
-        orders, self._to = os.pipe()
-        self._from, reports = os.pipe()
-        passed = orders, reports, self._refusals.others.fileno()
-        try:
+        with contextlib.ExitStack() as opened:
+            opened.callback(remove_folder, self._folder)
+            opened.callback(self._refusals.close)
+            opened.callback(hide, -1)
             hide(+1)
             self._began = time.monotonic()
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-c", _BOOT, str(PACKAGE.parent), *map(str, passed)],
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                cwd=self.directory,
-                env=self._environment(),
-                pass_fds=passed,
-                start_new_session=True,
+            asks = self._refusals.others.fileno()
+            self._child = Child(
+                *("-c", _BOOT, str(PACKAGE.parent)),
+                arguments=(str(asks),),
+                environment=self._environment(),
+                isolated=True,
+                folder=self.directory,
+                passed=(asks,),
+                longest=_LONGEST_LINE,
             )
-        except BaseException:
-            self._clean()
-            raise
-        finally:
-            os.close(orders)
-            os.close(reports)
             self._refusals.others.close()
-        for descriptor in (self._to, self._from):
-            os.set_blocking(descriptor, False)
-        try:
+            self.process = self._child.process
+            opened.push(self._child)
+            opened.callback(self._kill)
             self._write(self._start | {"directory": str(self.directory)})
-        except BaseException:
-            self.__exit__()
-            raise
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self._kill()
-        finally:
-            self._clean()
+        self._opened.close()
 
     # -- talking ---------------------------------------------------------------------------------
 
@@ -158,17 +139,19 @@ class Confined:
 
         The iteration may be left and taken up again.
         """
+        child = self._child
         while True:
-            while self._lines:
-                yield self._parse(self._lines.popleft())
-            if self._ended:
+            while child.lines:
+                yield self._parse(child.lines.popleft())
+            if child.ended:
                 self._conclude()
                 return
-            where = [self._from, self._refusals.fileno()]
-            select.select([x for x in where if x >= 0], [], [], max(0.0, min(_TICK, self._left())))
+            self._wait()
             self._refuse()
-            self._read()
-            if not self._lines or time.monotonic() - self._watched > _TICK:
+            child.read()
+            if child.endless:
+                raise ConfinedError("invalid", "it sent a line without end")
+            if not child.lines or time.monotonic() - self._watched > _TICK:
                 self._look()
 
     def receive(self) -> dict[str, Any]:
@@ -183,11 +166,11 @@ class Confined:
 
     def stop(self) -> None:
         """Have all its threads stand still, until `go`."""
-        self._signal(signal.SIGSTOP)
+        self._child.signal(signal.SIGSTOP)
 
     def go(self) -> None:
         """End a `stop`."""
-        self._signal(signal.SIGCONT)
+        self._child.signal(signal.SIGCONT)
 
     def extend(self, seconds: float) -> None:
         """Let the deadline be `seconds` from now."""
@@ -203,42 +186,22 @@ class Confined:
 
     def last_lines(self) -> str:
         """The last lines that it has printed, in one."""
-        size = os.fstat(self._log.fileno()).st_size
-        text = os.pread(self._log.fileno(), 8192, max(0, size - 8192)).decode(errors="replace")
-        lines = ["".join(c for c in line if c.isprintable()).strip() for line in text.splitlines()]
-        last = " | ".join([line for line in lines if line][-_LAST_LINES:])
-        return last if len(last) <= _LONGEST_DETAIL else "…" + last[-_LONGEST_DETAIL:]
+        return self._child.last_lines()
 
     def printed(self, start: int = 0) -> bytes:
         """What it has printed after its first `start` bytes, 16 MiB at most."""
-        return os.pread(self._log.fileno(), 16 << 20, start)
+        return self._child.printed(start, 16 << 20)
 
     def _write(self, values: Mapping[str, Any]) -> None:
-        line = json.dumps(values).encode() + b"\n"
-        while line:
-            try:
-                line = line[os.write(self._to, line) :]
-            except BlockingIOError:
-                select.select([], [self._to], [], max(0.0, min(_TICK, self._left())))
-                self._look()
-            except BrokenPipeError:
-                return  # its end will be seen
+        self._child.send(**values)
+        while self._child.push():
+            self._wait()
+            self._look()
 
-    def _read(self) -> None:
-        while True:
-            try:
-                chunk = os.read(self._from, 1 << 16)
-            except BlockingIOError:
-                return
-            if not chunk:
-                self._ended = True
-                return
-            *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-            self._lines += lines
-            if len(self._buffer) > _LONGEST_LINE:
-                raise ConfinedError("invalid", "it sent a line without end")
-            if len(self._lines) > 1000:
-                return  # as fast as they are taken
+    def _wait(self) -> None:
+        """Wait until there is something to do, or to look at."""
+        asks = self._refusals.fileno()
+        self._child.wait(min(_TICK, self._left()), *([asks] if asks >= 0 else []))
 
     def _parse(self, line: bytes) -> dict[str, Any]:
         try:
@@ -261,8 +224,7 @@ class Confined:
         """Refuse the system calls that it asks about; each is named once in what it has printed."""
         for name in self._refusals.answer():
             self.refused.append(name)
-            line = f"the system call {name} is refused: no code in a confined process needs it\n"
-            os.write(self._log.fileno(), line.encode())
+            self._child.note(f"the system call {name} is refused: no code in a confined process needs it")
 
     # -- watching --------------------------------------------------------------------------------
 
@@ -304,10 +266,9 @@ class Confined:
     def _conclude(self) -> None:
         """Raise `ConfinedError` unless the child, which has closed its pipe, ended well."""
         deadline = time.monotonic() + _END_SECONDS
-        while (code := self.process.poll()) is None and time.monotonic() < deadline:
+        while (code := self._child.code(0.002)) is None and time.monotonic() < deadline:
             self._look()
-            time.sleep(0.002)
-        if code == 0 and not self._buffer:
+        if code == 0 and not self._child.rest:
             return
         said = self.last_lines()
         if code is None:
@@ -316,47 +277,27 @@ class Confined:
             detail = "it ended in the middle of a message"
         elif -code == signal.SIGXCPU:
             raise ConfinedError("timeout", f"more than {self.limits.cpu_seconds:g} s of processor time taken")
-        elif code < 0:
-            names = {number.value: number.name for number in signal.Signals}
-            detail = f"killed by {names.get(-code, f'signal {-code}')}"
+        else:
+            detail = ending(code)
             if -code == signal.SIGKILL and self.limits.cpu_seconds == math.inf:
                 if out_of_memory() == self._killed:
                     raise MachineError("its process was killed from outside, by SIGKILL")
                 raise ConfinedError("oom", "killed by SIGKILL as the system ran out of memory")
-        else:
-            detail = f"exit code {code}"
         status: FailureStatus = "oom" if code and tells_of_no_memory(said) else "crashed"
         raise ConfinedError(status, f"{detail}: {said}" if said else detail)
 
     # -- the end ---------------------------------------------------------------------------------
 
-    def _signal(self, number: int) -> None:
-        if self.process.poll() is None:  # else its number may be another's by now
-            self.process.send_signal(number)
-
     def _kill(self) -> None:
-        if self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.kill()
-        self.process.wait()
+        self._child.kill()
         if self.limits.processes or not seccomp():
             _kill_marked(self._mark)
 
-    def _clean(self) -> None:
-        hide(-1)
-        for descriptor in (self._to, self._from):
-            os.close(descriptor)
-        self._refusals.close()
-        self._log.close()
-        remove_folder(self._folder)
-
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        if self.device == "cpu":
-            kept.setdefault("JAX_PLATFORMS", "cpu")
         folder = str(self.directory)
-        return kept | thread_environment(self.threads) | {"HOME": folder, "TMPDIR": folder, _MARK: self._mark}
+        own = {"HOME": folder, "TMPDIR": folder, _MARK: self._mark}
+        return child_environment(self.threads, self.device, kept) | own
 
 
 def _below(number: int) -> list[int]:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from creditbench.errors import ConfinedError
-from creditbench.isolation.child import Send
 from creditbench.isolation.confined import Confined, Limits
+from creditbench.machine.child import Send
 
 _LEASE, _SIGNAL, _SIGCONT = 1024, 10, 18
 

@@ -2,5 +2,6 @@
 
 - `environment`: its fingerprint, which each record holds; `memory`, `threads`: what a process takes of it
 - `folders`: where things lie; `files`: one reader and one writer; `revision`: git
+- `child`: a process of its own, and the lines of JSON to it and from it
 - `compilation`: programs that JAX has compiled, kept
 """

@@ -15,6 +15,8 @@ where one could turn into the other. PyTorch makes a tensor for each operation a
 
 from __future__ import annotations
 
+from typing import Literal
+
 from creditbench.machine.memory import peak_bytes, reset_peak, resident_bytes, settle
 from creditbench.measure.update import Update
 from creditbench.ops.base import Ops
@@ -36,7 +38,7 @@ class ProcessPeak:
 
     def __init__(self, process: int | None = None) -> None:
         self._process = process
-        self.source: str | None
+        self.source: Literal["VmHWM", "ru_maxrss"] | None
         if process is None:
             self._before, own = settle()
             self.source = "VmHWM" if own else "ru_maxrss"

@@ -14,23 +14,19 @@ more pairs, in fresh processes, and that verdict counts.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from creditbench.errors import UsageError
-from creditbench.machine.threads import thread_environment
+from creditbench.errors import UsageError, unknown
+from creditbench.machine.child import Child, child_environment
+from creditbench.studies.side import SEGMENTS
 
 #: By how much a figure may grow.
 TOLERANCE = {"flops": 0.01, "algorithm_bytes": 0.01, "operations": 0.0, "kernels": 0.0, "compilations": 0.0}
@@ -52,7 +48,7 @@ class Interval(NamedTuple):
     high: float
 
 
-class Row(NamedTuple):
+class Comparison(NamedTuple):
     """What became of one figure of one rule; of the whole rule where it crashed, is new or gone."""
 
     learner: str
@@ -70,7 +66,7 @@ class Row(NamedTuple):
 class Found:
     """All that a comparison found."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Comparison, ...]
     measured_again: int = 0  #: times that looked slower at first
 
     @property
@@ -79,7 +75,7 @@ class Found:
         return sum(row.ratio is not None for row in self.rows)
 
     @property
-    def failures(self) -> tuple[Row, ...]:
+    def failures(self) -> tuple[Comparison, ...]:
         return tuple(row for row in self.rows if row.verdict in FAILURES)
 
     @property
@@ -107,7 +103,7 @@ def slower(found: Interval, threshold: float = THRESHOLD) -> bool:
 
 def exact_rows(
     learner: str, backend: str, base: Mapping[str, int], head: Mapping[str, int], uncounted: str | None = None
-) -> list[Row]:
+) -> list[Comparison]:
     """Verdicts on the figures without a clock. One that head alone lacks is lost, one that base lacks is left out."""
     rows = []
     for name, tolerance in TOLERANCE.items():
@@ -115,10 +111,12 @@ def exact_rows(
         if a is None:
             continue
         if b is None:
-            rows.append(Row(learner, backend, name, a, None, None, None, "lost", uncounted))
+            rows.append(Comparison(learner, backend, name, a, None, None, None, "lost", uncounted))
             continue
         verdict = "grown" if b > a * (1 + tolerance) else "less" if b < a else "same"
-        rows.append(Row(learner, backend, name, a, b, b / a if a else math.inf if b else 1.0, None, verdict))
+        rows.append(
+            Comparison(learner, backend, name, a, b, b / a if a else math.inf if b else 1.0, None, verdict)
+        )
     return rows
 
 
@@ -129,12 +127,12 @@ def time_row(
     head: Sequence[float],
     threshold: float = THRESHOLD,
     scale: float = 1.0,
-) -> Row:
+) -> Comparison:
     """The verdict on paired seconds of blocks; `scale` makes them seconds of an update."""
     found = bootstrap(base, head)
     verdict = "slower" if slower(found, threshold) else "faster" if found.high < 1 / threshold else "same"
     seconds = (scale * float(np.median(base)), scale * float(np.median(head)))
-    return Row(learner, backend, "seconds", *seconds, found.ratio, (found.low, found.high), verdict)
+    return Comparison(learner, backend, "seconds", *seconds, found.ratio, (found.low, found.high), verdict)
 
 
 # -- measuring -------------------------------------------------------------------------------------------
@@ -144,79 +142,59 @@ class CrashError(Exception):
     """A side could not measure a rule; the message says why."""
 
 
-class Side:
+class SideProcess:
     """The process of one side. It is started at the first request, and again after one that ended it."""
 
     def __init__(self, name: str, root: Path, backend: str) -> None:
         self.name, self.root, self.backend = name, root, backend
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection | None = None
-        self._log: Any = None
+        self._child: Child | None = None
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
         """The answer to a request. Raises `CrashError` where the process fails, ends or says nothing in time."""
-        if self._process is None:
-            self._start()
-        assert self._pipe is not None and self._process is not None
+        child = self._child = self._child or self._start()
         try:
-            self._pipe.send_bytes(json.dumps({"do": do} | request).encode())
-            if not self._pipe.poll(DEADLINE):
-                self.close()
-                raise CrashError(f"{self.name}: no answer to {do!r} in {DEADLINE:g} s")
-            answer = json.loads(self._pipe.recv_bytes())
-        except (EOFError, OSError):
-            raise CrashError(f"{self.name}: its process ended with {self._end()}") from None
+            child.send(do=do, **request)
+            answer = child.receive(DEADLINE)
+        except TimeoutError:
+            self.close()
+            raise CrashError(f"{self.name}: no answer to {do!r} in {DEADLINE:g} s") from None
+        if answer is None:
+            raise CrashError(f"{self.name}: its process ended with {self._end(child)}")
         if "crashed" in answer:
             raise CrashError(f"{self.name}: {answer['crashed']}")
         return answer
 
-    def _end(self) -> str:
+    def _end(self, child: Child) -> str:
         """How a process ended that has closed its pipe, and the last line that it printed."""
-        assert self._process is not None
-        try:
-            code = self._process.wait(timeout=10)
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        except subprocess.TimeoutExpired:
+        code = child.code(10.0)
+        if code is None:
             how = "its pipe closed, still running"
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
+        else:
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        last = (child.last_line() or "it printed nothing")[:300]
         self.close()
-        return f"{how}: {lines[-1][:300]}"
+        return f"{how}: {last}"
 
-    def _start(self) -> None:
+    def _start(self) -> Child:
         path = os.pathsep.join(filter(None, (str(self.root), os.environ.get("PYTHONPATH"))))
-        environment = {"JAX_PLATFORMS": "cpu"} | os.environ | thread_environment(1) | {"PYTHONPATH": path}
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        self._pipe, other = Pipe()
-        script = Path(__file__).with_name("side.py")
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(script), str(other.fileno()), self.backend, "1"],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            env=environment,
-            pass_fds=(other.fileno(),),
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which ends this
-        )
-        other.close()
+        environment = child_environment(1) | {"PYTHONPATH": path}
+        script = str(Path(__file__).with_name("side.py"))
+        return Child(script, arguments=(self.backend, "1"), environment=environment)
 
     def close(self) -> None:
         """End the process."""
-        if self._process is not None and self._pipe is not None:
-            self._process.kill()
-            self._process.wait()
-            self._pipe.close()
-            self._log.close()
-            self._process = None
+        if self._child is not None:
+            self._child.__exit__()
+            self._child = None
 
-    def __enter__(self) -> Side:
+    def __enter__(self) -> SideProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def pairs(base: Side, head: Side, count: int) -> tuple[list[float], list[float], int]:
+def pairs(base: SideProcess, head: SideProcess, count: int) -> tuple[list[float], list[float], int]:
     """Seconds of `count` blocks of each side's prepared program, in turn, and how many calls a block is."""
     sides = {"base": base, "head": head}
     calls = max(
@@ -244,10 +222,10 @@ def compare(
 
     Raises `UsageError` where a side cannot even list its rules, and for a rule that neither has.
     """
-    rows: list[Row] = []
+    rows: list[Comparison] = []
     again = 0
     for backend in backends:
-        with Side("base", base_root, backend) as base, Side("head", head_root, backend) as head:
+        with SideProcess("base", base_root, backend) as base, SideProcess("head", head_root, backend) as head:
             known = _listed(base), _listed(head)
             for learner in _chosen(learners, *known):
                 before, after = (backend in found.get(learner, ()) for found in known)
@@ -269,10 +247,10 @@ def compare(
     return Found(tuple(rows), again)
 
 
-def _compared(base: Side, head: Side, learner: str, threshold: float, count: int) -> tuple[list[Row], bool]:
+def _compared(
+    base: SideProcess, head: SideProcess, learner: str, threshold: float, count: int
+) -> tuple[list[Comparison], bool]:
     """The rows of a rule that both sides have, and whether its time was measured again. Raises `CrashError`."""
-    from creditbench.studies.side import SEGMENTS
-
     backend = head.backend
     try:
         before = base.ask("prepare", learner=learner)
@@ -281,14 +259,14 @@ def _compared(base: Side, head: Side, learner: str, threshold: float, count: int
         return [_whole(learner, backend, "mended", str(error))], False
     after = head.ask("prepare", learner=learner)
 
-    def timed(base: Side, head: Side, count: int) -> Row:
+    def timed(base: SideProcess, head: SideProcess, count: int) -> Comparison:
         a, b, calls = pairs(base, head, count)
         return time_row(learner, backend, a, b, threshold, 1 / (calls * SEGMENTS))
 
     time = timed(base, head, count)
     again = time.verdict == "slower"
     if again:
-        with Side("base", base.root, backend) as a, Side("head", head.root, backend) as b:
+        with SideProcess("base", base.root, backend) as a, SideProcess("head", head.root, backend) as b:
             a.ask("prepare", learner=learner)
             b.ask("prepare", learner=learner)
             time = timed(a, b, AGAIN * count)
@@ -296,11 +274,11 @@ def _compared(base: Side, head: Side, learner: str, threshold: float, count: int
     return [*exact, time], again
 
 
-def _whole(learner: str, backend: str, verdict: str, detail: str | None = None) -> Row:
-    return Row(learner, backend, None, None, None, None, None, verdict, detail)
+def _whole(learner: str, backend: str, verdict: str, detail: str | None = None) -> Comparison:
+    return Comparison(learner, backend, None, None, None, None, None, verdict, detail)
 
 
-def _listed(side: Side) -> dict[str, list[str]]:
+def _listed(side: SideProcess) -> dict[str, list[str]]:
     try:
         return side.ask("list")["learners"]
     except CrashError as error:
@@ -312,8 +290,6 @@ def _listed(side: Side) -> dict[str, list[str]]:
 
 def _chosen(wanted: Sequence[str] | None, base: Mapping[str, Any], head: Mapping[str, Any]) -> Iterator[str]:
     """The wanted ids, or all of both sides. Raises `UsageError` for one that neither has."""
-    from creditbench.errors import unknown
-
     both = sorted(base.keys() | head.keys())
     for learner in both if wanted is None else wanted:
         if learner not in both:
@@ -324,7 +300,7 @@ def _chosen(wanted: Sequence[str] | None, base: Mapping[str, Any], head: Mapping
 # -- what is said of it ------------------------------------------------------------------------------------
 
 
-def sentence(row: Row) -> str:
+def sentence(row: Comparison) -> str:
     """One failure in a line."""
     who = f"{row.learner} {row.backend}"
     if row.verdict == "crashed":
@@ -359,7 +335,7 @@ def markdown(found: Found, base: str) -> str:
         if row.verdict in ("new", "gone", "mended")
     ]
     names = [*TOLERANCE, "seconds"]
-    table: dict[tuple[str, str], dict[str, Row]] = {}
+    table: dict[tuple[str, str], dict[str, Comparison]] = {}
     for row in found.rows:
         if row.figure is not None:
             table.setdefault((row.learner, row.backend), {})[row.figure] = row
@@ -374,7 +350,7 @@ def markdown(found: Found, base: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: Comparison | None) -> str:
     if row is None:
         return "–"
     if row.interval is not None:

@@ -203,11 +203,12 @@ def measure(
     stream, `steps` steps from the zero state. The `settle` segments that a draw runs before it are those that come
     after it in the run. Raises `UsageError`.
     """
-    from creditbench.trials.trainer import Program, train_to
+    from creditbench.trials.blocks import OwnBlocks
+    from creditbench.trials.trainer import Trainer, train_to
     from creditbench.trials.trial import Trial
 
-    reverse = Program(Trial.model_validate(run), ops)
-    programs = [Program(Trial.model_validate(trial), ops) for trial in trials]
+    reverse = Trainer(Trial.model_validate(run), ops)
+    rules = [OwnBlocks(Trial.model_validate(trial), ops) for trial in trials]
     cell = reverse.cell
     for point, params, segments in train_to(reverse, points, steps, 1 + settle):
         batch = Batch(*(x[0] for x in segments))
@@ -218,15 +219,15 @@ def measure(
                 f"the gradient on {reverse.trial.task} at {point:g} is zero, as where no step there is scored: "
                 "choose other --points, or on a stream other --steps"
             )
-        for program in programs:
-            found = sample(ops, cell, program.learner, params, batch, draws, seed=1, before=before)
+        for blocks in rules:
+            found = sample(ops, cell, blocks.learner, params, batch, draws, seed=1, before=before)
             if not found.any():
-                note = why_none(ops, cell, program.learner, params, batch, settle)
-                yield {"learner": program.trial.rule, "point": point, "note": note}
+                note = why_none(ops, cell, blocks.learner, params, batch, settle)
+                yield {"learner": blocks.trial.rule, "point": point, "note": note}
                 continue
             yield {
-                "learner": program.trial.rule,
-                "task": program.trial.task,
+                "learner": blocks.trial.rule,
+                "task": blocks.trial.task,
                 "point": point,
                 **statistics(found, gradient),
                 "draws": len(found),

@@ -1,8 +1,10 @@
 """One side of a comparison of two revisions: a process that measures the rules of a checkout, on request.
 
-`python -P side.py FD BACKEND THREADS`, with the checkout in PYTHONPATH, answers the requests that come over the file
-descriptor FD. Rules, `ops`, cell and optimisers are the checkout's; what measures them is always that of this file's
-own checkout, so that both sides are measured alike.
+`python -P side.py ORDERS REPORTS BACKEND THREADS`, with the checkout in PYTHONPATH, answers the requests that come
+over one file descriptor on the other, a line of JSON each. Rules, `ops`, cell and optimisers are the checkout's; what
+measures them is always that of this file's own checkout, so that both sides are measured alike. Of the package nothing
+is imported before the first request, `creditbench.machine.child` neither: that a checkout cannot be imported is an
+answer.
 
 | request | answer |
 | --- | --- |
@@ -22,7 +24,7 @@ import os
 import sys
 import time
 import traceback
-from multiprocessing.connection import Connection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,12 @@ SEGMENTS = 2
 def _own_measure() -> None:
     """Have what measures from this file's own checkout, whatever checkout the rest of the package comes from."""
     package = Path(__file__).resolve().parents[1]
-    for name in ("creditbench.machine", "creditbench.measure"):
-        _load(name, package / name.partition(".")[2] / "__init__.py")
+    _load("creditbench.measure", package / "measure" / "__init__.py")
     # Another checkout may be of a time when the package had no rooms: what is the same lay elsewhere.
+    if importlib.util.find_spec("creditbench.machine") is None:
+        _load("creditbench.machine", package / "machine" / "__init__.py")
+    # No more of that room: where rules lie is the checkout's own to say.
+    _load("creditbench.machine.memory", package / "machine" / "memory.py")
     if importlib.util.find_spec("creditbench.cells") is None:
         sys.modules["creditbench.cells"] = importlib.import_module("creditbench.cell")
         sys.modules["creditbench.plugins.registry"] = importlib.import_module("creditbench.registry")
@@ -110,27 +115,38 @@ class Side:
         return {"seconds": time.process_time() - begin}
 
 
+#: The requests.
+REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "list": Side.list,
+    "prepare": Side.prepare,
+    "block": Side.block,
+}
+
+
 def main() -> None:
     """Answer requests until the other end is closed."""
-    descriptor, backend, threads = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    os.set_inheritable(descriptor, False)
+    orders, reports, backend, threads = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    for descriptor in (orders, reports):
+        os.set_inheritable(descriptor, False)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
-    pipe, side = Connection(descriptor), None
-    while True:
-        try:
-            request = json.loads(pipe.recv_bytes())
-        except EOFError:
-            return
-        try:
-            side = side or Side(backend, threads)
-            answer = getattr(side, request.pop("do"))(**request)
-        except Exception as error:
-            traceback.print_exc()
-            answer = {
-                "crashed": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
-            }
-        pipe.send_bytes(json.dumps(answer).encode())
+    side = None
+    with (
+        os.fdopen(orders, encoding="utf-8") as requests,
+        os.fdopen(reports, "w", encoding="utf-8") as answers,
+    ):
+        for line in requests:
+            request = json.loads(line)
+            try:
+                side = side or Side(backend, threads)
+                answer = REQUESTS[request.pop("do")](side, **request)
+            except Exception as error:
+                traceback.print_exc()
+                answer = {
+                    "crashed": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
+                }
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
 
 
 if __name__ == "__main__":

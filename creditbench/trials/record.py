@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
@@ -48,6 +49,45 @@ def _require_environment(known: dict[str, Any]) -> dict[str, Any]:
 
 
 Environment = Annotated[dict[str, Any], AfterValidator(_require_environment)]
+
+
+class Cost(NamedTuple):
+    """What an update costs: the fields of a `Record` of these names. A figure that was not taken is None."""
+
+    ratio_forward: float | None = None
+    ratio_bptt: float | None = None
+    flops_per_step: float | None = None
+    algorithm_bytes: int | None = None
+
+
+_NO_COST = Cost()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training made of one trial: the fields of its `Record` that training decides, by their names there."""
+
+    status: Status
+    status_detail: str = ""
+    trivial: float | None = None
+    solved: float | None = None
+    validation_best: float | None = None
+    test_score: float | None = None
+    normalised_score: float | None = None
+    steps_to_target: int | None = None
+    seconds_to_target: float | None = None
+    train_seconds: float | None = None
+    steps_per_second: float | None = None
+    process_peak_bytes: int | None = None
+    process_peak_source: Literal["VmHWM", "ru_maxrss"] | None = None
+    device_peak_bytes: int | None = None
+    curve: tuple[Point, ...] = ()
+    cost: Cost = _NO_COST
+
+    def fields(self) -> dict[str, Any]:
+        """The values by the names of the record's fields."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "cost"}
+        return values | self.cost._asdict()
 
 
 class Record(BaseModel):

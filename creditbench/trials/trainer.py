@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -23,25 +23,17 @@ from creditbench.errors import (
     one_line,
     status_of,
 )
-from creditbench.learner import Batch, Decorrelated, backpropagate
-from creditbench.learner.training import training_step
-from creditbench.machine.compilation import taken_from_cache
+from creditbench.learner import Batch
 from creditbench.machine.environment import fingerprint
-from creditbench.measure.cost import figures
-from creditbench.measure.memory import DevicePeak, ProcessPeak
-from creditbench.measure.update import Update
 from creditbench.ops import COMPILED, Ops, make_ops
-from creditbench.optimizers import SGD, make_optimizer
 from creditbench.plugins import registry
 from creditbench.task import Sequences, Task
-from creditbench.trials.record import Point, Record
+from creditbench.trials.blocks import Blocks, OwnBlocks, Programs, stacked, trained_alike
+from creditbench.trials.record import Cost, Outcome, Point, Record
 from creditbench.trials.trial import Trial
 
 #: Part of the way from trivial to solved at which a trial counts as having reached its target.
 TARGET = 0.9
-#: Seconds of blocks from which a trial's ratios are taken.
-MEASURE_SECONDS = 1.0
-
 #: Blocks at most between two evaluations of a stream.
 _BLOCKS = 64
 
@@ -52,30 +44,34 @@ def run_trials(
     trials: Sequence[Trial],
     progress: Progress | None = None,
     together: bool = False,
-    program: Program | None = None,
+    trainer: Trainer | None = None,
 ) -> Iterator[Record]:
     """Train trials that differ in nothing but their seed; yield a record for each, whatever happens to it.
 
     The seeds share one compiled program and follow each other; `together` trains them as one under `vmap` (JAX), which
     does more work a second but gives no time of its own to a seed; then they may differ in their `numbers` too.
-    `program`: what trains them, where that is not in this process; it is closed at the end. Raises `UsageError`, and
-    where the machine fails `MachineError` or `OSError`.
+    `trainer`: what trains them, where the rule is not in this process; it is closed at the end. Raises `UsageError`,
+    and where the machine fails `MachineError` or `OSError`.
     """
-    together = together and trials[0].backend in COMPILED and (program or Program).trains_together
+    together = (
+        together
+        and trials[0].backend in COMPILED
+        and (trainer.blocks if trainer else OwnBlocks).trains_together
+    )
     if len({trial.program if together else trial.family for trial in trials}) != 1:
         raise ValueError(
             "trials that run together may differ in nothing but their seed, under vmap in numbers"
         )
-    with contextlib.closing(program or Program(trials[0])) as program:
-        yield from _run(program, trials, progress or (lambda *_: None), together)
+    with contextlib.closing(trainer or Trainer(trials[0])) as trainer:
+        yield from _run(trainer, trials, progress or (lambda *_: None), together)
 
 
-def _run(program: Program, trials: Sequence[Trial], progress: Progress, together: bool) -> Iterator[Record]:
+def _run(trainer: Trainer, trials: Sequence[Trial], progress: Progress, together: bool) -> Iterator[Record]:
     for group in [list(trials)] if together else [[trial] for trial in trials]:
         started, clock = datetime.now(UTC), time.perf_counter()
         environment = fingerprint(trials[0].backend, trials[0].device)
         try:
-            outcomes = program.train(group, progress)
+            outcomes = trainer.train(group, progress)
         except UsageError:
             raise
         except Exception as error:
@@ -83,47 +79,37 @@ def _run(program: Program, trials: Sequence[Trial], progress: Progress, together
                 raise
             if not isinstance(error, ConfinedError):  # whose traceback is the harness's own, and says nothing
                 traceback.print_exc(file=sys.stderr)
-            outcomes = [{"status": status_of(error), "status_detail": one_line(error)}] * len(group)
+            outcomes = [Outcome(status_of(error), one_line(error))] * len(group)
         duration = time.perf_counter() - clock
         for trial, outcome in zip(group, outcomes, strict=True):
-            outcome = outcome | {"environment": program.environment(environment)}
-            yield program.record(trial, started=started, duration=duration, together=len(group), **outcome)
+            yield trainer.record(
+                trial,
+                outcome,
+                environment=trainer.blocks.environment(environment),
+                started=started,
+                duration=duration,
+                together=len(group),
+            )
 
 
-class Program:
-    """What trials of one run have in common: task, cell, rule, and the compiled programs."""
+class Trainer:
+    """What trials of one run have in common: task, cell, forward pass, and the rule that trains in `blocks`.
 
-    trains_together = True  #: whether several seeds may be one program
-    holds_data = True  #: whether its blocks gather their episodes from the training split on the device
+    `blocks`: None for the rule in this process. Raises `UsageError` for a task or rule that cannot be made.
+    """
 
-    def __init__(self, trial: Trial, ops: Ops | None = None) -> None:
+    def __init__(self, trial: Trial, ops: Ops | None = None, blocks: Blocks | None = None) -> None:
         self.trial = trial
-        self.task_plugin = registry.find("tasks", trial.task, [trial.task_path] if trial.task_path else [])
-        self.task: Task = self.task_plugin.cls(**trial.task_parameters)
+        plugin = registry.find("tasks", trial.task, [trial.task_path] if trial.task_path else [])
+        self.task: Task = plugin.cls(**trial.task_parameters)
         self.ops = ops or make_ops(trial.backend, trial.device, trial.dtype)
-        self.learner, self.learner_source = self.make_learner()
-        self.optimizer = make_optimizer(trial.optimizer, trial.lr)
-        self.compile_seconds, self.compile_cached = 0.0, False
-        self._compiled: dict[Any, Callable] = {}
-        self._cost: dict[str, Any] | None = None
-
-    def make_learner(self) -> tuple[Any, str]:
-        """The rule, and where it is from."""
-        trial = self.trial
-        paths = [trial.learner_path] if trial.learner_path else []
-        plugin = registry.find("learners", trial.learner, paths, imports=True)
-        return with_decorrelation(plugin.cls(**trial.hyperparameters), trial), plugin.source
+        self.blocks = blocks or OwnBlocks(trial, self.ops)
+        self._programs = Programs(self.ops)
+        self._cost: Cost | None = None
 
     def close(self) -> None:
         """Give up what outlives a trial."""
-
-    def environment(self, here: dict[str, Any]) -> dict[str, Any]:
-        """On what it runs, given what this process sees."""
-        return here
-
-    def peaks(self) -> tuple[ProcessPeak, DevicePeak]:
-        """Memory from now on, of the process and of the device."""
-        return ProcessPeak(), DevicePeak(self.ops)
+        self.blocks.close()
 
     @cached_property
     def cell(self) -> Cell:
@@ -131,69 +117,14 @@ class Program:
         inputs, outputs = sample.inputs.shape[-1], sample.targets.shape[-1]
         return Cell(inputs, trial.hidden, outputs, trial.alpha, trial.bias, trial.decorrelate, self.task.loss)
 
-    # -- the programs ----------------------------------------------------------------------------
-
-    def start(self, trial: Trial) -> Any:
-        """(parameters, optimiser's state, learner's state) before training."""
-        learner, _ = with_numbers(self.learner, self.optimizer, trial.numbers)
-        params = self.ops.from_numpy(learner.weights(self.cell, self.cell.init(trial.seed)))
-        state = learner.init(self.ops, self.cell, params, self.trial.batch)
-        return params, self.optimizer.init(self.ops, self.cell.trainable(params)), state
-
-    def block(self, carry: Any, xs: Any, data: Any = None, numbers: Mapping[str, Any] | None = None) -> Any:
-        """Train on segments `xs` one after another: (carry, losses [S]).
-
-        `xs`: (segments, keys); where there are `data`, the segments are the numbers [S, B] of sequences in it.
-        `numbers`: arrays in place of the trial's.
-        """
-        ops, cell = self.ops, self.cell
-        learner, optimizer = with_numbers(self.learner, self.optimizer, numbers or {})
-        episodes = self.trial.protocol == "episodes"
-        checked = False
-        if data is not None:
-            chosen, keys = xs
-            xs = (chosen, scaled_weights(ops, data, chosen)), keys
-
-        def segment(carry, xs):
-            nonlocal checked
-            batch, key = xs
-            if data is not None:
-                chosen, weights = batch
-                inputs, targets = ops.gather((data.inputs, data.targets), chosen)
-                batch = Batch(inputs, targets, weights)
-            found = training_step(
-                ops, cell, learner, optimizer, carry, batch, key, episodes=episodes, checks=not checked
-            )
-            checked = True
-            return found
-
-        return ops.scan(segment, carry, xs)
-
-    def restart(self, carry: Any, numbers: Mapping[str, Any] | None = None) -> Any:
-        """The same after a seam of a stream: the network is at rest, and the rule keeps what it keeps of its own."""
-        params, optimizer_state, state = carry
-        learner, _ = with_numbers(self.learner, self.optimizer, numbers or {})
-        state = learner.reset(self.ops, self.cell, params, state, self.trial.batch)
-        return params, optimizer_state, state
-
     def keys(self, seed: int, segments: int, unit: int) -> list[Any]:
         """The keys of a run of `segments` segments, in blocks of `unit`."""
         clock = time.perf_counter()
         blocks = self.ops.key_blocks(self.ops.key(seed), segments, unit)
         self.ops.synchronize(blocks)
         # JAX compiles what splits a key for the number of its children.
-        self.compile_seconds += time.perf_counter() - clock
+        self._programs.seconds += time.perf_counter() - clock
         return blocks
-
-    def compiled(self, name: str, f: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Callable:
-        """`f` compiled for arguments like `args`, once; compile time is added up apart."""
-        if name not in self._compiled:
-            clock = time.perf_counter()
-            with taken_from_cache() as found:
-                self._compiled[name] = self.ops.compile(f, *args, donate=donate)
-            self.compile_seconds += time.perf_counter() - clock
-            self.compile_cached |= bool(found)
-        return self._compiled[name]
 
     def evaluate(self, params: Any, sequences: Sequences, inputs: Any) -> float | None:
         """The task's metric of the harness's own forward pass; None where the outputs are not finite."""
@@ -202,34 +133,30 @@ class Program:
             return self.cell.run(self.ops, params, inputs)
 
         outputs = self.ops.to_numpy(
-            self.compiled(f"run {tuple(inputs.shape)}", run, params, inputs)(params, inputs)
+            self._programs.compiled(f"run {tuple(inputs.shape)}", run, params, inputs)(params, inputs)
         ).astype(np.float32, copy=False)
         return self.task.score(outputs, sequences) if np.isfinite(outputs).all() else None
 
     # -- training --------------------------------------------------------------------------------
 
-    def train(self, trials: Sequence[Trial], progress: Progress) -> list[dict[str, Any]]:
+    def train(self, trials: Sequence[Trial], progress: Progress) -> list[Outcome]:
         """What each of `trials` yielded; more than one are trained as one program, under `vmap`."""
-        ops, trial, many = self.ops, self.trial, len(trials) > 1
-        # Where only numbers differ, all train on the same data with the same draws.
-        alike = len({t.seed for t in trials}) == 1
+        with self.blocks.training(self.cell):
+            return self._train(trials, progress)
 
-        def stack(trees):
-            return ops.tree_map(lambda *leaves: ops.xp.stack(leaves), *trees) if many else trees[0]
+    def _train(self, trials: Sequence[Trial], progress: Progress) -> list[Outcome]:
+        ops, trial, blocks, many = self.ops, self.trial, self.blocks, len(trials) > 1
+        alike = trained_alike(trials)
 
         def one(tree, i):
             return ops.tree_map(lambda leaf: leaf[i], tree) if many else tree
 
-        same = None if alike else 0
-        block = ops.vmap(self.block, in_axes=(0, same, same, 0)) if many else self.block
-        numbers = (ops.from_numpy(varied(trials)),) if many else ()
         runs = [_Run(self, t) for t in trials]
         differ = runs[: 1 if alike else None]
-        data = runs[0].data() if alike else stack([run.data() for run in runs])
+        data = runs[0].data() if alike else stacked(ops, [run.data() for run in runs])
         segments, unit, seconds = runs[0].segments, runs[0].unit, 0.0
         keys = [self.keys(t.seed, trial.evaluations * segments, unit) for t in trials[: len(differ)]]
-        restart = ops.vmap(self.restart, in_axes=(0, 0)) if many else self.restart
-        carry = stack([self.start(t) for t in trials])
+        carry = blocks.start(trials)
         for i, run in enumerate(runs):
             run.evaluate(one(carry[0], i), 0, 0.0, None)
         for number in range(trial.evaluations):
@@ -237,16 +164,16 @@ class Program:
             elapsed, parts_of_losses = 0.0, []
             for start in range(first, last, unit):
                 if runs[0].at_seam(start):
-                    carry = restart(carry, *numbers)
+                    carry = blocks.restart(carry)
                 parts = [
                     (ops.from_numpy(run.segments_from(start), copy=False), key[start // unit])
                     for run, key in zip(differ, keys, strict=True)
                 ]
-                xs = parts[0] if alike else stack(parts)
-                train = self.compiled("block", block, carry, xs, data, *numbers, donate=(0,))
+                xs = parts[0] if alike else stacked(ops, parts)
+                blocks.load(carry, xs, data)
                 ops.synchronize((carry, xs))
                 clock = time.perf_counter()
-                carry, losses = train(carry, xs, data, *numbers)
+                carry, losses = blocks.train(carry, xs, data)
                 ops.synchronize((carry, losses))
                 elapsed += time.perf_counter() - clock
                 parts_of_losses.append(ops.to_numpy(losses).reshape(len(trials), unit))
@@ -264,64 +191,47 @@ class Program:
             # Last, so that it has no part in the peaks of the training.
             rate = max((rate for run in runs for rate in run.rates), default=None)
             if self._cost is None:
-                self._cost = self.cost(rate)  # that of the program: its seeds share it
-            outcomes = [outcome | self._cost for outcome in outcomes]
+                self._cost = blocks.cost(rate)  # that of the program: its seeds share it
+            outcomes = [replace(outcome, cost=self._cost) for outcome in outcomes]
         return outcomes
 
-    def cost(self, rate: float | None) -> dict[str, Any]:
-        """The fields of the record that say what an update costs, beside a training that did `rate` steps a second.
-
-        What goes wrong here takes nothing from the training's outcome: it is printed, and the fields are missing.
-        """
-        trial = self.trial
-        update = Update(
-            learner=self.learner.learner if isinstance(self.learner, Decorrelated) else self.learner,
-            cell=self.cell,
-            steps=trial.segment,
-            batch=trial.batch,
-            optimizer=make_optimizer(trial.optimizer, 1e-9),
-            episodes=trial.protocol == "episodes",
-        )
-        try:
-            exact, ratios = figures(self.ops, update, rate or trial.segment, MEASURE_SECONDS)
-        except Exception:
-            traceback.print_exc(file=sys.stderr)
-            return {}
-        return {
-            "ratio_forward": ratios.forward.median,
-            "ratio_bptt": ratios.bptt.median,
-            "flops_per_step": exact.flops / trial.segment,
-            "algorithm_bytes": exact.algorithm_bytes,
-        }
-
     def record(
-        self, trial: Trial, *, started: datetime, duration: float, together: int, **outcome: Any
+        self,
+        trial: Trial,
+        outcome: Outcome,
+        *,
+        environment: dict[str, Any],
+        started: datetime,
+        duration: float,
+        together: int,
     ) -> Record:
-        """The record of one trial."""
+        """The record of one trial. `together`: how many were trained as one; `duration`: seconds."""
+        compile_seconds, compile_cached = self.blocks.compiling()
         return Record(
             suite_version=creditbench.__version__,
             trial=trial,
-            learner_source=self.learner_source,
+            learner_source=self.blocks.source,
             metric=self.task.metric,
             metric_direction=self.task.metric_direction,
             trained_together=together,
-            compile_seconds=self.compile_seconds,
-            compile_cached=self.compile_cached,
+            compile_seconds=self._programs.seconds + compile_seconds,
+            compile_cached=self._programs.cached or compile_cached,
+            environment=environment,
             started_at=started.isoformat(timespec="seconds"),
             duration_seconds=duration,
-            **outcome,
+            **outcome.fields(),
         )
 
 
 class _Run:
     """One seed's data, schedule and curve."""
 
-    def __init__(self, program: Program, trial: Trial) -> None:
-        self.program, self.trial, self.task = program, trial, program.task
+    def __init__(self, trainer: Trainer, trial: Trial) -> None:
+        self.trainer, self.trial, self.task = trainer, trial, trainer.task
         self.train, self.validation, self.test = (
             self.task.generate(split, trial.seed, trial.batch) for split in ("train", "validation", "test")
         )
-        self.validation_inputs = program.ops.from_numpy(self.validation.inputs)
+        self.validation_inputs = trainer.ops.from_numpy(self.validation.inputs)
         #: segments between evaluations, and in a block: what is trained on in one go
         self.segments = self.unit = segments_between(trial)
         if trial.protocol == "stream":
@@ -331,12 +241,12 @@ class _Run:
             rows, needed = self.train.inputs.shape[1], self.segments * trial.evaluations * trial.batch
             epochs = [rng.permutation(rows) for _ in range(-(-needed // rows))]
             self.order = np.concatenate(epochs)[:needed].astype(np.int32).reshape(-1, trial.batch)
-        self.gathers = trial.protocol == "episodes" and program.holds_data
+        self.gathers = trial.protocol == "episodes" and trainer.blocks.holds_data
         self.curve: list[Point] = []
         self.rates: list[float] = []
         self.best: tuple[float, dict[str, np.ndarray]] | None = None
         self.diverged_at: int | None = None
-        self.peak, self.device_peak = program.peaks()
+        self.peak, self.device_peak = trainer.blocks.peaks()
 
     def _lay_out(self) -> None:
         """How a stream's stretches are cut into blocks, each of which lies in one stretch and ends with it or before.
@@ -365,7 +275,7 @@ class _Run:
 
     def data(self) -> Any:
         """The training split on the device, if blocks gather their segments from it."""
-        return self.program.ops.from_numpy(self.train, copy=False) if self.gathers else None
+        return self.trainer.ops.from_numpy(self.train, copy=False) if self.gathers else None
 
     def segments_from(self, first: int) -> Any:
         """What a block is given for segments from `first` on: the segments, or the numbers of their sequences."""
@@ -404,12 +314,12 @@ class _Run:
 
     def evaluate(self, params: Any, step: int, seconds: float, loss: float | None) -> None:
         """Add a point to the curve, and keep the weights if they are the best so far."""
-        metric = self.program.evaluate(params, self.validation, self.validation_inputs)
+        metric = self.trainer.evaluate(params, self.validation, self.validation_inputs)
         if metric is not None and not np.isfinite(metric):
             metric = None
         self.curve.append(Point(step=step, seconds=seconds, loss=loss, validation=metric))
         if metric is not None and (self.best is None or self.task.better(metric, self.best[0])):
-            self.best = metric, self.program.ops.to_numpy(params)
+            self.best = metric, self.trainer.ops.to_numpy(params)
 
     def check(self, losses: np.ndarray, params: Any, first: int) -> bool:
         """Whether training is still finite; the step at which it ceased to be is kept."""
@@ -417,55 +327,54 @@ class _Run:
             bad = np.flatnonzero(~np.isfinite(losses))
             if bad.size:
                 self.diverged_at = (first + int(bad[0]) + 1) * self.trial.segment
-            elif not all(np.isfinite(value).all() for value in self.program.ops.to_numpy(params).values()):
+            elif not all(np.isfinite(value).all() for value in self.trainer.ops.to_numpy(params).values()):
                 self.diverged_at = (first + len(losses)) * self.trial.segment
         return self.diverged_at is None
 
-    def outcome(self, seconds: float) -> dict[str, Any]:
+    def outcome(self, seconds: float) -> Outcome:
         """The fields of the record that training decides. The test split is touched here, once."""
-        task, program = self.task, self.program
+        task, trainer = self.task, self.trainer
         trivial, solved = (
             known if known is not None and np.isfinite(known) else None
             for known in (task.trivial_score(self.test), task.solved_score(self.test))
         )
-        common = {
-            "trivial": trivial,
-            "solved": solved,
-            "train_seconds": seconds,
-            "steps_per_second": float(np.median(self.rates)) if self.rates else None,
-            "process_peak_bytes": self.peak.bytes(),
-            "process_peak_source": self.peak.source,
-            "device_peak_bytes": self.device_peak.bytes(),
-            "curve": tuple(self.curve),
-        }
-        if self.diverged_at is not None:
-            return common | {"status": "diverged", "status_detail": f"step {self.diverged_at}"}
-        if self.best is None:
-            return common | {"status": "diverged", "status_detail": "no finite validation score"}
-        validation, params = self.best
-        test = program.evaluate(
-            program.ops.from_numpy(params), self.test, program.ops.from_numpy(self.test.inputs)
+        found = Outcome(
+            "diverged",
+            trivial=trivial,
+            solved=solved,
+            train_seconds=seconds,
+            steps_per_second=float(np.median(self.rates)) if self.rates else None,
+            process_peak_bytes=self.peak.bytes(),
+            process_peak_source=self.peak.source,
+            device_peak_bytes=self.device_peak.bytes(),
+            curve=tuple(self.curve),
         )
-        common["validation_best"] = validation
+        if self.diverged_at is not None:
+            return replace(found, status_detail=f"step {self.diverged_at}")
+        if self.best is None:
+            return replace(found, status_detail="no finite validation score")
+        validation, params = self.best
+        test = trainer.evaluate(
+            trainer.ops.from_numpy(params), self.test, trainer.ops.from_numpy(self.test.inputs)
+        )
+        found = replace(found, validation_best=validation)
         if test is None:
-            return common | {
-                "status": "diverged",
-                "status_detail": "outputs on the test split are not finite",
-            }
+            return replace(found, status_detail="outputs on the test split are not finite")
         if not np.isfinite(test):
-            return common | {
-                "status": "invalid",
-                "status_detail": f"the metric of {task.id} on the test split is {test}, with weights that scored "
-                f"{validation:.4g} on validation",
-            }
+            detail = (
+                f"the metric of {task.id} on the test split is {test}, with weights that scored {validation:.4g} "
+                "on validation"
+            )
+            return replace(found, status="invalid", status_detail=detail)
         reached = self._reached()
-        return common | {
-            "status": "ok",
-            "test_score": test,
-            "normalised_score": None if trivial is None else task.normalise(test, trivial, solved),
-            "steps_to_target": reached.step if reached else None,
-            "seconds_to_target": reached.seconds if reached else None,
-        }
+        return replace(
+            found,
+            status="ok",
+            test_score=test,
+            normalised_score=None if trivial is None else task.normalise(test, trivial, solved),
+            steps_to_target=reached.step if reached else None,
+            seconds_to_target=reached.seconds if reached else None,
+        )
 
     def _reached(self) -> Point | None:
         """The first point of the curve at the target, which is set by the validation split's own scale."""
@@ -479,40 +388,33 @@ class _Run:
 
 
 def train_to(
-    program: Program, points: Sequence[float], steps: int, count: int = 1
+    trainer: Trainer, points: Sequence[float], steps: int, count: int = 1
 ) -> Iterator[tuple[float, Any, Batch]]:
     """Train, and stop at each of `points`, parts of the budget: (point, parameters, the `count` segments that follow).
 
     A point is moved to the nearest of the trial's evaluations. `steps`: how long those segments [count, K, B, ·] are
     on a stream. The parameters serve until the next point is asked for.
     """
-    ops, trial = program.ops, program.trial
-    run = _Run(program, trial)
-    keys = program.keys(trial.seed, trial.evaluations * run.segments, run.unit)
-    data, carry = run.data(), program.start(trial)
-    done = 0
-    for point in sorted({round(point * trial.evaluations) for point in points}):
-        for first in range(done * run.segments, point * run.segments, run.unit):
-            if run.at_seam(first):
-                carry = program.restart(carry)
-            xs = ops.from_numpy(run.segments_from(first), copy=False), keys[first // run.unit]
-            block = program.compiled("block", program.block, carry, xs, data, donate=(0,))
-            carry, losses = block(carry, xs, data)
-            if not np.isfinite(ops.to_numpy(losses)).all():
-                raise UsageError(
-                    f"training diverged before {point / trial.evaluations:g} of its budget: lower --lr"
-                )
-        done = point
-        segments = Batch(*ops.from_numpy(tuple(run.windows(done, steps, count))))
-        yield point / trial.evaluations, carry[0], segments
-
-
-def scaled_weights(ops: Ops, data: Sequences, chosen: Any) -> Any:
-    """The weights [S, T, B] of segments of the sequences numbered `chosen` [S, B], scaled as `_normalised` does."""
-    weights = ops.gather(data.weights, chosen.reshape((-1,))).reshape((-1, *chosen.shape))
-    weights = ops.xp.permute_dims(weights, (1, 0, 2))
-    total = ops.xp.sum(weights, axis=(1, 2), keepdims=True)
-    return weights / ops.xp.where(total > 0, total, 1.0)
+    ops, trial, blocks = trainer.ops, trainer.trial, trainer.blocks
+    run = _Run(trainer, trial)
+    keys = trainer.keys(trial.seed, trial.evaluations * run.segments, run.unit)
+    with blocks.training(trainer.cell):
+        data, carry = run.data(), blocks.start([trial])
+        done = 0
+        for point in sorted({round(point * trial.evaluations) for point in points}):
+            for first in range(done * run.segments, point * run.segments, run.unit):
+                if run.at_seam(first):
+                    carry = blocks.restart(carry)
+                xs = ops.from_numpy(run.segments_from(first), copy=False), keys[first // run.unit]
+                blocks.load(carry, xs, data)
+                carry, losses = blocks.train(carry, xs, data)
+                if not np.isfinite(ops.to_numpy(losses)).all():
+                    raise UsageError(
+                        f"training diverged before {point / trial.evaluations:g} of its budget: lower --lr"
+                    )
+            done = point
+            segments = Batch(*ops.from_numpy(tuple(run.windows(done, steps, count))))
+            yield point / trial.evaluations, carry[0], segments
 
 
 def _normalised(inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Batch:
@@ -521,50 +423,6 @@ def _normalised(inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) ->
     return Batch(inputs, targets, np.divide(weights, total, out=np.zeros_like(weights), where=total > 0))
 
 
-def varied(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
-    """Those `numbers` in which the trials differ: name -> [S]."""
-    values = {name: np.array([trial.numbers[name] for trial in trials]) for name in trials[0].numbers}
-    return {name: array for name, array in values.items() if np.ptp(array) > 0}
-
-
-def with_numbers(learner: Any, optimizer: SGD, numbers: Mapping[str, Any]) -> tuple[Any, SGD]:
-    """The same with those numbers in the place of their own; they may be arrays, so their values are not checked."""
-
-    def changed(instance: Any, **values: Any) -> Any:
-        found = copy.copy(instance)
-        for name, value in values.items():
-            object.__setattr__(found, name, value)
-        return found
-
-    own = {name: value for name, value in numbers.items() if name not in ("lr", "decorrelation_rate")}
-    if isinstance(learner, Decorrelated):
-        inner = changed(learner.learner, **own)
-        learner = changed(learner, learner=inner, rate=numbers.get("decorrelation_rate", learner.rate))
-    else:
-        learner = changed(learner, **own)
-    return learner, changed(optimizer, lr=numbers.get("lr", optimizer.lr))
-
-
 def segments_between(trial: Trial) -> int:
     """Segments between two evaluations."""
     return -(-trial.budget_steps // (trial.segment * trial.evaluations))
-
-
-def with_decorrelation(learner: Any, trial: Trial) -> Any:
-    """The rule as the trial's cell needs it."""
-    decorrelates = trial.decorrelate != "none"
-    return Decorrelated(learner=learner, rate=trial.decorrelation_rate) if decorrelates else learner
-
-
-def warm_up(backend: str, device: str = "cpu") -> None:
-    """Have the framework load what it loads when first used, so that no trial's figures hold it."""
-    ops, cell = make_ops(backend, device), Cell(2, 16, 2)
-    params, ones = ops.from_numpy(cell.init(0)), np.ones((3, 4, 2))
-    batch = Batch(*ops.from_numpy((ones, ones, ones[..., 0])))
-
-    def gradients(params, batch):
-        estimate = backpropagate(ops, cell, params, cell.start(ops, 4), batch)
-        loss = ops.value_and_grad(lambda params: ops.xp.sum(cell.run(ops, params, batch.inputs) ** 2))
-        return estimate.loss, loss(params)
-
-    ops.synchronize(ops.compile(gradients, params, batch)(params, batch))

@@ -38,7 +38,7 @@ _OWN_AXES = 5  # at most, of a rule
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
+class Candidate:
     """One point of a rule's space."""
 
     optimizer: str
@@ -59,7 +59,7 @@ def study_seeds(draw: int, study: int, count: int) -> tuple[int, ...]:
 
 def draw(
     axes: Mapping[str, tuple[float, float]], count: int, seed: Sequence[int], decorrelated: bool
-) -> list[Point]:
+) -> list[Candidate]:
     """`count` scrambled Sobol points: optimiser, log-uniform learning rate, then log-uniform `axes`, to three digits.
 
     `seed`: those of draw and study.
@@ -88,11 +88,11 @@ def draw(
         optimizer = list(LEARNING_RATES)[min(int(row[0] * len(LEARNING_RATES)), len(LEARNING_RATES) - 1)]
         own = {name: within(u, bounds) for u, (name, bounds) in zip(row[3:], axes.items(), strict=False)}
         rate = within(row[2], DECORRELATION_RATES) if decorrelated else None
-        points.append(Point(optimizer, within(row[1], LEARNING_RATES[optimizer]), rate, own))
+        points.append(Candidate(optimizer, within(row[1], LEARNING_RATES[optimizer]), rate, own))
     return points
 
 
-def trials_of(trial: Trial, points: Sequence[Point]) -> list[Trial]:
+def trials_of(trial: Trial, points: Sequence[Candidate]) -> list[Trial]:
     """The trial at each point."""
     found = []
     for point in points:

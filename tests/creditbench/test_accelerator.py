@@ -27,7 +27,7 @@ from creditbench.ops import make_ops
 from creditbench.plugins import registry
 from creditbench.studies import scaling
 from creditbench.trials.grid import Options, make_grid
-from creditbench.trials.trainer import Program
+from creditbench.trials.trainer import Trainer
 from tests.creditbench.training import Training
 
 pytestmark = pytest.mark.gpu
@@ -228,13 +228,13 @@ def test_a_trial_trains_as_on_the_cpu(name, settings):
     )
     trial = make_grid(options).trials[0].model_copy(update={"dtype": "float64"})
     found, expected = (
-        Program(trial, ops).train([trial], lambda *_: None)[0]
+        Trainer(trial, ops).train([trial], lambda *_: None)[0]
         for ops in (accelerator(name, "float64"), make_ops(name, dtype="float64"))
     )
-    assert found["status"] == expected["status"] == "ok"
-    for a, b in zip(found["curve"], expected["curve"], strict=True):
+    assert found.status == expected.status == "ok"
+    for a, b in zip(found.curve, expected.curve, strict=True):
         assert a.loss == (None if b.loss is None else pytest.approx(b.loss, rel=1e-7))
-    assert found["test_score"] == pytest.approx(expected["test_score"], rel=1e-6)
+    assert found.test_score == pytest.approx(expected.test_score, rel=1e-6)
 
 
 # -- commands ------------------------------------------------------------------------------------------------

@@ -323,13 +323,13 @@ RESULT = {"result": {"name": "estimate", "held": True, "detail": "fits"}}
 def test_what_is_no_message_of_a_check_is_refused(message, said):
     """What a process with contributed code sends may be anything; an id becomes the name of a file."""
     with pytest.raises(ConfinedError, match=said):
-        runner._take(runner._Side(), message, "5")
+        runner._take(runner._Sent(), message, "5")
 
 
 def test_numbers_that_are_none_are_a_finding_and_do_not_end_the_check():
     sides = {}
     for backend, numbers in (("jax", {"0 0 loss": [1.0]}), ("torch", {"0 0 loss": ["x"]})):
-        sides[backend] = runner._Side()
+        sides[backend] = runner._Sent()
         runner._take(sides[backend], {"about": {**ABOUT, "backends": ["jax", "torch"]}}, "5")
         runner._take(sides[backend], {"numbers": numbers}, "5")
     report = {r.name: r for r in runner.merge("x.py", sides).results}
@@ -337,14 +337,14 @@ def test_numbers_that_are_none_are_a_finding_and_do_not_end_the_check():
 
 
 def test_an_end_is_told_with_the_check_that_was_started_last():
-    side = runner._Side()
+    side = runner._Sent()
     for message in ({"about": ABOUT}, {"started": "estimate"}, RESULT):
         runner._take(side, message, "5")
     side.died = "exit code 7"
     report = {r.name: r for r in runner.merge("x.py", {"torch": side}).results}
     assert (report["estimate"].held, report["estimate"].detail) == (False, "exit code 7")
     assert report["stream"].held is None and "the process ended before" in report["stream"].detail
-    nothing = runner._Side(died="exit code 7")
+    nothing = runner._Sent(died="exit code 7")
     assert [(r.name, r.held) for r in runner.merge("x.py", {"torch": nothing}).results] == [("import", False)]
 
 
@@ -396,7 +396,7 @@ def test_a_check_that_is_interrupted_leaves_nothing(tmp_path):
 def test_a_backend_that_the_rule_is_not_written_for_says_nothing():
     ran = {"about": ABOUT}
     not_run = {"about": {**ran["about"], "runs": False}}
-    sides = {"jax": runner._Side(), "torch": runner._Side()}
+    sides = {"jax": runner._Sent(), "torch": runner._Sent()}
     for side, messages in (("jax", [not_run]), ("torch", [ran])):
         for message in messages:
             runner._take(sides[side], message, "5")
@@ -522,7 +522,7 @@ def test_a_template_is_refused_under_a_bad_or_taken_name(tmp_path, monkeypatch, 
 def test_a_template_is_created_checked_run_and_ranked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CREDITBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("creditbench.trials.trainer.MEASURE_SECONDS", 0.02)  # of each trial
+    monkeypatch.setattr("creditbench.trials.blocks.MEASURE_SECONDS", 0.02)  # of each trial
     assert main(["new", "learner", "my_idea"]) == 0
     assert main(["new", "task", "my_recall"]) == 0
     with open("my_idea.py", "a") as file:

@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import get_args
 
 import psutil
 import pytest
@@ -20,8 +21,8 @@ import creditbench
 from creditbench.check import doctor
 from creditbench.cli import main
 from creditbench.errors import MachineError, UsageError
-from creditbench.executors import Job, local, make_executor, make_jobs
-from creditbench.executors.confined import ConfinedProgram
+from creditbench.executors import Job, confined, local, make_executor, make_jobs
+from creditbench.executors.confined import confined_trainer
 from creditbench.executors.local import _cores
 from creditbench.isolation import Limits
 from creditbench.machine.memory import read_bytes
@@ -159,7 +160,7 @@ def test_every_way_to_fail_is_a_status_and_harms_no_other_trial(tmp_path, monkey
 
 def test_a_confined_rule_that_gives_no_number_has_diverged():
     (trial,) = trials("not_a_number")
-    (record,) = run_trials([trial], program=ConfinedProgram(trial, Limits(seconds=300.0)))
+    (record,) = run_trials([trial], trainer=confined_trainer(trial, Limits(seconds=300.0)))
     assert (record.status, record.normalised_score) == ("diverged", None)
 
 
@@ -274,7 +275,7 @@ def test_what_does_harm_costs_one_trial_and_leaves_no_process(marked, tmp_path):
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_memory_that_a_framework_refuses_is_out_of_memory(backend):
     (trial,) = trials("asks", backends=(backend,))
-    (record,) = run_trials([trial], program=ConfinedProgram(trial, Limits(seconds=300.0)))
+    (record,) = run_trials([trial], trainer=confined_trainer(trial, Limits(seconds=300.0)))
     assert record.status == "oom", record.status_detail
 
 
@@ -338,16 +339,18 @@ def test_what_lies_in_the_working_folder_is_not_run(tmp_path, monkeypatch):
 
 
 def test_no_python_is_started_with_the_working_folder_on_its_path():
+    """In the package one place starts any."""
     root = Path(creditbench.__file__).parents[1]
     started = [
-        (path.name, line.strip())
+        (path, start)
         for folder in ("creditbench", "tasks", "learners", ".github")
         for path in (root / folder).rglob("*.py")
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if "[sys.executable" in line
+        for start in re.findall(r"sys\.executable.{,7}", path.read_text(encoding="utf-8"), re.DOTALL)
     ]
-    assert len(started) >= 8
-    assert not [pair for pair in started if not re.search(r'\[sys.executable, ("-P"|"-I")', pair[1])]
+    assert len(started) >= 5
+    assert not [pair for pair in started if not re.fullmatch(r'sys.executable, ("-P"|"-I")[],]?.*', pair[1])]
+    inside = {path for path, _ in started if root / "creditbench" in path.parents}
+    assert inside == {root / "creditbench" / "machine" / "child.py"}
 
 
 def test_closing_the_iterator_ends_what_is_running(marked):
@@ -456,7 +459,7 @@ def test_a_worker_that_fails_before_the_trial_is_replaced_once(tmp_path, monkeyp
     (tmp_path / "sitecustomize.py").write_text(
         "import os, pathlib, sys\n"
         f"count = pathlib.Path({str(count)!r})\n"
-        "if 'creditbench.executors.worker' in sys.orig_argv and int(count.read_text()):\n"
+        f"if {str(local._WORKER)!r} in sys.orig_argv and int(count.read_text()):\n"
         "    count.write_text(str(int(count.read_text()) - 1))\n"
         "    print('the machine broke', flush=True)\n"
         "    os._exit(7)\n"
@@ -506,7 +509,7 @@ def test_an_error_of_the_system_is_the_machines_where_it_can_be_no_rules(number,
     def broken(*_):
         raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
 
-    monkeypatch.setattr("creditbench.trials.trainer.Program.start", broken)
+    monkeypatch.setattr("creditbench.trials.blocks.OwnBlocks.start", broken)
     executor = make_executor("inline")
     records = list(executor.run(make_jobs(trials("bptt", backends=("torch",)))))
     assert [record.status for record in records] == ["crashed"] * (number == "EACCES")
@@ -536,13 +539,17 @@ def test_the_time_of_a_trial_includes_that_of_its_data(rule, monkeypatch):
     assert (record.status, record.status_detail) == ("timeout", "no result within 3 s")
 
 
+def test_every_order_to_a_confined_process_has_an_answer():
+    assert set(confined._ORDERS) == set(get_args(confined.Order))
+
+
 def test_a_confined_process_killed_from_outside_leaves_no_record():
     (trial,) = trials("raises", backends=("torch",))
-    program = ConfinedProgram(trial, Limits(seconds=300.0))
-    program.prepare()
-    program.child.process.kill()
+    trainer = confined_trainer(trial, Limits(seconds=300.0))
+    trainer.blocks.prepare()
+    trainer.blocks.child.process.kill()
     with pytest.raises(MachineError, match=r"no confined process .*: its process was killed from outside"):
-        program.train([trial], lambda *_: None)
+        trainer.train([trial], lambda *_: None)
 
 
 def test_a_folder_that_is_removed_and_a_full_disk_are_no_failures_of_a_rule(monkeypatch):
@@ -551,17 +558,17 @@ def test_a_folder_that_is_removed_and_a_full_disk_are_no_failures_of_a_rule(monk
         (lambda folder: shutil.rmtree(folder), "was removed"),
         (lambda folder: monkeypatch.setattr(shutil, "disk_usage", lambda _: Full()), "is full: "),
     ):
-        program = ConfinedProgram(trial, Limits(seconds=300.0))
-        real = program._weights
+        trainer = confined_trainer(trial, Limits(seconds=300.0))
+        blocks, real = trainer.blocks, trainer.blocks._weights
 
-        def weights(program=program, harm=harm, real=real, **others):
-            harm(program.child.directory)
-            (program.child.directory / "weights.npz").unlink(missing_ok=True)
+        def weights(blocks=blocks, harm=harm, real=real, **others):
+            harm(blocks.child.directory)
+            (blocks.child.directory / "weights.npz").unlink(missing_ok=True)
             return real(**others)
 
-        monkeypatch.setattr(program, "_weights", weights)
+        monkeypatch.setattr(blocks, "_weights", weights)
         with pytest.raises(MachineError, match=said):
-            list(run_trials([trial], program=program))
+            list(run_trials([trial], trainer=trainer))
 
 
 class Full:

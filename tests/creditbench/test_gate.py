@@ -16,7 +16,7 @@ from creditbench.cli import main
 from creditbench.errors import UsageError
 from creditbench.machine import revision
 from creditbench.studies import gate
-from creditbench.studies.gate import CrashError, Found, Row, bootstrap, compare, exact_rows, time_row
+from creditbench.studies.gate import Comparison, CrashError, Found, bootstrap, compare, exact_rows, time_row
 
 ROOT = Path(__file__).parents[2]
 EXACT = {"flops": 1000, "algorithm_bytes": 4000, "operations": 60, "compilations": 1}
@@ -79,7 +79,7 @@ def test_a_figure_that_can_no_longer_be_counted_fails_and_one_that_now_can_does_
 
 
 def test_nothing_compared_is_no_pass():
-    for rows in ((), (Row("anp", "jax", None, None, None, None, None, "new"),)):
+    for rows in ((), (Comparison("anp", "jax", None, None, None, None, None, "new"),)):
         found = Found(rows)
         assert not found.passed and gate.summary(found, "main") == "FAILED: nothing was compared against main"
 
@@ -116,7 +116,7 @@ class Rote:
 
 
 def by_rote(monkeypatch, base, head, **options):
-    monkeypatch.setattr(gate, "Side", Rote)
+    monkeypatch.setattr(gate, "SideProcess", Rote)
     monkeypatch.setattr(Rote, "script", {"base": base, "head": head})
     monkeypatch.setattr(Rote, "started", [])
     return compare(Path("a"), Path("b"), backends=("jax",), **options)

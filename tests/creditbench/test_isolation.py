@@ -29,7 +29,7 @@ from creditbench.cli import main
 from creditbench.errors import UsageError
 from creditbench.executors import Job, make_executor, make_jobs
 from creditbench.executors.base import failure
-from creditbench.executors.confined import ConfinedProgram
+from creditbench.executors.confined import confined_trainer
 from creditbench.isolation import (
     Confined,
     ConfinedError,
@@ -42,7 +42,7 @@ from creditbench.isolation import (
 )
 from creditbench.isolation.folder import size_of
 from creditbench.isolation.watch import unlinked
-from creditbench.plugins import contributed, registry
+from creditbench.plugins import contributed, importing, registry
 from creditbench.results import store
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.trainer import run_trials
@@ -126,7 +126,7 @@ def numbers(record) -> tuple:
     ],
 )
 def test_a_bad_import_is_an_error_of_one_line(name, said, monkeypatch):
-    monkeypatch.setattr(registry, "IMPORT_SECONDS", 1.0 if name == "imports_for_ever" else 60.0)
+    monkeypatch.setattr(importing, "IMPORT_SECONDS", 1.0 if name == "imports_for_ever" else 60.0)
     clock = time.monotonic()
     with pytest.raises(UsageError) as caught:
         contributed.from_path(PACK / f"{name}.py")
@@ -246,24 +246,24 @@ def test_a_rule_alone_in_its_process_trains_as_in_company(backend, rules, tmp_pa
 def test_nothing_comes_from_one_seed_to_the_next(capfd):
     """Each has a process and a folder of its own, whether they are one job or many."""
     made = trials(bad("keeps_from_seed_to_seed"), bad("honest"), backends=("torch",), seeds=(0, 1))
-    program, places = ConfinedProgram(made[0], Limits(seconds=300.0)), []
+    trainer, places = confined_trainer(made[0], Limits(seconds=300.0)), []
     records = list(
         run_trials(
             made[:2],
-            lambda *_: places.append((program.child.process.pid, program.child.directory)),
-            program=program,
+            lambda *_: places.append((trainer.blocks.child.process.pid, trainer.blocks.child.directory)),
+            trainer=trainer,
         )
     )
     assert [trial.learner for trial in made[2:]] == ["honest"] * 2
-    honest = list(run_trials(made[2:], program=ConfinedProgram(made[2], Limits(seconds=300.0))))
+    honest = list(run_trials(made[2:], trainer=confined_trainer(made[2], Limits(seconds=300.0))))
     assert [numbers(record) for record in records] == [numbers(record) for record in honest]
     assert len({number for number, _ in places}) == len({folder for _, folder in places}) == 2
 
 
 def test_figures_that_no_machine_has_are_refused(capfd):
     (trial,) = trials(bad("says_what_no_machine_has"), backends=("torch",))
-    program = ConfinedProgram(trial.model_copy(update={"measure": True}), Limits(seconds=300.0))
-    (record,) = run_trials([trial], program=program)
+    trainer = confined_trainer(trial.model_copy(update={"measure": True}), Limits(seconds=300.0))
+    (record,) = run_trials([trial], trainer=trainer)
     assert record.status == "ok" and record.algorithm_bytes is None
     assert "its cost was not measured: it sent algorithm_bytes as 1000000" in capfd.readouterr().err
 
@@ -272,24 +272,24 @@ def test_between_orders_the_process_stands_still_and_its_memory_is_what_is_measu
     """Else it could train while the clock does not run."""
     (trial,) = trials(bad("honest"), backends=("torch",))
     trial = trial.model_copy(update={"measure": True})
-    program, seen = ConfinedProgram(trial, Limits(seconds=300.0)), []
+    trainer, seen = confined_trainer(trial, Limits(seconds=300.0)), []
 
     def look(_, part):
-        child = psutil.Process(program.child.process.pid)
+        child = psutil.Process(trainer.blocks.child.process.pid)
         deadline = time.monotonic() + 10  # on a busy machine it takes a while until it has the turn to stop
         while child.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
             time.sleep(0.01)
         seen.append((part, child.status(), child.memory_info().rss))
 
-    (outcome,) = program.train([trial], look)
-    program.close()
+    (outcome,) = trainer.train([trial], look)
+    trainer.close()
     assert [(part, status) for part, status, _ in seen] == [
         (0.5, psutil.STATUS_STOPPED),
         (1.0, psutil.STATUS_STOPPED),
     ]
-    assert outcome["status"] == "ok" and outcome["ratio_forward"] > 0 and outcome["flops_per_step"] > 0
-    assert type(outcome["algorithm_bytes"]) is int and program.learner is None
-    assert outcome["process_peak_bytes"] is None or outcome["process_peak_bytes"] < seen[-1][2]
+    assert outcome.status == "ok" and outcome.cost.ratio_forward > 0 and outcome.cost.flops_per_step > 0
+    assert type(outcome.cost.algorithm_bytes) is int and not hasattr(trainer.blocks, "learner")
+    assert outcome.process_peak_bytes is None or outcome.process_peak_bytes < seen[-1][2]
 
 
 @pytest.fixture
@@ -332,7 +332,7 @@ def test_a_rule_that_an_installed_package_brings_is_held_as_one_given_by_path(in
     # As with a file given by path: what has changed since is another rule.
     rule.write_text(rule.read_text() + "\n")
     with pytest.raises(UsageError, match="has changed since the run began: run again"):
-        list(run_trials([trial], program=ConfinedProgram(trial, Limits())))
+        list(run_trials([trial], trainer=confined_trainer(trial, Limits())))
     for name in ("own_rules", "own_rules.rule"):
         del sys.modules[name]
 
@@ -386,7 +386,7 @@ def test_a_file_that_changes_under_a_run_is_not_run(tmp_path):
     (trial,) = trials(str(mine))
     mine.write_text(mine.read_text() + "\n")
     with pytest.raises(UsageError, match="has changed since the run began: run again"):
-        list(run_trials([trial], program=ConfinedProgram(trial, Limits())))
+        list(run_trials([trial], trainer=confined_trainer(trial, Limits())))
 
 
 # -- the process -----------------------------------------------------------------------------------------

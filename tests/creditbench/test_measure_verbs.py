@@ -225,7 +225,7 @@ def test_what_an_update_costs_is_measured_once_for_the_seeds_of_a_program(monkey
 
     counted, count = [], work.count
     monkeypatch.setattr(work, "count", lambda *args: counted.append(args) or count(*args))
-    monkeypatch.setattr("creditbench.trials.trainer.MEASURE_SECONDS", 0.01)
+    monkeypatch.setattr("creditbench.trials.blocks.MEASURE_SECONDS", 0.01)
     options = Options(
         tasks=("mackey_glass",),
         learners=("anp",),
@@ -260,12 +260,12 @@ def test_measuring_is_no_part_of_a_trials_hash(record):
 
 
 def test_a_cost_that_cannot_be_taken_leaves_the_training(record, monkeypatch, capsys):
-    from creditbench.trials import trainer
+    from creditbench.trials import blocks
 
     def fails(*_):
         raise RuntimeError("no clock")
 
-    monkeypatch.setattr(trainer, "figures", fails)
+    monkeypatch.setattr(blocks, "figures", fails)
     (found,) = run_trials([record.trial])
     assert found.status == "ok" and found.test_score == record.test_score
     assert found.ratio_forward is None and "no clock" in capsys.readouterr().err

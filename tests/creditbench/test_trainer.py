@@ -13,12 +13,12 @@ from creditbench.learner.training import check_estimate
 from creditbench.ops import make_ops
 from creditbench.plugins import registry
 from creditbench.task import Sequences
+from creditbench.trials.blocks import OwnBlocks, scaled_weights
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.trainer import (
-    Program,
+    Trainer,
     _Run,
     run_trials,
-    scaled_weights,
 )
 from creditbench.trials.tuning import draw, space, trials_of
 
@@ -101,11 +101,12 @@ def test_trials_that_are_not_one_program_are_refused():
 
 def test_a_seed_draws_the_same_in_any_company(backend):
     """Weights, data, order and noise, bit for bit."""
-    alone, company = Program(trials(backend=backend, seeds=(3,))[0]), Program(trials(backend=backend)[0])
-    ops = alone.ops
-    for a, b in zip(
-        *(p.ops.to_numpy(p.start(alone.trial)[0]).values() for p in (alone, company)), strict=True
-    ):
+    alone, company = Trainer(trials(backend=backend, seeds=(3,))[0]), Trainer(trials(backend=backend)[0])
+    ops, weights = alone.ops, []
+    for one in (alone, company):
+        with one.blocks.training(one.cell):
+            weights.append(one.ops.to_numpy(one.blocks.start([alone.trial])[0]).values())
+    for a, b in zip(*weights, strict=True):
         np.testing.assert_array_equal(a, b)
     keys = [p.ops.split(p.ops.key(3), 7) for p in (alone, company)]
     np.testing.assert_array_equal(*(ops.to_numpy(ops.normal(k, (5,))) for k in keys))
@@ -157,17 +158,17 @@ def test_divergence_is_recorded_with_its_step_and_stops(backend):
 def test_weights_best_on_validation_are_tested(backend, monkeypatch):
     """The test split is touched once, with the weights of the best point of the curve."""
     seen = []
-    evaluate = Program.evaluate
+    evaluate = Trainer.evaluate
 
     def spy(self, params, sequences, inputs):
         metric = evaluate(self, params, sequences, inputs)
         seen.append((sequences.targets.tobytes(), metric, self.ops.to_numpy(params["W_rec"]).copy()))
         return metric
 
-    monkeypatch.setattr(Program, "evaluate", spy)
+    monkeypatch.setattr(Trainer, "evaluate", spy)
     trial = trials(backend=backend, lrs=(0.5,), budget=200)[0]
     record = next(run_trials([trial]))
-    data = {s: Program(trial).task.generate(s, trial.seed, trial.batch) for s in ("validation", "test")}
+    data = {s: Trainer(trial).task.generate(s, trial.seed, trial.batch) for s in ("validation", "test")}
     tests, validations = (
         [entry for entry in seen if entry[0] == data[split].targets.tobytes()]
         for split in ("test", "validation")
@@ -182,7 +183,7 @@ def test_weights_best_on_validation_are_tested(backend, monkeypatch):
 def test_episode_batches_are_the_tasks_sequences(backend):
     """Every sequence once an epoch, weights summing to one in each segment."""
     trial = trials(task="adding", backend=backend, batch=10, budget=20 * 120, evaluations=4)[0]
-    run = _Run(Program(trial), trial)
+    run = _Run(Trainer(trial), trial)
     rows = run.train.inputs.shape[1]
     taken = run.order.ravel()[:rows]
     assert len(set(taken)) == len(taken) == min(rows, 1200)
@@ -197,7 +198,7 @@ def test_gathered_episodes_train_as_those_handed_over(backend, task, monkeypatch
     """Bit for bit: whether the device gathers its segments, or is given them as a confined process is."""
     group = trials(task=task, learner="bptt", backend=backend, batch=6, budget=2000, evaluations=2)
     gathered = next(run_trials(group))
-    monkeypatch.setattr(Program, "holds_data", False)
+    monkeypatch.setattr(OwnBlocks, "holds_data", False)
     assert gathered.status == "ok"
     assert numbers(next(run_trials(group))) == numbers(gathered)
 
@@ -215,7 +216,7 @@ def test_scaled_weights_sum_to_one_in_each_segment_that_is_scored(backend):
 
 def test_stream_segments_follow_each_other_and_wrap(backend):
     trial = trials(backend=backend, segment=7, budget=700, evaluations=5, batch=2)[0]
-    run = _Run(Program(trial), trial)
+    run = _Run(Trainer(trial), trial)
     first, second = run.batches(0), run.batches(run.segments)
     joined = np.concatenate([first.inputs, second.inputs]).reshape(-1, 2, 1)
     np.testing.assert_array_equal(joined, run.train.inputs[: len(joined)])
@@ -244,7 +245,7 @@ def test_a_block_lies_in_one_stretch(monkeypatch, segment, evaluations):
     """Blocks are of one length, stretches come in their order, and no segment crosses from one into the next."""
     stretched(monkeypatch)
     trial = trials(segment=segment, budget=600, evaluations=evaluations)[0]
-    run = _Run(Program(trial), trial)
+    run = _Run(Trainer(trial), trial)
     assert run.segments % run.unit == 0 and run.unit * run.blocks * segment <= 60
     seen = []
     for first in range(0, run.segments * evaluations, run.unit):
@@ -271,16 +272,18 @@ def test_the_network_is_at_rest_after_a_seam(backend, monkeypatch):
         dtype="float64",
     )[0]
     record = next(run_trials([trial]))
-    program = Program(trial)
-    ops, cell, rule, run = program.ops, program.cell, program.learner, _Run(program, trial)
-    params, moments, state = program.start(trial)
+    trainer = Trainer(trial)
+    ops, cell, blocks, run = trainer.ops, trainer.cell, trainer.blocks, _Run(trainer, trial)
+    rule = blocks.learner
+    with blocks.training(cell):
+        params, moments, state = blocks.start([trial])
     losses = []
     for k in range(9):
         if k % 3 == 0:
             state = rule.init(ops, cell, params, 1)
         batch = type(run.batches(k, 1))(*(ops.from_numpy(x[0]) for x in run.batches(k, 1)))
         estimate = rule.segment(ops, cell, params, state, batch, None)
-        params, moments = program.optimizer.update(ops, params, moments, estimate.grads)
+        params, moments = blocks.optimizer.update(ops, params, moments, estimate.grads)
         state = estimate.state
         losses.append(float(estimate.loss))
     found = [point.loss for point in record.curve[1:]]
@@ -289,14 +292,14 @@ def test_the_network_is_at_rest_after_a_seam(backend, monkeypatch):
 
 def test_windows_are_what_comes_next_and_wrap():
     trial = trials(task="adding", backend="torch", batch=10, budget=20 * 8, evaluations=4)[0]
-    run = _Run(Program(trial), trial)
+    run = _Run(Trainer(trial), trial)
     for evaluation in (1, 4):
         found = run.windows(evaluation, 3, 2)  # of episodes the length is their own
         first = evaluation * run.segments % len(run.order)
         np.testing.assert_array_equal(found.inputs[0], run.batches(first).inputs[0])
         np.testing.assert_array_equal(found.inputs[1], run.batches(first).inputs[1])
     trial = trials(backend="torch", segment=7, budget=700, evaluations=5, batch=2)[0]
-    run = _Run(Program(trial), trial)
+    run = _Run(Trainer(trial), trial)
     series, start = run.train.inputs, run.segments * 7
     found = run.windows(1, 6, 3)
     np.testing.assert_array_equal(found.inputs.reshape(18, 2, 1), series[start : start + 18])

@@ -1,0 +1,269 @@
+"""A process of its own: its start, lines of JSON to it and from it, its last words, its end.
+
+`Child` is the parent's side, `Send` the child's. What happens to a process is told here and judged by whoever started
+it: limits, guards, retries and what a failure means are theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from creditbench.machine.threads import thread_environment
+
+_CHUNK, _CHUNKS, _MOST_LINES = 1 << 16, 16, 1000  # bytes of one read; reads at a time; lines that may wait
+_LAST_LINES, _LAST_BYTES, _LONGEST_DETAIL = 3, 8192, 300
+
+
+class Child:
+    """A Python process that runs `program`; a context manager, at whose end it is killed and reaped.
+
+    The program's first two arguments are descriptors: it reads orders from one and writes messages to the other
+    (`Send`). It has no standard input, and what it prints goes to a log, a file without a name.
+
+    Args:
+        program: what Python runs, as ("-m", "package.module") or ("-c", CODE).
+        arguments: of the program, after the two descriptors.
+        environment: all that it has of one, as `child_environment` makes it; None: this process's.
+        isolated: Python looks neither at the environment nor at the user's folders, and writes no bytecode.
+        session: it leads a session, which Ctrl-C does not reach, and which is killed as one.
+        folder: where it works; None: where this process does.
+        passed: further descriptors that it inherits.
+        longest: bytes that a line may have; None: any number.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+
+    def __init__(
+        self,
+        *program: str,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        isolated: bool = False,
+        session: bool = True,
+        folder: Path | None = None,
+        passed: Sequence[int] = (),
+        longest: int | None = None,
+    ) -> None:
+        self.lines: deque[bytes] = deque()  #: that have come and wait to be taken
+        self.rest = b""  #: the beginning of a line that has not come whole
+        self.ended = False  #: it has closed its pipe, and all that it had sent has come
+        self._session, self._longest, self._unsent = session, longest, b""
+        with contextlib.ExitStack() as opened, contextlib.ExitStack() as its_own:
+            self._log: IO[bytes] = opened.enter_context(tempfile.TemporaryFile(buffering=0))
+            fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # so that it can be emptied
+            orders, self._to = os.pipe()
+            self._from, reports = os.pipe()
+            for descriptor in (self._to, self._from):
+                os.set_blocking(descriptor, False)
+                opened.callback(os.close, descriptor)
+            for descriptor in (orders, reports):
+                its_own.callback(os.close, descriptor)
+            python = [sys.executable, "-I", "-B"] if isolated else [sys.executable, "-P"]
+            self.process = subprocess.Popen(
+                [*python, *program, str(orders), str(reports), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                cwd=folder,
+                env=environment,
+                pass_fds=(orders, reports, *passed),
+                start_new_session=session,
+            )
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.kill()
+        finally:
+            self._opened.close()
+
+    # -- talking ---------------------------------------------------------------------------------
+
+    def send(self, **values: Any) -> None:
+        """Send an order. What the pipe does not take now is sent by `push`."""
+        self._unsent += json.dumps(values).encode() + b"\n"
+        self.push()
+
+    def push(self) -> bool:
+        """Send what the pipe takes of what is unsent; whether something is left. Nothing is where nobody reads."""
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self._to, self._unsent) :]
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:  # its end will be seen
+            self._unsent = b""
+        return False
+
+    def read(self) -> bool:
+        """Take in what has come, without waiting: `lines`, `rest`, `ended` and `endless` say what that is.
+
+        Returns whether it is all that there was: of much, a part is taken in at a time.
+        """
+        for _ in range(_CHUNKS):
+            if self.ended or self.endless or len(self.lines) > _MOST_LINES:
+                return self.ended
+            try:
+                chunk = os.read(self._from, _CHUNK)
+            except BlockingIOError:
+                return True
+            self.ended = not chunk
+            *lines, self.rest = (self.rest + chunk).split(b"\n")
+            self.lines += lines
+        return self.ended
+
+    @property
+    def endless(self) -> bool:
+        """Whether it has sent a line that is longer than it may be; nothing more is read then."""
+        return self._longest is not None and len(self.rest) > self._longest
+
+    def fileno(self) -> int:
+        """What to wait at until something can be read."""
+        return self._from
+
+    def wait(self, seconds: float | None, *others: int) -> None:
+        """Wait, at most so many seconds, until it sends or takes something, or one of `others` can be read."""
+        writing = [self._to] if self._unsent else []
+        select.select([self._from, *others], writing, [], None if seconds is None else max(0.0, seconds))
+
+    def receive(self, seconds: float | None = None) -> dict[str, Any] | None:
+        """The next message; None where it has closed its pipe.
+
+        Raises `TimeoutError` where none comes within `seconds`, `ValueError` for a line that is no JSON or too long.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            self.push()
+            self.read()
+            if self.lines:
+                return json.loads(self.lines.popleft())
+            if self.ended:
+                return None
+            if self.endless:
+                raise ValueError(f"a line of more than {self._longest} bytes")
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"no message within {seconds:g} s")
+            self.wait(left)
+
+    def messages(self, seconds: float | None = None) -> Iterator[dict[str, Any]]:
+        """What it sends until it closes its pipe; raises as `receive`, `seconds` being those of each message."""
+        while (message := self.receive(seconds)) is not None:
+            yield message
+
+    # -- the log ---------------------------------------------------------------------------------
+
+    def printed(self, start: int = 0, most: int = 1 << 30) -> bytes:
+        """What it has printed after its first `start` bytes, `most` bytes at most."""
+        return os.pread(self._log.fileno(), min(most, max(0, self.size() - start)), start)
+
+    def size(self) -> int:
+        """Bytes that it has printed."""
+        return os.fstat(self._log.fileno()).st_size
+
+    def note(self, line: str) -> None:
+        """Add a line to what it has printed."""
+        os.write(self._log.fileno(), line.encode() + b"\n")
+
+    def forget(self) -> None:
+        """Empty the log."""
+        self._log.truncate(0)
+
+    def last_lines(self, start: int = 0) -> str:
+        """The last lines that it has printed after its first `start` bytes, as one line of 300 characters at most."""
+        text = self.printed(max(start, self.size() - _LAST_BYTES)).decode(errors="replace")
+        lines = ["".join(c for c in line if c.isprintable()).strip() for line in text.splitlines()]
+        last = " | ".join([line for line in lines if line][-_LAST_LINES:])
+        return last if len(last) <= _LONGEST_DETAIL else "…" + last[-_LONGEST_DETAIL:]
+
+    def last_line(self) -> str:
+        """The last line that it has printed, as it stands; empty where it has printed none."""
+        return (self.printed().decode(errors="replace").strip().splitlines() or [""])[-1]
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def code(self, seconds: float = 0.0) -> int | None:
+        """Its exit code, or minus the number of the signal that ended it; None where it runs on after `seconds`."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended: its number may be another's by then."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it, with its session if it leads one, and wait until it is gone."""
+        if self.process.poll() is None:
+            if self._session:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.kill()
+        self.process.wait()
+
+
+def ending(code: int) -> str:
+    """How a process ended.
+
+    >>> ending(3), ending(-9), ending(-99)
+    ('exit code 3', 'killed by SIGKILL', 'killed by signal 99')
+    """
+    if code >= 0:
+        return f"exit code {code}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"killed by {names.get(-code, f'signal {-code}')}"
+
+
+def child_environment(
+    threads: int, device: str = "cpu", inherited: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """`inherited` (None: all of this process's) with the libraries' pools held to `threads`.
+
+    For the device `cpu`, JAX is kept to its CPU unless the user has said otherwise: it would else start every platform
+    that it finds, and take memory on it.
+    """
+    platform = {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}
+    return platform | dict(os.environ if inherited is None else inherited) | thread_environment(threads)
+
+
+class Send:
+    """The child's end of the two pipes, given their descriptors: `send(**values)` sends a message to the parent."""
+
+    def __init__(self, orders: int, reports: int) -> None:
+        for descriptor in (orders, reports):
+            os.set_inheritable(descriptor, False)
+        self._orders = os.fdopen(orders, encoding="utf-8")
+        self._reports = os.fdopen(reports, "w", encoding="utf-8")
+
+    def __call__(self, **values: Any) -> None:
+        """Send a message to the parent."""
+        self.line(json.dumps(values))
+
+    def line(self, text: str) -> None:
+        """Send a message that is JSON already."""
+        self._reports.write(text + "\n")
+        self._reports.flush()
+
+    def receive(self) -> dict[str, Any] | None:
+        """The parent's next message; None when there will be no more."""
+        line = self._orders.readline()
+        return json.loads(line) if line else None

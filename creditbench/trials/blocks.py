@@ -1,0 +1,277 @@
+"""Where a rule trains: what the trainer asks of it (`Blocks`), and the rule in this process (`OwnBlocks`).
+
+The trainer has the task, the clock and the record. What it asks is the same wherever the rule is; a rule that is not
+shipped is in a confined process (`creditbench.executors.confined`).
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import copy
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from creditbench.cells import Cell
+from creditbench.learner import Batch, Decorrelated, backpropagate
+from creditbench.learner.training import training_step
+from creditbench.machine.compilation import taken_from_cache
+from creditbench.measure.cost import figures
+from creditbench.measure.memory import DevicePeak, ProcessPeak
+from creditbench.measure.update import Update
+from creditbench.ops import Ops, make_ops
+from creditbench.optimizers import SGD, make_optimizer
+from creditbench.plugins import registry
+from creditbench.task import Sequences
+from creditbench.trials.record import Cost
+from creditbench.trials.trial import Trial
+
+#: Seconds of blocks from which a trial's ratios are taken.
+MEASURE_SECONDS = 1.0
+
+
+class Blocks(abc.ABC):
+    """A rule, as the trainer needs it: it trains on one block of segments after another.
+
+    What it carries from block to block is (parameters, optimiser's state, learner's state). The trainer looks at the
+    parameters alone; the other two may be elsewhere, and None here. `xs`: (segments, keys) of a block; where there are
+    `data`, the segments are the numbers [S, B] of sequences in it.
+    """
+
+    trains_together: ClassVar[bool]  #: whether several trials may be one program
+    holds_data: ClassVar[bool]  #: whether blocks gather their episodes from the training split on the device
+    source: str = ""  #: where the rule is from
+
+    @abc.abstractmethod
+    def training(self, cell: Cell) -> contextlib.AbstractContextManager[None]:
+        """The time in which trials are trained, all with the same `cell`: what follows is asked within it."""
+
+    @abc.abstractmethod
+    def start(self, trials: Sequence[Trial]) -> Any:
+        """What is carried before training; of more than one trial, stacked: they are one program from here on."""
+
+    @abc.abstractmethod
+    def restart(self, carry: Any) -> Any:
+        """The same after a seam of a stream: the network is at rest, and the rule keeps what it keeps of its own."""
+
+    @abc.abstractmethod
+    def load(self, carry: Any, xs: Any, data: Any) -> None:
+        """Get ready to train on a block: what takes time and is no part of the training is done here."""
+
+    @abc.abstractmethod
+    def train(self, carry: Any, xs: Any, data: Any) -> tuple[Any, Any]:
+        """Train on the block that was loaded: (carry, losses [S])."""
+
+    @abc.abstractmethod
+    def cost(self, rate: float | None) -> Cost:
+        """What an update costs, beside a training that did `rate` steps a second.
+
+        What goes wrong here takes nothing from the training's outcome: it is printed, and the figures are missing.
+        """
+
+    @abc.abstractmethod
+    def peaks(self) -> tuple[ProcessPeak, DevicePeak]:
+        """Memory from now on, of the process that trains and of the device."""
+
+    @abc.abstractmethod
+    def compiling(self) -> tuple[float, bool]:
+        """Seconds that compiling has taken, and whether the cache had a part in it."""
+
+    def environment(self, here: dict[str, Any]) -> dict[str, Any]:
+        """On what it trains, given what this process sees."""
+        return here
+
+    def close(self) -> None:  # noqa: B027 - there may be nothing
+        """Give up what outlives a trial."""
+
+
+class OwnBlocks(Blocks):
+    """A rule in this process: the one that `trial` names, or the class `rule`."""
+
+    trains_together = True
+    holds_data = True
+
+    cell: Cell  #: of the trials that are trained
+
+    def __init__(self, trial: Trial, ops: Ops, rule: type | None = None) -> None:
+        if rule is None:
+            paths = [trial.learner_path] if trial.learner_path else []
+            plugin = registry.find("learners", trial.learner, paths, imports=True)
+            rule, self.source = plugin.cls, plugin.source
+        made = rule(**trial.hyperparameters)
+        decorrelates = trial.decorrelate != "none"
+        self.trial, self.ops = trial, ops
+        self.learner = Decorrelated(learner=made, rate=trial.decorrelation_rate) if decorrelates else made
+        self.optimizer = make_optimizer(trial.optimizer, trial.lr)
+        self._programs = Programs(ops)
+
+    @contextlib.contextmanager
+    def training(self, cell: Cell) -> Iterator[None]:
+        self.cell = cell
+        yield
+
+    def start(self, trials: Sequence[Trial]) -> Any:
+        ops, many = self.ops, len(trials) > 1
+        same = None if trained_alike(trials) else 0
+        self._block = ops.vmap(self.block, in_axes=(0, same, same, 0)) if many else self.block
+        self._rest = ops.vmap(self.rest, in_axes=(0, 0)) if many else self.rest
+        self._numbers = (ops.from_numpy(varied(trials)),) if many else ()
+        return stacked(ops, [self._start(trial) for trial in trials])
+
+    def _start(self, trial: Trial) -> Any:
+        learner, _ = with_numbers(self.learner, self.optimizer, trial.numbers)
+        params = self.ops.from_numpy(learner.weights(self.cell, self.cell.init(trial.seed)))
+        state = learner.init(self.ops, self.cell, params, self.trial.batch)
+        return params, self.optimizer.init(self.ops, self.cell.trainable(params)), state
+
+    def restart(self, carry: Any) -> Any:
+        return self._rest(carry, *self._numbers)
+
+    def load(self, carry: Any, xs: Any, data: Any) -> None:
+        given = (carry, xs, data, *self._numbers)
+        self._train = self._programs.compiled("block", self._block, *given, donate=(0,))
+
+    def train(self, carry: Any, xs: Any, data: Any) -> tuple[Any, Any]:
+        return self._train(carry, xs, data, *self._numbers)
+
+    def cost(self, rate: float | None) -> Cost:
+        trial = self.trial
+        update = Update(
+            learner=self.learner.learner if isinstance(self.learner, Decorrelated) else self.learner,
+            cell=self.cell,
+            steps=trial.segment,
+            batch=trial.batch,
+            optimizer=make_optimizer(trial.optimizer, 1e-9),
+            episodes=trial.protocol == "episodes",
+        )
+        try:
+            exact, ratios = figures(self.ops, update, rate or trial.segment, MEASURE_SECONDS)
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            return Cost()
+        return Cost(
+            ratio_forward=ratios.forward.median,
+            ratio_bptt=ratios.bptt.median,
+            flops_per_step=exact.flops / trial.segment,
+            algorithm_bytes=exact.algorithm_bytes,
+        )
+
+    def peaks(self) -> tuple[ProcessPeak, DevicePeak]:
+        return ProcessPeak(), DevicePeak(self.ops)
+
+    def compiling(self) -> tuple[float, bool]:
+        return self._programs.seconds, self._programs.cached
+
+    # -- the programs ----------------------------------------------------------------------------
+
+    def block(self, carry: Any, xs: Any, data: Any = None, numbers: Mapping[str, Any] | None = None) -> Any:
+        """Train on segments `xs` one after another: (carry, losses [S]). `numbers`: arrays in place of the trial's."""
+        ops, cell = self.ops, self.cell
+        learner, optimizer = with_numbers(self.learner, self.optimizer, numbers or {})
+        episodes = self.trial.protocol == "episodes"
+        checked = False
+        if data is not None:
+            chosen, keys = xs
+            xs = (chosen, scaled_weights(ops, data, chosen)), keys
+
+        def segment(carry, xs):
+            nonlocal checked
+            batch, key = xs
+            if data is not None:
+                chosen, weights = batch
+                inputs, targets = ops.gather((data.inputs, data.targets), chosen)
+                batch = Batch(inputs, targets, weights)
+            found = training_step(
+                ops, cell, learner, optimizer, carry, batch, key, episodes=episodes, checks=not checked
+            )
+            checked = True
+            return found
+
+        return ops.scan(segment, carry, xs)
+
+    def rest(self, carry: Any, numbers: Mapping[str, Any] | None = None) -> Any:
+        """`restart` of one trial. `numbers`: arrays in place of the trial's."""
+        params, optimizer_state, state = carry
+        learner, _ = with_numbers(self.learner, self.optimizer, numbers or {})
+        state = learner.reset(self.ops, self.cell, params, state, self.trial.batch)
+        return params, optimizer_state, state
+
+
+class Programs:
+    """Functions that are compiled once each, by name; compile time is added up."""
+
+    def __init__(self, ops: Ops) -> None:
+        self.ops = ops
+        self.seconds, self.cached = 0.0, False  #: spent on compiling; whether the cache had a part in it
+        self._known: dict[str, Callable] = {}
+
+    def compiled(self, name: str, f: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Callable:
+        """`f` compiled for arguments like `args`; under one name it is compiled once."""
+        if name not in self._known:
+            clock = time.perf_counter()
+            with taken_from_cache() as found:
+                self._known[name] = self.ops.compile(f, *args, donate=donate)
+            self.seconds += time.perf_counter() - clock
+            self.cached |= bool(found)
+        return self._known[name]
+
+
+def trained_alike(trials: Sequence[Trial]) -> bool:
+    """Whether they train on the same data with the same draws, since only numbers differ."""
+    return len({trial.seed for trial in trials}) == 1
+
+
+def stacked(ops: Ops, trees: Sequence[Any]) -> Any:
+    """Trees as one whose arrays have a first axis over them; a single one as it is."""
+    return ops.tree_map(lambda *leaves: ops.xp.stack(leaves), *trees) if len(trees) > 1 else trees[0]
+
+
+def scaled_weights(ops: Ops, data: Sequences, chosen: Any) -> Any:
+    """The weights [S, T, B] of segments of the sequences numbered `chosen` [S, B], summing to 1 in each, or 0."""
+    weights = ops.gather(data.weights, chosen.reshape((-1,))).reshape((-1, *chosen.shape))
+    weights = ops.xp.permute_dims(weights, (1, 0, 2))
+    total = ops.xp.sum(weights, axis=(1, 2), keepdims=True)
+    return weights / ops.xp.where(total > 0, total, 1.0)
+
+
+def varied(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
+    """Those `numbers` in which the trials differ: name -> [S]."""
+    values = {name: np.array([trial.numbers[name] for trial in trials]) for name in trials[0].numbers}
+    return {name: array for name, array in values.items() if np.ptp(array) > 0}
+
+
+def with_numbers(learner: Any, optimizer: SGD, numbers: Mapping[str, Any]) -> tuple[Any, SGD]:
+    """The same with those numbers in the place of their own; they may be arrays, so their values are not checked."""
+
+    def changed(instance: Any, **values: Any) -> Any:
+        found = copy.copy(instance)
+        for name, value in values.items():
+            object.__setattr__(found, name, value)
+        return found
+
+    own = {name: value for name, value in numbers.items() if name not in ("lr", "decorrelation_rate")}
+    if isinstance(learner, Decorrelated):
+        inner = changed(learner.learner, **own)
+        learner = changed(learner, learner=inner, rate=numbers.get("decorrelation_rate", learner.rate))
+    else:
+        learner = changed(learner, **own)
+    return learner, changed(optimizer, lr=numbers.get("lr", optimizer.lr))
+
+
+def warm_up(backend: str, device: str = "cpu") -> None:
+    """Have the framework load what it loads when first used, so that no trial's figures hold it."""
+    ops, cell = make_ops(backend, device), Cell(2, 16, 2)
+    params, ones = ops.from_numpy(cell.init(0)), np.ones((3, 4, 2))
+    batch = Batch(*ops.from_numpy((ones, ones, ones[..., 0])))
+
+    def gradients(params, batch):
+        estimate = backpropagate(ops, cell, params, cell.start(ops, 4), batch)
+        loss = ops.value_and_grad(lambda params: ops.xp.sum(cell.run(ops, params, batch.inputs) ** 2))
+        return estimate.loss, loss(params)
+
+    ops.synchronize(ops.compile(gradients, params, batch)(params, batch))
