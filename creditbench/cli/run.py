@@ -451,8 +451,14 @@ class _Report:
             say(line)
 
     def finished(self, record: Record) -> None:
+        from creditbench.results import columns
+
         self.count += 1
-        score = "" if record.test_score is None else f", {record.metric} {record.test_score:.4g}"
+        score = (
+            ""
+            if record.test_score is None
+            else f", {record.metric} {columns.TEST_SCORE.text(record.test_score)}"
+        )
         line = f"[{self.count}/{self.total}] {_label(record.trial)}: {record.status}{score}"
         self.say(line)
         if not self.bars:

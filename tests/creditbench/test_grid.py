@@ -12,6 +12,7 @@ import pytest
 from creditbench.errors import UsageError
 from creditbench.executors.base import failure
 from creditbench.plugins import registry
+from creditbench.plugins.importing import embedded
 from creditbench.results import store
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.trial import Trial
