@@ -8,6 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from creditbench.cli import options, printing
+from creditbench.errors import UsageError
+
 
 def scale(
     learner: Annotated[
@@ -16,8 +19,8 @@ def scale(
             help="Learners: ids, or paths of Python files, with commas between; forward: a forward pass."
         ),
     ] = "",
-    backend: Annotated[str, typer.Option(help="jax, torch, or both with a comma between.")] = "jax,torch",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, gpu, tpu.")] = "cpu",
+    backend: options.Backends = "jax,torch",
+    device: options.Device = "cpu",
     axis: Annotated[str, typer.Option(help="T, n, B, with commas between: what is swept.")] = "T",
     quantity: Annotated[
         str, typer.Option(help="time, algorithm_bytes, flops, with commas between.")
@@ -28,26 +31,24 @@ def scale(
             help="Sizes on the axis, with commas between.  [default: four for times, three for the rest]"
         ),
     ] = "",
-    steps: Annotated[int | None, typer.Option(help="T where it is not swept.  [default: 128]")] = None,
-    hidden: Annotated[int | None, typer.Option(help="n where it is not swept.  [default: 128]")] = None,
-    batch: Annotated[int | None, typer.Option(help="B where it is not swept.  [default: 1]")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A field of a learner, as in tbptt.K=20. Repeatable.")
-    ] = None,
+    steps: options.StepsT = None,
+    hidden: options.HiddenN = None,
+    batch: options.BatchB = None,
+    set_: options.Settings = None,
     seconds: Annotated[float, typer.Option(help="Least time that the blocks of one figure take.")] = 0.3,
     limit: Annotated[
         float,
         typer.Option(help="Most seconds that a figure may take at one size; larger sizes are left out."),
     ] = 20.0,
-    threads: Annotated[int, typer.Option(help="Threads of the measuring process.")] = 1,
+    threads: options.Threads = 1,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder for scaling.json, scaling.csv, points.csv and a figure an axis."),
     ] = None,
-    format_: Annotated[
+    form: Annotated[
         str, typer.Option("--format", help="rich; markdown: a row a rule, its claims beside; json.")
     ] = "rich",
-    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Sweep the steps T, the hidden units n or the sequences B; fit exponents of cost; hold them against the claims.
 
@@ -60,98 +61,66 @@ def scale(
       creditbench scale --learner ./my_rule.py --axis n --quantity flops --points 64,128,256
       creditbench scale --learner bptt,rtrl --axis T,n --quantity time,algorithm_bytes --format markdown
     """
-    import sys
-    from json import dumps
-
     from creditbench.check.doctor import require_device
-    from creditbench.cli.measuring import bars, names, resolve_learners, show, write
-    from creditbench.cli.run import numbers
-    from creditbench.errors import UsageError, unknown
-    from creditbench.leaderboard.figures import scaling as draw
+    from creditbench.leaderboard.figures import draw_scaling
     from creditbench.machine import files
     from creditbench.ops import BACKENDS
-    from creditbench.studies.process import results
-    from creditbench.studies.scaling import (
-        AXES,
-        EXACT_SIZES,
-        FORWARD,
-        QUANTITIES,
-        SIZES,
-        claims_of,
-        summarise,
-    )
+    from creditbench.results.measured import write_tables
+    from creditbench.studies.scaling import AXES, EXACT_SIZES, FORWARD, QUANTITIES, SIZES, rules_of, sweep
 
-    for option, given, known in (
-        ("format", format_, ("rich", "markdown", "json")),
-        ("axis", axis, AXES),
-        ("quantity", quantity, QUANTITIES),
-        ("backend", backend, BACKENDS),
-    ):
-        for name in names(option, given):
-            if name not in known:
-                raise unknown(option, name, known, "creditbench scale --help")
-    if json and format_ == "markdown":
-        raise UsageError("--json and --format markdown are two formats: leave one out")
-    if axis.count(",") and points:
+    form = options.one_format(form, json, ("rich", "markdown", "json"), "scale")
+    axes = options.known_names("axis", axis, AXES, "scale")
+    quantities = options.known_names("quantity", quantity, QUANTITIES, "scale")
+    backends = options.known_names("backend", backend, BACKENDS, "scale")
+    if len(axes) > 1 and points:
         raise UsageError(f"--points is {points} and --axis is {axis}: name one axis, or leave out --points")
-    least = {"steps": ("T", steps), "hidden": ("n", hidden), "batch": ("B", batch), "threads": ("", threads)}
-    for option, (letter, value) in least.items():
-        if value is not None and value < 1:
-            raise UsageError(f"--{option} is {value}: give a whole number from 1")
-        if value is not None and [letter] == names("axis", axis):
+    options.require_whole("threads", threads, 1)
+    fixed = dict(options.SIZES)
+    for option, (letter, value) in {
+        "steps": ("T", steps),
+        "hidden": ("n", hidden),
+        "batch": ("B", batch),
+    }.items():
+        options.require_whole(option, value, 1)
+        if value is not None and [letter] == axes:
             raise UsageError(
                 f"--{option} is {value} and --axis is {axis}: leave one out, or name its sizes as --points"
             )
-    fixed = {"T": steps or 128, "n": hidden or 128, "B": batch or 1}
+        fixed[letter] = value or fixed[letter]
     for option, span in {"seconds": seconds, "limit": limit}.items():
         if not span > 0:
             raise UsageError(f"--{option} is {span}: give a number above 0")
-    rules = resolve_learners(learner, set_, extra=(FORWARD,))
-    quantities, backends = names("quantity", quantity), names("backend", backend)
-    asked = sorted(numbers("--points", points, int, "64,128,256", low=1)) if points else []
+    rules = rules_of(options.names("learner", learner), options.settings(set_), extra=(FORWARD,))
+    asked = sorted(options.numbers("--points", points, int, "64,128,256", low=1)) if points else []
     if points and len(asked) < 2:
         raise UsageError(f"--points is {points}: an exponent takes two different sizes or more")
     sizes = {
         swept: {name: asked or (SIZES if name == "time" else EXACT_SIZES)[swept] for name in quantities}
-        for swept in names("axis", axis)
+        for swept in axes
     }
-    able = {name: [rule.order for rule in rules if name in rule.backends] for name in backends}
+    able = {name: [rule for rule in rules if name in rule.backends] for name in backends}
     for name in backends:
         require_device(name, device)
         for left in (rule.order[0] for rule in rules if name not in rule.backends):
-            print(f"note: {left} does not run on {name}: left out", file=sys.stderr)
+            printing.say(f"note: {left} does not run on {name}: left out")
     if not any(able.values()):
         raise UsageError(
             f"--learner is {learner} and --backend is {backend}: none runs there; choose its backend"
         )
-
     if output is not None:
         files.require_writable("output", output / "scaling.json", "name another folder")
-    found = []
-    total = sum(map(len, able.values())) * sum(len(own) for each in sizes.values() for own in each.values())
-    with bars("figures", total) as advance:
-        for name in backends:
-            for swept, each in sizes.items():
-                order = {"learners": able[name], "axis": swept, "sizes": each, "fixed": fixed}
-                for point in results(
-                    "scale",
-                    backend=name,
-                    device=device,
-                    threads=threads,
-                    seconds=seconds,
-                    limit=limit,
-                    **order,
-                ):
-                    found.append(point | {"backend": name})
-                    advance(f"{point['learner']} {name} {swept}={point['size']} {point['quantity']}")
-    rows = summarise(found, {rule.order[0]: claims_of(*rule.order) for rule in rules})
-    found = [point for point in found if point["values"]]
+    found, rows = sweep(
+        *(able, sizes, fixed, printing.bars),
+        device=device,
+        threads=threads,
+        seconds=seconds,
+        limit=limit,
+    )
     for row in rows:
         if row["left_out"]:
-            print(
+            printing.say(
                 f"note: {row['learner']} {row['backend']}: {row['quantity']} at {row['axis']} = "
-                f"{', '.join(map(str, row['left_out']))} left out, which would take more than --limit {limit:g} s",
-                file=sys.stderr,
+                f"{', '.join(map(str, row['left_out']))} left out, which would take more than --limit {limit:g} s"
             )
     if output is not None:
         flat = [
@@ -159,24 +128,19 @@ def scale(
             | {"value": sorted(point["values"])[len(point["values"]) // 2], "blocks": len(point["values"])}
             for point in found
         ]
-        write(output, {"scaling.json": rows, "scaling.csv": rows, "points.csv": flat})
-        with files.output("output", output, "name another folder"):
-            for swept in sizes:
-                for suffix in ("pdf", "png"):
-                    with files.replacing(output / f"scaling_{swept}.{suffix}") as (new,):
-                        draw([p for p in found if p["axis"] == swept], rows, new)
-    if json or format_ == "json":
-        print(dumps(rows, indent=1))
-    elif format_ == "markdown":
+        write_tables(output, {"scaling.json": rows, "scaling.csv": rows, "points.csv": flat})
+        draw_scaling(found, rows, output)
+    if form == "json":
+        printing.as_json(rows)
+    elif form == "markdown":
         print(_markdown(rows))
     else:
-        show(rows)
+        printing.as_table(rows)
     broken = [row for row in rows if row["held"] is False]
     for row in broken:
-        print(
+        printing.say(
             f"{row['learner']} {row['backend']}: {row['quantity']} grows as {row['axis']}^{row['exponent']:.2f}, "
-            f"claimed {row['claimed']:g}",
-            file=sys.stderr,
+            f"claimed {row['claimed']:g}"
         )
     if broken:
         raise typer.Exit(1)

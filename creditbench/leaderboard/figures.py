@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from creditbench.errors import UsageError
+from creditbench.machine import files
 from creditbench.results import columns
 from creditbench.results.store import stale
 from creditbench.results.version import Results
@@ -519,6 +521,27 @@ def _measured_gradients(results: Results, output: Path) -> None:
             values | {f"{name}_interval": [values[f"{name}_low"], values[f"{name}_high"]] for name in names}
         )
     gradients(rows, output)
+
+
+def draw_scaling(
+    points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]], folder: Path
+) -> None:
+    """Draw `scaling` for each axis, as PDF and PNG into a folder. Raises `UsageError` where it cannot be written."""
+    for axis in dict.fromkeys(point["axis"] for point in points):
+        own = [point for point in points if point["axis"] == axis]
+        _draw_both(folder, f"scaling_{axis}", partial(scaling, own, fits))
+
+
+def draw_gradients(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Draw `gradients` as PDF and PNG into a folder. Raises `UsageError` where it cannot be written."""
+    _draw_both(folder, "gradients", partial(gradients, rows))
+
+
+def _draw_both(folder: Path, name: str, make: Callable[[Path], None]) -> None:
+    with files.output("output", folder, "name another folder"):
+        for suffix in ("pdf", "png"):
+            with files.replacing(folder / f"{name}.{suffix}") as (new,):
+                make(new)
 
 
 FIGURES = ("curves", "units", "scaling", "gradients", "pareto", "profiles")

@@ -133,7 +133,7 @@ def test_scale_exits_1_where_a_claim_does_not_hold(tmp_path, capsys):
         (("gradients", "--learner", "np", "--task", "adding", "--draws", "2"), "takes 3 or more"),
         (("gradients", "--learner", "np", "--task", "adding", "--steps", "5"), "leave out --steps"),
         (("gradients", "--learner", "np", "--task", "adding", "--data", "ading=a.csv"), "'ading'"),
-        (("scale", "--learner", "bptt", "--json", "--format", "markdown"), "two formats"),
+        (("scale", "--learner", "bptt", "--json", "--format", "markdown"), "give one of them"),
         (("doctor", "--learner", "bptt", "--hidden", "0"), "--hidden is 0"),
         (("doctor", "--hidden", "64"), "--hidden is 64: it is of learners"),
     ],
@@ -249,7 +249,7 @@ def test_a_trial_says_what_it_cost(record):
     assert record.algorithm_bytes > 4 * 8 and record.device_peak_bytes is None
     assert record.process_peak_source in ("VmHWM", "ru_maxrss")
     found = summarise([record])[0]
-    assert {"× forward", "× bptt", "algorithm kB"} <= set(found.columns)
+    assert {"× forward", "× bptt", "algorithm kB"} <= set(found.heads)
     bare = record.model_copy(update={"ratio_forward": None})
     assert "× forward" not in summarise([bare])[0].columns
 
