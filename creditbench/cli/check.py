@@ -43,7 +43,7 @@ def check(
     """
     from creditbench.check import lists, runner
     from creditbench.ops import BACKENDS
-    from creditbench.results.version import write_checks
+    from creditbench.results.measured import write_checks
 
     backends = options.names("backend", backend)
     for name in backends:

@@ -41,7 +41,7 @@ def gradients(
     data: options.Data = None,
     threads: options.Threads = 1,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for gradients.json, gradients.csv and the figure.")
+        Path | None, typer.Option(help="Folder for gradients.csv, gradients.json and the figure.")
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -59,7 +59,7 @@ def gradients(
     from creditbench.check.doctor import require_device
     from creditbench.leaderboard.figures import draw_gradients
     from creditbench.machine import files
-    from creditbench.results.measured import write_tables
+    from creditbench.results.measured import write_gradients
     from creditbench.studies.gradients import look, orders
     from creditbench.trials.grid import Options
 
@@ -102,7 +102,7 @@ def gradients(
     if not rows:
         raise UsageError(f"--learner is {learner}: none of them gives a gradient here; name one that does")
     if output is not None:
-        write_tables(output, {"gradients.json": rows, "gradients.csv": rows})
+        write_gradients(output, rows)
         draw_gradients(rows, output)
     if json:
         printing.as_json(rows)

@@ -43,7 +43,7 @@ def scale(
     threads: options.Threads = 1,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for scaling.json, scaling.csv, points.csv and a figure an axis."),
+        typer.Option(help="Folder for scaling.csv, scaling.json and a figure an axis."),
     ] = None,
     form: Annotated[
         str, typer.Option("--format", help="rich; markdown: a row a rule, its claims beside; json.")
@@ -65,7 +65,7 @@ def scale(
     from creditbench.leaderboard.figures import draw_scaling
     from creditbench.machine import files
     from creditbench.ops import BACKENDS
-    from creditbench.results.measured import write_tables
+    from creditbench.results.measured import write_scaling
     from creditbench.studies.scaling import AXES, EXACT_SIZES, FORWARD, QUANTITIES, SIZES, rules_of, sweep
 
     form = options.one_format(form, json, ("rich", "markdown", "json"), "scale")
@@ -123,12 +123,7 @@ def scale(
                 f"{', '.join(map(str, row['left_out']))} left out, which would take more than --limit {limit:g} s"
             )
     if output is not None:
-        flat = [
-            {k: point[k] for k in ("learner", "backend", "axis", "size", "quantity")}
-            | {"value": sorted(point["values"])[len(point["values"]) // 2], "blocks": len(point["values"])}
-            for point in found
-        ]
-        write_tables(output, {"scaling.json": rows, "scaling.csv": rows, "points.csv": flat})
+        write_scaling(output, found, rows)
         draw_scaling(found, rows, output)
     if form == "json":
         printing.as_json(rows)

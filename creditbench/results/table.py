@@ -17,8 +17,8 @@ from creditbench.machine.environment import constant
 from creditbench.results import columns
 from creditbench.results.columns import MISSING, Column
 from creditbench.results.conditions import columns_of
+from creditbench.results.rows import inert
 from creditbench.results.store import stale
-from creditbench.results.version import inert
 from creditbench.trials.record import Record
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from creditbench.results.version import GradientQuality, Results, ScalingPoint
+from creditbench.results.measured import GradientQuality, ScalingPoint
+from creditbench.results.version import Results
 from creditbench.trials.record import Point, Record
 from creditbench.trials.trial import Trial
 

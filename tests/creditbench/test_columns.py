@@ -12,8 +12,8 @@ from creditbench.leaderboard.board import make_board
 from creditbench.leaderboard.versus import Row as Versus
 from creditbench.results import columns
 from creditbench.results.columns import Column
+from creditbench.results.measured import GradientQuality, ScalingPoint
 from creditbench.results.table import render
-from creditbench.results.version import GradientQuality, ScalingPoint
 from creditbench.trials.record import Record
 from tests.creditbench.synthetic import make
 

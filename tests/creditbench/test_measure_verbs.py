@@ -10,6 +10,7 @@ from creditbench.cli import main
 from creditbench.errors import UsageError
 from creditbench.machine.environment import constant
 from creditbench.measure.roofline import Peaks, least_bytes, share, triad_bytes
+from creditbench.results.measured import GradientQuality, ScalingPoint, read_rows
 from creditbench.results.store import Store
 from creditbench.results.table import render, rows, summarise
 from creditbench.studies.process import results
@@ -51,8 +52,15 @@ def test_scale_sets_exponents_beside_claims(tmp_path, capsys):
     memory = next(row for row in found if (row["learner"], row["quantity"]) == ("bptt", "algorithm_bytes"))
     assert memory["exponent"] == pytest.approx(1.0, abs=0.1) and memory["claimed"] == 1.0 and memory["held"]
     assert json.loads((tmp_path / "scaling.json").read_text()) == found
-    for name in ("scaling.csv", "points.csv", "scaling_T.pdf", "scaling_T.png"):
+    for name in ("scaling.csv", "scaling_T.pdf", "scaling_T.png"):
         assert (tmp_path / name).stat().st_size > 100
+    points = read_rows(ScalingPoint, tmp_path / "scaling.csv", "scale")
+    assert {(p.learner, p.quantity, p.size) for p in points} == {
+        (row["learner"], row["quantity"], size) for row in found for size in (40, 80, 160)
+    }
+    assert {(p.exponent, p.low, p.high) for p in points} == {
+        (row["exponent"], *row["interval"]) for row in found
+    }
 
 
 HOARDER = '''"""Claims no memory in T and has BPTT's."""
@@ -163,6 +171,7 @@ def test_gradients_prints_and_draws_figures(tmp_path, capsys):
     assert all(set(keys) <= set(row) for row in found)
     assert all(row["bias"] < 1e-5 for row in found if row["learner"] == "bptt")
     assert said.err.count("readout_rls gives no gradient") == 1
+    assert len(read_rows(GradientQuality, tmp_path / "gradients.csv", "gradients")) == len(found)
     for name in ("gradients.json", "gradients.csv", "gradients.pdf", "gradients.png"):
         assert (tmp_path / name).stat().st_size > 100
 
