@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -63,41 +63,29 @@ def scale(
     """
     from creditbench.check.doctor import require_device
     from creditbench.leaderboard.figures import draw_scaling
+    from creditbench.leaderboard.text import exponents_markdown
     from creditbench.machine import files
     from creditbench.ops import BACKENDS
     from creditbench.results.measured import write_scaling
-    from creditbench.studies.scaling import AXES, EXACT_SIZES, FORWARD, QUANTITIES, SIZES, rules_of, sweep
+    from creditbench.studies import scaling
 
     form = options.one_format(form, json, ("rich", "markdown", "json"), "scale")
-    axes = options.known_names("axis", axis, AXES, "scale")
-    quantities = options.known_names("quantity", quantity, QUANTITIES, "scale")
+    axes = options.known_names("axis", axis, scaling.AXES, "scale")
+    quantities = options.known_names("quantity", quantity, scaling.QUANTITIES, "scale")
     backends = options.known_names("backend", backend, BACKENDS, "scale")
     if len(axes) > 1 and points:
         raise UsageError(f"--points is {points} and --axis is {axis}: name one axis, or leave out --points")
     options.require_whole("threads", threads, 1)
-    fixed = dict(options.SIZES)
-    for option, (letter, value) in {
-        "steps": ("T", steps),
-        "hidden": ("n", hidden),
-        "batch": ("B", batch),
-    }.items():
-        options.require_whole(option, value, 1)
-        if value is not None and [letter] == axes:
-            raise UsageError(
-                f"--{option} is {value} and --axis is {axis}: leave one out, or name its sizes as --points"
-            )
-        fixed[letter] = value or fixed[letter]
+    fixed = _fixed(axes, {"steps": ("T", steps), "hidden": ("n", hidden), "batch": ("B", batch)})
     for option, span in {"seconds": seconds, "limit": limit}.items():
         if not span > 0:
             raise UsageError(f"--{option} is {span}: give a number above 0")
-    rules = rules_of(options.names("learner", learner), options.settings(set_), extra=(FORWARD,))
+    rules = scaling.rules_of(
+        options.names("learner", learner), options.settings(set_), extra=(scaling.FORWARD,)
+    )
     asked = sorted(options.numbers("--points", points, int, "64,128,256", low=1)) if points else []
     if points and len(asked) < 2:
         raise UsageError(f"--points is {points}: an exponent takes two different sizes or more")
-    sizes = {
-        swept: {name: asked or (SIZES if name == "time" else EXACT_SIZES)[swept] for name in quantities}
-        for swept in axes
-    }
     able = {name: [rule for rule in rules if name in rule.backends] for name in backends}
     for name in backends:
         require_device(name, device)
@@ -109,8 +97,8 @@ def scale(
         )
     if output is not None:
         files.require_writable("output", output / "scaling.json", "name another folder")
-    found, rows = sweep(
-        *(able, sizes, fixed, printing.bars),
+    found, rows = scaling.sweep(
+        *(able, scaling.sizes_of(axes, quantities, asked), fixed, printing.bars),
         device=device,
         threads=threads,
         seconds=seconds,
@@ -119,8 +107,7 @@ def scale(
     for row in rows:
         if row["left_out"]:
             printing.say(
-                f"note: {row['learner']} {row['backend']}: {row['quantity']} at {row['axis']} = "
-                f"{', '.join(map(str, row['left_out']))} left out, which would take more than --limit {limit:g} s"
+                f"note: {scaling.left_out(row)} left out, which would take more than --limit {limit:g} s"
             )
     if output is not None:
         write_scaling(output, found, rows)
@@ -128,34 +115,27 @@ def scale(
     if form == "json":
         printing.as_json(rows)
     elif form == "markdown":
-        print(_markdown(rows))
+        print(exponents_markdown(rows))
     else:
         printing.as_table(rows)
     broken = [row for row in rows if row["held"] is False]
     for row in broken:
-        printing.say(
-            f"{row['learner']} {row['backend']}: {row['quantity']} grows as {row['axis']}^{row['exponent']:.2f}, "
-            f"claimed {row['claimed']:g}"
-        )
+        printing.say(scaling.broken(row))
     if broken:
         raise typer.Exit(1)
 
 
-def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A row a rule and backend, a column a quantity and axis: `1.98 (2)` is the exponent, and the claimed one.
+def _fixed(axes: Sequence[str], given: Mapping[str, tuple[str, int | None]]) -> dict[str, int]:
+    """T, n and B where they are not swept; `given`: what each option says of which.
 
-    ✓: held, ✗: not held; a time judges nobody. What was left out at the largest sizes is marked *.
+    Raises `UsageError` where one is the only axis, so that its option would be ignored.
     """
-    columns = list(dict.fromkeys((row["quantity"], row["axis"]) for row in rows))
-    cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
-    for row in rows:
-        text = f"{row['exponent']:.2f}" + ("" if row["claimed"] is None else f" ({row['claimed']:g})")
-        text += {True: " ✓", False: " ✗", None: ""}[row["held"]] + ("*" if row["left_out"] else "")
-        cells.setdefault((row["learner"], row["backend"]), {})[row["quantity"], row["axis"]] = text
-    head = ["rule", "backend", *(f"{quantity.replace('_', ' ')} in {axis}" for quantity, axis in columns)]
-    lines = [head, ["---", "---", *["---:"] * len(columns)]]
-    lines += [
-        [*place, *(own.get(column, "–") for column in columns)]
-        for place, own in sorted(cells.items(), key=lambda item: item[0])
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    fixed = dict(options.SIZES)
+    for option, (axis, value) in given.items():
+        options.require_whole(option, value, 1)
+        if value is not None and [axis] == axes:
+            raise UsageError(
+                f"--{option} is {value} and --axis is {axis}: leave one out, or name its sizes as --points"
+            )
+        fixed[axis] = value or fixed[axis]
+    return fixed

@@ -18,9 +18,10 @@ import creditbench
 from creditbench.leaderboard import charts, text
 from creditbench.leaderboard.board import Board, Cell, Row
 from creditbench.leaderboard.claims import claims
+from creditbench.leaderboard.statistics import Estimate
 from creditbench.leaderboard.text import NOTES, aggregate, interval, mark
 from creditbench.results import columns
-from creditbench.results.columns import MISSING
+from creditbench.results.columns import MISSING, Column
 from creditbench.results.table import spread
 
 #: Points of a curve that are kept at most: what a screen can show.
@@ -379,7 +380,13 @@ def _improvement(row: Row) -> str:
     )
 
 
-def _whisker(found: Any) -> str:
+def _small(found: Estimate, column: Column) -> str:
+    """A figure, and its interval in small letters."""
+    value, _, ends = interval(found, column.form).partition(" ")
+    return f"{value} <small>{ends}</small>"
+
+
+def _whisker(found: Estimate | None) -> str:
     """A score, its interval, and a bar of both from −0.1 to 1.1."""
     if found is None:
         return MISSING
@@ -389,7 +396,7 @@ def _whisker(found: Any) -> str:
 
     low, middle, high = at(found.low), at(found.value), at(found.high)
     return (
-        f"{found.value:.2f} <small>[{found.low:.2f}, {found.high:.2f}]</small>"
+        f"{_small(found, columns.IQM)}"
         f'<span class="bar" aria-hidden="true"><i '
         f'style="left:{low}%;width:{max(0.5, high - low):.1f}%"></i><b style="left:{middle}%"></b></span>'
     )
@@ -441,7 +448,7 @@ def _exponents(board: Board) -> str:
             escape(p.backend),
             escape(columns.AXES.get(p.axis, p.axis)),
             escape(_quantity(p.quantity)),
-            f"{p.exponent:.2f} <small>[{p.low:.2f}, {p.high:.2f}]</small>",
+            _small(Estimate(p.exponent, p.low, p.high), columns.EXPONENT),
             columns.CLAIMED.text(p.claimed),
             signs[p.held],
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from creditbench.leaderboard.board import HIGH, LOW, SEEDS, Board, Cell, Row
 from creditbench.leaderboard.claims import claims
@@ -222,6 +223,31 @@ def versus_markdown(rows: Sequence[Versus]) -> str:
     return f"{table}\n{notes}" if rows else table
 
 
+def exponents_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A row a rule and backend, a column a quantity and axis: `1.98 (2)` is the exponent, and the claimed one.
+
+    ✓: held, ✗: not held; a time judges nobody. What was left out at the largest sizes is marked *.
+    """
+    swept = list(dict.fromkeys((row["quantity"], row["axis"]) for row in rows))
+    cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    for row in rows:
+        text = columns.EXPONENT.text(row["exponent"])
+        text += "" if row["claimed"] is None else f" ({row['claimed']:g})"
+        text += {True: " ✓", False: " ✗", None: ""}[row["held"]] + ("*" if row["left_out"] else "")
+        cells.setdefault((row["learner"], row["backend"]), {})[row["quantity"], row["axis"]] = text
+    head = [
+        columns.RULE.label,
+        columns.BACKEND.label,
+        *(f"{quantity.replace('_', ' ')} in {axis}" for quantity, axis in swept),
+    ]
+    lines = [head, ["---", "---", *["---:"] * len(swept)]]
+    lines += [
+        [*who, *(own.get(place, MISSING) for place in swept)]
+        for who, own in sorted(cells.items(), key=lambda item: item[0])
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def again(verb: str, folders: Sequence[Path], *rest: str) -> str:
     """The command that makes something again from these results."""
     words = ["creditbench", *verb.split()]
@@ -264,7 +290,7 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
         exponents = [
             (
                 *key,
-                f"{p.exponent:.2f} [{p.low:.2f}, {p.high:.2f}]",
+                interval(Estimate(p.exponent, p.low, p.high), columns.EXPONENT.form),
                 columns.CLAIMED.text(p.claimed),
                 SIGNS[p.held],
             )

@@ -274,6 +274,30 @@ def shares(
         }
 
 
+def sizes_of(
+    axes: Sequence[str], quantities: Sequence[str], asked: Sequence[int] = ()
+) -> dict[str, dict[str, Sequence[int]]]:
+    """axis -> quantity -> the sizes that are asked for, or the usual ones."""
+    return {
+        axis: {name: asked or (SIZES if name == "time" else EXACT_SIZES)[axis] for name in quantities}
+        for axis in axes
+    }
+
+
+def left_out(row: Mapping[str, Any]) -> str:
+    """At what sizes of a sweep nothing was measured."""
+    sizes = ", ".join(map(str, row["left_out"]))
+    return f"{row['learner']} {row['backend']}: {row['quantity']} at {row['axis']} = {sizes}"
+
+
+def broken(row: Mapping[str, Any]) -> str:
+    """How a sweep leaves its claim."""
+    return (
+        f"{row['learner']} {row['backend']}: {row['quantity']} grows as {row['axis']}^{row['exponent']:.2f}, "
+        f"claimed {row['claimed']:g}"
+    )
+
+
 def sweep(
     rules: Mapping[str, Sequence[Rule]],
     sizes: Mapping[str, Mapping[str, Sequence[int]]],

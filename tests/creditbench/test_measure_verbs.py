@@ -8,6 +8,7 @@ import pytest
 
 from creditbench.cli import main
 from creditbench.errors import UsageError
+from creditbench.leaderboard.text import exponents_markdown
 from creditbench.machine.environment import constant
 from creditbench.measure.roofline import Peaks, least_bytes, share, triad_bytes
 from creditbench.results.measured import GradientQuality, ScalingPoint, read_rows
@@ -304,8 +305,6 @@ def test_an_environment_is_kept_once(record):
 
 
 def test_exponents_as_a_table_for_a_document():
-    from creditbench.cli.scale import _markdown
-
     common = {"learner": "wp", "backend": "jax", "interval": [0, 0], "left_out": []}
     rows = [
         common
@@ -315,7 +314,7 @@ def test_exponents_as_a_table_for_a_document():
         | {"learner": "anp", "axis": "T", "quantity": "algorithm_bytes"}
         | {"exponent": 0.01, "claimed": 0.0, "held": True},
     ]
-    assert _markdown(rows).splitlines() == [
+    assert exponents_markdown(rows).splitlines() == [
         "| rule | backend | time in n | algorithm bytes in T |",
         "| --- | --- | ---: | ---: |",
         "| anp | jax | – | 0.01 (0) ✓ |",
