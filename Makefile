@@ -106,7 +106,7 @@ fair: $(INSTALLED) ## every rule of the paper tuned alike, as it is here
 	for units in 100 200 500 1000; do \
 	  $(BIN)/creditbench run --config benchmarks/paper/units.toml --hidden $$units || test $$? -eq 1 || exit; done
 	test -f results/run-paper/scaling/scaling.csv || $(BIN)/creditbench scale --learner bptt,tbptt,np,wp,anp --set tbptt.K=1 \
-	  --backend jax --axis n --points 100,200,500,1000,2000 --quantity time,algorithm_bytes --output results/run-paper/scaling || test $$? -eq 1
+	  --backend jax --axis n --sizes 100,200,500,1000,2000 --quantity time,algorithm_bytes --output results/run-paper/scaling || test $$? -eq 1
 	$(BIN)/creditbench table --results results/run-paper --compact results/paper/fair
 	$(BIN)/creditbench table --results results/run-paper-units --compact results/paper/units
 	$(BIN)/creditbench figure units --results results/paper/units --output results/paper/units/units.png

@@ -17,7 +17,7 @@ def gradients(
     backend: options.Backends = "jax",
     device: options.Device = "cpu",
     draws: Annotated[int, typer.Option(help="Draws of each estimate.")] = 256,
-    points: Annotated[
+    parts: Annotated[
         str,
         typer.Option(
             help="Parts of a BPTT run after which to look, with commas between, each moved to the nearest evaluation."
@@ -54,7 +54,7 @@ def gradients(
     Examples:
       creditbench gradients --learner np,wp,anp --task mackey_glass
       creditbench gradients --learner np --set np.credit=trace --task copy_memory --draws 1000 --output gradients
-      creditbench gradients --learner oua,wp --task delayed_match --points 0 --settle 100
+      creditbench gradients --learner oua,wp --task delayed_match --parts 0 --settle 100
     """
     from creditbench.check.doctor import require_device
     from creditbench.leaderboard.figures import draw_gradients
@@ -67,7 +67,7 @@ def gradients(
         raise UsageError(f"--draws is {draws}: an interval takes 3 or more")
     options.require_whole("steps", steps, 1)
     options.require_whole("settle", settle, 0)
-    parts = sorted(options.numbers("--points", points, float, "0,0.5,1", low=0, high=1))
+    points = sorted(options.numbers("--parts", parts, float, "0,0.5,1", low=0, high=1))
     rules = options.names("learner", learner)
     if any("+" in rule for rule in rules):
         raise UsageError(
@@ -92,7 +92,7 @@ def gradients(
     if output is not None:
         files.require_writable("output", output / "gradients.json", "name another folder")
     rows = look(
-        *(ordered, parts, printing.bars, printing.say),
+        *(ordered, points, printing.bars, printing.say),
         device=device,
         threads=threads,
         steps=50 if steps is None else steps,

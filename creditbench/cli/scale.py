@@ -25,7 +25,7 @@ def scale(
     quantity: Annotated[
         str, typer.Option(help="time, algorithm_bytes, flops, with commas between.")
     ] = "time,algorithm_bytes,flops",
-    points: Annotated[
+    sizes: Annotated[
         str,
         typer.Option(
             help="Sizes on the axis, with commas between.  [default: four for times, three for the rest]"
@@ -58,7 +58,7 @@ def scale(
     Examples:
       creditbench scale --learner bptt,anp,wp,np,forward --axis T --json
       creditbench scale --learner bptt,anp --axis T,n --output scaling
-      creditbench scale --learner ./my_rule.py --axis n --quantity flops --points 64,128,256
+      creditbench scale --learner ./my_rule.py --axis n --quantity flops --sizes 64,128,256
       creditbench scale --learner bptt,rtrl --axis T,n --quantity time,algorithm_bytes --format markdown
     """
     from creditbench.check.doctor import require_device
@@ -73,8 +73,8 @@ def scale(
     axes = options.known_names("axis", axis, scaling.AXES, "scale")
     quantities = options.known_names("quantity", quantity, scaling.QUANTITIES, "scale")
     backends = options.known_names("backend", backend, BACKENDS, "scale")
-    if len(axes) > 1 and points:
-        raise UsageError(f"--points is {points} and --axis is {axis}: name one axis, or leave out --points")
+    if len(axes) > 1 and sizes:
+        raise UsageError(f"--sizes is {sizes} and --axis is {axis}: name one axis, or leave out --sizes")
     options.require_whole("threads", threads, 1)
     fixed = _fixed(axes, {"steps": ("T", steps), "hidden": ("n", hidden), "batch": ("B", batch)})
     for option, span in {"seconds": seconds, "limit": limit}.items():
@@ -83,9 +83,9 @@ def scale(
     rules = scaling.rules_of(
         options.names("learner", learner), options.settings(set_), extra=(scaling.FORWARD,)
     )
-    asked = sorted(options.numbers("--points", points, int, "64,128,256", low=1)) if points else []
-    if points and len(asked) < 2:
-        raise UsageError(f"--points is {points}: an exponent takes two different sizes or more")
+    asked = sorted(options.numbers("--sizes", sizes, int, "64,128,256", low=1)) if sizes else []
+    if sizes and len(asked) < 2:
+        raise UsageError(f"--sizes is {sizes}: an exponent takes two different sizes or more")
     able = {name: [rule for rule in rules if name in rule.backends] for name in backends}
     for name in backends:
         require_device(name, device)
@@ -135,7 +135,7 @@ def _fixed(axes: Sequence[str], given: Mapping[str, tuple[str, int | None]]) -> 
         options.require_whole(option, value, 1)
         if value is not None and [axis] == axes:
             raise UsageError(
-                f"--{option} is {value} and --axis is {axis}: leave one out, or name its sizes as --points"
+                f"--{option} is {value} and --axis is {axis}: leave one out, or name its sizes as --sizes"
             )
         fixed[axis] = value or fixed[axis]
     return fixed

@@ -221,7 +221,7 @@ def measure(
         if not gradient.any():
             raise UsageError(
                 f"the gradient on {reverse.trial.task} at {point:g} is zero, as where no step there is scored: "
-                "choose other --points, or on a stream other --steps"
+                "choose other --parts, or on a stream other --steps"
             )
         for program in programs:
             found = sample(ops, cell, program.learner, params, batch, draws, seed=1, before=before)

@@ -37,7 +37,7 @@ def record() -> Record:
     return found
 
 
-SCALE = ("--backend", "torch", "--hidden", "16", "--points", "40,80,160", "--seconds", "0.01")
+SCALE = ("--backend", "torch", "--hidden", "16", "--sizes", "40,80,160", "--seconds", "0.01")
 
 
 def test_scale_sets_exponents_beside_claims(tmp_path, capsys):
@@ -100,7 +100,7 @@ def test_scale_says_what_a_backend_leaves_out(tmp_path, monkeypatch, capsys):
         f"{path},bptt,forward",
         "--quantity",
         "flops",
-        "--points",
+        "--sizes",
         "1,2",
         "--json",
     ]
@@ -128,16 +128,16 @@ def test_scale_exits_1_where_a_claim_does_not_hold(tmp_path, capsys):
     [
         (("scale",), "--learner is left out"),
         (("scale", "--learner", "bptt", "--axis", "K"), "unknown axis 'K'"),
-        (("scale", "--learner", "bptt", "--points", "0,5"), "--points is '0,5'"),
-        (("scale", "--learner", "bptt", "--points", "8"), "two different sizes"),
+        (("scale", "--learner", "bptt", "--sizes", "0,5"), "--sizes is '0,5'"),
+        (("scale", "--learner", "bptt", "--sizes", "8"), "two different sizes"),
         (("scale", "--learner", "bptt", "--set", "anp.sigma=1"), "learner in --set 'anp'"),
         (("scale", "--learner", "bptt", "--axis", "T", "--steps", "9"), "--steps is 9 and --axis is T"),
-        (("scale", "--learner", "bptt", "--points", "8,0"), "give whole numbers from 1 with commas"),
+        (("scale", "--learner", "bptt", "--sizes", "8,0"), "give whole numbers from 1 with commas"),
         (("scale", "--learner", "bptt", "--quantity", "flop"), "did you mean 'flops'"),
         (("gradients", "--learner", "np"), "--task is left out"),
         (("gradients", "--learner", "np+D", "--task", "adding"), "leave out the suffix"),
-        (("gradients", "--learner", "np", "--task", "adding", "--points", "2"), "from 0 to 1"),
-        (("gradients", "--learner", "np", "--task", "adding", "--points", "0,nan,1"), "from 0 to 1"),
+        (("gradients", "--learner", "np", "--task", "adding", "--parts", "2"), "from 0 to 1"),
+        (("gradients", "--learner", "np", "--task", "adding", "--parts", "0,nan,1"), "from 0 to 1"),
         (("gradients", "--learner", "np", "--task", "adding", "--settle", "-1"), "--settle is -1"),
         (("gradients", "--learner", "np", "--task", "adding", "--draws", "2"), "takes 3 or more"),
         (("gradients", "--learner", "np", "--task", "adding", "--steps", "5"), "leave out --steps"),
@@ -162,7 +162,7 @@ def test_help_has_examples(verb, capsys):
 def test_gradients_prints_and_draws_figures(tmp_path, capsys):
     options = ("--preset", "smoke", "--hidden", "8", "--steps", "10", "--draws", "20", "--backend", "torch")
     arguments = ["gradients", "--learner", "bptt,np,readout_rls", "--task", "mackey_glass", *options]
-    assert main([*arguments, "--points", "0,1", "--json", "--output", str(tmp_path)]) == 0
+    assert main([*arguments, "--parts", "0,1", "--json", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr()
     found = json.loads(said.out)
     assert [(row["learner"], row["point"]) for row in found] == [
@@ -188,7 +188,7 @@ def test_gradients_are_those_of_the_task_as_it_is_set_and_of_a_state_that_has_se
 
     monkeypatch.setattr("creditbench.studies.process.results", results)
     settings = ("--set", "delayed_match.delay=3", "--set", "adding.length=7", "--set", "oua.sigma=0.5")
-    tasks = ("--task", "adding,delayed_match", "--preset", "smoke", "--points", "0.4,1", "--settle", "4")
+    tasks = ("--task", "adding,delayed_match", "--preset", "smoke", "--parts", "0.4,1", "--settle", "4")
     assert main(["gradients", "--learner", "oua", *tasks, *settings]) == 2
     said = capsys.readouterr().err
     assert said.count("note: oua has none") == 1 and "none of them gives a gradient" in said
