@@ -72,29 +72,34 @@ def doctor(
     if json:
         printing.as_json(rows)
     else:
-        for name, value in (host | {"memory_bytes": f"{host['memory_bytes'] / 2**30:.1f} GiB"}).items():
-            print(f"{name.removesuffix('_bytes'):14} {value}")
-        print(f"{'confinement':14} {_confinement(confined)}")
-        for row in rows:
-            print()
-            print(f"{row['backend']:14} {'works' if row['works'] else 'does not work: ' + row['error']}")
-            if row["works"]:
-                print(f"{'  version':14} {row['version']}, imported in {row['import_seconds']} s")
-                print(f"{'  devices':14} {', '.join(row['devices'])}")
-                for peak in row["peaks"]:
-                    threads = f" ({peak['threads']} thread{'s' * (peak['threads'] > 1)})"
-                    speed = f"{peak['gemm_gflops']} GFLOP/s, {peak['triad_gbytes']} GB/s"
-                    print(
-                        f"{'  ' + peak['device'] + ' speed':14} {peak.get('error') or speed}"
-                        + threads * (peak["device"] == "cpu")
-                    )
-                for rule in row.get("rules", ()):
-                    print(
-                        f"{'  ' + rule['learner']:14} {rule['gflops']:.2f} GFLOP/s, "
-                        f"{100 * rule['roofline_share']:.2g} % of what its work allows"
-                    )
+        _print(host, confined, rows)
     if not any(row["works"] for row in rows):
         raise typer.Exit(1)
+
+
+def _print(host: dict[str, Any], confined: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """The machine, and each backend below it."""
+    for name, value in (host | {"memory_bytes": f"{host['memory_bytes'] / 2**30:.1f} GiB"}).items():
+        print(f"{name.removesuffix('_bytes'):14} {value}")
+    print(f"{'confinement':14} {_confinement(confined)}")
+    for row in rows:
+        print()
+        print(f"{row['backend']:14} {'works' if row['works'] else 'does not work: ' + row['error']}")
+        if row["works"]:
+            print(f"{'  version':14} {row['version']}, imported in {row['import_seconds']} s")
+            print(f"{'  devices':14} {', '.join(row['devices'])}")
+            for peak in row["peaks"]:
+                threads = f" ({peak['threads']} thread{'s' * (peak['threads'] > 1)})"
+                speed = f"{peak['gemm_gflops']} GFLOP/s, {peak['triad_gbytes']} GB/s"
+                print(
+                    f"{'  ' + peak['device'] + ' speed':14} {peak.get('error') or speed}"
+                    + threads * (peak["device"] == "cpu")
+                )
+            for rule in row.get("rules", ()):
+                print(
+                    f"{'  ' + rule['learner']:14} {rule['gflops']:.2f} GFLOP/s, "
+                    f"{100 * rule['roofline_share']:.2g} % of what its work allows"
+                )
 
 
 def _confinement(found: dict[str, Any]) -> str:
