@@ -123,7 +123,7 @@ def run(
       creditbench run --config benchmarks/results/weather.toml --learner bptt,./my_rule.py --reuse results/v0.2
     """
     from creditbench.machine.memory import read_bytes
-    from creditbench.results.runs import Where, run_grid
+    from creditbench.results.runs import Interrupted, Where, run_grid
     from creditbench.trials.grid import Options
 
     listed = _seeds(context, seeds, seed)
@@ -168,7 +168,8 @@ def run(
                 retry=retry,
                 reuse=reuse or (),
             )
-    except KeyboardInterrupt:
+    except Interrupted as stop:
+        say(str(stop))
         raise typer.Exit(130) from None
     _print(outcome, results, json)
     if outcome.failed or outcome.lost:

@@ -32,6 +32,10 @@ Say = Callable[[str], None]
 Bars = Callable[[str, int], contextlib.AbstractContextManager[Callable[[str], None]]]
 
 
+class Interrupted(KeyboardInterrupt):
+    """A run was broken off by Ctrl-C: its text says what is done, and how to go on."""
+
+
 class Report(Protocol):
     """Is told how far a run is."""
 
@@ -107,7 +111,7 @@ def run_grid(
         force: run trials again that have a record; `retry`: those of them that failed.
         reuse: folders of results whose records are taken over first.
 
-    Raises `UsageError` for what cannot be run. An interruption is told of, and goes on.
+    Raises `UsageError` for what cannot be run, and `Interrupted`.
     """
     if reuse and force:
         names = ", ".join(map(str, reuse))
@@ -139,11 +143,10 @@ def run_grid(
                     done[record.trial.id] = record
                     told.finished(record)
     except KeyboardInterrupt:
-        say(
+        raise Interrupted(
             f"interrupted: {len(done)} of {len(grid.trials)} trials are done, with records in '{store.records}'; "
             "the same command without --force runs the rest"
-        )
-        raise
+        ) from None
     why = {trial.id: detail for trial, detail in executor.lost}
     return Outcome(
         tuple(done[trial.id] for trial in grid.trials if trial.id in done),
