@@ -35,7 +35,7 @@ results: $(INSTALLED) ## tune, run and tabulate a version, its figures and the l
 	  $(MAKE) --no-print-directory task TASK=$$task BACKEND=jax || exit; done
 	for task in $(filter $(TASKS),$(TORCH)); do \
 	  $(MAKE) --no-print-directory task TASK=$$task BACKEND=torch || exit; done
-	$(MAKE) --no-print-directory $(RUN)/scaling/points.csv $(RUN)/gradients/gradients.json $(CHECKED) tables
+	$(MAKE) --no-print-directory $(RUN)/scaling/scaling.csv $(RUN)/gradients/gradients.csv $(CHECKED) tables
 
 # One task under one backend: tuned, and run with what each study found. What the version has already is taken from there.
 task: $(INSTALLED)
@@ -67,7 +67,7 @@ SHOWN = bptt,tbptt,snap1,eprop,anp,np,wp,readout_rls
 LEARNERS = $(BIN)/creditbench list learners --json | $(BIN)/python -c \
   'import json, sys; print(",".join(learner["id"] for learner in json.load(sys.stdin)))'
 
-$(RUN)/scaling/points.csv: | $(INSTALLED)
+$(RUN)/scaling/scaling.csv: | $(INSTALLED)
 	$(BIN)/creditbench scale --learner $$($(LEARNERS)) --axis T,n --output $(@D) || test $$? -eq 1
 
 CHECKED = $(patsubst learners/%.py,$(RUN)/checks/%.json,$(wildcard learners/*.py))
@@ -75,7 +75,7 @@ CHECKED = $(patsubst learners/%.py,$(RUN)/checks/%.json,$(wildcard learners/*.py
 $(RUN)/checks/%.json: learners/%.py | $(INSTALLED)
 	$(BIN)/creditbench check $* --timeout 1800 --results $(RUN) || test $$? -eq 1
 
-$(RUN)/gradients/gradients.json: | $(INSTALLED)
+$(RUN)/gradients/gradients.csv: | $(INSTALLED)
 	$(BIN)/creditbench gradients --learner $$($(LEARNERS)) --task mackey_glass,copy_memory --output $(@D)
 
 WTH ?=
@@ -105,8 +105,8 @@ fair: $(INSTALLED) ## every rule of the paper tuned alike, as it is here
 	done
 	for units in 100 200 500 1000; do \
 	  $(BIN)/creditbench run --config benchmarks/paper/units.toml --hidden $$units || test $$? -eq 1 || exit; done
-	test -f results/run-paper/scaling/points.csv || $(BIN)/creditbench scale --learner bptt,tbptt,np,wp,anp --set tbptt.K=1 \
-	  --backend jax --axis n --points 100,200,500,1000,2000 --quantity time,algorithm_bytes --output results/run-paper/scaling || test $$? -eq 1
+	test -f results/run-paper/scaling/scaling.csv || $(BIN)/creditbench scale --learner bptt,tbptt,np,wp,anp --set tbptt.K=1 \
+	  --backend jax --axis n --sizes 100,200,500,1000,2000 --quantity time,algorithm_bytes --output results/run-paper/scaling || test $$? -eq 1
 	$(BIN)/creditbench table --results results/run-paper --compact results/paper/fair
 	$(BIN)/creditbench table --results results/run-paper-units --compact results/paper/units
 	$(BIN)/creditbench figure units --results results/paper/units --output results/paper/units/units.png

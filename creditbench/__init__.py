@@ -7,7 +7,7 @@ The rooms, from the top down. Each imports from those below it, never from one a
 
     cli           the command line, a file a verb
     leaderboard   scores, statistics, page and figures, made from tables
-    results       records on disk, the tables of a version
+    results       grids run into a folder, records on disk, the tables of a version, what is shown of them
     check         is a learner, a task, a machine fit?
     studies       scaling, quality of gradients, one revision against another
     executors     where trials run: this process, or processes of their own

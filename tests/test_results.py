@@ -52,7 +52,7 @@ def shown() -> Iterator[tuple[Path, str, list[str]]]:
 )
 def test_a_table_of_a_readme_is_what_its_command_prints(path, command, table, capsys, monkeypatch):
     """As of the sources that its trials were run with: what has changed since is another matter."""
-    for module in ("leaderboard.board", "table"):
+    for module in ("leaderboard.board", "results.table"):
         monkeypatch.setattr(f"creditbench.{module}.stale", lambda record: "")
     monkeypatch.chdir(ROOT)
     assert main(shlex.split(command)) == 0

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from creditbench.cli import options, printing
+from creditbench.cli.printing import console
+from creditbench.errors import UsageError, unknown
 
 
 def check(
     path: Annotated[
         list[str], typer.Argument(help="Python files that hold a learner or a task, or ids of what is there.")
     ],
-    backend: Annotated[str, typer.Option(help="jax, torch, or both with a comma between.")] = "jax,torch",
+    backend: options.Backends = "jax,torch",
     only: Annotated[
         str, typer.Option(help="Names of the checks to run, with commas between.  [default: all that apply]")
     ] = "",
@@ -21,9 +27,7 @@ def check(
         Path | None,
         typer.Option(help="Folder of results that a leaderboard is made of: what held is written there too."),
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="One JSON array of objects: name, held, detail.")
-    ] = False,
+    json: options.Json = False,
 ) -> None:
     """Hold a learner to its contract, its claims and both backends, or a task to its contract.
 
@@ -37,21 +41,15 @@ def check(
       creditbench check my_rule.py --only unbiased,online --backend torch
       creditbench check my_rule.py --results results/local
     """
-    import sys
-    from dataclasses import asdict
-    from json import dumps
-
     from creditbench.check import lists, runner
-    from creditbench.cli.measuring import bars, names
-    from creditbench.errors import UsageError, unknown
     from creditbench.ops import BACKENDS
-    from creditbench.results.version import write_checks
+    from creditbench.results.measured import write_checks
 
-    backends = names("backend", backend)
+    backends = options.names("backend", backend)
     for name in backends:
         if name not in BACKENDS:
             raise unknown("backend", name, BACKENDS, "creditbench list backends")
-    chosen = names("only", only) if only else None
+    chosen = options.names("only", only) if only else None
     runner.require_names(chosen or ())
     if not timeout > 0:
         raise UsageError(f"--timeout is {timeout}: give a number of seconds above 0")
@@ -60,7 +58,7 @@ def check(
     reports = []
     # The import is checked whatever is chosen.
     count = len({*chosen, "import"}) if chosen else len(lists.LEARNER) + 1
-    with bars("check", len(path) * len(backends) * count) as advance:
+    with printing.bars("check", len(path) * len(backends) * count) as advance:
         for item in path:
             report = runner.run(item, backends, chosen, timeout, advance)
             reports.append(report)
@@ -73,7 +71,7 @@ def check(
             for report in reports
             for result in report.results
         ]
-        print(dumps(rows, indent=1))
+        printing.as_json(rows)
     else:
         for report in reports:
             _show(report, several)
@@ -91,9 +89,6 @@ def check(
 
 def _show(report: object, titled: bool) -> None:
     """A table on standard output."""
-    import sys
-
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -111,4 +106,4 @@ def _show(report: object, titled: bool) -> None:
             Text(sign, style="bold red" if result.held is False else ""),
             Text(result.detail),
         )
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console().print(table)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from creditbench.cli import options, printing
+from creditbench.errors import UsageError
 
 
 def compare(
@@ -17,7 +21,7 @@ def compare(
         float, typer.Option(help="Chance of a false finding among all rules, for score and for time.")
     ] = 0.05,
     tolerance: Annotated[float, typer.Option(help="Least relative change of time that is told.")] = 0.1,
-    json: Annotated[bool, typer.Option("--json", help="The changes as one JSON array.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Tell what got better, worse, faster, slower, bigger or broken from A to B, and how much was compared.
 
@@ -31,12 +35,6 @@ def compare(
       creditbench compare v0.2 results/local
       creditbench compare results/base results/head --tolerance 0.2 --json
     """
-    import dataclasses
-    import sys
-    from json import dumps
-
-    from creditbench.cli.measuring import show
-    from creditbench.errors import UsageError
     from creditbench.leaderboard.compare import compare as hold
     from creditbench.results.version import load
 
@@ -47,9 +45,9 @@ def compare(
     found = hold(*(load(folder(name), curves=False) for name in (a, b)), alpha=alpha, tolerance=tolerance)
     rows = [dataclasses.asdict(change) for change in found.changes]
     if json:
-        print(dumps(rows, indent=1))
+        printing.as_json(rows)
     elif rows:
-        show(
+        printing.as_table(
             [
                 {k: v for k, v in row.items() if k not in ("low", "high")}
                 | {"interval": None if row["low"] is None else [row["low"], row["high"]]}
@@ -57,23 +55,20 @@ def compare(
             ]
         )
     for note in found.notes:
-        print(f"note: {note}", file=sys.stderr)
+        printing.say(f"note: {note}")
     if order := found.agreement:
-        print(
+        printing.say(
             f"order: Kendall's τ {order.tau:.3f} between {order.rules} rows on {order.columns} columns; of "
-            f"{order.settled} pairs that a board settles, {order.turned} stand the other way round in the other",
-            file=sys.stderr,
+            f"{order.settled} pairs that a board settles, {order.turned} stand the other way round in the other"
         )
     counted = ", ".join(f"{name} of {count} rules" for name, count in found.compared.items())
-    print(f"compared: {counted}; {len(rows) or 'no'} changes", file=sys.stderr)
+    printing.say(f"compared: {counted}; {len(rows) or 'no'} changes")
     if found.regressions:
         raise typer.Exit(1)
 
 
 def folder(name: str) -> Path:
     """The folder of that path, or of a version of that name in `results/`. Raises `UsageError` where there is none."""
-    from creditbench.errors import UsageError
-
     for path in (Path(name), Path("results") / name):
         if path.is_dir():
             return path

@@ -6,6 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from creditbench.cli import options, printing
+from creditbench.errors import UsageError
+
 
 def doctor(
     learner: Annotated[
@@ -18,10 +21,10 @@ def doctor(
         str | None,
         typer.Option(help="Where these learners run: cpu, cuda, cuda:1, gpu, tpu.  [default: cpu]"),
     ] = None,
-    hidden: Annotated[int | None, typer.Option(help="n of these learners.  [default: 128]")] = None,
-    steps: Annotated[int | None, typer.Option(help="T of these learners.  [default: 128]")] = None,
-    batch: Annotated[int | None, typer.Option(help="B of these learners.  [default: 1]")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON array of objects, one a backend.")] = False,
+    hidden: options.HiddenN = None,
+    steps: options.StepsT = None,
+    batch: options.BatchB = None,
+    json: options.Json = False,
 ) -> None:
     """Say what works on this machine: backends, devices, speed. Exits 1 where no backend works.
 
@@ -35,59 +38,68 @@ def doctor(
       creditbench doctor --learner bptt,anp --hidden 512
       creditbench doctor --learner bptt,anp --device cuda
     """
-    from json import dumps
-
     from creditbench.check.doctor import confinement, examine, machine, require_device
-    from creditbench.cli.measuring import resolve_learners
-    from creditbench.errors import UsageError
     from creditbench.ops import BACKENDS
     from creditbench.studies.process import results
+    from creditbench.studies.scaling import rules_of
 
     for option, value in {"device": device, "hidden": hidden, "steps": steps, "batch": batch}.items():
         if value is not None and not learner:
             raise UsageError(
                 f"--{option} is {value}: it is of learners; name them as --learner, or leave it out"
             )
-        if isinstance(value, int) and value < 1:
-            raise UsageError(f"--{option} is {value}: give a whole number from 1")
-    rules = resolve_learners(learner, None) if learner else []
+        if isinstance(value, int):
+            options.require_whole(option, value, 1)
+    fixed = {
+        letter: value or options.SIZES[letter]
+        for letter, value in zip("TnB", (steps, hidden, batch), strict=True)
+    }
+    rules = rules_of(options.names("learner", learner), {}) if learner else []
     host, confined = machine(), confinement()
     rows: list[dict[str, Any]] = [host | {"confinement": confined} | examine(backend) for backend in BACKENDS]
     if rules:
         for row in rows:
             able = [rule.order for rule in rules if row["backend"] in rule.backends]
-            order = {"learners": able, "fixed": {"T": steps or 128, "n": hidden or 128, "B": batch or 1}}
             row["rules"] = []
             if row["works"] and able:
                 at = device or "cpu"
                 require_device(row["backend"], at)
-                row["rules"] = list(results("shares", backend=row["backend"], device=at, threads=1, **order))
+                row["rules"] = list(
+                    results(
+                        "shares", backend=row["backend"], device=at, threads=1, learners=able, fixed=fixed
+                    )
+                )
     if json:
-        print(dumps(rows, indent=1))
+        printing.as_json(rows)
     else:
-        for name, value in (host | {"memory_bytes": f"{host['memory_bytes'] / 2**30:.1f} GiB"}).items():
-            print(f"{name.removesuffix('_bytes'):14} {value}")
-        print(f"{'confinement':14} {_confinement(confined)}")
-        for row in rows:
-            print()
-            print(f"{row['backend']:14} {'works' if row['works'] else 'does not work: ' + row['error']}")
-            if row["works"]:
-                print(f"{'  version':14} {row['version']}, imported in {row['import_seconds']} s")
-                print(f"{'  devices':14} {', '.join(row['devices'])}")
-                for peak in row["peaks"]:
-                    threads = f" ({peak['threads']} thread{'s' * (peak['threads'] > 1)})"
-                    speed = f"{peak['gemm_gflops']} GFLOP/s, {peak['triad_gbytes']} GB/s"
-                    print(
-                        f"{'  ' + peak['device'] + ' speed':14} {peak.get('error') or speed}"
-                        + threads * (peak["device"] == "cpu")
-                    )
-                for rule in row.get("rules", ()):
-                    print(
-                        f"{'  ' + rule['learner']:14} {rule['gflops']:.2f} GFLOP/s, "
-                        f"{100 * rule['roofline_share']:.2g} % of what its work allows"
-                    )
+        _print(host, confined, rows)
     if not any(row["works"] for row in rows):
         raise typer.Exit(1)
+
+
+def _print(host: dict[str, Any], confined: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """The machine, and each backend below it."""
+    for name, value in (host | {"memory_bytes": f"{host['memory_bytes'] / 2**30:.1f} GiB"}).items():
+        print(f"{name.removesuffix('_bytes'):14} {value}")
+    print(f"{'confinement':14} {_confinement(confined)}")
+    for row in rows:
+        print()
+        print(f"{row['backend']:14} {'works' if row['works'] else 'does not work: ' + row['error']}")
+        if row["works"]:
+            print(f"{'  version':14} {row['version']}, imported in {row['import_seconds']} s")
+            print(f"{'  devices':14} {', '.join(row['devices'])}")
+            for peak in row["peaks"]:
+                threads = f" ({peak['threads']} thread{'s' * (peak['threads'] > 1)})"
+                speed = f"{peak['gemm_gflops']} GFLOP/s, {peak['triad_gbytes']} GB/s"
+                print(
+                    f"{'  ' + peak['device'] + ' speed':14} {peak.get('error') or speed}"
+                    + threads * (peak["device"] == "cpu")
+                )
+            for rule in row.get("rules", ()):
+                print(
+                    f"{'  ' + rule['learner']:14} {rule['gflops']:.2f} GFLOP/s, "
+                    f"{100 * rule['roofline_share']:.2g} % of what its work allows"
+                )
 
 
 def _confinement(found: dict[str, Any]) -> str:

@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
+from creditbench.cli import options
+from creditbench.cli.printing import say
+
 
 def export(
     hub_format: Annotated[
         Path, typer.Option("--hub-format", help="Folder to write, as a Hugging Face data set with its card.")
     ],
-    results: Annotated[
-        list[Path] | None, typer.Option(help="Folder of results. Repeatable.  [default: results/local]")
-    ] = None,
+    results: options.Results = None,
 ) -> None:
     """Write results as a data set that `datasets.load_dataset(FOLDER, "trials")` reads.
 
@@ -22,11 +23,9 @@ def export(
     Examples:
       creditbench export --results results/v0.2 --hub-format hub
     """
-    import sys
-
     from creditbench.leaderboard.export import write_hub
     from creditbench.results.version import load
 
-    folders = results or [Path("results/local")]
+    folders = options.folders(results)
     write_hub(load(*folders), hub_format, folders)
-    print(f"data set: {hub_format}", file=sys.stderr)
+    say(f"data set: {hub_format}")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from creditbench.cli import options
+from creditbench.errors import UsageError, unknown
 
 
 def figure(
@@ -17,14 +21,9 @@ def figure(
             "pareto: score against cost; profiles: share of tasks solved."
         ),
     ],
-    output: Annotated[Path, typer.Option(help="File to write; its suffix (png, pdf, svg) is the format.")],
-    results: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Folder of records, or of a version's tables. Repeatable.  [default: results/local]"
-        ),
-    ] = None,
-    rule: Annotated[str, typer.Option(help="Rules to draw, with commas between.  [default: all]")] = "",
+    output: Annotated[Path, typer.Option(help=options.PICTURE)],
+    results: options.Results = None,
+    rule: options.Shown = "",
     axis: Annotated[
         str | None, typer.Option(help="T, n, B: what scaling is drawn against.  [default: T]")
     ] = None,
@@ -37,23 +36,18 @@ def figure(
       creditbench figure pareto --results results/v0.2 --output pareto.pdf
       creditbench figure scaling --results results/v0.2 --axis n --rule bptt,anp --output scaling.pdf
     """
-    import dataclasses
-
-    from creditbench.cli.measuring import names
-    from creditbench.errors import UsageError, unknown
     from creditbench.leaderboard.figures import FIGURES, draw
     from creditbench.machine import files
     from creditbench.results.version import load
 
     if name not in FIGURES:
         raise unknown("figure", name, FIGURES, "creditbench figure --help")
-    if output.suffix not in (".png", ".pdf", ".svg"):
-        raise UsageError(f"output '{output}' has no known suffix: end it in .png, .pdf or .svg")
+    options.require_picture(output)
     if axis is not None and name != "scaling":
         raise UsageError(f"--axis is {axis}: it is of the figure scaling alone; leave it out")
-    found = load(*(results or [Path("results/local")]))
+    found = load(*options.folders(results))
     if rule:
-        wanted = names("rule", rule)
+        wanted = options.names("rule", rule)
         known = {record.trial.rule for record in found.records}
         for item in wanted:
             if item not in known:

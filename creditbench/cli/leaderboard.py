@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from creditbench.cli import options
+from creditbench.cli.printing import say
+
 
 def leaderboard(
     output: Annotated[Path, typer.Option(help="Folder to write index.html and leaderboard.md into.")],
-    results: Annotated[
-        list[Path] | None, typer.Option(help="Folder of results. Repeatable.  [default: results/local]")
-    ] = None,
+    results: options.Results = None,
     draws: Annotated[int, typer.Option(help="Draws of each bootstrap interval.")] = 10_000,
 ) -> None:
     """Write one page that opens from disk with no network, and its twin in Markdown.
@@ -22,18 +23,14 @@ def leaderboard(
       creditbench leaderboard --results results/v0.2 --output leaderboard
       creditbench leaderboard --results results/v0.2 --results results/local --output leaderboard
     """
-    import sys
-
-    from creditbench.errors import UsageError
     from creditbench.leaderboard.board import make_board
     from creditbench.leaderboard.page import page
     from creditbench.leaderboard.text import left_out, markdown
     from creditbench.machine import files
     from creditbench.results.version import load
 
-    if draws < 100:
-        raise UsageError(f"--draws is {draws}: give a whole number from 100")
-    folders = results or [Path("results/local")]
+    options.require_whole("draws", draws, 100)
+    folders = options.folders(results)
     board = make_board(load(*folders), draws)
     texts = page(board, folders), markdown(board, folders)
     with files.output("output", output, "name another folder"):
@@ -42,5 +39,5 @@ def leaderboard(
             for path, text in zip(new, texts, strict=True):
                 path.write_bytes(files.as_bytes(text))
     if board.left_out:
-        print(f"note: {left_out(board)}", file=sys.stderr)
-    print(f"page: {output / 'index.html'}", file=sys.stderr)
+        say(f"note: {left_out(board)}")
+    say(f"page: {output / 'index.html'}")

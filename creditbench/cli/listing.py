@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from creditbench.cli import options, printing
 
 if TYPE_CHECKING:
     from creditbench.plugins.importing import Plugin
@@ -17,12 +20,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON array of objects on standard output.")]
+
+_FORMATS = ("rich", "markdown")
 
 
 @app.command()
 def tasks(
-    json: Json = False,
+    json: options.Json = False,
     form: Annotated[
         str,
         typer.Option(
@@ -38,12 +42,9 @@ def tasks(
       creditbench list tasks --json
       creditbench list tasks --format markdown
     """
-    import dataclasses
-
     from creditbench.plugins import registry
 
-    _require_format(form, json, "tasks")
-    if form == "markdown":
+    if options.one_format(form, json, _FORMATS, "list tasks") == "markdown":
         _print_markdown(_TASK_HEADER, map(_task_row, registry.load("tasks").values()))
         return
     rows = []
@@ -74,7 +75,7 @@ def tasks(
 
 @app.command()
 def learners(
-    json: Json = False,
+    json: options.Json = False,
     form: Annotated[
         str, typer.Option("--format", help="rich; markdown, the table of learners/README.md.")
     ] = "rich",
@@ -87,12 +88,9 @@ def learners(
       creditbench list learners --json
       creditbench list learners --format markdown
     """
-    import dataclasses
-
     from creditbench.plugins import registry
 
-    _require_format(form, json, "learners")
-    if form == "markdown":
+    if options.one_format(form, json, _FORMATS, "list learners") == "markdown":
         _print_markdown(_LEARNER_HEADER, map(_learner_row, registry.load("learners").values()))
         return
     rows = []
@@ -117,7 +115,7 @@ def learners(
 
 
 @app.command()
-def backends(json: Json = False) -> None:
+def backends(json: options.Json = False) -> None:
     """On which frameworks. What works on this machine, `creditbench doctor` says.
 
     \b
@@ -147,12 +145,9 @@ def backends(json: Json = False) -> None:
 
 def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -> None:
     """The rows as JSON, or those columns of them as a table."""
-    import json
-
     if as_json:
-        print(json.dumps(rows, indent=1))
+        printing.as_json(rows)
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table()
@@ -160,16 +155,7 @@ def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -
         table.add_column(column, no_wrap=column == "id", overflow="fold")
     for row in rows:
         table.add_row(*(_text(row[column]) for column in columns))
-    Console(width=None if _terminal() else 160).print(table, markup=False)
-
-
-def _require_format(form: str, json: bool, what: str) -> None:
-    from creditbench.errors import UsageError, unknown
-
-    if form not in ("rich", "markdown"):
-        raise unknown("format", form, ("rich", "markdown"), f"creditbench list {what} --help")
-    if json and form != "rich":
-        raise UsageError(f"--format is {form} and --json is given: give one of them")
+    printing.console().print(table, markup=False)
 
 
 _TASK_HEADER = (
@@ -223,9 +209,3 @@ def _text(value: Any) -> str:
         shown = {name: v for name, v in value.items() if v is not False}
         return ", ".join(name if v is True else f"{name} {v}" for name, v in shown.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _terminal() -> bool:
-    import sys
-
-    return sys.stdout.isatty()

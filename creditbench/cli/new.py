@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import keyword
+import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from creditbench.errors import UsageError
 
 if TYPE_CHECKING:
     from creditbench.plugins.importing import Kind
@@ -41,13 +47,8 @@ def task(name: Annotated[str, typer.Argument(help="Its id: letters, digits and _
 
 def _write(kind: Kind, name: str) -> None:
     """Write the template of that kind under that id. Raises `UsageError`; nothing is overwritten."""
-    import keyword
-    import re
-    import sys
     from importlib.resources import files
-    from pathlib import Path
 
-    from creditbench.errors import UsageError
     from creditbench.plugins import registry
     from creditbench.plugins.importing import KINDS
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from creditbench.cli import options, printing
+from creditbench.errors import UsageError
+
 
 def perf_gate(
     base: Annotated[str, typer.Option(help="Revision to compare with: a branch, tag or hash.")],
     learner: Annotated[str, typer.Option(help="Ids of rules, with commas between.  [default: all]")] = "",
-    backend: Annotated[str, typer.Option(help="jax, torch, or both with a comma between.")] = "jax,torch",
+    backend: options.Backends = "jax,torch",
     threshold: Annotated[
         float, typer.Option(help="Ratio of times above which the whole interval must lie to fail.")
     ] = 1.1,
@@ -19,7 +24,7 @@ def perf_gate(
     summary: Annotated[
         Path | None, typer.Option(help="File to which the table is added as Markdown.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON array, an object a figure.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Compare the rules of this checkout, uncommitted changes included, with those of another revision.
 
@@ -33,32 +38,24 @@ def perf_gate(
       creditbench perf-gate --base HEAD~1 --learner anp,np --backend torch
       creditbench perf-gate --base origin/main --summary "$GITHUB_STEP_SUMMARY"
     """
-    import sys
-    from json import dumps
-
-    from creditbench.cli.measuring import bars, names
-    from creditbench.errors import UsageError, unknown
     from creditbench.machine.revision import resolve, root, worktree
     from creditbench.ops import BACKENDS
     from creditbench.plugins.registry import load
     from creditbench.studies import gate
 
-    backends = names("backend", backend)
-    for name in backends:
-        if name not in BACKENDS:
-            raise unknown("backend", name, BACKENDS, "creditbench perf-gate --help")
+    backends = options.known_names("backend", backend, BACKENDS, "perf-gate")
     if not threshold > 1:
         raise UsageError(f"--threshold is {threshold}: give a number above 1, as in 1.1")
     if pairs < 10:
         raise UsageError(f"--pairs is {pairs}: an interval takes 10 or more")
-    rules = names("learner", learner) if learner else None
+    rules = options.names("learner", learner) if learner else None
     against = f"{base} ({resolve(base)[:9]})"
     end_cleanly()
     total = len(rules or load("learners")) * len(backends)
-    with worktree(base) as folder, bars("rules", total) as advance:
+    with worktree(base) as folder, printing.bars("rules", total) as advance:
         found = gate.compare(folder, root(), rules, backends, threshold, pairs, advance)
     if json:
-        print(dumps([row._asdict() for row in found.rows], indent=1))
+        printing.as_json([row._asdict() for row in found.rows])
     else:
         print(gate.markdown(found, against))
     if summary is not None:
@@ -70,15 +67,13 @@ def perf_gate(
                 f"summary '{summary}' cannot be written ({error.strerror}): name another file"
             ) from None
     for row in found.failures:
-        print(gate.sentence(row), file=sys.stderr)
-    print(gate.summary(found, against), file=sys.stderr)
+        printing.say(gate.sentence(row))
+    printing.say(gate.summary(found, against))
     if not found.passed:
         raise typer.Exit(1)
 
 
 def end_cleanly() -> None:
     """Have SIGTERM, which ends a job in CI, leave nothing behind: neither the other revision's folder nor a process."""
-    import signal
-    import sys
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

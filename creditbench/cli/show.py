@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import typing
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from creditbench.cli import options
+from creditbench.errors import UsageError, unknown
 
 app = typer.Typer(
     help="Draw an example of a task.\n\n"
@@ -27,17 +32,9 @@ def task(
     steps: Annotated[
         int | None, typer.Option(help="Time steps drawn.  [default: an episode, or 120 steps of a stream]")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A field of the task, as in adding.length=30. Repeatable."),
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(help="The task's data: TASK=PATH, or TASK=hf:OWNER/NAME of the Hugging Face hub."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="File to draw into; its suffix (png, pdf, svg) is the format.")
-    ] = None,
+    set_: options.Settings = None,
+    data: options.Data = None,
+    output: Annotated[Path | None, typer.Option(help=options.PICTURE)] = None,
 ) -> None:
     """Draw one sequence of a task: its inputs, its targets and which steps are scored.
 
@@ -48,12 +45,7 @@ def task(
       creditbench show task weather --data weather=WTH.csv --split test
       creditbench show task lorenz --steps 400 --output lorenz.png
     """
-    import shutil
-    import typing
-
     from creditbench.cli import drawing as example
-    from creditbench.cli.run import pairs
-    from creditbench.errors import UsageError, unknown
     from creditbench.machine import files
     from creditbench.task import Split
     from creditbench.trials.grid import SEEDS, make_task
@@ -61,13 +53,11 @@ def task(
     splits = typing.get_args(Split)
     if split not in splits:
         raise unknown("split", split, splits, "creditbench show task --help")
-    if output is not None and output.suffix not in (".png", ".pdf", ".svg"):
-        raise UsageError(f"output '{output}' has no known suffix: end it in .png, .pdf or .svg")
+    if output is not None:
+        options.require_picture(output)
     if not 0 <= seed < SEEDS:
         raise UsageError(f"seed is {seed}: give a whole number from 0 to {SEEDS - 1}")
-    shown = make_task(
-        name, pairs("--set", set_, "adding.length=30"), pairs("--data", data, "weather=WTH.csv")
-    )
+    shown = make_task(name, options.settings(set_, "adding.length=30"), options.data(data))
     sequences = shown.generate(typing.cast(Split, split), seed, shown.batch)
     length, rows = sequences.weights.shape
     if not 0 <= row < rows:

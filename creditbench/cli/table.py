@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from creditbench.cli import options, printing
+from creditbench.errors import UsageError
+
 
 def table(
-    results: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Folder of records, or of a version's tables. Repeatable: of the same trial, the later counts.  "
-            "[default: results/local]"
-        ),
-    ] = None,
+    results: options.Results = None,
     form: Annotated[
         str,
         typer.Option(
@@ -32,7 +30,7 @@ def table(
             help="Folder to write as a version: trials.csv, curves.parquet, scaling.csv, gradients.csv, README.md."
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Make a table of the records of runs.
 
@@ -45,20 +43,13 @@ def table(
       creditbench table --results results/v0.2 --results results/local --compact results/v0.3
       creditbench table --json
     """
-    import sys
-
-    from creditbench.errors import UsageError, unknown
     from creditbench.machine import files
     from creditbench.results.table import FORMATS, print_rich, render
     from creditbench.results.version import load, write_tables
 
-    if json and form not in ("rich", "json"):
-        raise UsageError(f"--format is {form} and --json is given: give one of them")
-    form = "json" if json else form
     over_tasks = ("ranking", "ranking-latex", "tasks")
-    if form not in (*FORMATS, *over_tasks):
-        raise unknown("format", form, (*FORMATS, *over_tasks), "creditbench table --help")
-    folders = results or [Path("results/local")]
+    form = options.one_format(form, json, (*FORMATS, *over_tasks), "table")
+    folders = options.folders(results)
     if compact is not None:
         from creditbench.leaderboard.board import make_board
         from creditbench.leaderboard.text import readme
@@ -69,7 +60,7 @@ def table(
         # What is published leaves nothing out.
         found = load(*folders, whole=True)
         write_tables(found, compact, lambda read: readme(make_board(read), compact, folders))
-        print(f"tables: {compact}", file=sys.stderr)
+        printing.say(f"tables: {compact}")
         return
     found = load(*folders, curves=False)
     if form in over_tasks:
@@ -83,9 +74,7 @@ def table(
         }
         text = write[form](make_board(found))
     elif form == "rich" and output is None:
-        from rich.console import Console
-
-        print_rich(found.records, Console(width=None if sys.stdout.isatty() else 160))
+        print_rich(found.records, printing.console())
         return
     else:
         text = render(found.records, form)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from creditbench.cli.run import read_config
-
-if TYPE_CHECKING:
-    from creditbench.trials.trial import Trial
+from creditbench.cli import options, printing
+from creditbench.errors import UsageError
 
 #: What a file of `creditbench run` says that is not for tuning, which has seeds of its own, and one backend.
 _NOT_FOR_TUNING = (
@@ -24,37 +24,25 @@ _NOT_FOR_TUNING = (
 )
 
 
-def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    return read_config(context, path, _NOT_FOR_TUNING)
-
-
 def tune(
+    context: typer.Context,
     output: Annotated[Path, typer.Option(help="TOML file to write, which creditbench run --tuned reads.")],
-    task: Annotated[
-        str, typer.Option(help="Tasks: ids, or paths of Python files, with commas between.")
-    ] = "",
-    learner: Annotated[str, typer.Option(help="Learners, likewise; the suffix +D decorrelates.")] = "",
+    task: options.Tasks = "",
+    learner: options.Rules = "",
     backend: Annotated[str, typer.Option(help="jax or torch.")] = "jax",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, gpu, tpu.")] = "cpu",
+    device: options.Device = "cpu",
     points: Annotated[int, typer.Option(help="Points of every task, rule and study.")] = 20,
     studies: Annotated[
         int, typer.Option(help="Independent studies: points and tuning seeds of their own, a result each.")
     ] = 3,
     seeds: Annotated[int, typer.Option(help="Tuning seeds of every point.")] = 1,
     draw: Annotated[int, typer.Option(help="Number of the draw: another one has other studies.")] = 0,
-    preset: Annotated[str, typer.Option(help="Budget of each task: smoke, quick, full.")] = "quick",
-    budget: Annotated[int | None, typer.Option(help="Training time steps, in place of the preset's.")] = None,
-    evaluations: Annotated[
-        int | None, typer.Option(help="On the validation split.  [default: the preset's]")
-    ] = None,
-    hidden: Annotated[int, typer.Option(help="Hidden units.")] = 128,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A field of a learner or task, as in tbptt.K=1. Repeatable."),
-    ] = None,
-    data: Annotated[
-        list[str] | None, typer.Option(help="A task's data, as in weather=WTH.csv. Repeatable.")
-    ] = None,
+    preset: options.Preset = "quick",
+    budget: options.Budget = None,
+    evaluations: options.Evaluations = None,
+    hidden: options.Hidden = 128,
+    set_: options.Settings = None,
+    data: options.Data = None,
     keep: Annotated[
         bool,
         typer.Option(
@@ -62,29 +50,21 @@ def tune(
             help="What the output file has already is kept as it is, and is not tuned again: add rules to it.",
         ),
     ] = False,
-    results: Annotated[Path, typer.Option(help="Folder of the tuning's records.")] = Path("results/tuning"),
-    reuse: Annotated[
-        list[Path] | None,
-        typer.Option(help="Folder of records of tuning: its points are not run again. Repeatable."),
-    ] = None,
-    executor: Annotated[
-        str, typer.Option(help="local: warm processes; inline: this process, for debugging.")
-    ] = "local",
-    jobs: Annotated[
-        int | None,
-        typer.Option(help="Processes at a time.  [default: as many as there are cores; on a GPU 1]"),
-    ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds that a point may take.")] = 600.0,
+    results: options.Records = Path("results/tuning"),
+    reuse: options.Reuse = None,
+    executor: options.Executor = "local",
+    jobs: options.Jobs = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that a trial may take.")] = 600.0,
     config: Annotated[
         Path | None,
         typer.Option(
-            callback=_read_config,
+            callback=options.config_reader(_NOT_FOR_TUNING),
             is_eager=True,
             help="TOML file of creditbench run, whose tasks, learners, sizes and budget are tuned; the command line "
             "wins.",
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="What was found as one JSON array.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Try the same number of points for every task and rule, and freeze those that are best on validation.
 
@@ -100,129 +80,71 @@ def tune(
       creditbench tune --config grid.toml --points 16 --output tuned.toml
       creditbench tune --config grid.toml --learner ./my_rule.py --output tuned.toml --keep
     """
-    import contextlib
-    import dataclasses
-    import shlex
-    import sys
-    from functools import partial
-    from json import dumps
-
     from creditbench.check.doctor import require_device
-    from creditbench.cli.measuring import bars, names, show
-    from creditbench.cli.run import FAILURES, pairs, say
-    from creditbench.errors import UsageError
-    from creditbench.executors import make_executor, make_jobs
-    from creditbench.machine import files
-    from creditbench.results.shared import run_missing, with_description
-    from creditbench.results.store import Store
-    from creditbench.results.version import load
-    from creditbench.trials.grid import Options, make_grid
-    from creditbench.trials.tuning import (
-        choose,
-        described,
-        frozen,
-        kept_studies,
-        space,
-        study_seeds,
-        trials_of,
-    )
-    from creditbench.trials.tuning import draw as draw_points
+    from creditbench.results.runs import Plan, Where, tune_grid
+    from creditbench.trials.grid import Options
 
     for option, value, most in (("points", points, 1 << 16), ("studies", studies, 99), ("seeds", seeds, 999)):
-        if not 1 <= value <= most:
-            raise UsageError(f"--{option} is {value}: give a whole number from 1 to {most}")
-    if not 0 <= draw < 10_000:
-        raise UsageError(f"--draw is {draw}: give a whole number from 0 to 9999")
+        options.require_whole(option, value, 1, most)
+    options.require_whole("draw", draw, 0, 9999)
     if backend not in ("jax", "torch"):
         raise UsageError(
             f"--backend is {backend}: tune on one, jax or torch; tune the other apart, into a file of its own"
         )
     require_device(backend, device)
-    study_of = {seed: study for study in range(studies) for seed in study_seeds(draw, study, seeds)}
-    grid = make_grid(
-        Options(
-            tasks=tuple(names("task", task)),
-            learners=tuple(names("learner", learner)),
-            backends=(backend,),
-            device=device,
-            seeds=tuple(study_of),
-            preset=preset,
-            budget=budget,
-            evaluations=evaluations,
-            hidden=hidden,
-            settings=pairs("--set", set_, "anp.sigma=1e-3"),
-            data=pairs("--data", data, "weather=WTH.csv"),
-            timeout=timeout,
-        )
+    asked = Options(
+        tasks=tuple(options.names("task", task)),
+        learners=tuple(options.names("learner", learner)),
+        backends=(backend,),
+        device=device,
+        preset=preset,
+        budget=budget,
+        evaluations=evaluations,
+        hidden=hidden,
+        settings=options.settings(set_),
+        data=options.data(data),
+        timeout=timeout,
     )
-    files.require_writable("output", output)
-    kept, known = kept_studies(output) if keep and output.exists() else ("", set())
-    groups: dict[tuple[str, str, str], list[Trial]] = {}
-    for trial in grid.trials:
-        study = study_of[trial.seed]
-        place = trial.task, trial.rule, f"{draw}/{study}"
-        if place not in known:
-            drawn = draw_points(space(trial), points, (draw, study), trial.decorrelate != "none")
-            groups.setdefault(place, []).extend(trials_of(trial, drawn))
-    for note in grid.notes:
-        print(f"note: {note}", file=sys.stderr)
-    wanted = [trial for group in groups.values() for trial in group]
-    store = Store(results)
-    store.take(wanted, load(*reuse).records if reuse else ())
-    where = make_executor(executor, slots=jobs, device=device, timeout=timeout, logs=results / "logs")
-    waiting = [trial for trial in wanted if not store.has(trial)]
-    make = partial(make_jobs, together=True, slots=where.slots)
-    new = run_missing(store, waiting, where, make, say=say, describe=with_description)
-    with bars("points", len(waiting)) as advance, contextlib.closing(new):
-        for record, _ in new:
-            advance(f"{record.trial.task} {record.trial.rule} lr={record.trial.lr:g}: {record.status}")
-    found = []
-    for (of_task, rule, study_name), group in groups.items():
-        records_of = [store.get(trial) for trial in group if store.has(trial)]
-        if len(records_of) < len(group):
-            why = next((f" ({why})" for trial, why in where.lost if trial in group), "")
-            say(
-                f"{of_task} {rule} {study_name}: not tuned: {len(group) - len(records_of)} points have no record: the "
-                f"machine failed, and not the rule{why}; the same command runs them"
-            )
-            continue
-        if all(record.status in FAILURES for record in records_of):
-            first = records_of[0]
-            print(
-                f"{of_task} {rule} {study_name}: not tuned: {first.status}: {first.status_detail}",
-                file=sys.stderr,
-            )
-            continue
-        tuned = choose(records_of, study_name)
-        found.append(tuned)
-        if not tuned.beat_trivial:
-            print(f"note: {of_task} {rule} {study_name}: {described(tuned)}", file=sys.stderr)
-    words = ["creditbench", "tune"]
-    given = {
-        "task": task,
-        "learner": learner,
-        "backend": backend,
-        "device": device,
-        "points": points,
-        "studies": studies,
-        "seeds": seeds,
-        "draw": draw,
-        "preset": preset,
-        "hidden": hidden,
-    }
-    words += [word for option, value in given.items() for word in (f"--{option}", str(value))]
-    words += ["--budget", str(budget)] if budget is not None else []
-    words += ["--evaluations", str(evaluations)] if evaluations is not None else []
-    for option, items in (("--set", set_), ("--data", data)):
-        words += [word for item in items or () for word in (option, item)]
-    text = frozen(found, shlex.join([*words, "--output", str(output)])) if found or not kept else ""
-    with files.output("output", output):
-        content = "\n".join(filter(None, (kept, text)))
-        files.write(output, files.as_bytes(content))
+    found, whole = tune_grid(
+        asked,
+        Plan(points=points, studies=studies, seeds=seeds, draw=draw),
+        Where(results=results, executor=executor, jobs=jobs),
+        output,
+        _command(context),
+        printing.bars,
+        printing.say,
+        keep=keep,
+        reuse=reuse or (),
+    )
     rows = [dataclasses.asdict(tuned) for tuned in found]
     if json:
-        print(dumps(rows, indent=1))
+        printing.as_json(rows)
     else:
-        show(rows)
-    if len(found) < len(groups):
+        printing.as_table(rows)
+    if not whole:
         raise typer.Exit(1)
+
+
+def _command(context: typer.Context) -> str:
+    """The command that makes the tuned file again."""
+
+    given = context.params
+    always = (
+        "task",
+        "learner",
+        "backend",
+        "device",
+        "points",
+        "studies",
+        "seeds",
+        "draw",
+        "preset",
+        "hidden",
+    )
+    words = ["creditbench", "tune"]
+    words += [word for name in always for word in (f"--{name}", str(given[name]))]
+    for name in ("budget", "evaluations"):
+        words += [f"--{name}", str(given[name])] if given[name] is not None else []
+    for option, name in (("--set", "set_"), ("--data", "data")):
+        words += [word for item in given[name] or () for word in (option, item)]
+    return shlex.join([*words, "--output", str(Path(given["output"]))])

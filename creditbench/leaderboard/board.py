@@ -21,24 +21,19 @@ import numpy as np
 
 from creditbench.leaderboard import statistics
 from creditbench.leaderboard.statistics import Array, Estimate, Ranks
+from creditbench.results.columns import COSTS, REFERENCE, TARGETS
+from creditbench.results.conditions import columns_of
 from creditbench.results.store import stale
 from creditbench.results.version import Results
-from creditbench.trials.record import Record, columns_of
+from creditbench.trials.record import Record
 
 #: Runs that a ranked row has on every task; where all was run with the preset `quick`, `QUICK_SEEDS`, and marked so.
 SEEDS, QUICK_SEEDS = 5, 3
 #: Tasks from which ranks are tested.
 TASKS = 5
-REFERENCE = "bptt"
 #: Between these a normalised score counts in a mean or an interquartile mean, and a run that diverged as the lower one:
 #: far out, so that they decide nothing among runs that ended. Tests, tuning and tables have the scores as they are.
 LOW, HIGH = -10.0, 10.0
-#: What a trial costs, by the field of a record; of the tasks that it solves, for a profile.
-COSTS = {
-    "steps": "steps_to_target",
-    "seconds": "seconds_to_target",
-    "bytes": "algorithm_bytes",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,6 +243,7 @@ class Board:
 
     def profile(self, rows: Sequence[Row], cost: str) -> tuple[Array, Array]:
         """Performance profiles of rows: τ [K] up to the largest ratio, and ρ(τ) [R, K]. `cost` is one of `COSTS`."""
+        column = COSTS[cost]
         costs = np.full((len(rows), len(self.tasks)), np.inf)
         for i, row in enumerate(rows):
             for j, task in enumerate(self.tasks):
@@ -256,7 +252,7 @@ class Board:
                     continue
                 if cost == "seconds" and cell.machine != self.machines[" ".join(row.key[1:])]:
                     continue  # no seconds of another machine
-                value = cell.median("algorithm_bytes") if cost == "bytes" else cell.target(COSTS[cost])
+                value = cell.target(column.field) if column in TARGETS else cell.median(column.field)
                 # A target reached before the first step costs less than anything that can be measured.
                 costs[i, j] = math.inf if value is None else max(value, 1e-9)
         best = costs.min(axis=0, initial=np.inf)

@@ -11,6 +11,9 @@ from typing import Any
 
 import altair as alt
 
+from creditbench.results import columns
+from creditbench.results.columns import Column
+
 #: Tableau's ten colours: told apart on white and on black.
 COLOURS = (
     *("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f"),
@@ -19,6 +22,10 @@ COLOURS = (
 DASHES = ([1, 0], [5, 3], [1, 2], [8, 2, 1, 2])
 SHAPES = ("circle", "square", "triangle-up", "diamond")
 HEIGHT = 320
+#: What scores are drawn against, by the name that the page's script has for it.
+FRONTS = dict(zip(("forward", "bytes"), columns.FRONTS, strict=True))
+#: Figures of gradients that are drawn on a logarithmic scale.
+_LOGARITHMIC = (columns.DRAWS_TO_COSINE,)
 
 
 def colours(rules: Sequence[str]) -> dict[str, str]:
@@ -146,10 +153,11 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         )
         return sized(alt.layer(front, bars, points, names), f"Pareto front: score against {title}")
 
-    def gradient(field: str, title: str, scale: str) -> dict[str, Any]:
+    def gradient(column: Column) -> dict[str, Any]:
+        field, title = column.field, column.axis
         at = alt.X("rule:N", title=None, sort=list(rules)).axis(labelAngle=-45, labelOverlap=True)
         offset = alt.XOffset("place:N")
-        over = alt.Scale(type="log") if scale == "log" else alt.Scale(zero=True)
+        over = alt.Scale(type="log") if column in _LOGARITHMIC else alt.Scale(zero=True)
         tooltip = [
             *who,
             alt.Tooltip("point:Q", title="part of the bptt run"),
@@ -188,8 +196,7 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
     return {
         "curves_step": curve("step", "training time steps"),
         "curves_seconds": curve("seconds", "training seconds"),
-        "pareto_forward": pareto("forward", "× forward"),
-        "pareto_bytes": pareto("bytes", "algorithm bytes"),
+        **{f"pareto_{name}": pareto(name, column.name) for name, column in FRONTS.items()},
         "profile": sized(
             profile, "Performance profiles: share of tasks solved within τ times the cheapest rule's cost"
         ),
@@ -200,8 +207,5 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
             ),
             "Scaling: cost of an update against size",
         ),
-        "gradient_cosine": gradient("cosine", "cosine of one draw", "linear"),
-        "gradient_bias": gradient("bias", "relative bias", "linear"),
-        "gradient_variance": gradient("variance", "relative variance", "linear"),
-        "gradient_draws_to_cosine": gradient("draws_to_cosine", "draws to cosine 0.9", "log"),
+        **{f"gradient_{column.field}": gradient(column) for column in columns.GRADIENTS},
     }

@@ -39,8 +39,9 @@ from creditbench.leaderboard import statistics
 from creditbench.leaderboard.board import Cell, Row, make_board, make_cells
 from creditbench.leaderboard.statistics import Array, Tested
 from creditbench.leaderboard.versus import metrics, signed
+from creditbench.results.columns import COUNTED
+from creditbench.results.conditions import columns_of
 from creditbench.results.version import Results
-from creditbench.trials.record import columns_of
 
 ALPHA = 0.05
 #: Least relative change of time that is told.
@@ -50,7 +51,7 @@ EXACT = 1e-3
 #: Of the bootstrap whose intervals say which pairs of rules a board settles.
 DRAWS = 4000
 #: What a change for the worse is called.
-REGRESSIONS = ("worse", "slower", "bigger", "more work", "broken", "gone")
+REGRESSIONS = ("worse", "slower", *(column.changes[1] for column in COUNTED), "broken", "gone")
 
 #: Fields of a trial in which A and B may differ and still have the same settings.
 _NO_SETTINGS = {
@@ -443,9 +444,9 @@ def _logs(
 def _counts(
     before: Mapping[Place, Cell], after: Mapping[Place, Cell], common: Sequence[Place]
 ) -> tuple[list[Change], dict[str, int]]:
-    kinds = {"algorithm_bytes": ("smaller", "bigger"), "flops_per_step": ("less work", "more work")}
     changes, compared = [], {}
-    for quantity, (down, up) in kinds.items():
+    for column in COUNTED:
+        quantity = column.field
         units: dict[Key, dict[str, tuple[float, float]]] = {}
         for place in common:
             x, y = before[place].median(quantity), after[place].median(quantity)
@@ -465,6 +466,6 @@ def _counts(
                 ratio = plain.median(ratios[name] for name in tasks)
                 old, new = (plain.median(own[name][side] for name in tasks) for side in (0, 1))
                 change = ratio if math.isfinite(ratio) else None
-                kind = up if ratio > 1 else down
+                kind = column.changes[ratio > 1]
                 changes.append(Change(kind, key[0], _where(key), task, quantity, old, new, None, change))
     return changes, compared

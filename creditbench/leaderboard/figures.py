@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from creditbench.errors import UsageError
+from creditbench.machine import files
+from creditbench.results import columns
 from creditbench.results.store import stale
 from creditbench.results.version import Results
 from creditbench.trials.record import Record
@@ -45,10 +48,10 @@ def curves(records: Sequence[Record], output: Path) -> None:
     if not drawn:
         raise UsageError("there are no curves to draw, or all are stale: make some with creditbench run")
     tasks, rules = sorted(drawn), sorted({rule for lines in drawn.values() for rule, *_ in lines})
-    columns = min(2, len(tasks))
-    lines = -(-len(tasks) // columns)
+    across = min(2, len(tasks))
+    lines = -(-len(tasks) // across)
     figure, axes = plt.subplots(
-        lines, columns, figsize=(4.2 * columns, 2.7 * lines + 0.5), squeeze=False, layout="constrained"
+        lines, across, figsize=(4.2 * across, 2.7 * lines + 0.5), squeeze=False, layout="constrained"
     )
     colours = _colours(rules)
     for ax, task in zip(axes.flat, tasks, strict=False):
@@ -101,8 +104,6 @@ def _band(seeds: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     return steps, low, middle, high
 
 
-_UNITS = {"time": "seconds an update", "algorithm_bytes": "algorithm bytes", "flops": "FLOPs an update"}
-_SIZES = {"T": "steps T", "n": "hidden units n", "B": "sequences B"}
 _BACKENDS = {"jax": ("tab:blue", "o"), "torch": ("tab:orange", "s")}
 
 
@@ -182,12 +183,12 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
             ax.set_xticks(shown[:: max(1, -(-len(shown) // 3))], minor=False)
             ax.xaxis.set_major_formatter("{x:g}")
             ax.xaxis.set_minor_locator(NullLocator())
-        row[0].set_ylabel(_UNITS[quantity], fontsize=8)
+        row[0].set_ylabel(columns.QUANTITIES[quantity].axis, fontsize=8)
         low, high = row[0].get_ylim()
         row[0].set_ylim(low, high * (high / low) ** 0.15)  # room for the exponents
     for ax, learner in zip(axes[0], learners, strict=True):
         ax.set_title(learner, fontsize=9)
-    figure.supxlabel(_SIZES[axis], fontsize=8)
+    figure.supxlabel(columns.AXES[axis], fontsize=8)
     used = {p["backend"] for p in points}
     marks = [
         Line2D(
@@ -221,12 +222,7 @@ def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
-    figures = {
-        "cosine": "cosine of one draw",
-        "bias": "relative bias",
-        "variance": "relative variance",
-        "draws_to_cosine": "draws to cosine 0.9",
-    }
+    figures = {column.field: column.axis for column in columns.GRADIENTS}
     tasks, learners, points = (list(dict.fromkeys(r[k] for r in rows)) for k in ("task", "learner", "point"))
     backends = [b for b in _BACKENDS if any(r["backend"] == b for r in rows)]
     shades = dict(zip(points, plt.get_cmap("viridis")(np.linspace(0.0, 0.85, len(points))), strict=True))
@@ -330,15 +326,14 @@ def pareto(board: Board, output: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
-    axes_of = {"ratio_forward": "time of a step, × forward", "algorithm_bytes": "algorithm bytes"}
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.2), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, len(columns.FRONTS), figsize=(7.2, 3.2), sharey=True, layout="constrained")
     colours = _colours(sorted({row.rule for row in board.rows}))
-    for ax, (cost, label) in zip(axes, axes_of.items(), strict=True):
+    for ax, column in zip(axes, columns.FRONTS, strict=True):
         for (backend, _), rows in board.groups.items():
-            front = board.front(rows, cost)
+            front = board.front(rows, column.field)
             placed = []
             for row, on in zip(rows, front, strict=True):
-                value = row.cost(cost)
+                value = row.cost(column.field)
                 if value is None or not row.scores:
                     continue
                 score = row.scores["iqm"]
@@ -366,7 +361,7 @@ def pareto(board: Board, output: Path) -> None:
                 ax.step(
                     *zip(*sorted(placed), strict=True), where="post", color="0.6", linewidth=0.7, zorder=0
                 )
-        ax.set(xscale="log", xlabel=label)
+        ax.set(xscale="log", xlabel=column.axis)
         ax.margins(x=0.12)
         _few_ticks(ax)
         ax.spines[["top", "right"]].set_visible(False)
@@ -394,18 +389,17 @@ def profiles(board: Board, output: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
-    costs = {"steps": "training steps", "seconds": "training seconds", "bytes": "algorithm bytes"}
-    figure, axes = plt.subplots(1, len(costs), figsize=(7.2, 2.7), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, len(columns.COSTS), figsize=(7.2, 2.7), sharey=True, layout="constrained")
     colours = _colours(sorted({row.rule for row in board.rows}))
     drawn = set()
-    for ax, (cost, label) in zip(axes, costs.items(), strict=True):
+    for ax, (cost, column) in zip(axes, columns.COSTS.items(), strict=True):
         for (backend, _), rows in board.groups.items():
             tau, rho = board.profile(rows, cost)
             for row, own in zip(rows, rho, strict=True):
                 if own[-1] > 0:
                     drawn.add(row.rule)
                     ax.step(tau, own, _LINES[backend], where="post", color=colours[row.rule], linewidth=1.3)
-        ax.set(xscale="log", xlabel=f"τ, × least {label}", ylim=(0, 1.03))
+        ax.set(xscale="log", xlabel=f"τ, × least {column.name}", ylim=(0, 1.03))
         _few_ticks(ax)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("ρ(τ), share of tasks")
@@ -471,7 +465,7 @@ def units(records: Sequence[Record], output: Path) -> None:
                 linewidth=1.2,
                 elinewidth=0.8,
             )
-        ax.set(xscale="log", title=task, xlabel=_SIZES["n"])
+        ax.set(xscale="log", title=task, xlabel=columns.AXES["n"])
         ax.set_xticks(sizes)
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_locator(NullLocator())
@@ -519,7 +513,7 @@ def _measured_gradients(results: Results, output: Path) -> None:
             "there are no gradients: measure them with creditbench gradients, "
             "with the folder gradients in the results as --output"
         )
-    names = ("cosine", "bias", "variance", "draws_to_cosine")
+    names = [column.field for column in columns.GRADIENTS]
     rows = []
     for found in results.gradients:
         values = found.model_dump()
@@ -527,6 +521,27 @@ def _measured_gradients(results: Results, output: Path) -> None:
             values | {f"{name}_interval": [values[f"{name}_low"], values[f"{name}_high"]] for name in names}
         )
     gradients(rows, output)
+
+
+def draw_scaling(
+    points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]], folder: Path
+) -> None:
+    """Draw `scaling` for each axis, as PDF and PNG into a folder. Raises `UsageError` where it cannot be written."""
+    for axis in dict.fromkeys(point["axis"] for point in points):
+        own = [point for point in points if point["axis"] == axis]
+        _draw_both(folder, f"scaling_{axis}", partial(scaling, own, fits))
+
+
+def draw_gradients(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Draw `gradients` as PDF and PNG into a folder. Raises `UsageError` where it cannot be written."""
+    _draw_both(folder, "gradients", partial(gradients, rows))
+
+
+def _draw_both(folder: Path, name: str, make: Callable[[Path], None]) -> None:
+    with files.output("output", folder, "name another folder"):
+        for suffix in ("pdf", "png"):
+            with files.replacing(folder / f"{name}.{suffix}") as (new,):
+                make(new)
 
 
 FIGURES = ("curves", "units", "scaling", "gradients", "pareto", "profiles")

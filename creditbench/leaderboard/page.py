@@ -16,16 +16,18 @@ import numpy as np
 
 import creditbench
 from creditbench.leaderboard import charts, text
-from creditbench.leaderboard.board import COSTS, REFERENCE, Board, Cell, Row
+from creditbench.leaderboard.board import Board, Cell, Row
 from creditbench.leaderboard.claims import claims
-from creditbench.leaderboard.text import MISSING, NOTES, interval, mark, number
+from creditbench.leaderboard.statistics import Estimate
+from creditbench.leaderboard.text import NOTES, aggregate, interval, mark
+from creditbench.results import columns
+from creditbench.results.columns import MISSING, Column
+from creditbench.results.table import spread
 
 #: Points of a curve that are kept at most: what a screen can show.
 POINTS = 26
 #: Significant digits of the charts' data.
 DIGITS = 4
-_AXES = {"T": "steps T", "n": "hidden units n", "B": "sequences B"}
-_QUANTITIES = {"time": "seconds", "algorithm_bytes": "algorithm bytes", "flops": "FLOPs"}
 _CLAIMS = {
     "unbiased": "unbiased",
     "online": "online",
@@ -48,7 +50,10 @@ def page(board: Board, folders: Sequence[Path]) -> str:
     parts = {
         "title": "creditbench leaderboard",
         "style": (own / "page.css").read_text(encoding="utf-8"),
-        "script": (own / "page.js").read_text(encoding="utf-8"),
+        "script": _fill(
+            (own / "page.js").read_text(encoding="utf-8"),
+            {"gradient_figures": json.dumps([column.field for column in columns.GRADIENTS])},
+        ),
         "vega": _vega(),
         # Within a script element only `<` can end it.
         "data": json.dumps(_data(board), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
@@ -59,14 +64,18 @@ def page(board: Board, folders: Sequence[Path]) -> str:
         "heat": _heat(board),
         "tasks": _options(_described(board)),
         "axes": _options(
-            {a: _AXES.get(a, a) for a in sorted({p.axis for p in board.results.scaling}, key="TnB".find)}
+            {
+                a: columns.AXES.get(a, a)
+                for a in sorted({p.axis for p in board.results.scaling}, key="TnB".find)
+            }
         ),
         "quantities": _options(
-            {q: _QUANTITIES.get(q, q) for q in dict.fromkeys(p.quantity for p in board.results.scaling)}
+            {q: _quantity(q) for q in dict.fromkeys(p.quantity for p in board.results.scaling)}
         ),
+        "gradient_figures": _options({column.field: column.label for column in columns.GRADIENTS}),
         "gradient_tasks": _options({g.task: g.task for g in board.results.gradients}),
         "groups": _options({" ".join(group): " ".join(group) for group in board.groups}),
-        "costs": _options({cost: cost for cost in COSTS}),
+        "costs": _options({cost: cost for cost in columns.COSTS}),
         "ranks": "".join(
             f"<li>{escape(line.removeprefix('- '))}</li>" for line in text.differences(board).splitlines()
         ),
@@ -78,9 +87,12 @@ def page(board: Board, folders: Sequence[Path]) -> str:
         "noscaling": "" if board.results.scaling else "hidden",
         "nogradients": "" if board.results.gradients else "hidden",
     }
-    found = (own / "page.html").read_text(encoding="utf-8")
-    # One pass, so that nothing in a part is taken for a place of another.
-    pieces = found.split("{{")
+    return _fill((own / "page.html").read_text(encoding="utf-8"), parts)
+
+
+def _fill(template: str, parts: Mapping[str, str]) -> str:
+    """A text with each `{{name}}` replaced, in one pass: nothing in a part is taken for a place of another."""
+    pieces = template.split("{{")
     return pieces[0] + "".join(
         parts[name] + rest for name, _, rest in (p.partition("}}") for p in pieces[1:])
     )
@@ -101,6 +113,11 @@ def _options(values: Mapping[str, str]) -> str:
     return "".join(
         f'<option value="{escape(value)}">{escape(label)}</option>' for value, label in values.items()
     )
+
+
+def _quantity(name: str) -> str:
+    """What a cost that is swept is called."""
+    return columns.QUANTITIES[name].label if name in columns.QUANTITIES else name
 
 
 def _described(board: Board) -> dict[str, str]:
@@ -142,12 +159,12 @@ def _data(board: Board) -> dict[str, Any]:
     backends = sorted({row.backend for row in rows})
     fronts: list[dict[str, bool]] = [{} for _ in rows]
     for group in board.groups.values():
-        for cost in ("ratio_forward", "algorithm_bytes"):
-            for row, on in zip(group, board.front(group, cost), strict=True):
-                fronts[rows.index(row)][cost] = on
+        for column in columns.FRONTS:
+            for row, on in zip(group, board.front(group, column.field), strict=True):
+                fronts[rows.index(row)][column.field] = on
     profiles: dict[str, Any] = {}
     for group_key, group in board.groups.items():
-        for cost in COSTS:
+        for cost in columns.COSTS:
             tau, rho = board.profile(group, cost)
             profiles.setdefault(" ".join(group_key), {})[cost] = [
                 [rows.index(row), *map(list, zip(*_steps(tau, own), strict=True))]
@@ -165,8 +182,7 @@ def _data(board: Board) -> dict[str, Any]:
                 "backend": row.backend,
                 "device": row.device,
                 "iqm": _rounded(row.scores["iqm"]) if row.scores else None,
-                "forward": _round(row.cost("ratio_forward")),
-                "bytes": _round(row.cost("algorithm_bytes")),
+                **{name: _round(row.cost(column.field)) for name, column in charts.FRONTS.items()},
                 "front": fronts[i],
                 "tasks": {
                     task: [*_rounded((cell.scores.mean(), cell.scores.min(), cell.scores.max())), cell.status]
@@ -187,7 +203,7 @@ def _data(board: Board) -> dict[str, Any]:
                 *(g.learner, g.backend, g.task, g.point, g.draws),
                 *(
                     [_round(getattr(g, f"{name}{end}")) for end in ("", "_low", "_high")]
-                    for name in ("cosine", "bias", "variance", "draws_to_cosine")
+                    for name in (column.field for column in columns.GRADIENTS)
                 ),
             ]
             for g in results.gradients
@@ -293,37 +309,21 @@ def _filters(board: Board) -> str:
     )
 
 
-#: (title, whether a high value is best first, help) of the columns that sort; the first one is text.
-_COLUMNS = (
-    ("Rank", "asc", "the ranks that the intervals allow, among the rows of one backend and device"),
-    ("Rule", "asc", ""),
-    ("Backend", "asc", ""),
-    ("Score", "desc", "interquartile mean of normalised scores, 95 % interval"),
-    ("Median", "desc", "of the tasks' means"),
-    ("Mean", "desc", "of the tasks' means"),
-    ("Gap", "asc", "optimality gap: how far runs fall short of 1 on average"),
-    (f"P(> {REFERENCE})", "desc", f"probability that a run beats one of {REFERENCE}"),
-    ("Solved", "desc", "tasks that more than half of the seeds bring to their target"),
-    ("× forward", "asc", "time of a step over that of the forward pass"),
-    ("× bptt", "asc", "time of a step over that of bptt's"),
-    ("kB", "asc", "what an update needs beyond weights and data"),
-    ("Note", "asc", ""),
-)
-
-_ALIGNED = {"Rule": "sticky", "Backend": "", "Note": ""}
+#: Classes of heads that are not numbers.
+_ALIGNED = {columns.RULE: "sticky", columns.BACKEND: "", columns.NOTE: ""}
 
 
 def _ranking(board: Board) -> str:
+    # The device stands beside the backend.
+    shown = [column for column in columns.RANKING if column is not columns.DEVICE]
     head = "".join(
-        f'<th scope="col" class="{_ALIGNED.get(title, "n")}" aria-sort="{"ascending" if i == 0 else "none"}">'
-        f'<button type="button" data-column="{i}" data-first="{first}" '
-        f'title="{escape(hint)}">{escape(title)}</button></th>'
-        for i, (title, first, hint) in enumerate(_COLUMNS)
+        f'<th scope="col" class="{_ALIGNED.get(column, "n")}" aria-sort="{"ascending" if i == 0 else "none"}">'
+        f'<button type="button" data-column="{i}" data-first="{"desc" if column.better == "max" else "asc"}" '
+        f'title="{escape(column.help)}">{escape(column.heading)}</button></th>'
+        for i, column in enumerate(shown)
     )
     rows = []
     for i, row in enumerate(board.rows):
-        scores = row.scores
-        kilobytes = row.cost("algorithm_bytes")
 
         def cell(value: float | str | None, shown: str, kind: str = "n") -> str:
             # What is missing sorts last.
@@ -333,33 +333,30 @@ def _ranking(board: Board) -> str:
         name = f'<a href="#rule-{escape(row.learner)}">{escape(row.rule)}</a>'
         allowed = text.rank(row).removesuffix("q")
         quick = '<abbr title="fewer seeds, preset quick">q</abbr>' if row.quick else ""
-        cells = [
-            cell(float(row.rank) if row.rank else None, f"{allowed}{quick}"),
-            f'<th scope="row" class="sticky" data-value="{escape(row.rule)}">{name}</th>',
-            cell(
+        remarks = escape("; ".join(row.remarks))
+        own = {
+            "rank": cell(float(row.rank) if row.rank else None, f"{allowed}{quick}"),
+            "rule": f'<th scope="row" class="sticky" data-value="{escape(row.rule)}">{name}</th>',
+            "backend": cell(
                 " ".join(row.key[1:]),
                 escape(row.backend if row.device == "cpu" else f"{row.backend} {row.device}"),
                 "t",
             ),
-            cell(scores["iqm"].value if scores else None, _whisker(scores.get("iqm")), "n score"),
-            *(
-                cell(
-                    scores[n].value if n in scores else None,
-                    number(scores[n].value if n in scores else None, ".2f"),
-                )
-                for n in ("median", "mean", "optimality_gap")
-            ),
-            cell(row.improvement.value if row.improvement else None, _improvement(row)),
-            cell(float(text.solved(row)), f"{text.solved(row)} of {len(board.tasks)}"),
-            *(cell(row.cost(n), number(row.cost(n))) for n in ("ratio_forward", "ratio_bptt")),
-            cell(kilobytes, number(None if kilobytes is None else kilobytes / 1e3, ",.4g")),
-            cell(
+            "iqm": cell(aggregate(row, "iqm"), _whisker(row.scores.get("iqm")), "n score"),
+            **{c.field: cell(v := aggregate(row, c.field), c.text(v)) for c in columns.MEANS},
+            "improvement": cell(row.improvement.value if row.improvement else None, _improvement(row)),
+            "solved": cell(float(text.solved(row)), f"{text.solved(row)} of {len(board.tasks)}"),
+            "note": cell(
                 "; ".join(row.remarks),
-                f"<strong class=stale>{escape('; '.join(row.remarks))}</strong>"
-                if row.stale
-                else escape("; ".join(row.remarks)),
+                f"<strong class=stale>{remarks}</strong>" if row.stale else remarks,
                 "t note",
             ),
+        }
+        cells = [
+            own[column.field]
+            if column.field in own
+            else cell(value := row.cost(column.field), column.text(value))
+            for column in shown
         ]
         attributes = {
             "row": i,
@@ -383,7 +380,13 @@ def _improvement(row: Row) -> str:
     )
 
 
-def _whisker(found: Any) -> str:
+def _small(found: Estimate, column: Column) -> str:
+    """A figure, and its interval in small letters."""
+    value, _, ends = interval(found, column.form).partition(" ")
+    return f"{value} <small>{ends}</small>"
+
+
+def _whisker(found: Estimate | None) -> str:
     """A score, its interval, and a bar of both from −0.1 to 1.1."""
     if found is None:
         return MISSING
@@ -393,7 +396,7 @@ def _whisker(found: Any) -> str:
 
     low, middle, high = at(found.low), at(found.value), at(found.high)
     return (
-        f"{found.value:.2f} <small>[{found.low:.2f}, {found.high:.2f}]</small>"
+        f"{_small(found, columns.IQM)}"
         f'<span class="bar" aria-hidden="true"><i '
         f'style="left:{low}%;width:{max(0.5, high - low):.1f}%"></i><b style="left:{middle}%"></b></span>'
     )
@@ -443,17 +446,17 @@ def _exponents(board: Board) -> str:
         _line(
             escape(p.learner),
             escape(p.backend),
-            escape(_AXES.get(p.axis, p.axis)),
-            escape(_QUANTITIES.get(p.quantity, p.quantity)),
-            f"{p.exponent:.2f} <small>[{p.low:.2f}, {p.high:.2f}]</small>",
-            number(p.claimed),
+            escape(columns.AXES.get(p.axis, p.axis)),
+            escape(_quantity(p.quantity)),
+            _small(Estimate(p.exponent, p.low, p.high), columns.EXPONENT),
+            columns.CLAIMED.text(p.claimed),
             signs[p.held],
         )
         for p in fits.values()
     )
-    head = "".join(
-        f'<th scope="col">{n}</th>' for n in ("Rule", "Backend", "In", "Quantity", "Exponent", "Claimed", "")
-    )
+    # The last one says whether the claim held, which needs no head.
+    heads = [*(column.heading for column in columns.EXPONENTS[:-1]), ""]
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     return f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
 
 
@@ -504,48 +507,31 @@ def _cells(row: Row) -> str:
     """What one row did on each task, with the command that makes it again."""
 
     def line(task: str, cell: Cell) -> str:
-        tests = cell.values("test_score")
-        spread = f" ± {plain.stdev(tests):.2g}" if len(tests) > 1 else ""
-        test = f"{plain.fmean(tests):.4g}{spread}" if tests else MISSING
-        figures = [
-            test,
-            f"{cell.scores.mean():.3f}" if len(cell.scores) else MISSING,
-            number(cell.target("steps_to_target"), ",.0f"),
-            number(cell.target("seconds_to_target")),
-            number(cell.median("steps_per_second"), ",.0f"),
-            number(cell.median("ratio_forward")),
-            number(cell.median("ratio_bptt")),
-            number(None if (b := cell.median("algorithm_bytes")) is None else b / 1e3, ",.4g"),
-            number(cell.median("cold_compile_seconds"), ".2f"),
-        ]
         notes = [cell.status, *([f"stale: {cell.stale}"] if cell.stale else [])]
         notes += [f"{cell.others} other settings in the table"] if cell.others else []
         environments = sorted({record.environment_id for record in cell.records})
-        where = escape(", ".join(environments))
         again = "".join(f"<code>{escape(line)}</code> " for line in cell.commands)
-        return _line(escape(task), *figures, escape("; ".join(notes)), where, again, last="command")
+        own = {
+            "task": escape(task),
+            "test_score": spread(cell.values("test_score")),
+            "normalised_score": columns.NORMALISED.text(cell.scores.mean() if len(cell.scores) else None),
+            **{c.field: c.text(cell.target(c.field)) for c in columns.TARGETS},
+            "seeds": escape("; ".join(notes)),
+            "machine": escape(", ".join(environments)),
+            "commands": again,
+        }
+        shown = [
+            own[column.field] if column.field in own else column.text(cell.median(column.field))
+            for column in columns.BY_TASK
+        ]
+        return _line(*shown, last="command")
 
     metric = {task: cell.records[0] for task, cell in row.cells.items()}
     rows = "".join(
         line(f"{task} ({metric[task].metric} {'↓' if metric[task].metric_direction == 'min' else '↑'})", cell)
         for task, cell in sorted(row.cells.items())
     )
-    names = (
-        "task",
-        "test score",
-        "normalised",
-        "steps to target",
-        "s to target",
-        "steps/s",
-        "× forward",
-        "× bptt",
-        "kB",
-        "compile s",
-        "seeds",
-        "machine",
-        "made again by",
-    )
-    head = "".join(f"<th scope=col>{name}</th>" for name in names)
+    head = "".join(f"<th scope=col>{column.short}</th>" for column in columns.BY_TASK)
     return (
         f'<h4>{escape(row.label)}</h4><div class="scroll" tabindex="0" role="region" '
         f'aria-label="{escape(row.label)} by task"><table>'

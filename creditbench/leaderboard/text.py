@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from creditbench.leaderboard.board import COSTS, HIGH, LOW, REFERENCE, SEEDS, Board, Cell, Row
+from creditbench.leaderboard.board import HIGH, LOW, SEEDS, Board, Cell, Row
 from creditbench.leaderboard.claims import claims
 from creditbench.leaderboard.statistics import Estimate
 from creditbench.leaderboard.versus import Row as Versus
 from creditbench.leaderboard.versus import described
+from creditbench.results import columns
+from creditbench.results.columns import MISSING, REFERENCE
 from creditbench.results.table import latex_table, markdown_table, plain, ranged
 
-MISSING = "–"
 SIGNS = {True: "held", False: "did not hold", None: "not settled"}
 
 NOTES = (
@@ -43,7 +45,7 @@ def rank(row: Row) -> str:
     return f"{low if low == high else f'{low}–{high}'}{'q' if row.quick else ''}"
 
 
-def interval(found: Estimate | None, form: str = ".2f") -> str:
+def interval(found: Estimate | None, form: str = columns.IQM.form) -> str:
     """`0.50 [0.40, 0.60]`."""
     if found is None:
         return MISSING
@@ -55,11 +57,6 @@ def mark(found: Estimate | None) -> str:
     if found is None:
         return ""
     return "▲" if found.low > 0.5 else "▼" if found.high < 0.5 else ""
-
-
-def number(value: float | None, form: str = ".3g") -> str:
-    """A number, or the mark of a missing one where it is None or not finite."""
-    return MISSING if value is None or not math.isfinite(value) else format(value, form)
 
 
 def left_out(board: Board) -> str:
@@ -83,54 +80,56 @@ def solved(row: Row) -> int:
     return sum(math.isfinite(cell.target("steps_to_target")) for cell in row.cells.values())
 
 
-RANKING = (
-    *("rank", "rule", "backend", "device", "IQM", "median", "mean", "optimality gap", f"P(> {REFERENCE})"),
-    *("solved", "× forward", "× bptt", "kB", "note"),
-)
+def aggregate(row: Row, name: str) -> float | None:
+    """A score of a row over all tasks; None where it has none."""
+    return row.scores[name].value if name in row.scores else None
 
 
 def ranking(board: Board) -> list[tuple[str, ...]]:
-    """The rows of the ranking, in the order of `RANKING`."""
+    """The rows of the ranking, in the order of `columns.RANKING`."""
     found = []
     for row in board.rows:
-        scores = row.scores
-        kilobytes = row.cost("algorithm_bytes")
-        improvement = " ".join(filter(None, (interval(row.improvement), mark(row.improvement))))
+        own = {
+            "rank": rank(row),
+            "rule": row.rule,
+            "backend": row.backend,
+            "device": row.device,
+            "iqm": interval(row.scores.get("iqm")),
+            **{c.field: c.text(aggregate(row, c.field)) for c in columns.MEANS},
+            "improvement": " ".join(filter(None, (interval(row.improvement), mark(row.improvement)))),
+            "solved": f"{solved(row)} of {len(board.tasks)}",
+            "note": "; ".join(row.remarks),
+        }
         found.append(
-            (
-                rank(row),
-                row.rule,
-                row.backend,
-                row.device,
-                interval(scores.get("iqm")),
-                *(
-                    number(scores[n].value if n in scores else None, ".2f")
-                    for n in ("median", "mean", "optimality_gap")
-                ),
-                improvement,
-                f"{solved(row)} of {len(board.tasks)}",
-                number(row.cost("ratio_forward")),
-                number(row.cost("ratio_bptt")),
-                number(None if kilobytes is None else kilobytes / 1e3, ",.4g"),
-                "; ".join(row.remarks),
+            tuple(
+                own[column.field] if column.field in own else column.text(row.cost(column.field))
+                for column in columns.RANKING
             )
         )
     return found
 
 
+def _ranking_heads() -> tuple[list[str], list[str]]:
+    """The heads of the ranking, and those that are aligned to the left."""
+    heads = [column.short for column in columns.RANKING]
+    return heads, [column.short for column in columns.RANKING if column.left]
+
+
 def ranking_markdown(board: Board) -> str:
     """The ranking and what its columns mean."""
-    rows = markdown_table(RANKING, ranking(board), ("rule", "backend", "device", "note"))
+    heads, left = _ranking_heads()
+    rows = markdown_table(heads, ranking(board), left)
     return rows + "\n" + "\n".join(f"- {note}" for note in NOTES) + "\n"
 
 
 def ranking_latex(board: Board) -> str:
     """The ranking as a booktabs table."""
+    heads, left = _ranking_heads()
     caption = (
         "Normalised scores with 95\u202f% intervals, the ranks that they allow, and costs. ▲, ▼: the interval of the "
         f"probability of improvement over {REFERENCE} leaves ½ out"
     )
-    return latex_table(caption, RANKING, ranking(board), ("rule", "backend", "device", "note"))
+    return latex_table(caption, heads, ranking(board), left)
 
 
 def score(cell: Cell) -> str:
@@ -139,9 +138,11 @@ def score(cell: Cell) -> str:
     if not len(values):
         return cell.status
     if cell.normalises:
-        return ranged(values.tolist(), ".2f")
+        return ranged(values.tolist(), columns.IQM.form)
     # Metrics are signed so that higher is better: the worst comes first, told as it was.
-    return ranged(values.tolist(), ".4g", -1.0 if cell.records[0].metric_direction == "min" else 1.0)
+    return ranged(
+        values.tolist(), columns.TEST_SCORE.form, -1.0 if cell.records[0].metric_direction == "min" else 1.0
+    )
 
 
 def tasks_markdown(board: Board) -> str:
@@ -159,11 +160,11 @@ def tasks_markdown(board: Board) -> str:
             notes.append(f"place {board.places(board.groups[row.key[1:]], task)[row.key]}")
         return "; ".join([score(found), *notes])
 
-    head = ("rule", "backend", *board.tasks)
+    left = columns.RULE.label, columns.BACKEND.label
     rows = [
         (row.rule, " ".join(row.key[1:]), *(cell(row, task) for task in board.tasks)) for row in board.rows
     ]
-    return markdown_table(head, rows, ("rule", "backend"))
+    return markdown_table((*left, *board.tasks), rows, left)
 
 
 def differences(board: Board) -> str:
@@ -188,45 +189,63 @@ def differences(board: Board) -> str:
     return "\n".join(lines) + "\n"
 
 
-VERSUS = (
-    *("task", "backend", "rule", "studies", "seeds", "score", "normalised", "difference", "p", "p corrected"),
-    *("verdict", "reached", "steps", "× steps", "seconds", "× seconds", "× step time", "× bytes"),
-)
-
-
 def versus_markdown(rows: Sequence[Versus]) -> str:
     """Rules beside their reference, a row each, and what is to be known of them.
 
     ∞: the level was never reached by half of the seeds.
     """
 
-    def reached(value: float | None, form: str) -> str:
-        return "∞" if value is not None and math.isinf(value) else number(value, form)
-
     body = []
     for row in rows:
         difference = None
         if row.difference is not None:
-            difference = f"{row.difference:+.3f}"
+            form = columns.DIFFERENCE.form
+            difference = format(row.difference, form)
             if row.interval:
-                difference += f" [{row.interval[0]:+.3f}, {row.interval[1]:+.3f}]"
+                difference += f" [{row.interval[0]:{form}}, {row.interval[1]:{form}}]"
             if row.scale != "normalised":
                 difference += f" {row.scale}"
+        own = {
+            "task": row.task,
+            "backend": row.backend if row.device == "cpu" else f"{row.backend} {row.device}",
+            "rule": row.rule,
+            "studies": str(row.studies or MISSING),
+            "difference": difference or MISSING,
+            "verdict": f"{row.verdict}; stale: {row.stale}" if row.stale else row.verdict,
+            "reached": row.reached or MISSING,
+        }
         body.append(
-            (
-                *(row.task, row.backend if row.device == "cpu" else f"{row.backend} {row.device}", row.rule),
-                *(str(row.studies or MISSING), str(row.seeds), number(row.score, ".4g")),
-                *(number(row.normalised, ".3f"), difference or MISSING),
-                *(number(row.p, ".2g"), number(row.p_corrected, ".2g")),
-                f"{row.verdict}; stale: {row.stale}" if row.stale else row.verdict,
-                *(row.reached or MISSING, reached(row.steps, ",.0f"), reached(row.steps_ratio, ".2f")),
-                *(reached(row.seconds, ".2f"), reached(row.seconds_ratio, ".2f")),
-                *(number(row.step_time_ratio, ".2f"), number(row.bytes_ratio, ".2g")),
-            )
+            [own[c.field] if c.field in own else c.text(getattr(row, c.field)) for c in columns.VERSUS]
         )
-    table = markdown_table(VERSUS, body, left=("task", "backend", "rule", "verdict"))
+    heads = [column.label for column in columns.VERSUS]
+    table = markdown_table(heads, body, left=[column.label for column in columns.VERSUS if column.left])
     notes = "\n".join(f"- {plain(f'{note[:1].upper()}{note[1:]}.')}" for note in described(rows))
     return f"{table}\n{notes}" if rows else table
+
+
+def exponents_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A row a rule and backend, a column a quantity and axis: `1.98 (2)` is the exponent, and the claimed one.
+
+    ✓: held, ✗: not held; a time judges nobody. What was left out at the largest sizes is marked *.
+    """
+    swept = list(dict.fromkeys((row["quantity"], row["axis"]) for row in rows))
+    cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    for row in rows:
+        text = columns.EXPONENT.text(row["exponent"])
+        text += "" if row["claimed"] is None else f" ({row['claimed']:g})"
+        text += {True: " ✓", False: " ✗", None: ""}[row["held"]] + ("*" if row["left_out"] else "")
+        cells.setdefault((row["learner"], row["backend"]), {})[row["quantity"], row["axis"]] = text
+    head = [
+        columns.RULE.label,
+        columns.BACKEND.label,
+        *(f"{quantity.replace('_', ' ')} in {axis}" for quantity, axis in swept),
+    ]
+    lines = [head, ["---", "---", *["---:"] * len(swept)]]
+    lines += [
+        [*who, *(own.get(place, MISSING) for place in swept)]
+        for who, own in sorted(cells.items(), key=lambda item: item[0])
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def again(verb: str, folders: Sequence[Path], *rest: str) -> str:
@@ -251,7 +270,7 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
     parts += _remarks(board)
     parts += ["## Ranking\n", ranking_markdown(board), "## Score by task\n", tasks_markdown(board)]
     parts += ["## Ranks\n", differences(board)]
-    for cost in COSTS:
+    for cost in columns.COSTS:
         lines = []
         for key, rows in board.groups.items():
             _, rho = board.profile(rows, cost)
@@ -269,30 +288,31 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
     if results.scaling:
         fits = {(p.learner, p.backend, p.axis, p.quantity): p for p in results.scaling}
         exponents = [
-            (*key, f"{p.exponent:.2f} [{p.low:.2f}, {p.high:.2f}]", number(p.claimed), SIGNS[p.held])
+            (
+                *key,
+                interval(Estimate(p.exponent, p.low, p.high), columns.EXPONENT.form),
+                columns.CLAIMED.text(p.claimed),
+                SIGNS[p.held],
+            )
             for key, p in fits.items()
         ]
-        names = ("rule", "backend", "in", "quantity", "exponent", "claimed", "outcome")
-        parts += ["## Scaling\n", markdown_table(names, exponents, names[:4])]
+        heads = [column.label for column in columns.EXPONENTS]
+        left = [column.label for column in columns.EXPONENTS if column.left]
+        parts += ["## Scaling\n", markdown_table(heads, exponents, left)]
     if results.gradients:
         quality = []
         for g in results.gradients:
             place = (g.learner, g.backend, g.task, f"{g.point:g}")
             figures = (
-                Estimate(g.cosine, g.cosine_low, g.cosine_high),
-                Estimate(g.bias, g.bias_low, g.bias_high),
-                Estimate(g.variance, g.variance_low, g.variance_high),
+                Estimate(*(getattr(g, f"{c.field}{end}") for end in ("", "_low", "_high")))
+                for c in columns.GRADIENTS
+                if c is not columns.DRAWS_TO_COSINE
             )
             reached = "never" if g.draws_to_cosine is None else str(g.draws_to_cosine)
             quality.append((*place, *(interval(figure, ".3g") for figure in figures), reached))
-        head = (
-            "rule",
-            "backend",
-            "task",
-            "part of a bptt run",
-            *("cosine", "bias", "variance", "draws to cosine 0.9"),
-        )
-        parts += ["## Quality of gradients\n", markdown_table(head, quality, head[:3])]
+        heads = [column.label for column in columns.QUALITY]
+        left = [column.label for column in columns.QUALITY if column.left]
+        parts += ["## Quality of gradients\n", markdown_table(heads, quality, left)]
     parts.append("## Rules\n")
     for learner, about in sorted(results.learners.items()):
         lines = [

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from creditbench.errors import unknown
 from creditbench.machine.environment import constant
+from creditbench.results import columns
+from creditbench.results.columns import MISSING, Column
+from creditbench.results.conditions import columns_of
+from creditbench.results.rows import inert
 from creditbench.results.store import stale
-from creditbench.results.version import inert
-from creditbench.trials.record import Record, columns_of
+from creditbench.trials.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 FORMATS = ("rich", "markdown", "scores", "csv", "latex", "json", "environments")
 #: Settings of a rule that have no column; those in which a task's rows of a rule differ are shown beside it.
 _SETTINGS = ("optimizer", "lr", "decorrelation_rate", "device")
-_MISSING = "–"
 
 
 def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
@@ -59,8 +61,17 @@ class Section:
     direction: str
     trivial: str
     machines: tuple[str, ...]  #: processors that the times are of
-    columns: tuple[str, ...]
+    columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]  #: text, in the order of `columns`
+
+    @property
+    def heads(self) -> list[str]:
+        return [column.label for column in self.columns]
+
+    @property
+    def left(self) -> list[str]:
+        """Heads of the columns that are aligned to the left."""
+        return [column.label for column in self.columns if column.left]
 
     @property
     def title(self) -> str:
@@ -107,36 +118,28 @@ def summarise(records: Sequence[Record]) -> list[Section]:
                 table.append(_row(label, family, fresh_seeds, reasons[id(family[0])]))
             if not group:
                 table.append({"rule": rule, "backend": backend, "status": "missing"})
-        present = dict.fromkeys(column for row in table for column in row)
-        empty = {c for c in _COST if all(row.get(c, _MISSING) == _MISSING for row in table)}
-        columns = tuple(column for column in present if column not in empty)
+        shown = tuple(
+            column
+            for column in columns.SUMMARY
+            if not column.optional or any(row.get(column.field, MISSING) != MISSING for row in table)
+        )
         trivials = [r.trivial for r in own if r.trivial is not None]
         sections.append(
             Section(
                 task,
                 own[0].metric,
                 own[0].metric_direction,
-                f"{statistics.fmean(trivials):.4g}" if trivials else _MISSING,
+                columns.TEST_SCORE.text(statistics.fmean(trivials) if trivials else None),
                 tuple(sorted({str(r.environment.get("cpu", "unknown")) for r in own})),
-                tuple(sorted(columns, key=_ORDER.index)),
-                tuple(
-                    tuple(row.get(column, _MISSING) for column in sorted(columns, key=_ORDER.index))
-                    for row in table
-                ),
+                shown,
+                tuple(tuple(row.get(column.field, MISSING) for column in shown) for row in table),
             )
         )
     return sections
 
 
-#: Columns that are left out where no trial was measured.
-_COST = ("× forward", "× bptt", "MFLOP/step", "algorithm kB")
-_ORDER = (
-    *("rule", "backend", "seeds", "test score", "normalised", "steps/s", "× forward", "× bptt", "train s"),
-    *("compile s", "MFLOP/step", "algorithm kB", "segment", "batch", "status"),
-)
-
-
 def _row(label: str, family: Sequence[Record], seeds: set[int], reason: str) -> dict[str, str]:
+    """The cells of `columns.SUMMARY`, by field."""
     trial = family[0].trial
     statuses = Counter(record.status for record in family)
     status = ", ".join(
@@ -148,33 +151,29 @@ def _row(label: str, family: Sequence[Record], seeds: set[int], reason: str) -> 
     def values(name: str) -> list[float]:
         return [value for record in family if (value := getattr(record, name)) is not None]
 
-    def median(name: str, form: str, scale: float = 1.0) -> str:
-        return format(statistics.median(values(name)) * scale, form) if values(name) else _MISSING
+    def median(column: Column) -> str:
+        known = values(column.field)
+        return column.text(statistics.median(known) if known else None)
 
-    return {
+    own = {
         "rule": label,
         "backend": trial.backend,
         "seeds": (f"{len(family)} of {len(seeds)}" if few else str(len(family)))
         + (f" in {studies} studies" if studies > 1 else ""),
-        "test score": _spread(values("test_score"), ".4g"),
-        "normalised": _range(family),
-        "steps/s": median("steps_per_second", ",.0f"),
-        "× forward": median("ratio_forward", ".3g"),
-        "× bptt": median("ratio_bptt", ".3g"),
-        "train s": median("train_seconds", ".2f"),
-        "compile s": median("cold_compile_seconds", ".2f"),
-        "MFLOP/step": median("flops_per_step", ".3g", 1e-6),
-        "algorithm kB": median("algorithm_bytes", ",.4g", 1e-3),
+        "test_score": spread(values("test_score")),
+        "normalised_score": _range(family),
         "segment": str(trial.segment),
         "batch": str(trial.batch),
         "status": f"stale ({reason}): {status}" if reason else status,
     }
+    return {c.field: own[c.field] if c.field in own else median(c) for c in columns.SUMMARY}
 
 
-def _spread(values: Sequence[float], form: str) -> str:
+def spread(values: Sequence[float]) -> str:
+    """Test scores as `0.5 ± 0.1`: their mean and standard deviation."""
     if not values:
-        return _MISSING
-    mean = format(statistics.fmean(values), form)
+        return MISSING
+    mean = columns.TEST_SCORE.text(statistics.fmean(values))
     return f"{mean} ± {statistics.stdev(values):.2g}" if len(values) > 1 else mean
 
 
@@ -186,8 +185,8 @@ def _range(family: Sequence[Record]) -> str:
         if r.status == "diverged" or (r.status == "ok" and r.normalised_score is not None)
     ]
     if not known or all(r.solved is None for r in family):
-        return _MISSING
-    return ranged(known, ".3f")
+        return MISSING
+    return ranged(known, columns.NORMALISED.form)
 
 
 def ranged(values: Sequence[float], form: str, sign: float = 1.0) -> str:
@@ -256,29 +255,16 @@ def _scores(sections: Sequence[Section]) -> str:
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for section in sections:
         for row in section.rows:
-            values = dict(zip(section.columns, row, strict=True))
+            values = {column.field: text for column, text in zip(section.columns, row, strict=True)}
             if "missing" not in values["status"]:
-                shown = values["test score"] if values["status"].endswith("ok") else values["status"]
+                shown = values["test_score"] if values["status"].endswith("ok") else values["status"]
                 cells.setdefault((values["rule"], values["backend"]), {})[section.task] = shown
     arrows = {"min": "↓", "max": "↑"}
     metrics = (Markup(f"{plain(s.task)}<br>{plain(s.metric)} {arrows[s.direction]}") for s in sections)
-    heads = ["rule", "backend", *metrics]
+    heads = [columns.RULE.label, columns.BACKEND.label, *metrics]
     lines: list[list[str]] = [[Markup("*trivial*"), "", *(s.trivial for s in sections)]]
-    lines += [[*key, *(cells[key].get(s.task, _MISSING) for s in sections)] for key in sorted(cells)]
+    lines += [[*key, *(cells[key].get(s.task, MISSING) for s in sections)] for key in sorted(cells)]
     return markdown_table(heads, lines, heads)
-
-
-#: Left out of a terminal's table, in this order, where that is too narrow.
-_DISPENSABLE = (
-    "compile s",
-    "batch",
-    "segment",
-    "MFLOP/step",
-    "algorithm kB",
-    "train s",
-    "× bptt",
-    "× forward",
-)
 
 
 def print_rich(records: Sequence[Record], console: Any) -> None:
@@ -289,13 +275,13 @@ def print_rich(records: Sequence[Record], console: Any) -> None:
     for section in summarise(records):
         texts = {column: [row[i] for row in section.rows] for i, column in enumerate(section.columns)}
 
-        def width(column: str, texts: dict[str, list[str]] = texts) -> int:
+        def width(column: Column, texts: dict[Column, list[str]] = texts) -> int:
             # A status may be broken between words; rich breaks others wherever it likes.
-            cells = [column, *texts[column]]
-            words = [word for cell in cells for word in cell.split()] if column == "status" else cells
+            cells = [column.label, *texts[column]]
+            words = [word for cell in cells for word in cell.split()] if column is columns.STATUS else cells
             return 3 + max(map(len, words))
 
-        for column in _DISPENSABLE:
+        for column in columns.DISPENSABLE:
             if column in texts and sum(map(width, texts)) + 1 > console.width:
                 del texts[column]
         caption = Text(section.caption)
@@ -303,15 +289,14 @@ def print_rich(records: Sequence[Record], console: Any) -> None:
             title=Text(section.title), caption=caption, title_justify="left", caption_justify="left"
         )
         for column in texts:
-            left = column in ("rule", "backend", "status")
-            table.add_column(column, justify="left" if left else "right", overflow="fold")
+            table.add_column(column.label, justify="left" if column.left else "right", overflow="fold")
         for row in zip(*texts.values(), strict=True):
             table.add_row(*map(Text, row))
         console.print(table)
 
 
 def _markdown(section: Section) -> str:
-    table = markdown_table(section.columns, section.rows, ("rule", "backend", "status"))
+    table = markdown_table(section.heads, section.rows, section.left)
     lines = [f"### {plain(section.title)}", "", table]
     return "\n".join([*lines, plain(section.caption), ""] if section.caption else lines)
 
@@ -369,7 +354,7 @@ _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 def _latex(section: Section) -> str:
     caption = f"{section.title}; {section.caption}" if section.caption else section.title
-    return latex_table(caption, section.columns, section.rows, ("rule", "backend", "status"))
+    return latex_table(caption, section.heads, section.rows, section.left)
 
 
 def latex_table(

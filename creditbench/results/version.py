@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import csv
 import ctypes
 import dataclasses
 import hashlib
@@ -16,9 +15,9 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, StrictBool, TypeAdapter, ValidationError
+from pydantic import Field, StrictBool, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # whose fields pydantic can read under Python 3.11
 
 import creditbench
@@ -26,62 +25,18 @@ from creditbench.errors import UsageError, reason
 from creditbench.machine import files
 from creditbench.plugins import registry
 from creditbench.plugins.importing import Kind
+from creditbench.results.measured import (
+    CheckResult,
+    GradientQuality,
+    ScalingPoint,
+    read_checks,
+    read_gradients,
+    read_scaling,
+)
+from creditbench.results.rows import Row, as_csv, broken, read, read_csv, read_json, validate
 from creditbench.results.store import Store, order
 from creditbench.trials.record import SCHEMA_VERSION, Environment, Point, Record
-from creditbench.trials.trial import Amount, Count, Name, Number, Size, Trial
-
-
-class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ScalingPoint(_Row):
-    """What one size costs, beside the exponent of all sizes: a row of scaling.csv."""
-
-    learner: str
-    backend: str
-    axis: str  #: T, n, B
-    quantity: str  #: time (seconds), algorithm_bytes, flops: of an update
-    size: Size
-    value: Amount  #: median of its blocks
-    blocks: Count
-    exponent: Number  #: of the upper half of the sizes
-    low: Number  #: 95 % interval of the exponent
-    high: Number
-    claimed: Number | None
-    held: bool | None  #: None: nothing is claimed
-
-
-class GradientQuality(_Row):
-    """How good the estimates of one rule are at one point of a BPTT run: a row of gradients.csv."""
-
-    learner: str
-    backend: str
-    task: str
-    point: Amount  #: part of the run's budget
-    draws: Count
-    cosine: Number
-    cosine_low: Number
-    cosine_high: Number
-    bias: Number
-    bias_low: Number
-    bias_high: Number
-    variance: Number
-    variance_low: Number
-    variance_high: Number
-    draws_to_cosine: Count | None  #: None: no number of draws is enough
-    draws_to_cosine_low: Count | None
-    draws_to_cosine_high: Count | None
-
-
-class CheckResult(_Row):
-    """What `creditbench check` found of one rule: a row of checks.csv."""
-
-    learner: str
-    learner_sha256: str  #: of the source that was checked
-    name: str
-    held: bool | None  #: None: not applicable
-    detail: str
+from creditbench.trials.trial import Count, Name, Number, Size, Trial
 
 
 class LearnerAbout(TypedDict):
@@ -111,15 +66,14 @@ class TaskAbout(TypedDict):
 Table = Literal["trials.csv", "curves.parquet", "scaling.csv", "gradients.csv", "checks.csv"]
 
 
-class Manifest(_Row):
+class Manifest(Row):
     """What the files of a version must hold, and what its names stand for."""
 
     schema_version: Size = SCHEMA_VERSION
     suite_version: str
     rows: dict[Table, Count]  #: file -> its rows
-    sha256: dict[
-        Table | Literal["environments.json"], str
-    ] = {}  #: file -> of its content; none in older versions
+    #: file -> of its content; none in older versions
+    sha256: dict[Table | Literal["environments.json"], str] = Field(default_factory=dict)
     learners: dict[Name, LearnerAbout]  #: by id
     tasks: dict[Name, TaskAbout]
     environments: dict[str, Environment]  #: id -> processor, system, versions, commit
@@ -143,7 +97,6 @@ _CURVE = ("trial", *Point.model_fields)
 _FEW_ROWS = (
     1_000_000  # of a table of curves that no manifest speaks for, so that its fault is told by their count
 )
-R = TypeVar("R", bound=_Row)
 
 
 def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool = True) -> Results:
@@ -198,89 +151,13 @@ def _read_run(directory: Path, whole: bool, curves: bool) -> Results:
         raise UsageError(left_out[0])
     for why in left_out:
         print(f"note: left out: {why}", file=sys.stderr)
-    scaling, gradients = [], []
-    folder = directory / "scaling"
-    if folder.is_dir():
-        fits: dict[tuple[str, ...], dict[str, Any]] = {}
-        for fit in _read_rows(folder / "scaling.json", "learner", "backend", "axis", "quantity", "interval"):
-            own = {name: value for name, value in fit.items() if name not in ("interval", "left_out")}
-            fits[_sweep(fit)] = own | _ends(fit, "interval", "low", "high", folder / "scaling.json")
-        path = folder / "points.csv"
-        for point in _read_csv(path):
-            if _sweep(point) not in fits:
-                raise _broken(
-                    path, ValueError(f"scaling.json has no fit of {' '.join(map(str, _sweep(point)))}")
-                )
-            scaling.append(_validate(ScalingPoint, fits[_sweep(point)] | point, folder))
-    folder = directory / "gradients"
-    if folder.is_dir():
-        path = folder / "gradients.json"
-        names = ("cosine", "bias", "variance", "draws_to_cosine")
-        for row in _read_rows(path, *(f"{name}_interval" for name in names)):
-            flat = {name: value for name, value in row.items() if not name.endswith("_interval")}
-            for name in names:
-                flat |= _ends(row, f"{name}_interval", f"{name}_low", f"{name}_high", path)
-            gradients.append(_validate(GradientQuality, flat, folder))
+    scaling = read_scaling(directory)
     return Results(
         tuple(records),
-        tuple(scaling),
-        tuple(gradients),
+        scaling,
+        read_gradients(directory),
         *_describe(records, [row.learner for row in scaling]),
-        _read_checks(directory),
-    )
-
-
-def _sweep(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Of what sweep of sizes a point or a fit is."""
-    return tuple(str(row.get(name)) for name in ("learner", "backend", "axis", "quantity"))
-
-
-def _ends(row: Mapping[str, Any], name: str, low: str, high: str, path: Path) -> dict[str, Any]:
-    """The two ends of an interval under names of their own. Raises UsageError where it has not two."""
-    found = row[name]
-    if not (isinstance(found, list) and len(found) == 2):
-        raise _broken(path, ValueError(f"{name} is {found!r:.40} and not two numbers"))
-    return {low: found[0], high: found[1]}
-
-
-def _read_rows(path: Path, *names: str) -> list[dict[str, Any]]:
-    """The objects of a JSON array, each of which has those names. Raises UsageError."""
-    rows = _read_json(path)
-    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
-        raise _broken(path, ValueError("it is no array of objects"))
-    for row in rows:
-        if lacking := [name for name in names if name not in row]:
-            raise _broken(path, ValueError(f"a row lacks {lacking[0]}"))
-    return rows
-
-
-def write_checks(directory: Path, about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
-    """Write what `creditbench check` found of one learner, for `load` to read; of a task nothing is kept.
-
-    Raises `UsageError`.
-    """
-    if about.get("kind") != "learners":
-        return
-    rows = [
-        {
-            "learner": about["id"],
-            "learner_sha256": about["sha256"],
-            **{k: result[k] for k in ("name", "held", "detail")},
-        }
-        for result in results
-    ]
-    path = directory / "checks" / f"{about['id']}.json"
-    with files.output("results folder", directory, "name another with --results"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, (json.dumps(rows, indent=1) + "\n").encode())
-
-
-def _read_checks(directory: Path) -> tuple[CheckResult, ...]:
-    """What `write_checks` left in a folder."""
-    return tuple(
-        _validate(CheckResult, row, path)
-        for path in sorted((directory / "checks").glob("*.json"))
-        for row in _read_rows(path)
+        read_checks(directory),
     )
 
 
@@ -471,7 +348,7 @@ def _write_version(results: Results, directory: Path) -> None:
     pd.DataFrame(curves).astype(kinds).to_parquet(parquet, index=False, compression="zstd")
     environments = {record.environment_id: record.environment for record in records}
     content: dict[Any, bytes] = {
-        name: _as_csv(table, _EXACT if name == "trials.csv" else frozenset()).encode()
+        name: as_csv(table, _EXACT if name == "trials.csv" else frozenset()).encode()
         for name, table in rows.items()
         if table
     }
@@ -513,22 +390,22 @@ def read_tables(directory: Path, curves: bool = True) -> Results:
 
     Raises `UsageError` where one is broken, cut short, of a newer schema, or not the one that the manifest is of.
     """
-    described = _read_json(directory / "manifest.json")
+    described = read_json(directory / "manifest.json")
     if not isinstance(described, dict):
-        raise _broken(directory / "manifest.json", ValueError("it is no object"))
+        raise broken(directory / "manifest.json", ValueError("it is no object"))
     version = described.get("schema_version")
     if type(version) is int and version > SCHEMA_VERSION:
         raise UsageError(
             f"tables '{directory}' have the schema version {version}, and this creditbench reads up to "
             f"{SCHEMA_VERSION}: update creditbench"
         )
-    environments = _read_json(directory / "environments.json")
+    environments = read_json(directory / "environments.json")
     values = described | {"environments": environments}
-    manifest = _validate(Manifest, values, directory / "manifest.json", strict=True)
+    manifest = validate(Manifest, values, directory / "manifest.json", strict=True)
     for name in ("trials.csv", "curves.parquet"):
         if name not in manifest.rows:
-            raise _broken(directory / "manifest.json", ValueError(f"rows has no {name}"))
-    rows = {name: _read_csv(directory / name) for name in manifest.rows if name.endswith(".csv")}
+            raise broken(directory / "manifest.json", ValueError(f"rows has no {name}"))
+    rows = {name: read_csv(directory / name) for name in manifest.rows if name.endswith(".csv")}
     of_trials, points = _read_curves(directory / "curves.parquet", manifest.rows["curves.parquet"], curves)
     for name, expected in manifest.rows.items():
         count = len(rows[name]) if name in rows else points
@@ -558,92 +435,28 @@ def read_tables(directory: Path, curves: bool = True) -> Results:
                 "take the table from git again, or make it again with creditbench table --compact"
             ) from None
     if astray := sorted(of_trials.keys() - records.keys()):
-        raise _broken(directory / "curves.parquet", ValueError(f"trials.csv has no trial {astray[0]:.40}"))
+        raise broken(directory / "curves.parquet", ValueError(f"trials.csv has no trial {astray[0]:.40}"))
     found = Results(
         tuple(sorted(records.values(), key=order)),
-        tuple(_validate(ScalingPoint, row, directory / "scaling.csv") for row in rows.get("scaling.csv", ())),
+        tuple(validate(ScalingPoint, row, directory / "scaling.csv") for row in rows.get("scaling.csv", ())),
         tuple(
-            _validate(GradientQuality, row, directory / "gradients.csv")
+            validate(GradientQuality, row, directory / "gradients.csv")
             for row in rows.get("gradients.csv", ())
         ),
         _plain(manifest.learners),
         _plain(manifest.tasks),
-        tuple(_validate(CheckResult, row, directory / "checks.csv") for row in rows.get("checks.csv", ())),
+        tuple(validate(CheckResult, row, directory / "checks.csv") for row in rows.get("checks.csv", ())),
     )
     # Last, since what is said above is more of a help.
     for name, sha256 in manifest.sha256.items():
         path = directory / name
-        if hashlib.sha256(_read(path)).hexdigest() != sha256:
-            raise _broken(path, ValueError("it is not the one that manifest.json was written with"))
+        if hashlib.sha256(read(path)).hexdigest() != sha256:
+            raise broken(path, ValueError("it is not the one that manifest.json was written with"))
     return found
 
 
 #: Columns that a trial's id is taken of: written to the last digit.
 _EXACT = frozenset(Trial.model_fields)
-
-
-#: With what a cell begins that a spreadsheet would run as a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-def inert(text: str) -> str:
-    """A text for a cell of a CSV file: behind an apostrophe where a spreadsheet would run it as a formula."""
-    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
-
-
-def _inert_read(text: str) -> str:
-    """What `inert` was given."""
-    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA) else text
-
-
-def _as_csv(rows: Sequence[Mapping[str, Any]], exact: frozenset[str]) -> str:
-    """Rows as text; a float has nine significant digits, in the columns `exact` all."""
-
-    def cell(name: str, value: Any) -> str:
-        if value is None:
-            return ""
-        if isinstance(value, bool):
-            return str(value).lower()
-        if isinstance(value, float):
-            return repr(value) if name in exact else format(value, ".9g")
-        return inert(value) if isinstance(value, str) else str(value)
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows[0])
-    writer.writerows([cell(name, value) for name, value in row.items()] for row in rows)
-    return text.getvalue()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return files.read(path)
-    except (OSError, ValueError) as error:
-        raise _broken(path, error) from None
-
-
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file. Raises `UsageError` where a row has not as many cells as there are columns."""
-    try:
-        lines = list(csv.reader(io.StringIO(_read(path).decode(), newline=""), strict=True))
-    except (ValueError, csv.Error) as error:
-        raise _broken(path, error) from None
-    if not lines:
-        raise _broken(path, ValueError("it is empty"))
-    if len(set(lines[0])) < len(lines[0]):
-        twice = next(name for name in lines[0] if lines[0].count(name) > 1)
-        raise _broken(path, ValueError(f"the column {twice!r} is there twice"))
-    for number, line in enumerate(lines[1:], 2):
-        if len(line) != len(lines[0]):
-            raise _broken(path, ValueError(f"line {number} has {len(line)} cells of {len(lines[0])}"))
-    return [dict(zip(lines[0], map(_inert_read, line), strict=True)) for line in lines[1:]]
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return files.parse_json(_read(path))
-    except ValueError as error:
-        raise _broken(path, error) from None
 
 
 def _read_curves(path: Path, expected: int, points: bool) -> tuple[dict[str, list[Point]], int]:
@@ -654,7 +467,7 @@ def _read_curves(path: Path, expected: int, points: bool) -> tuple[dict[str, lis
     import pyarrow as pa
     import pyarrow.parquet
 
-    content = _read(path)
+    content = read(path)
     curves: dict[str, list[Point]] = {}
     try:
         opened = pyarrow.parquet.ParquetFile(io.BytesIO(content))
@@ -676,20 +489,5 @@ def _read_curves(path: Path, expected: int, points: bool) -> tuple[dict[str, lis
                 )
                 curves.setdefault(trial, []).append(point)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise _broken(path, error) from None
+        raise broken(path, error) from None
     return curves, count
-
-
-def _validate(model: type[R], values: Mapping[str, Any], path: Path, strict: bool = False) -> R:
-    try:
-        own = {name: None if value == "" else value for name, value in values.items()}
-        return model.model_validate(own, strict=strict)
-    except ValidationError as error:
-        raise _broken(path, error) from None
-
-
-def _broken(path: Path, error: Exception) -> UsageError:
-    return UsageError(
-        f"table '{path}' cannot be read ({reason(error)}): "
-        "take it from git again, or make it again with creditbench table --compact"
-    )

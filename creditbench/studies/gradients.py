@@ -20,9 +20,11 @@ whose estimate is the draw.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,9 @@ from numpy.typing import NDArray
 from creditbench.errors import UsageError
 from creditbench.learner import Batch, backpropagate
 from creditbench.ops.base import Ops
+from creditbench.studies import process
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.trial import Trial
 
 COSINE = 0.9
 _GROUPS = 20
@@ -205,7 +210,6 @@ def measure(
     """
     from creditbench.trials.blocks import OwnBlocks
     from creditbench.trials.trainer import Trainer, train_to
-    from creditbench.trials.trial import Trial
 
     reverse = Trainer(Trial.model_validate(run), ops)
     rules = [OwnBlocks(Trial.model_validate(trial), ops) for trial in trials]
@@ -217,7 +221,7 @@ def measure(
         if not gradient.any():
             raise UsageError(
                 f"the gradient on {reverse.trial.task} at {point:g} is zero, as where no step there is scored: "
-                "choose other --points, or on a stream other --steps"
+                "choose other --parts, or on a stream other --steps"
             )
         for blocks in rules:
             found = sample(ops, cell, blocks.learner, params, batch, draws, seed=1, before=before)
@@ -232,3 +236,79 @@ def measure(
                 **statistics(found, gradient),
                 "draws": len(found),
             }
+
+
+class Order(NamedTuple):
+    """The rules that are looked at along one BPTT run."""
+
+    backend: str
+    rules: list[Trial]
+    run: Trial
+
+
+def orders(options: Options, steps: int | None) -> list[Order]:
+    """The rules of `options` by backend and task, each beside the BPTT run of that task.
+
+    Raises `UsageError` for what cannot be run, and where `steps` are given for a task that has episodes.
+    """
+    found = []
+    for backend in options.backends:
+        here = dataclasses.replace(options, backends=(backend,))
+        trials = make_grid(here).trials
+        # The run is on the same tasks, set likewise; what is set of a learner is not `bptt`'s.
+        tasks = {trial.task for trial in trials}
+        of_tasks = {
+            name: value for name, value in options.settings.items() if name.partition(".")[0] in tasks
+        }
+        reverse = dataclasses.replace(here, learners=("bptt",), settings=of_tasks, threads=1)
+        for run in make_grid(reverse).trials:
+            if steps is not None and run.protocol == "episodes":
+                raise UsageError(
+                    f"--steps is {steps}: {run.task} has episodes of {run.segment} steps, and one is a segment; "
+                    "leave out --steps"
+                )
+            found.append(Order(backend, [trial for trial in trials if trial.task == run.task], run))
+    return found
+
+
+def look(
+    asked: Sequence[Order],
+    points: Sequence[float],
+    bars: Callable[[str, int], AbstractContextManager[Callable[[str], None]]],
+    say: Callable[[str], None],
+    *,
+    device: str,
+    threads: int,
+    steps: int,
+    draws: int,
+    settle: int,
+) -> list[dict[str, Any]]:
+    """The figures of `measure` for each order, taken in processes of their own: a row a rule, task and point.
+
+    A rule that gives no gradient has no row: `say` is told why.
+    """
+    rows: list[dict[str, Any]] = []
+    said = set()
+    with bars("figures", sum(len(order.rules) for order in asked) * len(points)) as advance:
+        for order in asked:
+            for found in process.results(
+                "gradients",
+                backend=order.backend,
+                device=device,
+                threads=threads,
+                trials=[trial.model_dump(mode="json") for trial in order.rules],
+                run=order.run.model_dump(mode="json"),
+                steps=steps,
+                points=points,
+                draws=draws,
+                settle=settle,
+            ):
+                advance(f"{found['learner']} {order.run.task} {order.backend} at {found['point']:g}")
+                if "note" in found:
+                    note = f"{found['learner']} {found['note']}"
+                    if note not in said:
+                        say(f"note: {note}; left out")
+                    said.add(note)
+                    continue
+                rows.append({"learner": found.pop("learner"), "backend": order.backend, **found})
+    return rows

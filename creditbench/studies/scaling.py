@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,8 +23,11 @@ from creditbench.errors import UsageError
 from creditbench.learner import Claims
 from creditbench.measure import clock, memory, work
 from creditbench.measure.update import FORWARD_CLAIMS, Update, prepare
+from creditbench.ops import BACKENDS
 from creditbench.ops.base import Ops
 from creditbench.plugins import registry
+from creditbench.studies import process
+from creditbench.trials.grid import resolve_learners, user_path
 
 AXES = ("T", "n", "B")
 QUANTITIES = ("time", "algorithm_bytes", "flops")
@@ -82,6 +86,26 @@ def fit(sizes: Sequence[float], values: Sequence[Sequence[float]], draws: int = 
 def _slope(x: NDArray[Any], y: NDArray[Any]) -> float:
     centred = x - x.mean()
     return float(centred @ y / (centred @ centred))
+
+
+class Rule(NamedTuple):
+    """A learner as a measuring process is told of it."""
+
+    order: tuple[str, str | None, dict[str, Any]]  #: id, path of a user's file, hyper-parameters
+    backends: frozenset[str]
+
+
+def rules_of(names: Sequence[str], settings: Mapping[str, str], extra: Sequence[str] = ()) -> list[Rule]:
+    """The learners of those names, with the fields that are set; `extra` are names of none, for every backend.
+
+    Raises `UsageError` for a name that is not known, and for a field that no learner has.
+    """
+    found = resolve_learners([name for name in names if name not in extra], settings)
+    rules = {
+        name: Rule((plugin.id, user_path(plugin), fields), plugin.cls.backends)
+        for name, (plugin, fields) in found.items()
+    }
+    return [rules.get(name, Rule((name, None, {}), frozenset(BACKENDS))) for name in names]
 
 
 # -- claims ----------------------------------------------------------------------------------------------
@@ -248,6 +272,77 @@ def shares(
                 best, does.flops, least_bytes(update, does.product_bytes, cache), seconds
             ),
         }
+
+
+def sizes_of(
+    axes: Sequence[str], quantities: Sequence[str], asked: Sequence[int] = ()
+) -> dict[str, dict[str, Sequence[int]]]:
+    """axis -> quantity -> the sizes that are asked for, or the usual ones."""
+    return {
+        axis: {name: asked or (SIZES if name == "time" else EXACT_SIZES)[axis] for name in quantities}
+        for axis in axes
+    }
+
+
+def left_out(row: Mapping[str, Any]) -> str:
+    """At what sizes of a sweep nothing was measured."""
+    sizes = ", ".join(map(str, row["left_out"]))
+    return f"{row['learner']} {row['backend']}: {row['quantity']} at {row['axis']} = {sizes}"
+
+
+def broken(row: Mapping[str, Any]) -> str:
+    """How a sweep leaves its claim."""
+    return (
+        f"{row['learner']} {row['backend']}: {row['quantity']} grows as {row['axis']}^{row['exponent']:.2f}, "
+        f"claimed {row['claimed']:g}"
+    )
+
+
+def sweep(
+    rules: Mapping[str, Sequence[Rule]],
+    sizes: Mapping[str, Mapping[str, Sequence[int]]],
+    fixed: Mapping[str, int],
+    bars: Callable[[str, int], AbstractContextManager[Callable[[str], None]]],
+    *,
+    device: str,
+    threads: int,
+    seconds: float,
+    limit: float,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Measure what the rules cost at each size, in processes of their own.
+
+    Args:
+        rules: those to measure, by backend.
+        sizes: axis -> quantity -> the sizes.
+        fixed: T, n and B where they are not swept.
+        bars: told as each of so many figures is taken.
+        seconds: least time that the blocks of one figure take; `limit`: most time that a figure may take.
+
+    Returns:
+        The points that were measured, and the rows of `summarise`.
+    """
+    found = []
+    total = sum(map(len, rules.values())) * sum(len(own) for each in sizes.values() for own in each.values())
+    with bars("figures", total) as advance:
+        for backend, own in rules.items():
+            for axis, each in sizes.items():
+                for point in process.results(
+                    "scale",
+                    backend=backend,
+                    device=device,
+                    threads=threads,
+                    learners=[rule.order for rule in own],
+                    axis=axis,
+                    sizes=each,
+                    fixed=fixed,
+                    seconds=seconds,
+                    limit=limit,
+                ):
+                    found.append(point | {"backend": backend})
+                    advance(f"{point['learner']} {backend} {axis}={point['size']} {point['quantity']}")
+    names = {rule.order[0]: rule.order for own in rules.values() for rule in own}
+    rows = summarise(found, {name: claims_of(*order) for name, order in names.items()})
+    return [point for point in found if point["values"]], rows
 
 
 def summarise(points: Sequence[Mapping[str, Any]], claims: Mapping[str, Claims]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -275,35 +275,3 @@ _FIRST = (
         "started_at",
     ),
 )
-
-
-def columns_of(records: Iterable[Record]) -> dict[str, str]:
-    """Where each record belongs, by its trial's id: its task, with the conditions in which runs of the task differ.
-
-    Records of one column were made alike, whatever the rule (`Trial.conditions`).
-    """
-    settings: dict[str, dict[str, Record]] = {}
-    keys = {}
-    for record in records:
-        key = json.dumps(record.trial.conditions, sort_keys=True)
-        keys[record.trial.id] = record.trial.task, key
-        settings.setdefault(record.trial.task, {}).setdefault(key, record)
-    labels = {}
-    for task, own in settings.items():
-        known = [record.trial.conditions for record in own.values()]
-        differing = [
-            name for name in known[0] if any(c.get(name, known[0][name]) != known[0][name] for c in known)
-        ]
-        differing += sorted({name for c in known for name in c} - set(known[0]))
-        for key, record in own.items():
-            parts = [
-                f"{name.removeprefix(task + '.')}={_short(name, record.trial.conditions[name])}"
-                for name in differing
-                if name in record.trial.conditions
-            ]
-            labels[task, key] = " ".join([task, *parts])
-    return {trial: labels[place] for trial, place in keys.items()}
-
-
-def _short(name: str, value: Any) -> str:
-    return ("embedded" if value is None else value[:8]) if name == "data_sha256" else str(value)

@@ -10,7 +10,8 @@ import numpy as np
 
 from creditbench.plugins import meaning
 from creditbench.plugins.importing import source_sha256
-from creditbench.results.version import GradientQuality, Results, ScalingPoint
+from creditbench.results.measured import GradientQuality, ScalingPoint
+from creditbench.results.version import Results
 from creditbench.trials.record import Point, Record
 from creditbench.trials.trial import Trial
 

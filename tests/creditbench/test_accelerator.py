@@ -310,7 +310,7 @@ def test_gradients_and_scaling_run(tmp_path, name):
     common = ("--learner", "bptt,anp", "--backend", name, "--device", "cuda", "--json")
     found = json.loads(
         command(
-            "scale", *common, "--points", "128,256,512", "--seconds", "0.01", "--output", str(tmp_path / "s")
+            "scale", *common, "--sizes", "128,256,512", "--seconds", "0.01", "--output", str(tmp_path / "s")
         )
     )
     memory = {row["learner"]: row["exponent"] for row in found if row["quantity"] == "algorithm_bytes"}

@@ -11,9 +11,9 @@ import pytest
 from creditbench.leaderboard import statistics, text
 from creditbench.leaderboard.board import HIGH, LOW, make_board, make_cells
 from creditbench.leaderboard.page import page
+from creditbench.results.conditions import columns_of
 from creditbench.results.table import render, summarise
 from creditbench.results.version import Results
-from creditbench.trials.record import columns_of
 from tests.creditbench.synthetic import CPU, make
 
 DRAWS = 300

@@ -24,7 +24,8 @@ from creditbench.cli import main
 from creditbench.errors import ConfinedError, UsageError
 from creditbench.leaderboard.claims import claims as board_claims
 from creditbench.plugins import registry
-from creditbench.results.version import load, write_checks
+from creditbench.results.measured import write_checks
+from creditbench.results.version import load
 from tests.tasks.conftest import has_data
 
 SUBMISSIONS = Path(__file__).parents[1] / "submissions"
@@ -621,6 +622,6 @@ def test_what_was_checked_before_an_interruption_is_kept(tmp_path, monkeypatch):
 
 
 def load_checks(folder: Path):
-    from creditbench.results.version import _read_checks
+    from creditbench.results.measured import read_checks
 
-    return _read_checks(folder)
+    return read_checks(folder)

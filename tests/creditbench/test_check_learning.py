@@ -14,7 +14,8 @@ from creditbench.check.subject import Subject
 from creditbench.leaderboard.claims import claims as board_claims
 from creditbench.learner import Claims, Estimate, backpropagate
 from creditbench.plugins import registry
-from creditbench.results.version import CheckResult, Results, ScalingPoint
+from creditbench.results.measured import CheckResult, ScalingPoint
+from creditbench.results.version import Results
 from creditbench.studies import scaling
 
 

@@ -112,6 +112,26 @@ def test_every_help_has_examples_which_are_good_usage(verb, capsys, tmp_path, mo
         parse(example)
 
 
+#: Options whose help is not the same everywhere, since a verb has more, or less, to say of them.
+TOLD_APART = {
+    *("--alpha", "--axis", "--backend", "--batch", "--config", "--device", "--draws", "--format", "--hidden"),
+    *("--learner", "--output", "--results", "--seed", "--seeds", "--steps", "--task", "--timeout"),
+}
+
+
+def test_an_option_of_several_verbs_has_one_help_text():
+    verbs = [
+        *APP.commands.values(),
+        *(sub for c in APP.commands.values() for sub in getattr(c, "commands", {}).values()),
+    ]
+    texts: dict[str, set[str]] = {}
+    for verb in verbs:
+        for option in verb.params:
+            for name in option.opts:
+                texts.setdefault(name, set()).add(getattr(option, "help", ""))
+    assert {name for name, own in texts.items() if name.startswith("--") and len(own) > 1} == TOLD_APART
+
+
 def parse(line: str) -> None:
     """Take a command apart, and run nothing. Raises what typer raises where it is bad usage."""
     _, *words = shlex.split(line)

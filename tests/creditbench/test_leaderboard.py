@@ -20,6 +20,7 @@ from creditbench.leaderboard import statistics, text
 from creditbench.leaderboard.board import command, make_board
 from creditbench.leaderboard.claims import claims
 from creditbench.leaderboard.page import page
+from creditbench.results.measured import write_gradients, write_scaling
 from creditbench.results.store import Store
 from creditbench.results.version import Results, load, write_tables
 from creditbench.trials.record import SCHEMA_VERSION
@@ -221,22 +222,51 @@ def test_records_of_runs_are_compacted_beside_a_version(results, source, tmp_pat
     store = Store(tmp_path / "run")
     for record in rest:
         store.put(record)
-    (tmp_path / "run" / "scaling").mkdir()
     fit = {"learner": "bptt", "backend": "jax", "axis": "T", "quantity": "time"}
     fit |= {"exponent": 1.0, "interval": [0.9, 1.1], "claimed": 1.0, "held": True}
-    (tmp_path / "run" / "scaling" / "scaling.json").write_text(json.dumps([fit]))
-    (tmp_path / "run" / "scaling" / "points.csv").write_text(
-        "learner,backend,axis,size,quantity,value,blocks\nbptt,jax,T,32,time,0.5,7\nbptt,jax,T,64,time,1.0,7\n"
-    )
+    point = {"learner": "bptt", "backend": "jax", "axis": "T", "quantity": "time"}
+    points = [point | {"size": size, "values": [9.0, size / 64, 0.1]} for size in (32, 64)]
+    write_scaling(tmp_path / "run" / "scaling", points, [fit])
     out = tmp_path / "v2"
     arguments = ["--results", str(tmp_path / "v1"), "--results", str(tmp_path / "run"), "--compact", str(out)]
     assert main(["table", *arguments]) == 0
     found = load(out)
     assert {r.trial.id for r in found.records} == {r.trial.id for r in results.records}
     assert [(p.size, p.low, p.exponent) for p in found.scaling] == [(32, 0.9, 1.0), (64, 0.9, 1.0)]
+    assert [(p.value, p.blocks) for p in found.scaling] == [(0.5, 3), (1.0, 3)]
     assert not (out / "gradients.csv").exists()
     shown = (out / "README.md").read_text()
     assert "--compact" in shown and "| `trials.csv` | 200 |" in shown
+
+
+def test_a_file_of_measurements_has_one_schema_wherever_it_is(results, version, tmp_path):
+    store = Store(tmp_path / "run")
+    store.put(results.records[0])
+    for name in ("scaling", "gradients"):
+        (tmp_path / "run" / name).mkdir()
+        shutil.copy(version / f"{name}.csv", tmp_path / "run" / name)
+    found, whole = load(tmp_path / "run"), load(version)
+    assert found.scaling == whole.scaling != () and found.gradients == whole.gradients != ()
+    again = []
+    for g in whole.gradients:
+        values = g.model_dump()
+        names = ("cosine", "bias", "variance", "draws_to_cosine")
+        intervals = {f"{n}_interval": [values.pop(f"{n}_low"), values.pop(f"{n}_high")] for n in names}
+        again.append(values | intervals)
+    write_gradients(tmp_path / "again", again)
+    assert (tmp_path / "again" / "gradients.csv").read_bytes() == (version / "gradients.csv").read_bytes()
+
+
+@pytest.mark.parametrize("verb", ["scale", "gradients"])
+def test_measurements_that_cannot_be_read_are_to_be_taken_again(verb, results, tmp_path):
+    Store(tmp_path).put(results.records[0])
+    name = {"scale": "scaling"}.get(verb, verb)
+    (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match=f"again with creditbench {verb} --output {tmp_path / name}"):
+        load(tmp_path)
+    (tmp_path / name / f"{name}.csv").write_text("learner,backend,exponent,interval\nbptt,jax,1.0,[1]\n")
+    with pytest.raises(UsageError, match=f"again with creditbench {verb} --output {tmp_path / name}"):
+        load(tmp_path)
 
 
 def test_a_version_names_a_users_data_without_its_folder(results, tmp_path):
@@ -637,7 +667,7 @@ def test_scores_are_drawn_against_units(results, tmp_path, capsys):
 def test_a_data_set_is_read_by_datasets(results, tmp_path):
     import datasets
 
-    from creditbench.results.version import CheckResult
+    from creditbench.results.measured import CheckResult
 
     found = [
         CheckResult(learner="bptt", learner_sha256="0", name=name, held=held, detail="None")

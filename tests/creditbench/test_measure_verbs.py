@@ -8,8 +8,10 @@ import pytest
 
 from creditbench.cli import main
 from creditbench.errors import UsageError
+from creditbench.leaderboard.text import exponents_markdown
 from creditbench.machine.environment import constant
 from creditbench.measure.roofline import Peaks, least_bytes, share, triad_bytes
+from creditbench.results.measured import GradientQuality, ScalingPoint, read_rows
 from creditbench.results.store import Store
 from creditbench.results.table import render, rows, summarise
 from creditbench.studies.process import results
@@ -35,7 +37,7 @@ def record() -> Record:
     return found
 
 
-SCALE = ("--backend", "torch", "--hidden", "16", "--points", "40,80,160", "--seconds", "0.01")
+SCALE = ("--backend", "torch", "--hidden", "16", "--sizes", "40,80,160", "--seconds", "0.01")
 
 
 def test_scale_sets_exponents_beside_claims(tmp_path, capsys):
@@ -51,8 +53,15 @@ def test_scale_sets_exponents_beside_claims(tmp_path, capsys):
     memory = next(row for row in found if (row["learner"], row["quantity"]) == ("bptt", "algorithm_bytes"))
     assert memory["exponent"] == pytest.approx(1.0, abs=0.1) and memory["claimed"] == 1.0 and memory["held"]
     assert json.loads((tmp_path / "scaling.json").read_text()) == found
-    for name in ("scaling.csv", "points.csv", "scaling_T.pdf", "scaling_T.png"):
+    for name in ("scaling.csv", "scaling_T.pdf", "scaling_T.png"):
         assert (tmp_path / name).stat().st_size > 100
+    points = read_rows(ScalingPoint, tmp_path / "scaling.csv", "scale")
+    assert {(p.learner, p.quantity, p.size) for p in points} == {
+        (row["learner"], row["quantity"], size) for row in found for size in (40, 80, 160)
+    }
+    assert {(p.exponent, p.low, p.high) for p in points} == {
+        (row["exponent"], *row["interval"]) for row in found
+    }
 
 
 HOARDER = '''"""Claims no memory in T and has BPTT's."""
@@ -91,7 +100,7 @@ def test_scale_says_what_a_backend_leaves_out(tmp_path, monkeypatch, capsys):
         f"{path},bptt,forward",
         "--quantity",
         "flops",
-        "--points",
+        "--sizes",
         "1,2",
         "--json",
     ]
@@ -119,21 +128,21 @@ def test_scale_exits_1_where_a_claim_does_not_hold(tmp_path, capsys):
     [
         (("scale",), "--learner is left out"),
         (("scale", "--learner", "bptt", "--axis", "K"), "unknown axis 'K'"),
-        (("scale", "--learner", "bptt", "--points", "0,5"), "--points is '0,5'"),
-        (("scale", "--learner", "bptt", "--points", "8"), "two different sizes"),
+        (("scale", "--learner", "bptt", "--sizes", "0,5"), "--sizes is '0,5'"),
+        (("scale", "--learner", "bptt", "--sizes", "8"), "two different sizes"),
         (("scale", "--learner", "bptt", "--set", "anp.sigma=1"), "learner in --set 'anp'"),
         (("scale", "--learner", "bptt", "--axis", "T", "--steps", "9"), "--steps is 9 and --axis is T"),
-        (("scale", "--learner", "bptt", "--points", "8,0"), "give whole numbers from 1 with commas"),
+        (("scale", "--learner", "bptt", "--sizes", "8,0"), "give whole numbers from 1 with commas"),
         (("scale", "--learner", "bptt", "--quantity", "flop"), "did you mean 'flops'"),
         (("gradients", "--learner", "np"), "--task is left out"),
         (("gradients", "--learner", "np+D", "--task", "adding"), "leave out the suffix"),
-        (("gradients", "--learner", "np", "--task", "adding", "--points", "2"), "from 0 to 1"),
-        (("gradients", "--learner", "np", "--task", "adding", "--points", "0,nan,1"), "from 0 to 1"),
+        (("gradients", "--learner", "np", "--task", "adding", "--parts", "2"), "from 0 to 1"),
+        (("gradients", "--learner", "np", "--task", "adding", "--parts", "0,nan,1"), "from 0 to 1"),
         (("gradients", "--learner", "np", "--task", "adding", "--settle", "-1"), "--settle is -1"),
         (("gradients", "--learner", "np", "--task", "adding", "--draws", "2"), "takes 3 or more"),
         (("gradients", "--learner", "np", "--task", "adding", "--steps", "5"), "leave out --steps"),
         (("gradients", "--learner", "np", "--task", "adding", "--data", "ading=a.csv"), "'ading'"),
-        (("scale", "--learner", "bptt", "--json", "--format", "markdown"), "two formats"),
+        (("scale", "--learner", "bptt", "--json", "--format", "markdown"), "give one of them"),
         (("doctor", "--learner", "bptt", "--hidden", "0"), "--hidden is 0"),
         (("doctor", "--hidden", "64"), "--hidden is 64: it is of learners"),
     ],
@@ -153,7 +162,7 @@ def test_help_has_examples(verb, capsys):
 def test_gradients_prints_and_draws_figures(tmp_path, capsys):
     options = ("--preset", "smoke", "--hidden", "8", "--steps", "10", "--draws", "20", "--backend", "torch")
     arguments = ["gradients", "--learner", "bptt,np,readout_rls", "--task", "mackey_glass", *options]
-    assert main([*arguments, "--points", "0,1", "--json", "--output", str(tmp_path)]) == 0
+    assert main([*arguments, "--parts", "0,1", "--json", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr()
     found = json.loads(said.out)
     assert [(row["learner"], row["point"]) for row in found] == [
@@ -163,6 +172,7 @@ def test_gradients_prints_and_draws_figures(tmp_path, capsys):
     assert all(set(keys) <= set(row) for row in found)
     assert all(row["bias"] < 1e-5 for row in found if row["learner"] == "bptt")
     assert said.err.count("readout_rls gives no gradient") == 1
+    assert len(read_rows(GradientQuality, tmp_path / "gradients.csv", "gradients")) == len(found)
     for name in ("gradients.json", "gradients.csv", "gradients.pdf", "gradients.png"):
         assert (tmp_path / name).stat().st_size > 100
 
@@ -178,7 +188,7 @@ def test_gradients_are_those_of_the_task_as_it_is_set_and_of_a_state_that_has_se
 
     monkeypatch.setattr("creditbench.studies.process.results", results)
     settings = ("--set", "delayed_match.delay=3", "--set", "adding.length=7", "--set", "oua.sigma=0.5")
-    tasks = ("--task", "adding,delayed_match", "--preset", "smoke", "--points", "0.4,1", "--settle", "4")
+    tasks = ("--task", "adding,delayed_match", "--preset", "smoke", "--parts", "0.4,1", "--settle", "4")
     assert main(["gradients", "--learner", "oua", *tasks, *settings]) == 2
     said = capsys.readouterr().err
     assert said.count("note: oua has none") == 1 and "none of them gives a gradient" in said
@@ -249,7 +259,7 @@ def test_a_trial_says_what_it_cost(record):
     assert record.algorithm_bytes > 4 * 8 and record.device_peak_bytes is None
     assert record.process_peak_source in ("VmHWM", "ru_maxrss")
     found = summarise([record])[0]
-    assert {"× forward", "× bptt", "algorithm kB"} <= set(found.columns)
+    assert {"× forward", "× bptt", "algorithm kB"} <= set(found.heads)
     bare = record.model_copy(update={"ratio_forward": None})
     assert "× forward" not in summarise([bare])[0].columns
 
@@ -295,8 +305,6 @@ def test_an_environment_is_kept_once(record):
 
 
 def test_exponents_as_a_table_for_a_document():
-    from creditbench.cli.scale import _markdown
-
     common = {"learner": "wp", "backend": "jax", "interval": [0, 0], "left_out": []}
     rows = [
         common
@@ -306,7 +314,7 @@ def test_exponents_as_a_table_for_a_document():
         | {"learner": "anp", "axis": "T", "quantity": "algorithm_bytes"}
         | {"exponent": 0.01, "claimed": 0.0, "held": True},
     ]
-    assert _markdown(rows).splitlines() == [
+    assert exponents_markdown(rows).splitlines() == [
         "| rule | backend | time in n | algorithm bytes in T |",
         "| --- | --- | ---: | ---: |",
         "| anp | jax | – | 0.01 (0) ✓ |",

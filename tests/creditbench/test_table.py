@@ -62,7 +62,7 @@ def records() -> list[Record]:
 
 def section(records, task="mackey_glass"):
     found = next(section for section in summarise(records) if section.task == task)
-    return found, [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    return found, [dict(zip(found.heads, row, strict=True)) for row in found.rows]
 
 
 def test_seeds_are_averaged_and_a_diverged_one_counts_as_trivial(records):

@@ -252,7 +252,7 @@ function scaling(shown) {
 
 function gradients(shown) {
   const [figure, task] = [$("gradient-figure").value, $("gradient-task").value];
-  const at = 5 + ["cosine", "bias", "variance", "draws_to_cosine"].indexOf(figure);
+  const at = 5 + {{gradient_figures}}.indexOf(figure);
   const on = measured(shown);
   const values = data.gradients
     .filter((row) => row[2] === task && on(row[0], row[1]) && row[at][0] !== null)

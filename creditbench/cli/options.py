@@ -1,0 +1,248 @@
+"""Options that several verbs have, each with one meaning, and how the texts of options are read.
+
+An option of one verb alone is declared in that verb. A default that is not the same everywhere is the verb's too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from creditbench.errors import UsageError, unknown
+
+# -- what is run -----------------------------------------------------------------------------------------
+
+_LEARNERS = "Learners: ids, or paths of Python files, with commas between"
+
+Tasks = Annotated[str, typer.Option(help="Tasks: ids, or paths of Python files, with commas between.")]
+Learners = Annotated[str, typer.Option(help=f"{_LEARNERS}.")]
+#: Learners, each with the suffix of a decorrelated cell or without.
+Rules = Annotated[
+    str,
+    typer.Option(help=f"{_LEARNERS}; the suffix +D decorrelates the hidden units, +DD the input too."),
+]
+Backends = Annotated[str, typer.Option(help="jax, torch, or both with a comma between.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, gpu, tpu.")]
+Preset = Annotated[str, typer.Option(help="Budget of each task: smoke, quick, full.")]
+Budget = Annotated[int | None, typer.Option(help="Training time steps, in place of the preset's.")]
+Evaluations = Annotated[int | None, typer.Option(help="On the validation split.  [default: the preset's]")]
+Hidden = Annotated[int, typer.Option(help="Hidden units.")]
+Batch = Annotated[int | None, typer.Option(help="Rows trained together.  [default: the task's]")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A field of a learner or task that is named, as in anp.sigma=1e-3 or adding.length=30. Repeatable.",
+    ),
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A task's data, as in weather=WTH.csv, or weather=hf:OWNER/NAME of the Hugging Face hub. Repeatable."
+    ),
+]
+
+# -- sizes of a single update, for verbs that may sweep them ---------------------------------------------
+
+StepsT = Annotated[int | None, typer.Option("--steps", help="Steps T of an update.  [default: 128]")]
+HiddenN = Annotated[int | None, typer.Option("--hidden", help="Hidden units n.  [default: 128]")]
+BatchB = Annotated[int | None, typer.Option("--batch", help="Sequences B of an update.  [default: 1]")]
+#: What stands for these where they are left out.
+SIZES = {"T": 128, "n": 128, "B": 1}
+
+# -- where it runs ---------------------------------------------------------------------------------------
+
+Executor = Annotated[
+    str,
+    typer.Option(
+        help="local: processes of their own, and a confined one for a learner that is not shipped; inline: this "
+        "process, for debugging: what it imports has all your rights."
+    ),
+]
+Jobs = Annotated[
+    int | None, typer.Option(help="Processes at a time.  [default: cores / threads; on a GPU 1]")
+]
+Threads = Annotated[int, typer.Option(help="Threads of a process.")]
+
+# -- results ---------------------------------------------------------------------------------------------
+
+LOCAL = Path("results/local")
+
+#: Folders that are read.
+Results = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Folder of records, or of a version's tables. Repeatable: of the same trial, the later counts.  "
+        f"[default: {LOCAL}]",
+        show_default=False,
+    ),
+]
+#: A folder that records are written into.
+Records = Annotated[Path, typer.Option("--results", help="Folder of the records.")]
+Reuse = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Folder of records, or of a version's tables: its trials are not run again. Repeatable."
+    ),
+]
+Shown = Annotated[
+    str, typer.Option("--rule", help="Rules, with commas between.  [default: all]", show_default=False)
+]
+
+# -- output ----------------------------------------------------------------------------------------------
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON array of objects on standard output.")]
+PICTURE = "File to write; its suffix (png, pdf, svg) is the format."
+
+
+def folders(results: Sequence[Path] | None) -> list[Path]:
+    """The folders that are asked for, or the one of runs."""
+    return list(results or [LOCAL])
+
+
+def one_format(form: str, json: bool, known: Sequence[str], verb: str) -> str:
+    """The format that `--format` and `--json` ask for. Raises `UsageError` where they ask for two."""
+    if form not in known:
+        raise unknown("format", form, known, f"creditbench {verb} --help")
+    if json and form not in ("rich", "json"):
+        raise UsageError(f"--format is {form} and --json is given: give one of them")
+    return "json" if json else form
+
+
+def require_picture(output: Path) -> None:
+    """Raise `UsageError` where the suffix of a file is no format of pictures."""
+    if output.suffix not in (".png", ".pdf", ".svg"):
+        raise UsageError(f"output '{output}' has no known suffix: end it in .png, .pdf or .svg")
+
+
+# -- texts -----------------------------------------------------------------------------------------------
+
+
+def split(text: str) -> tuple[str, ...]:
+    """The different names in a text, with commas between."""
+    return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+
+
+def names(option: str, text: str) -> list[str]:
+    """As `split`. Raises `UsageError` where there is none."""
+    found = list(split(text))
+    if not found:
+        raise UsageError(f"--{option} is left out: name one or more, with commas between")
+    return found
+
+
+def known_names(option: str, text: str, known: Collection[str], verb: str) -> list[str]:
+    """As `names`. Raises `UsageError` for one that is not known too."""
+    found = names(option, text)
+    for name in found:
+        if name not in known:
+            raise unknown(option, name, known, f"creditbench {verb} --help")
+    return found
+
+
+def numbers(
+    option: str, text: str, kind: type, example: str, low: float = -math.inf, high: float = math.inf
+) -> tuple[Any, ...]:
+    """The different numbers in `text`, with commas between; `kind` is int or float. Raises `UsageError` for others."""
+
+    try:
+        found = tuple(dict.fromkeys(map(kind, split(text))))
+    except ValueError:
+        found = ()
+    if not (found and all(low <= number <= high for number in found)):
+        wanted = "whole numbers" if kind is int else "numbers"
+        wanted += f" from {low:g}" * (low > -math.inf) + f" to {high:g}" * (high < math.inf)
+        raise UsageError(f"{option} is {text!r}: give {wanted} with commas between, as in {option} {example}")
+    return found
+
+
+def require_whole(option: str, value: int | None, low: int, high: int | None = None) -> None:
+    """Raise `UsageError` for a number that is given and lies below `low` or above `high`."""
+    if value is not None and not (low <= value and (high is None or value <= high)):
+        to = "" if high is None else f" to {high}"
+        raise UsageError(f"--{option} is {value}: give a whole number from {low}{to}")
+
+
+def pairs(option: str, items: Sequence[str] | None, example: str) -> dict[str, str]:
+    """`name=value` items as a dict. Raises `UsageError` for an item that is none."""
+    pairs = {}
+    for item in items or ():
+        name, equals, value = item.partition("=")
+        if not (equals and name.strip() and value.strip()):
+            raise UsageError(f"{option} is {item!r}: write it as {option} {example}")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def settings(items: Sequence[str] | None, example: str = "anp.sigma=1e-3") -> dict[str, str]:
+    """The fields of `--set`. Raises `UsageError`."""
+    return pairs("--set", items, example)
+
+
+def data(items: Sequence[str] | None) -> dict[str, str]:
+    """The files of `--data`. Raises `UsageError`."""
+    return pairs("--data", items, "weather=WTH.csv")
+
+
+# -- a file of options -----------------------------------------------------------------------------------
+
+
+def config_reader(others: Collection[str] = ()) -> Callable[[typer.Context, Path | None], Path | None]:
+    """A callback of `--config`: the file's values are defaults, over which the command line wins.
+
+    `others`: options that the file may have, and that are not this verb's.
+    """
+
+    def read(context: typer.Context, path: Path | None) -> Path | None:
+        if path is not None:
+            context.default_map = {**(context.default_map or {}), **_read_config(context, path, others)}
+        return path
+
+    return read
+
+
+def _read_config(context: typer.Context, path: Path, others: Collection[str]) -> dict[str, Any]:
+    """The values of a file of options, by parameter. Raises `UsageError` for an option that is none."""
+    from creditbench.machine.files import read_toml
+
+    options: dict[str, Any] = {
+        name.lstrip("-"): option for option in context.command.params for name in option.opts
+    }
+    del options["config"]
+    found: dict[str, Any] = {}
+    for key, value in read_toml(path).items():
+        if key in others:
+            continue
+        option = options.get(key.replace("_", "-"))
+        if option is None:
+            raise unknown(f"option in {path}:", key, options, f"{context.command_path} --help")
+        if option.multiple:
+            value = _assignments(value)
+        elif isinstance(value, list):
+            value = ",".join(map(str, value))
+        elif isinstance(value, dict):
+            raise UsageError(f"option {key!r} in {path} is a table: give a value")
+        elif (is_flag := getattr(option, "is_flag", False)) != isinstance(value, bool):
+            raise UsageError(
+                f"option {key!r} in {path} is {value!r}: give {'true or false' if is_flag else 'its value'}"
+            )
+        found[option.name] = value
+    return found
+
+
+def _assignments(value: Any) -> list[str]:
+    """`["a.b=1"]`, or the tables `{"a.b" = 1}` and `{a = {b = 1}}`, as `["a.b=1"]`."""
+    if isinstance(value, dict):
+        flat = []
+        for name, inner in value.items():
+            flat += (
+                [f"{name}.{rest}" for rest in _assignments(inner)]
+                if isinstance(inner, dict)
+                else [f"{name}={inner}"]
+            )
+        return flat
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]

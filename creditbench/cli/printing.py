@@ -1,0 +1,133 @@
+"""What verbs print: tables and JSON on standard output, and on standard error how far they are."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from creditbench.trials.record import Record
+    from creditbench.trials.trial import Trial
+
+
+def say(line: str) -> None:
+    """A line on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def console() -> Any:
+    """The terminal, or what stands for one where standard output is a file."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def as_json(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows as one JSON array on standard output."""
+    import json
+
+    print(json.dumps(rows, indent=1))
+
+
+def as_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows as a table on standard output."""
+    from rich.table import Table
+
+    table = Table()
+    for column in rows[0] if rows else ():
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*map(_text, row.values()))
+    console().print(table, markup=False)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    if isinstance(value, list | tuple):
+        return " … ".join(map(_text, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _progress() -> Any:
+    """Bars on standard error, which vanish once all is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+@contextlib.contextmanager
+def bars(what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A function to call as each of `total` is done: a bar on a terminal's standard error, else a line each."""
+    if not sys.stderr.isatty():
+        count = 0
+
+        def line(text: str) -> None:
+            nonlocal count
+            count += 1
+            say(f"[{count}/{total}] {text}")
+
+        yield line
+        return
+    with _progress() as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda text: progress.update(task, description=text, advance=1)
+
+
+def label(trial: Trial) -> str:
+    """A trial in a line."""
+    return f"{trial.task} {trial.rule} {trial.backend} lr={trial.lr:g} seed={trial.seed}"
+
+
+class Report:
+    """How far a run is, on standard error: bars on a terminal, else a line for each trial that has finished."""
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self.total, self.count = len(trials), 0
+        self.bars: Any = None
+        self.running: dict[str, Any] = {}
+
+    def __enter__(self) -> Report:
+        if self.total and sys.stderr.isatty():
+            self.bars = _progress()
+            self.overall = self.bars.add_task("trials", total=self.total)
+            self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bars:
+            self.bars.stop()
+
+    def progress(self, trial: Trial, part: float) -> None:
+        """Part of the budget of `trial` is done."""
+        if not self.bars:
+            return
+        if trial.id not in self.running:
+            self.running[trial.id] = self.bars.add_task(label(trial), total=100)
+        self.bars.update(self.running[trial.id], completed=round(100 * part))
+
+    def say(self, line: str) -> None:
+        """A line, beside the bars."""
+        if self.bars:
+            self.bars.console.print(line, markup=False, highlight=False)
+        else:
+            say(line)
+
+    def finished(self, record: Record) -> None:
+        """A trial has its record."""
+        from creditbench.results.columns import TEST_SCORE
+
+        self.count += 1
+        score = "" if record.test_score is None else f", {record.metric} {TEST_SCORE.text(record.test_score)}"
+        self.say(f"[{self.count}/{self.total}] {label(record.trial)}: {record.status}{score}")
+        if not self.bars:
+            return
+        if record.trial.id in self.running:
+            self.bars.remove_task(self.running.pop(record.trial.id))
+        self.bars.advance(self.overall)

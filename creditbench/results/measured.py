@@ -1,0 +1,162 @@
+"""Measurements beside training: what the verbs that take them leave in a folder of results, and what is read of it.
+
+scaling.csv, gradients.csv and checks.csv of a version have the rows of `ScalingPoint`, `GradientQuality` and
+`CheckResult`. A run has the same files, `scaling/scaling.csv` and `gradients/gradients.csv`, and beside them what the
+verb printed, as JSON; checks it has a file a rule.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from creditbench.machine import files
+from creditbench.results.columns import GRADIENTS
+from creditbench.results.rows import R, Row, as_csv, read_csv, read_objects, validate
+from creditbench.trials.trial import Amount, Count, Number, Size
+
+
+class ScalingPoint(Row):
+    """What one size costs, beside the exponent of all sizes: a row of scaling.csv."""
+
+    learner: str
+    backend: str
+    axis: str  #: T, n, B
+    quantity: str  #: time (seconds), algorithm_bytes, flops: of an update
+    size: Size
+    value: Amount  #: median of its blocks
+    blocks: Count
+    exponent: Number  #: of the upper half of the sizes
+    low: Number  #: 95 % interval of the exponent
+    high: Number
+    claimed: Number | None
+    held: bool | None  #: None: nothing is claimed
+
+
+class GradientQuality(Row):
+    """How good the estimates of one rule are at one point of a BPTT run: a row of gradients.csv."""
+
+    learner: str
+    backend: str
+    task: str
+    point: Amount  #: part of the run's budget
+    draws: Count
+    cosine: Number
+    cosine_low: Number
+    cosine_high: Number
+    bias: Number
+    bias_low: Number
+    bias_high: Number
+    variance: Number
+    variance_low: Number
+    variance_high: Number
+    draws_to_cosine: Count | None  #: None: no number of draws is enough
+    draws_to_cosine_low: Count | None
+    draws_to_cosine_high: Count | None
+
+
+class CheckResult(Row):
+    """What `creditbench check` found of one rule: a row of checks.csv."""
+
+    learner: str
+    learner_sha256: str  #: of the source that was checked
+    name: str
+    held: bool | None  #: None: not applicable
+    detail: str
+
+
+def read_rows(model: type[R], path: Path, verb: str) -> tuple[R, ...]:
+    """The rows that `creditbench VERB` left in a CSV file; none where there is no such folder. Raises `UsageError`."""
+    if not path.parent.is_dir():
+        return ()
+    cure = f"make it again with creditbench {verb} --output {path.parent}"
+    return tuple(validate(model, row, path, cure=cure) for row in read_csv(path, cure))
+
+
+def read_scaling(directory: Path) -> tuple[ScalingPoint, ...]:
+    """What `creditbench scale --output DIRECTORY/scaling` left."""
+    return read_rows(ScalingPoint, directory / "scaling" / "scaling.csv", "scale")
+
+
+def read_gradients(directory: Path) -> tuple[GradientQuality, ...]:
+    """What `creditbench gradients --output DIRECTORY/gradients` left."""
+    return read_rows(GradientQuality, directory / "gradients" / "gradients.csv", "gradients")
+
+
+def write_scaling(
+    folder: Path, points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write a sweep: scaling.csv, a row a size, and scaling.json, the fits. Raises `UsageError`."""
+    names = ("learner", "backend", "axis", "quantity")
+    fit_of = {tuple(fit[name] for name in names): fit for fit in fits}
+    rows = []
+    for point in points:
+        fit, values = fit_of[tuple(point[name] for name in names)], sorted(point["values"])
+        taken = {"value": values[len(values) // 2], "blocks": len(values)}
+        rows.append({**fit, **_ends(fit, "interval", ""), **point, **taken})
+    _write(folder, "scaling", ScalingPoint, rows, fits)
+
+
+def write_gradients(folder: Path, found: Sequence[Mapping[str, Any]]) -> None:
+    """Write the quality of gradients: gradients.csv, and the same with intervals as JSON. Raises `UsageError`."""
+    rows = []
+    for values in found:
+        ends = [_ends(values, f"{column.field}_interval", f"{column.field}_") for column in GRADIENTS]
+        rows.append({**values, **{name: end for own in ends for name, end in own.items()}})
+    _write(folder, "gradients", GradientQuality, rows, found)
+
+
+def _ends(row: Mapping[str, Any], interval: str, prefix: str) -> dict[str, Any]:
+    """The ends of an interval, a column each."""
+    return {f"{prefix}low": row[interval][0], f"{prefix}high": row[interval][1]}
+
+
+def _write(
+    folder: Path,
+    name: str,
+    model: type[Row],
+    rows: Sequence[Mapping[str, Any]],
+    printed: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write the columns of `model` as CSV, and what the verb printed as JSON."""
+    content = {
+        f"{name}.json": json.dumps(printed, indent=1) + "\n",
+        f"{name}.csv": as_csv([{column: row[column] for column in model.model_fields} for row in rows]),
+    }
+    with files.output("output", folder, "name another folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.replacing(*(folder / file for file in content)) as new:
+            for path, text in zip(new, content.values(), strict=True):
+                path.write_text(text, encoding="utf-8")
+
+
+def write_checks(directory: Path, about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+    """Write what `creditbench check` found of one learner, for `load` to read; of a task nothing is kept.
+
+    Raises `UsageError`.
+    """
+    if about.get("kind") != "learners":
+        return
+    rows = [
+        {
+            "learner": about["id"],
+            "learner_sha256": about["sha256"],
+            **{k: result[k] for k in ("name", "held", "detail")},
+        }
+        for result in results
+    ]
+    path = directory / "checks" / f"{about['id']}.json"
+    with files.output("results folder", directory, "name another with --results"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write(path, (json.dumps(rows, indent=1) + "\n").encode())
+
+
+def read_checks(directory: Path) -> tuple[CheckResult, ...]:
+    """What `write_checks` left in a folder."""
+    return tuple(
+        validate(CheckResult, row, path)
+        for path in sorted((directory / "checks").glob("*.json"))
+        for row in read_objects(path)
+    )

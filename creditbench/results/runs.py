@@ -1,0 +1,263 @@
+"""A grid that is run into a folder of results, and one that is tuned there. What the folder has already is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from creditbench import executors
+from creditbench.check.doctor import require_device
+from creditbench.errors import UsageError
+from creditbench.executors.base import is_contributed
+from creditbench.isolation import missing
+from creditbench.machine import files
+from creditbench.results.shared import run_missing, with_description
+from creditbench.results.store import Store
+from creditbench.results.version import load
+from creditbench.trials import tuning
+from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.record import Record
+from creditbench.trials.trial import Trial
+from creditbench.trials.tuning import Tuned
+
+#: Outcomes that are failures; `diverged` is a result.
+FAILURES = ("crashed", "invalid", "oom", "timeout")
+
+Say = Callable[[str], None]
+#: (what is counted, how many) -> a function to call as each of them is done.
+Bars = Callable[[str, int], contextlib.AbstractContextManager[Callable[[str], None]]]
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was broken off by Ctrl-C: its text says what is done, and how to go on."""
+
+
+class Report(Protocol):
+    """Is told how far a run is."""
+
+    def __enter__(self) -> Report: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def progress(self, trial: Trial, part: float) -> None:
+        """Part of the budget of `trial` is done."""
+
+    def say(self, line: str) -> None:
+        """Something is to be known meanwhile."""
+
+    def finished(self, record: Record) -> None:
+        """A trial has its record."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Where:
+    """Where trials run, and the folder that has their records."""
+
+    results: Path
+    executor: str = "local"
+    jobs: int | None = None  #: processes at a time; None: as many as there is room for
+    memory_limit: float | None = None  #: bytes that a trial may take; None: its share of all
+
+    def make(self, options: Options) -> executors.Executor:
+        """The executor. Raises `UsageError`."""
+        return executors.make_executor(
+            self.executor,
+            threads=options.threads,
+            slots=self.jobs,
+            device=options.device,
+            timeout=options.timeout,
+            memory_limit=self.memory_limit,
+            logs=self.logs,
+        )
+
+    @property
+    def logs(self) -> Path:
+        return self.results / "logs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of a grid."""
+
+    records: tuple[Record, ...]
+    lost: tuple[
+        tuple[Trial, str], ...
+    ]  #: trials without a record: the machine failed there, and what is known of it
+
+    @property
+    def failed(self) -> list[Record]:
+        return [record for record in self.records if record.status in FAILURES]
+
+
+def run_grid(
+    options: Options,
+    where: Where,
+    report: Callable[[Sequence[Trial]], Report],
+    say: Say,
+    *,
+    together: bool = False,
+    force: bool = False,
+    retry: bool = False,
+    reuse: Sequence[Path] = (),
+) -> Outcome:
+    """Run the trials of a grid that have no record in the folder.
+
+    Args:
+        together: train seeds as one program (JAX).
+        force: run trials again that have a record; `retry`: those of them that failed.
+        reuse: folders of results whose records are taken over first.
+
+    Raises `UsageError` for what cannot be run, and `Interrupted`.
+    """
+    if reuse and force:
+        names = ", ".join(map(str, reuse))
+        raise UsageError(f"--reuse is {names} and --force is given, which runs all again: give one of them")
+    store = Store(where.results)
+    executor = where.make(options)
+    for name in options.backends:
+        require_device(name, options.device)
+    grid = make_grid(options)
+    for note in (*grid.notes, *_what_is_not_confined(grid.trials, where.executor)):
+        say(f"note: {note}")
+    if reuse:
+        taken = store.take(grid.trials, load(*reuse).records)
+        say(f"{taken} of {len(grid.trials)} trials taken from {', '.join(map(str, reuse))}")
+    done = {} if force else {trial.id: store.get(trial) for trial in grid.trials if store.has(trial)}
+    if retry:
+        done = {name: record for name, record in done.items() if record.status not in FAILURES}
+    waiting = [trial for trial in grid.trials if trial.id not in done]
+    if done:
+        say(f"{len(done)} of {len(grid.trials)} trials already done: --force runs them again")
+    make = partial(executors.make_jobs, together=together, slots=executor.slots)
+    try:
+        with report(waiting) as told:
+            new = run_missing(
+                store, waiting, executor, make, told.progress, told.say, describe=with_description
+            )
+            with contextlib.closing(new):
+                for record, _ in new:
+                    done[record.trial.id] = record
+                    told.finished(record)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted: {len(done)} of {len(grid.trials)} trials are done, with records in '{store.records}'; "
+            "the same command without --force runs the rest"
+        ) from None
+    why = {trial.id: detail for trial, detail in executor.lost}
+    return Outcome(
+        tuple(done[trial.id] for trial in grid.trials if trial.id in done),
+        tuple((trial, why.get(trial.id, "")) for trial in grid.trials if trial.id not in done),
+    )
+
+
+def _what_is_not_confined(trials: Sequence[Trial], executor: str) -> Iterator[str]:
+    """What learners that are not shipped are not kept from here."""
+    if any(is_contributed(trial) for trial in trials):
+        if executor == "inline":
+            yield "the executor 'inline' runs learners that are not shipped with all your rights"
+        elif lacks := missing():
+            yield f"{lacks}; see: creditbench doctor"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much a rule is tuned: the same for every task and rule."""
+
+    points: int
+    studies: int
+    seeds: int  #: of every point
+    draw: int  #: another draw has other studies
+
+    @property
+    def study_of(self) -> dict[int, int]:
+        """The study of each tuning seed."""
+        return {
+            seed: study
+            for study in range(self.studies)
+            for seed in tuning.study_seeds(self.draw, study, self.seeds)
+        }
+
+
+def tune_grid(
+    options: Options,
+    plan: Plan,
+    where: Where,
+    output: Path,
+    command: str,
+    bars: Bars,
+    say: Say,
+    *,
+    keep: bool = False,
+    reuse: Sequence[Path] = (),
+) -> tuple[list[Tuned], bool]:
+    """Tune every task and rule of a grid, and write the choices of the studies into `output`.
+
+    Args:
+        options: the grid, whose seeds are those of the plan.
+        command: what makes the file again, told in it.
+        keep: the studies that `output` has already stay as they are.
+        reuse: folders of results whose records are taken over first.
+
+    Returns:
+        What the studies found, and whether all of them found something.
+
+    Raises `UsageError` for what cannot be run, read or written.
+    """
+    study_of = plan.study_of
+    grid = make_grid(dataclasses.replace(options, seeds=tuple(study_of)))
+    files.require_writable("output", output)
+    kept, known = tuning.kept_studies(output) if keep and output.exists() else ("", set())
+    groups: dict[tuple[str, str, str], list[Trial]] = {}
+    for trial in grid.trials:
+        study = study_of[trial.seed]
+        place = trial.task, trial.rule, f"{plan.draw}/{study}"
+        if place not in known:
+            decorrelated = trial.decorrelate != "none"
+            drawn = tuning.draw(tuning.space(trial), plan.points, (plan.draw, study), decorrelated)
+            groups.setdefault(place, []).extend(tuning.trials_of(trial, drawn))
+    for note in grid.notes:
+        say(f"note: {note}")
+    wanted = [trial for group in groups.values() for trial in group]
+    store = Store(where.results)
+    store.take(wanted, load(*reuse).records if reuse else ())
+    executor = where.make(options)
+    waiting = [trial for trial in wanted if not store.has(trial)]
+    make = partial(executors.make_jobs, together=True, slots=executor.slots)
+    new = run_missing(store, waiting, executor, make, say=say, describe=with_description)
+    with bars("points", len(waiting)) as advance, contextlib.closing(new):
+        for record, _ in new:
+            advance(f"{record.trial.task} {record.trial.rule} lr={record.trial.lr:g}: {record.status}")
+    found = list(_choices(store, groups, executor.lost, say))
+    text = tuning.frozen(found, command) if found or not kept else ""
+    with files.output("output", output):
+        files.write(output, files.as_bytes("\n".join(filter(None, (kept, text)))))
+    return found, len(found) == len(groups)
+
+
+def _choices(
+    store: Store,
+    groups: dict[tuple[str, str, str], list[Trial]],
+    lost: Sequence[tuple[Trial, str]],
+    say: Say,
+) -> Iterator[Tuned]:
+    """The choice of each study that has one; it is said why another has none."""
+    for (task, rule, study), group in groups.items():
+        records = [store.get(trial) for trial in group if store.has(trial)]
+        if len(records) < len(group):
+            why = next((f" ({why})" for trial, why in lost if trial in group), "")
+            say(
+                f"{task} {rule} {study}: not tuned: {len(group) - len(records)} points have no record: the "
+                f"machine failed, and not the rule{why}; the same command runs them"
+            )
+        elif all(record.status in FAILURES for record in records):
+            first = records[0]
+            say(f"{task} {rule} {study}: not tuned: {first.status}: {first.status_detail}")
+        else:
+            tuned = tuning.choose(records, study)
+            if not tuned.beat_trivial:
+                say(f"note: {task} {rule} {study}: {tuning.described(tuned)}")
+            yield tuned
