@@ -79,6 +79,14 @@ def forgets_what_it_compiled():
         jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A file that stands for the source of every imagined rule and task: `tests.synthetic`."""
+    path = tmp_path_factory.mktemp("source") / "source.py"
+    path.write_text("# stands for every rule and task\n")
+    return path
+
+
 def learner(id, **hyperparameters):
     return registry.find("learners", id).cls(**hyperparameters)
 

@@ -15,7 +15,7 @@ from creditbench.cli import main
 from creditbench.plugins import registry
 
 ROOT = Path(__file__).parents[2]
-ECHO = ROOT / "tests" / "creditbench" / "plugins" / "echo_task.py"
+ECHO = ROOT / "tests" / "misbehaving" / "echo_task.py"
 SMALL = ("--learner", "bptt", "--preset", "smoke", "--hidden", "4", "--seeds", "1", "--json")
 
 

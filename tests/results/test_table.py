@@ -24,16 +24,7 @@ from creditbench.results.table import (
 )
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.record import Record
-from creditbench.trials.trial import Trial
-
-
-def trials(*learners: str, task: str = "mackey_glass", **options) -> tuple[Trial, ...]:
-    return make_grid(Options(tasks=(task,), learners=learners, preset="smoke", **options)).trials
-
-
-def record(trial: Trial, **values) -> Record:
-    common = {"status": "ok", "metric": "nrmse", "metric_direction": "min", "environment": {"cpu": "one"}}
-    return Record(suite_version="0", trial=trial, learner_source="builtin", **common | values)
+from tests.records import record, trials
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +191,6 @@ def test_scores_have_a_column_a_task_and_figures_are_drawn(tmp_path):
     import matplotlib.image
 
     from creditbench.results.table import render
-    from creditbench.trials.grid import Options, make_grid
     from creditbench.trials.trainer import run_trials
 
     options = Options(

@@ -1,7 +1,7 @@
 """Trainer, tasks and rules together yield the numbers that they yielded before.
 
 A change that is meant to change numbers raises `NUMERICS_VERSION` or a task's version; then the numbers are written
-anew: `python -m tests.creditbench.test_golden`.
+anew: `python -m tests.trials.test_golden`.
 """
 
 import json

@@ -17,7 +17,7 @@ from creditbench.results import store
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.trial import Trial
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = Path(__file__).parents[1] / "misbehaving"
 
 
 @pytest.fixture(autouse=True)

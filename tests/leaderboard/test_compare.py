@@ -13,7 +13,7 @@ from creditbench.cli import main
 from creditbench.errors import UsageError
 from creditbench.leaderboard.compare import agreement, compare
 from creditbench.results.version import Results, write_tables
-from tests.creditbench.synthetic import make
+from tests.synthetic import make
 
 
 @pytest.fixture(scope="module")

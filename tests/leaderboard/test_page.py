@@ -13,7 +13,8 @@ from creditbench.leaderboard import charts
 from creditbench.leaderboard.board import Board, make_board
 from creditbench.leaderboard.page import _curves, page
 from creditbench.results.version import load
-from tests.creditbench.test_leaderboard import _DRAWN, _browser, _wait
+from tests.browser import DRAWN, wait
+from tests.browser import browser as open_browser
 
 ROOT = Path(__file__).parents[2]
 NEWEST = max(
@@ -121,23 +122,23 @@ _BOXES = """(() => {
 
 
 @pytest.mark.slow
-def test_the_page_of_the_committed_results_in_a_browser(committed, tmp_path):
+def test_the_page_of_the_committed_results_in_aopen_browser(committed, tmp_path):
     """Every task's lines as they are drawn, and the tables as they are printed."""
     path = tmp_path / "index.html"
     path.write_text(page(committed, [NEWEST]), encoding="utf-8")
-    browser = _browser(1280, 900)
+    browser = open_browser(1280, 900)
     try:
         from selenium.webdriver.common.by import By
         from selenium.webdriver.support.ui import Select
 
         browser.get(path.as_uri())
-        _wait(browser, _DRAWN)
+        wait(browser, DRAWN)
         tasks = Select(browser.find_element(By.ID, "curve-task"))
         assert [option.get_attribute("value") for option in tasks.options] == list(committed.tasks)
         for task in committed.tasks:
             tasks.select_by_value(task)
             height = charts.HEIGHT
-            boxes = _wait(browser, _BOXES % json.dumps(f": {task}"))
+            boxes = wait(browser, _BOXES % json.dumps(f": {task}"))
             lines = _shares(_curves(committed, task), _shown(committed))
             assert len(boxes) == len(lines)
             seen = [(max(0.0, top), min(height, bottom)) for top, bottom in boxes]

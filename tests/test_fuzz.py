@@ -30,7 +30,7 @@ from creditbench.results.version import load, write_tables
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.record import Record
 from creditbench.trials.tuning import kept_studies
-from tests.creditbench.synthetic import make
+from tests.synthetic import make
 
 SECONDS = 5.0
 fuzz = settings(

@@ -313,7 +313,7 @@ os.sched_setaffinity(0, {%d})
 from creditbench.measure import clock
 from creditbench.measure.update import prepare
 from creditbench.ops import make_ops
-from tests.creditbench.test_measure import update
+from tests.measure.test_measure import update
 
 subject, ops = update("anp", hidden=128, steps=32, batch=1), make_ops("%s")
 runs = {"rule": prepare(ops, subject, 32), "forward": prepare(ops, subject.forward, 32)}

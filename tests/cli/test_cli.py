@@ -26,7 +26,7 @@ import creditbench
 from creditbench.cli import app, main
 from creditbench.results.store import Store
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = Path(__file__).parents[1] / "misbehaving"
 ROOT = Path(creditbench.__file__).parents[1]
 HANGS = str(PLUGINS / "hangs.py")
 #: A run of a second or two, in this process.

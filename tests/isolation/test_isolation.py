@@ -392,7 +392,7 @@ def test_a_file_that_changes_under_a_run_is_not_run(tmp_path):
 # -- the process -----------------------------------------------------------------------------------------
 
 HERE = "creditbench.isolation.tryout:attempt"
-ENTRIES = "tests.creditbench.confined_entries"
+ENTRIES = "tests.isolation.confined_entries"
 TESTS = Path(__file__).parents[1]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from creditbench.cli import main
 from creditbench.results.store import Store
-from tests.creditbench.synthetic import make
+from tests.synthetic import make
 
 ROOT = Path(__file__).parents[2]
 

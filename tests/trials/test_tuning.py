@@ -17,7 +17,7 @@ from creditbench.results.store import Store
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.record import Record
 from creditbench.trials.tuning import FIRST_SEED, LEARNING_RATES, choose, draw, frozen, study_seeds, trials_of
-from tests.creditbench.test_table import record
+from tests.records import record
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from creditbench.plugins import registry
 from creditbench.studies import scaling
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.trainer import Trainer
-from tests.creditbench.training import Training
+from tests.training import Training
 
 pytestmark = pytest.mark.gpu
 
@@ -245,7 +245,7 @@ def command(*arguments, code=0):
         [sys.executable, "-m", "creditbench", *arguments],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[1],
         timeout=240,
     )
     assert done.returncode == code, done.stderr[-3000:]
@@ -297,7 +297,7 @@ def test_memory_that_a_device_does_not_have_is_a_row(tmp_path, name):
     assert record["status"] == "oom", record["status_detail"]
 
 
-HONEST = Path(__file__).parents[1] / "submissions" / "honest.py"
+HONEST = Path(__file__).parent / "submissions" / "honest.py"
 
 
 def test_a_contributed_rule_trains_confined(tmp_path, name):

@@ -32,7 +32,7 @@ from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.trainer import run_trials
 from creditbench.trials.trial import Trial
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = Path(__file__).parents[1] / "misbehaving"
 HONEST = str(Path(__file__).parents[1] / "submissions" / "honest.py")
 
 

@@ -20,7 +20,7 @@ from creditbench.results.shared import Locks, run_missing
 from creditbench.results.store import Store
 from creditbench.trials.record import Record
 from creditbench.trials.trial import Trial
-from tests.creditbench.synthetic import make
+from tests.synthetic import make
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +66,7 @@ def ran(log: Path) -> dict[str, list[str]]:
 OTHER = """
 import sys, time
 from pathlib import Path
-from tests.creditbench.test_shared import Played, each, records, run_missing
+from tests.results.test_shared import Played, each, records, run_missing
 from creditbench.results.store import Store
 folder = Path(sys.argv[1])
 known = records(folder)
@@ -217,7 +217,7 @@ def test_a_lock_is_of_one_trial(tmp_path):
     locks = Locks(Store(tmp_path / "r"), print)
     assert locks.take(known[0].trial)
     code = (
-        "import sys; from pathlib import Path; from tests.creditbench.test_shared import *\n"
+        "import sys; from pathlib import Path; from tests.results.test_shared import *\n"
         "folder = Path(sys.argv[1]); locks = Locks(Store(folder / 'r'), print)\n"
         "print([locks.take(r.trial) for r in records(folder, 2)])"
     )

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from creditbench.ops import make_ops, replay
 from creditbench.ops.recording import Recorder
 from creditbench.plugins import registry
-from tests.creditbench.training import Training
+from tests.training import Training
 
 RULES = [
     *registry.load("learners"),

@@ -14,7 +14,7 @@ from creditbench.leaderboard.page import page
 from creditbench.results.conditions import columns_of
 from creditbench.results.table import render, summarise
 from creditbench.results.version import Results
-from tests.creditbench.synthetic import CPU, make
+from tests.synthetic import CPU, make
 
 DRAWS = 300
 

@@ -16,7 +16,7 @@ from creditbench.results.store import Store
 from creditbench.results.version import Results
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.record import Point
-from tests.creditbench.test_table import record
+from tests.records import record
 
 SPREAD = np.array([-0.02, -0.01, 0.0, 0.01, 0.02])
 

@@ -8,7 +8,6 @@ import json
 import math
 import re
 import shutil
-import tempfile
 import time
 
 import numpy as np
@@ -24,7 +23,9 @@ from creditbench.results.measured import write_gradients, write_scaling
 from creditbench.results.store import Store
 from creditbench.results.version import Results, load, write_tables
 from creditbench.trials.record import SCHEMA_VERSION
-from tests.creditbench.synthetic import make
+from tests.browser import DRAWN, wait
+from tests.browser import browser as open_browser
+from tests.synthetic import make
 
 DRAWS = 300
 
@@ -282,7 +283,7 @@ def test_a_version_names_a_users_data_without_its_folder(results, tmp_path):
 
 def test_what_a_users_file_says_of_itself_is_read_and_not_run(tmp_path):
     from creditbench.results.version import _describe
-    from tests.creditbench.test_table import record, trials
+    from tests.records import record, trials
 
     path = tmp_path / "mine.py"
     path.write_text(
@@ -305,7 +306,7 @@ def test_what_a_rule_says_of_itself_is_what_its_record_says(tmp_path):
     """The text of its file may have more than the class that ran: another class, or what no reader gets through."""
     from creditbench.plugins.importing import embedded
     from creditbench.results.version import _describe
-    from tests.creditbench.test_table import record, trials
+    from tests.records import record, trials
 
     own = (
         "class Mine(Learner):\n    id = 'mine'\n    name = 'My rule'\n    paper = 'I 2030'\n    family = 'mine'\n"
@@ -450,7 +451,7 @@ def test_the_command_beside_a_number_names_its_very_trials(tmp_path, capsys):
     import shlex
 
     from creditbench.trials.grid import Options, make_grid
-    from tests.creditbench.test_table import record
+    from tests.records import record
 
     options = Options(
         tasks=("mackey_glass", "copy_memory"),
@@ -484,7 +485,7 @@ def test_the_command_beside_a_number_names_its_very_trials(tmp_path, capsys):
 
 def test_a_run_takes_the_rows_of_a_version_and_runs_the_rest(tmp_path, capsys):
     from creditbench.trials.grid import Options, make_grid
-    from tests.creditbench.test_table import record
+    from tests.records import record
 
     options = Options(
         tasks=("mackey_glass",), learners=("bptt",), backends=("torch",), preset="smoke", hidden=4
@@ -736,44 +737,6 @@ def test_text_stands_out_from_its_ground_in_light_and_in_dark():
 # -- in a browser ------------------------------------------------------------------------------------------
 
 
-def _browser(width: int, height: int):
-    """A headless Chromium that notes every request and every line of its console."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    from selenium.webdriver.chrome.service import Service
-
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("no Chromium with its driver: install the packages chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (
-        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
-        *("disable-background-networking", "disable-component-update", "disable-dev-shm-usage"),
-        f"user-data-dir={tempfile.mkdtemp()}",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(driver))
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    light = {"features": [{"name": "prefers-color-scheme", "value": "light"}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", light)
-    return browser
-
-
-def _wait(browser, condition: str, seconds: float = 60):
-    """Until a JavaScript expression is true; its value."""
-    end = time.monotonic() + seconds
-    while not (found := browser.execute_script(f"return {condition}")):
-        assert time.monotonic() < end, f"never true: {condition}"
-        time.sleep(0.05)
-    return found
-
-
-_DRAWN = "document.documentElement.dataset.drawn === 'yes' && document.querySelectorAll('.chart svg').length"
-
-
 def _column(browser, name: str) -> list[str]:
     return browser.execute_script(
         "const i = [...document.querySelectorAll('#board thead th')].findIndex(h => "
@@ -788,7 +751,7 @@ def _column(browser, name: str) -> list[str]:
 def test_the_page_in_a_browser(board, tmp_path, width, height):
     path = tmp_path / "index.html"
     path.write_text(page(board, [tmp_path]), encoding="utf-8")
-    browser = _browser(width, height)
+    browser = open_browser(width, height)
     try:
         from selenium.webdriver.common.action_chains import ActionChains
         from selenium.webdriver.common.by import By
@@ -798,7 +761,7 @@ def test_the_page_in_a_browser(board, tmp_path, width, height):
         browser.get("about:blank")
         browser.get_log("performance")  # the browser's own start page
         browser.get(path.as_uri())
-        assert _wait(browser, _DRAWN) == 6  # curves, two fronts, profile, scaling, gradients
+        assert wait(browser, DRAWN) == 6  # curves, two fronts, profile, scaling, gradients
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
         # Sorted by a header, with the keyboard alone.
@@ -822,7 +785,7 @@ def test_the_page_in_a_browser(board, tmp_path, width, height):
             Select(browser.find_element(By.ID, f"filter-{name}")).select_by_value(value)
 
         pick("backend", "jax")
-        _wait(browser, "document.getElementById('count').textContent === '4 of 8 rows'")
+        wait(browser, "document.getElementById('count').textContent === '4 of 8 rows'")
         assert set(_column(browser, "Backend")) == {"jax cpu"}
         shown = "document.querySelectorAll('#heat tbody tr:not([hidden])').length"
         assert browser.execute_script(f"return {shown}") == 4
@@ -840,8 +803,8 @@ def test_the_page_in_a_browser(board, tmp_path, width, height):
         found = dict(zip(_column(browser, "Rule"), map(float, _column(browser, "Score")), strict=True))
         assert found == pytest.approx({k: expected[k] for k in found}, rel=1e-3) and len(found) == 3
         browser.find_element(By.CSS_SELECTOR, ".filters button[type=reset]").send_keys(Keys.ENTER)
-        _wait(browser, "document.getElementById('count').textContent === '8 of 8 rows'")
-        _wait(browser, _DRAWN)
+        wait(browser, "document.getElementById('count').textContent === '8 of 8 rows'")
+        wait(browser, DRAWN)
 
         # Dark mode: the ground and the charts' text turn.
         colour = "getComputedStyle(document.body).backgroundColor"
@@ -849,7 +812,7 @@ def test_the_page_in_a_browser(board, tmp_path, width, height):
         before = browser.execute_script(f"return [{colour}, {label}]")
         toggle = browser.find_element(By.ID, "theme")
         toggle.send_keys(Keys.SPACE)
-        _wait(browser, _DRAWN)
+        wait(browser, DRAWN)
         after = browser.execute_script(f"return [{colour}, {label}]")
         assert toggle.get_attribute("aria-pressed") == "true"
         assert before[0] == "rgb(255, 255, 255)" and sum(map(int, re.findall(r"\d+", after[0]))) < 100
@@ -857,27 +820,25 @@ def test_the_page_in_a_browser(board, tmp_path, width, height):
 
         # By second in place of by step.
         Select(browser.find_element(By.ID, "curve-axis")).select_by_value("seconds")
-        _wait(
-            browser, "document.querySelector('#chart-curves svg')?.textContent.includes('training seconds')"
-        )
+        wait(browser, "document.querySelector('#chart-curves svg')?.textContent.includes('training seconds')")
 
         # A tooltip says what a mark is.
         browser.execute_script("document.getElementById('costs').scrollIntoView({behavior: 'instant'})")
-        _wait(browser, "document.querySelectorAll('.chart svg').length === 6")
+        wait(browser, "document.querySelectorAll('.chart svg').length === 6")
         mark = browser.find_element(By.CSS_SELECTOR, "#chart-forward svg .mark-symbol path")
         browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", mark)
         time.sleep(0.3)
         ActionChains(browser).move_to_element(mark).move_by_offset(1, 1).perform()
-        tip = _wait(browser, "document.querySelector('#vg-tooltip-element.visible')?.innerText")
+        tip = wait(browser, "document.querySelector('#vg-tooltip-element.visible')?.innerText")
         assert re.search(r"rule\W+(bptt|rule_0\d)", tip) and "× forward" in tip
 
         # The same figures as a table; a rule's section, opened by its link.
         summary = browser.find_element(By.CSS_SELECTOR, "#curves figure details summary")
         browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", summary)
         summary.send_keys(Keys.ENTER)
-        assert _wait(browser, "document.querySelectorAll('#curves figure details tbody tr').length") > 40
+        assert wait(browser, "document.querySelectorAll('#curves figure details tbody tr').length") > 40
         browser.execute_script("document.querySelector('#board a').click()")
-        _wait(
+        wait(
             browser,
             "document.querySelector('details.rule[open] .command code')?.textContent.startsWith('creditbench run')",
         )

@@ -91,7 +91,7 @@ def test_a_users_task_with_settings_and_data(tmp_path, capsys):
     text.write_text("abcd " * 500)
     assert main(["show", "task", "text8_chars", "--data", f"text8_chars={text}", "--steps", "10"]) == 0
     assert "1234012340" in capsys.readouterr().out
-    path = ROOT / "tests" / "creditbench" / "plugins" / "echo_task.py"
+    path = ROOT / "tests" / "misbehaving" / "echo_task.py"
     assert main(["show", "task", str(path), "--set", "echo.delay=2"]) == 0
     assert "echo: train" in capsys.readouterr().out
 

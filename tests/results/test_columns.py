@@ -15,7 +15,7 @@ from creditbench.results.columns import Column
 from creditbench.results.measured import GradientQuality, ScalingPoint
 from creditbench.results.table import render
 from creditbench.trials.record import Record
-from tests.creditbench.synthetic import make
+from tests.synthetic import make
 
 #: What the views compute by themselves.
 COMPUTED = {

@@ -1,0 +1,45 @@
+"""A headless Chromium for tests of the page."""
+
+import shutil
+import tempfile
+import time
+
+import pytest
+
+
+def browser(width: int, height: int):
+    """A headless Chromium that notes every request and every line of its console."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    from selenium.webdriver.chrome.service import Service
+
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no Chromium with its driver: install the packages chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (
+        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
+        *("disable-background-networking", "disable-component-update", "disable-dev-shm-usage"),
+        f"user-data-dir={tempfile.mkdtemp()}",
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(driver))
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    light = {"features": [{"name": "prefers-color-scheme", "value": "light"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", light)
+    return browser
+
+
+def wait(page, condition: str, seconds: float = 60):
+    """Until a JavaScript expression is true; its value."""
+    end = time.monotonic() + seconds
+    while not (found := page.execute_script(f"return {condition}")):
+        assert time.monotonic() < end, f"never true: {condition}"
+        time.sleep(0.05)
+    return found
+
+
+DRAWN = "document.documentElement.dataset.drawn === 'yes' && document.querySelectorAll('.chart svg').length"
