@@ -90,4 +90,7 @@ def joined(name: str, table: Mapping[str, Any]) -> NDArray[np.uint8]:
                 f"{name}: column 'text' has {shown(value)} in data row {row + 1}: "
                 "put a text there or leave out the row"
             )
-    return np.frombuffer(" ".join(table["text"]).encode(), np.uint8)
+    text = " ".join(table["text"]).encode()
+    if not text.strip():
+        raise UsageError(f"{name}: column 'text' holds no text: name another")
+    return np.frombuffer(text, np.uint8)
