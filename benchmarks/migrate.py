@@ -1,30 +1,37 @@
 """Give the rows of a version the ids of today, once it is shown that their numbers still hold.
 
-    python benchmarks/migrate.py results/v0.2
+    python benchmarks/migrate.py results/v0.2 --base REVISION
 
 A row is stale once its rule, its task or what the rule runs through has another sha256 than it was run with. Where
-sources have only been moved or reworded, its numbers are still right. This trains one row of each rule, task, backend
-and study anew, in today's code, and holds its curve and score against the row's. Where all of a rule's agree, each of
-its rows gets today's sha256s, and with them its id; the rows of other rules stay as they are. What a row was run with
-by its bytes is looked up in git's history.
+sources have only been moved or reworded, its numbers are still right. This trains one row of each rule, backend and
+task twice on this machine, in the code of REVISION and in that of this checkout: the two must agree bit for bit. (What
+the row itself says may be of another processor, whose rounding a long training magnifies.) Where all of a rule's agree,
+each of its rows gets today's sha256s, and with them its id; the rows of other rules stay as they are. What a row was
+run with by its bytes is looked up in git's history.
 """
 
 import argparse
+import dataclasses
 import hashlib
+import json
 import os
 import subprocess
 import sys
-from collections import defaultdict
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from creditbench.executors import make_executor, make_jobs
 from creditbench.machine.folders import PACKAGE, shipped
+from creditbench.machine.threads import thread_environment
 from creditbench.plugins import meaning, registry
 from creditbench.plugins.importing import source_sha256
 from creditbench.results.store import stale
-from creditbench.results.version import Results, load, write_tables
+from creditbench.results.version import load, write_tables
 from creditbench.trials.record import Record
+from creditbench.trials.trial import Trial
 
 ROOT = PACKAGE.parent
 
@@ -84,18 +91,56 @@ def renewed(record: Record) -> Record | None:
     )
 
 
-def differs(one: Record, other: Record, tolerance: float) -> str:
-    """What of the training of two records of one trial is not the same; empty where all is."""
-    if one.status != other.status:
-        return f"{one.status} is {other.status} now"
-    pairs = [("test score", one.test_score, other.test_score)]
-    pairs += [
-        (f"validation at step {a.step}", a.validation, b.validation)
-        for a, b in zip(one.curve, other.curve, strict=False)
+#: Trains trials, a line of JSON each, in whatever checkout it is run: before and after the package had rooms.
+_TRAIN = """
+import sys
+try:
+    from creditbench.trials.trainer import run_trials
+    from creditbench.trials.trial import Trial
+except ImportError:
+    from creditbench.trainer import run_trials
+    from creditbench.trial import Trial
+for line in sys.stdin:
+    (record,) = run_trials([Trial.model_validate_json(line)])
+    print(record.model_dump_json(), flush=True)
+"""
+
+
+def train(root: Path, trials: Sequence[Trial], jobs: int) -> Iterator[dict[str, Any]]:
+    """The records of trials as the checkout at `root` trains them, in their order."""
+    environment = os.environ | thread_environment(1) | {"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
+    lines = [
+        trial.model_copy(update={"measure": False}).model_dump_json(exclude={"vocabulary_sha256"})
+        for trial in trials
     ]
-    for name, a, b in pairs:
-        if a != b and (a is None or b is None or abs(a - b) > tolerance * max(abs(a), abs(b))):
-            return f"{name} was {a}, and is {b} now"
+
+    def part(number: int) -> list[dict[str, Any]]:
+        given = "\n".join(lines[number::jobs])
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _TRAIN],
+            input=given,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    with ThreadPoolExecutor(jobs) as pool:
+        parts = list(pool.map(part, range(jobs)))
+    for number in range(len(lines)):
+        yield parts[number % jobs][number // jobs]
+
+
+def differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What of the training of two records of one trial is not the same; empty where all is."""
+    for name in ("status", "test_score", "validation_best"):
+        if one[name] != other[name]:
+            return f"{name} was {one[name]}, and is {other[name]} now"
+    for a, b in zip(one["curve"], other["curve"], strict=True):
+        for name in ("loss", "validation"):
+            if a[name] != b[name]:
+                return f"{name} at step {a['step']} was {a[name]}, and is {b[name]} now"
     return ""
 
 
@@ -104,57 +149,55 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("version", type=Path, help="folder of a version, as in results/v0.2")
+    parser.add_argument("versions", type=Path, nargs="+", help="folders of versions, as in results/v0.2")
+    parser.add_argument("--base", required=True, help="a commit in whose code the rows are right")
     parser.add_argument(
-        "--tolerance",
-        type=float,
-        default=0.0,
-        help="by which part a score or a point of a curve may differ; default: %(default)s, bit for bit",
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count(), help="trials at a time; default: %(default)s"
+        "--jobs", type=int, default=os.cpu_count(), help="processes at a time; default: %(default)s"
     )
     given = parser.parse_args()
-    results = load(given.version, whole=True)
-    new = {id(record): renewed(record) for record in results.records}
-    samples: dict[tuple[str, str, str, str | None], Record] = {}
-    for record in results.records:
-        renewal = new[id(record)]
-        if renewal is not None and stale(record) and record.status == "ok":
-            trial = record.trial
-            samples.setdefault((trial.rule, trial.backend, trial.task, trial.study), record)
-    wanted = {new[id(record)].trial.id: record for record in samples.values()}
-    print(f"{len(results.records)} rows, of which {len(wanted)} are trained anew", flush=True)
-    executor = make_executor("local", slots=given.jobs)
-    trials = [new[id(record)].trial.model_copy(update={"measure": False}) for record in samples.values()]
-    failed: dict[tuple[str, str], str] = {}
-    agreed: dict[tuple[str, str], int] = defaultdict(int)
-    for record in executor.run(make_jobs(trials, slots=given.jobs)):
-        before = wanted[record.trial.id]
-        rule = before.trial.rule, before.trial.backend
-        if said := differs(before, record, given.tolerance):
-            failed[rule] = f"{before.trial.task}, seed {before.trial.seed}: {said}"
-            print(f"differs: {' '.join(rule)}, {failed[rule]}", flush=True)
-        else:
-            agreed[rule] += 1
-    held = {rule for rule in agreed if rule not in failed}
-    rows = tuple(
-        new[id(r)] if new[id(r)] is not None and (r.trial.rule, r.trial.backend) in held else r
-        for r in results.records
-    )
-    moved = sum(a.trial.id != b.trial.id for a, b in zip(rows, results.records, strict=True))
-    print(
-        f"{sum(agreed.values())} of {len(wanted)} agree; {moved} rows of {len(held)} rules have new ids, "
-        f"{len(rows) - moved} stay as they are"
-    )
-    readme = given.version / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    write_tables(
-        Results(rows, results.scaling, results.gradients, results.learners, results.tasks, results.checks),
-        given.version,
-        text,
-    )
-    sys.exit(bool(failed))
+    known = {version: load(version, whole=True) for version in given.versions}
+    new = {
+        id(record): renewed(record)
+        for results in known.values()
+        for record in results.records
+        if stale(record)
+    }
+    samples: dict[tuple[str, str, str], Trial] = {}
+    for results in known.values():
+        for record in results.records:
+            if new.get(id(record)) is not None and record.status == "ok":
+                samples.setdefault((record.trial.rule, record.trial.backend, record.trial.task), record.trial)
+    print(f"{len(samples)} trials are trained in {given.base} and here", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "base"
+        subprocess.run(
+            ["git", "-C", str(ROOT), "worktree", "add", "--detach", str(base), given.base], check=True
+        )
+        try:
+            before = train(base, list(samples.values()), given.jobs)
+            after = train(ROOT, list(samples.values()), given.jobs)
+            said = {key: differs(a, b) for key, a, b in zip(samples, before, after, strict=True)}
+        finally:
+            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(base)], check=True)
+    for key, what in said.items():
+        if what:
+            print(f"differs: {' '.join(key)}: {what}")
+    bad = {key[:2] for key, what in said.items() if what}
+    held = {key[:2] for key in samples} - bad
+    print(f"{sum(not what for what in said.values())} of {len(samples)} agree in every bit")
+    for version, results in known.items():
+        rows = tuple(
+            renewal
+            if (renewal := new.get(id(r))) is not None and (r.trial.rule, r.trial.backend) in held
+            else r
+            for r in results.records
+        )
+        moved = sum(a.trial.id != b.trial.id for a, b in zip(rows, results.records, strict=True))
+        print(f"{version}: {moved} rows have new ids, {len(rows) - moved} stay as they are")
+        readme = version / "README.md"
+        text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+        write_tables(dataclasses.replace(results, records=rows), version, text)
+    sys.exit(bool(bad))
 
 
 if __name__ == "__main__":
