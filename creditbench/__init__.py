@@ -19,7 +19,7 @@ The rooms, from the top down. Each imports from those below it, never from one a
 What a contributed file may import lies below:
 
     learner       the contract of a rule, and what rules share
-    cells         the networks
+    cells         the networks (`cell`: the name that rules import)
     data, task    what tasks are made of
     optimizers
     ops           one vocabulary over JAX and PyTorch

@@ -18,7 +18,7 @@ Source: Baydin et al. 2022, arXiv 2202.08587; Silver et al. 2022, ICLR.
 
 from dataclasses import dataclass
 
-from creditbench.cells import CellState
+from creditbench.cell import CellState
 from creditbench.errors import require_positive
 from creditbench.learner import (
     Claims,
