@@ -460,6 +460,7 @@ def test_a_text_is_its_bytes(tmp_path: Path) -> None:
     for frame, words in (
         ({"a": ["x"]}, "lacks the column 'text'"),
         ({"text": ["x", None]}, "nothing in data row 2"),
+        ({"text": ["", " "]}, "column 'text' holds no text"),
     ):
         pd.DataFrame(frame).to_parquet(tmp_path / "bad.parquet")
         with pytest.raises(UsageError, match=words):

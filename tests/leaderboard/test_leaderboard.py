@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import math
 import re
@@ -143,6 +144,15 @@ def _swap(old, new):
     return lambda content: content.replace(old, new, 1)
 
 
+def _put(content, column, value):
+    """The table with that value in its first row."""
+    head, first, *rest = csv.reader(content.splitlines())
+    first[head.index(column)] = value
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows([head, first, *rest])
+    return lines.getvalue()
+
+
 @pytest.mark.parametrize(
     ("file", "change", "says"),
     [
@@ -162,6 +172,7 @@ def _swap(old, new):
         ("trials.csv", _swap(",12345678,", f",{10**400},"), "process_peak_bytes: "),
         ("trials.csv", _swap(",min,1,", ",min,nan,"), "trivial: Input should be a finite number"),
         ("trials.csv", _swap(",metric,", ",trivial,"), "the column 'trivial' is there twice"),
+        ("trials.csv", lambda c: _put(c, "schema_version", "0" * 5000), "whole record .Exceeds the limit"),
         ("manifest.json", lambda c: "[]", "it is no object"),
         ("manifest.json", _swap('"schema_version": 3', '"schema_version": 0'), "schema_version: "),
         ("manifest.json", _swap('"schema_version": 3', '"schema_version": 3.0'), "schema_version: "),
