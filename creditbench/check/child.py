@@ -9,6 +9,8 @@ from typing import Any
 
 from creditbench.check import lists, parity
 from creditbench.check.base import Check, Result, located, outcomes
+from creditbench.check.subject import Subject
+from creditbench.check.task import TaskSubject
 from creditbench.errors import UsageError
 from creditbench.isolation import Send
 from creditbench.plugins import contributed, registry
@@ -52,12 +54,8 @@ def _check(order: Mapping[str, Any], send: Send) -> None:
         return
     subject: Any
     if learner:
-        from creditbench.check.subject import Subject
-
         subject, checks = Subject(plugin, backend), lists.LEARNER
     else:
-        from creditbench.check.task import TaskSubject
-
         subject, checks = TaskSubject(plugin), lists.TASK
     broken = False
     for found in outcomes(chosen(checks, only), subject, plugin.path, lambda name: send(started=name)):

@@ -27,6 +27,7 @@ from creditbench.errors import InvalidEstimateError
 from creditbench.learner import Batch, Claims
 from creditbench.learner.training import check_estimate
 from creditbench.ops import BACKENDS, Outer
+from creditbench.optimizers import make_optimizer
 
 CHECKS: list[Check] = []
 
@@ -39,8 +40,6 @@ CHECKS: list[Check] = []
 )
 def metadata(subject: Subject) -> str:
     """Names, claims, defaults and the search space are of the right kind."""
-    from creditbench.optimizers import make_optimizer
-
     cls, rule = subject.plugin.cls, subject.rule
     for name in ("id", "name", "paper", "family"):
         if not isinstance(getattr(cls, name), str) or not getattr(cls, name).strip():

@@ -16,9 +16,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import creditbench
-from creditbench.errors import UsageError
+from creditbench import isolation
+from creditbench.errors import ConfinedError, UsageError
 from creditbench.machine.child import Child, Send
+from creditbench.machine.environment import fingerprint
 from creditbench.machine.threads import thread_environment, usable_cores
+from creditbench.measure.roofline import peaks
+from creditbench.ops import make_ops
 
 _DEADLINE = 120.0  # seconds for one process
 _PEAKS = ("gemm_gflops", "triad_gbytes")
@@ -26,8 +30,6 @@ _PEAKS = ("gemm_gflops", "triad_gbytes")
 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory, system and versions."""
-    from creditbench.machine.environment import fingerprint
-
     known = fingerprint("jax")  # of which nothing that follows is a backend's
     names = ("system", "cpu", "cores", "cores_usable", "memory_bytes", "python", "commit")
     return {name: known[name] for name in names} | {"creditbench": creditbench.__version__}
@@ -35,9 +37,6 @@ def machine() -> dict[str, Any]:
 
 def confinement() -> dict[str, Any]:
     """What confined code is refused here, tried out: `landlock`, `seccomp`, `refused`, `error`. Never raises."""
-    from creditbench import isolation
-    from creditbench.errors import ConfinedError
-
     found: dict[str, Any] = isolation.confinement() | {"refused": {}, "error": isolation.missing()}
     try:
         found["refused"] = isolation.probe()
@@ -132,8 +131,6 @@ def require_device(backend: str, device: str) -> None:
 
 def _device(backend: str, device: str) -> dict[str, Any]:
     """Why a backend does not work with a device, as `usage_error`; nothing where it does."""
-    from creditbench.ops import make_ops
-
     try:
         make_ops(backend, device)
     except UsageError as error:
@@ -143,15 +140,11 @@ def _device(backend: str, device: str) -> dict[str, Any]:
 
 def _probe(backend: str, threads: int, device: str) -> dict[str, Any]:
     """What this process finds of a backend, and how fast a device is with it on so many threads."""
-    from creditbench.ops import make_ops
-
     clock = time.perf_counter()
     importlib.import_module(backend)
     imported = time.perf_counter() - clock
     ops = make_ops(backend, device)
     ops.host.set_threads(threads)
-    from creditbench.measure.roofline import peaks
-
     best = peaks(ops)
     return {
         "devices": ops.host.devices(),

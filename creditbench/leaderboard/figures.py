@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from creditbench.errors import UsageError
+from creditbench.leaderboard.board import Board, make_board, make_cells
+from creditbench.leaderboard.charts import extent
 from creditbench.machine import files
 from creditbench.results import columns
 from creditbench.results.store import stale
 from creditbench.results.version import Results
 from creditbench.trials.record import Record
-
-if TYPE_CHECKING:
-    from creditbench.leaderboard.board import Board
 
 _LINES: dict[str, Any] = {"jax": "-", "torch": ":"}
 
@@ -35,9 +34,6 @@ def curves(records: Sequence[Record], output: Path) -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
-
-    from creditbench.leaderboard.board import make_cells
-    from creditbench.leaderboard.charts import extent
 
     drawn: dict[str, list[tuple[str, str, list[Record]]]] = {}
     for (rule, backend, _), cells in sorted(make_cells(Results(tuple(records))).items()):
@@ -558,6 +554,4 @@ def draw(name: str, results: Results, output: Path, axis: str = "T") -> None:
     elif name == "gradients":
         _measured_gradients(results, output)
     else:
-        from creditbench.leaderboard.board import make_board
-
         {"pareto": pareto, "profiles": profiles}[name](make_board(results), output)

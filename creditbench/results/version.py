@@ -22,6 +22,7 @@ from typing_extensions import TypedDict  # whose fields pydantic can read under 
 
 import creditbench
 from creditbench.errors import UsageError, reason
+from creditbench.learner import Claims
 from creditbench.machine import files
 from creditbench.plugins import registry
 from creditbench.plugins.importing import Kind
@@ -211,7 +212,6 @@ def _read_attributes(path: Path, name: str) -> dict[str, Any]:
 
     It is not run. Of a file that cannot be read there are none.
     """
-    from creditbench.learner import Claims
 
     def plain(value: ast.expr) -> Any:
         if isinstance(value, ast.Call) and _name(value.func) == "Claims":

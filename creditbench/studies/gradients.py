@@ -33,7 +33,9 @@ from creditbench.errors import UsageError
 from creditbench.learner import Batch, backpropagate
 from creditbench.ops.base import Ops
 from creditbench.studies import process
+from creditbench.trials.blocks import OwnBlocks
 from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.trainer import Trainer, train_to
 from creditbench.trials.trial import Trial
 
 COSINE = 0.9
@@ -208,9 +210,6 @@ def measure(
     stream, `steps` steps from the zero state. The `settle` segments that a draw runs before it are those that come
     after it in the run. Raises `UsageError`.
     """
-    from creditbench.trials.blocks import OwnBlocks
-    from creditbench.trials.trainer import Trainer, train_to
-
     reverse = Trainer(Trial.model_validate(run), ops)
     rules = [OwnBlocks(Trial.model_validate(trial), ops) for trial in trials]
     cell = reverse.cell

@@ -22,6 +22,7 @@ from creditbench.cells import Cell
 from creditbench.errors import UsageError
 from creditbench.learner import Claims
 from creditbench.measure import clock, memory, work
+from creditbench.measure.roofline import Peaks, last_cache_bytes, least_bytes, peaks, share
 from creditbench.measure.update import FORWARD_CLAIMS, Update, prepare
 from creditbench.ops import BACKENDS
 from creditbench.ops.base import Ops
@@ -250,8 +251,6 @@ def shares(
     The peaks are taken before each rule and after the last, and the best count: were the machine busy with other
     things in one moment alone, a rule could else come out faster than the peak.
     """
-    from creditbench.measure.roofline import Peaks, last_cache_bytes, least_bytes, peaks, share
-
     best, measured = peaks(ops), []
     cache = last_cache_bytes() if ops.device == "cpu" else None
     for name, path, hyperparameters in learners:
