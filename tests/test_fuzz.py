@@ -329,7 +329,7 @@ def nothing_runs(monkeypatch):
     def stop(*_, **__):
         raise UsageError("stopped before the first trial")
 
-    monkeypatch.setattr("creditbench.results.shared.run_missing", stop)
+    monkeypatch.setattr("creditbench.results.runs.run_missing", stop)
 
 
 @fuzz

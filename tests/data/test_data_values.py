@@ -12,6 +12,7 @@ from PIL import Image
 
 from creditbench.data import Seen, noting, read_images, read_table, read_text
 from creditbench.errors import UsageError
+from creditbench.plugins import registry
 from creditbench.trials import grid
 
 COLUMNS = ("temperature", "wind")
@@ -444,9 +445,9 @@ def test_what_is_told_of_data_is_a_note_of_the_grid(tmp_path: Path) -> None:
     )
 
 
-def test_nothing_is_told_of_the_embedded_data(tasks) -> None:
+def test_nothing_is_told_of_the_embedded_data() -> None:
     seen = Seen()
     with noting(seen):
         for name in ("weather", "text8_chars", "sequential_digits"):
-            tasks[name]().generate("train", 0, 8)
+            registry.find("tasks", name).cls().generate("train", 0, 8)
     assert seen.notes == []

@@ -384,7 +384,7 @@ def test_a_file_that_changes_under_a_run_is_not_run(tmp_path):
     mine = tmp_path / "mine.py"
     shutil.copy(bad("honest"), mine)
     (trial,) = trials(str(mine))
-    mine.write_text(mine.read_text() + "\n")
+    mine.write_text(mine.read_text() + "CHANGED = True\n")
     with pytest.raises(UsageError, match="has changed since the run began: run again"):
         list(run_trials([trial], trainer=confined_trainer(trial, Limits())))
 

@@ -416,11 +416,11 @@ def test_a_row_that_is_stale_or_lacks_a_score_is_on_no_front(board):
 
 def test_a_record_whose_source_has_changed_is_stale_and_takes_no_rank(source, tmp_path):
     other = tmp_path / "changed.py"
-    other.write_text("# as it was\n")
+    other.write_text("as_it = was\n")
     found = make(other, measured=False, rules=2)
     from creditbench.results import store
 
-    other.write_text("# as it is\n")
+    other.write_text("as_it = is_now\n")
     store._source_sha256.cache_clear()
     stale = make_board(found, DRAWS)
     assert all(row.rank is None and "has changed" in row.unranked for row in stale.rows)

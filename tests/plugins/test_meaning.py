@@ -115,7 +115,7 @@ def vocabularies(*rules):
         ("ops/jax.py", "import", "import math\nimport", lambda *_: False),
         ("ops/jax.py", "def scan(", "def scan_(", lambda rule, backend, D: backend == "jax"),
         ("ops/replay.py", "class Program", "class Programme", lambda rule, backend, D: backend == "torch"),
-        ("trials/trainer.py", "class Program", "class Programme", lambda *_: False),
+        ("trials/trainer.py", "class Trainer", "class Coach", lambda *_: False),
         ("learner/traces.py", "Rules that carry", "All rules that carry", lambda *_: False),
     ],
 )
