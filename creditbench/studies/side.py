@@ -66,6 +66,12 @@ class Side:
         from creditbench.ops import make_ops
 
         self.ops = make_ops(backend)
+        if not hasattr(self.ops, "host"):
+            package = Path(__file__).resolve().parents[1]
+            for name in ("host", f"host_{backend}"):
+                _load(f"creditbench.ops.{name}", package / "ops" / f"{name}.py")
+            made = getattr(sys.modules[f"creditbench.ops.host_{backend}"], f"{backend.capitalize()}Host")
+            self.ops.host = made(self.ops)
         self.prepared: Any = None
         self.ops.host.set_threads(threads)
 
