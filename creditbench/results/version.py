@@ -120,10 +120,9 @@ def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool
     for directory in map(Path, directories):
         tables = any((directory / name).exists() for name in ("trials.csv", "manifest.json"))
         found = read_tables(directory, curves) if tables else _read_run(directory, whole, curves)
-        if not found.records:
-            raise UsageError(
-                f"no records in '{directory}': make some with creditbench run, or name another folder with --results"
-            )
+        # Measurements alone are something beside the records of another folder.
+        if not (found.records or found.checks or found.scaling or found.gradients):
+            raise _no_records(directory)
         records |= {record.trial.id: record for record in found.records}
         # The sizes of one sweep go together: their exponent is one fit.
         swept = {(p.learner, p.backend, p.axis, p.quantity) for p in found.scaling}
@@ -133,6 +132,8 @@ def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool
         # A rule is checked as a whole.
         checks |= {c.learner: [own for own in found.checks if own.learner == c.learner] for c in found.checks}
         learners, tasks = learners | dict(found.learners), tasks | dict(found.tasks)
+    if not records:
+        raise _no_records(Path(next(iter(directories), ".")))
     return Results(
         tuple(sorted(records.values(), key=order)),
         tuple(scaling[key] for key in sorted(scaling)),
@@ -140,6 +141,12 @@ def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool
         learners,
         tasks,
         tuple(row for name in sorted(checks) for row in checks[name]),
+    )
+
+
+def _no_records(directory: Path) -> UsageError:
+    return UsageError(
+        f"no records in '{directory}': make some with creditbench run, or name another folder with --results"
     )
 
 

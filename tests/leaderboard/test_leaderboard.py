@@ -20,7 +20,7 @@ from creditbench.leaderboard import statistics, text
 from creditbench.leaderboard.board import command, make_board
 from creditbench.leaderboard.claims import claims
 from creditbench.leaderboard.page import page
-from creditbench.results.measured import write_gradients, write_scaling
+from creditbench.results.measured import write_checks, write_gradients, write_scaling
 from creditbench.results.store import Store
 from creditbench.results.version import Results, load, write_tables
 from creditbench.trials.record import SCHEMA_VERSION
@@ -346,6 +346,17 @@ def test_what_a_rule_says_of_itself_is_what_its_record_says(tmp_path):
 def test_an_empty_folder_is_refused(tmp_path, capsys):
     assert main(["leaderboard", "--results", str(tmp_path), "--output", str(tmp_path / "x")]) == 2
     assert "no records in" in capsys.readouterr().err
+
+
+def test_a_folder_of_checks_alone_stands_beside_records_and_not_alone(version, tmp_path):
+    write_checks(
+        tmp_path / "run",
+        {"kind": "learners", "id": "bptt", "sha256": "0" * 64},
+        [{"name": "online", "held": None, "detail": "not claimed"}],
+    )
+    assert [row.learner for row in load(version, tmp_path / "run").checks] == ["bptt"]
+    with pytest.raises(UsageError, match="no records in"):
+        load(tmp_path / "run")
 
 
 # -- the board ---------------------------------------------------------------------------------------------
