@@ -155,15 +155,15 @@ def main() -> None:
         "--jobs", type=int, default=os.cpu_count(), help="processes at a time; default: %(default)s"
     )
     given = parser.parse_args()
-    known = {version: load(version, whole=True) for version in given.versions}
+    versions = {version: load(version, whole=True) for version in given.versions}
     new = {
         id(record): renewed(record)
-        for results in known.values()
+        for results in versions.values()
         for record in results.records
         if stale(record)
     }
     samples: dict[tuple[str, str, str], Trial] = {}
-    for results in known.values():
+    for results in versions.values():
         for record in results.records:
             if new.get(id(record)) is not None and record.status == "ok":
                 samples.setdefault((record.trial.rule, record.trial.backend, record.trial.task), record.trial)
@@ -185,7 +185,7 @@ def main() -> None:
     bad = {key[:2] for key, what in said.items() if what}
     held = {key[:2] for key in samples} - bad
     print(f"{sum(not what for what in said.values())} of {len(samples)} agree in every bit")
-    for version, results in known.items():
+    for version, results in versions.items():
         rows = tuple(
             renewal
             if (renewal := new.get(id(r))) is not None and (r.trial.rule, r.trial.backend) in held

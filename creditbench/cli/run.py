@@ -17,7 +17,7 @@ from creditbench.cli.printing import Report, console, label, say
 from creditbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from creditbench.results.runs import Outcome
+    from creditbench.results.runs import GridOutcome
 
 DEFAULT_SEEDS = 3
 MOST_SEEDS = 100_000
@@ -194,7 +194,7 @@ def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tup
     return ()
 
 
-def _print(outcome: Outcome, results: Path, json: bool) -> None:
+def _print(outcome: GridOutcome, results: Path, json: bool) -> None:
     """Print the table, where the records are, and what failed: trials, and the machine at those that were lost."""
     from creditbench.results import table
 

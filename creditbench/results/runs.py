@@ -80,7 +80,7 @@ class Where:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class GridOutcome:
     """What came of a grid."""
 
     records: tuple[Record, ...]
@@ -103,7 +103,7 @@ def run_grid(
     force: bool = False,
     retry: bool = False,
     reuse: Sequence[Path] = (),
-) -> Outcome:
+) -> GridOutcome:
     """Run the trials of a grid that have no record in the folder.
 
     Args:
@@ -148,7 +148,7 @@ def run_grid(
             "the same command without --force runs the rest"
         ) from None
     why = {trial.id: detail for trial, detail in executor.lost}
-    return Outcome(
+    return GridOutcome(
         tuple(done[trial.id] for trial in grid.trials if trial.id in done),
         tuple((trial, why.get(trial.id, "")) for trial in grid.trials if trial.id not in done),
     )
