@@ -36,6 +36,12 @@ def tune(
         int, typer.Option(help="Independent studies: points and tuning seeds of their own, a result each.")
     ] = 3,
     seeds: Annotated[int, typer.Option(help="Tuning seeds of every point.")] = 1,
+    confirm: Annotated[
+        int,
+        typer.Option(
+            help="Further tuning seeds that a choice is trained at: where it diverges, the next best is taken."
+        ),
+    ] = 2,
     draw: Annotated[int, typer.Option(help="Number of the draw: another one has other studies.")] = 0,
     preset: options.Preset = "quick",
     budget: options.Budget = None,
@@ -70,8 +76,9 @@ def tune(
 
     That is done in several independent studies, so that results show what chance does in tuning: creditbench run
     --tuned trains each study's choice with seeds of its own. Best is the best raw metric; a point that diverged is
-    worse than any that did not. Under JAX the points of a task and rule are trained as one program. What has a record
-    already is not run again: the same command goes on where it was broken off.
+    worse than any that did not, and so is one that diverges at the seeds of --confirm. Under JAX the points of a task
+    and rule are trained as one program. What has a record already is not run again: the same command goes on where it
+    was broken off.
 
     \b
     Examples:
@@ -86,6 +93,7 @@ def tune(
 
     for option, value, most in (("points", points, 1 << 16), ("studies", studies, 99), ("seeds", seeds, 999)):
         options.require_whole(option, value, 1, most)
+    options.require_whole("confirm", confirm, 0, 999 - seeds)
     options.require_whole("draw", draw, 0, 9999)
     if backend not in ("jax", "torch"):
         raise UsageError(
@@ -107,7 +115,7 @@ def tune(
     )
     found, whole = tune_grid(
         asked,
-        Plan(points=points, studies=studies, seeds=seeds, draw=draw),
+        Plan(points=points, studies=studies, seeds=seeds, confirm=confirm, draw=draw),
         Where(results=results, executor=executor, jobs=jobs),
         output,
         _command(context),
@@ -137,6 +145,7 @@ def _command(context: typer.Context) -> str:
         "points",
         "studies",
         "seeds",
+        "confirm",
         "draw",
         "preset",
         "hidden",

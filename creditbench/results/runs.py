@@ -30,6 +30,8 @@ FAILURES = ("crashed", "invalid", "oom", "timeout")
 Say = Callable[[str], None]
 #: (what is counted, how many) -> a function to call as each of them is done.
 Bars = Callable[[str, int], contextlib.AbstractContextManager[Callable[[str], None]]]
+#: What is tuned: (task, rule, DRAW/STUDY).
+Place = tuple[str, str, str]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -170,6 +172,7 @@ class Plan:
     points: int
     studies: int
     seeds: int  #: of every point
+    confirm: int  #: further seeds, at which the choice of a study must not diverge
     draw: int  #: another draw has other studies
 
     @property
@@ -180,6 +183,10 @@ class Plan:
             for study in range(self.studies)
             for seed in tuning.study_seeds(self.draw, study, self.seeds)
         }
+
+    def further_seeds(self, study: int) -> tuple[int, ...]:
+        """The seeds at which a choice of that study is confirmed."""
+        return tuning.study_seeds(self.draw, study, self.seeds + self.confirm)[self.seeds :]
 
 
 def tune_grid(
@@ -211,7 +218,7 @@ def tune_grid(
     grid = make_grid(dataclasses.replace(options, seeds=tuple(study_of)))
     files.require_writable("output", output)
     kept, known = tuning.kept_studies(output) if keep and output.exists() else ("", set())
-    groups: dict[tuple[str, str, str], list[Trial]] = {}
+    groups: dict[Place, list[Trial]] = {}
     for trial in grid.trials:
         study = study_of[trial.seed]
         place = trial.task, trial.rule, f"{plan.draw}/{study}"
@@ -221,43 +228,68 @@ def tune_grid(
             groups.setdefault(place, []).extend(tuning.trials_of(trial, drawn))
     for note in grid.notes:
         say(f"note: {note}")
-    wanted = [trial for group in groups.values() for trial in group]
     store = Store(where.results)
-    store.take(wanted, load(*reuse).records if reuse else ())
+    known_records = load(*reuse).records if reuse else ()
     executor = where.make(options)
-    waiting = [trial for trial in wanted if not store.has(trial)]
-    make = partial(executors.make_jobs, together=True, slots=executor.slots)
-    new = run_missing(store, waiting, executor, make, say=say, describe=with_description)
-    with bars("points", len(waiting)) as advance, contextlib.closing(new):
-        for record, _ in new:
-            advance(f"{record.trial.task} {record.trial.rule} lr={record.trial.lr:g}: {record.status}")
-    found = list(_choices(store, groups, executor.lost, say))
+
+    def train(unit: str, wanted: Sequence[Trial]) -> None:
+        store.take(wanted, known_records)
+        waiting = [trial for trial in wanted if not store.has(trial)]
+        make = partial(executors.make_jobs, together=True, slots=executor.slots)
+        new = run_missing(store, waiting, executor, make, say=say, describe=with_description)
+        with bars(unit, len(waiting)) as advance, contextlib.closing(new):
+            for record, _ in new:
+                advance(f"{record.trial.task} {record.trial.rule} lr={record.trial.lr:g}: {record.status}")
+
+    train("points", [trial for group in groups.values() for trial in group])
+    further: dict[Place, list[Trial]] = {place: [] for place in groups}
+    while new_trials := list(_unconfirmed(store, groups, further, plan)):
+        train("choices", new_trials)
+    found = list(_choices(store, groups, further, executor.lost, say))
     text = tuning.frozen(found, command) if found or not kept else ""
     with files.output("output", output):
         files.write(output, files.as_bytes("\n".join(filter(None, (kept, text)))))
     return found, len(found) == len(groups)
 
 
+def _unconfirmed(
+    store: Store, groups: dict[Place, list[Trial]], further: dict[Place, list[Trial]], plan: Plan
+) -> Iterator[Trial]:
+    """The trials that the best points of now are to be confirmed with; they are added to `further`."""
+    for place, group in groups.items():
+        records, confirmed = store.found(group), store.found(further[place])
+        whole = len(records) == len(group) and len(confirmed) == len(further[place])
+        if not plan.confirm or not whole or all(record.status in FAILURES for record in records):
+            continue
+        if best := tuning.to_confirm(records, confirmed):
+            seeds = plan.further_seeds(plan.study_of[best.seed])
+            again = [best.model_copy(update={"seed": seed}) for seed in seeds]
+            further[place] += again
+            yield from again
+
+
 def _choices(
     store: Store,
-    groups: dict[tuple[str, str, str], list[Trial]],
+    groups: dict[Place, list[Trial]],
+    further: dict[Place, list[Trial]],
     lost: Sequence[tuple[Trial, str]],
     say: Say,
 ) -> Iterator[Tuned]:
     """The choice of each study that has one; it is said why another has none."""
     for (task, rule, study), group in groups.items():
-        records = [store.get(trial) for trial in group if store.has(trial)]
-        if len(records) < len(group):
-            why = next((f" ({why})" for trial, why in lost if trial in group), "")
+        wanted = [*group, *further[task, rule, study]]
+        records, confirmed = store.found(group), store.found(further[task, rule, study])
+        if lacking := len(wanted) - len(records) - len(confirmed):
+            why = next((f" ({why})" for trial, why in lost if trial in wanted), "")
             say(
-                f"{task} {rule} {study}: not tuned: {len(group) - len(records)} points have no record: the "
+                f"{task} {rule} {study}: not tuned: {lacking} points have no record: the "
                 f"machine failed, and not the rule{why}; the same command runs them"
             )
         elif all(record.status in FAILURES for record in records):
             first = records[0]
             say(f"{task} {rule} {study}: not tuned: {first.status}: {first.status_detail}")
         else:
-            tuned = tuning.choose(records, study)
+            tuned = tuning.choose(records, study, confirmed)
             if not tuned.beat_trivial:
                 say(f"note: {task} {rule} {study}: {tuning.described(tuned)}")
             yield tuned

@@ -58,6 +58,10 @@ class Store:
             raise KeyError(trial.id)
         return read_record(self.path(trial))
 
+    def found(self, trials: Iterable[Trial]) -> list[Record]:
+        """The records of those of `trials` that have one, in their order. Raises UsageError as `get` does."""
+        return [self.get(trial) for trial in trials if self.has(trial)]
+
     def put(self, record: Record) -> None:
         """Write `record`, in place of an older one of the same trial. Raises UsageError where it cannot be written."""
         with self._writing():

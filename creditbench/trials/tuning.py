@@ -5,7 +5,8 @@ points are the same for every rule in the axes that all rules have, optimiser an
 after them: `Learner.search`, and the decorrelation rate of a decorrelated cell. Studies of one *draw* are independent
 of each other, so that results made with each of them show what chance does in tuning.
 
-The best point is that of the best raw metric. A point that diverged is worse than any that did not.
+The best point is that of the best raw metric. A point that diverged is worse than any that did not. The best one is
+trained at further tuning seeds before it is frozen: where it diverges at one of them, the next best takes its place.
 """
 
 from __future__ import annotations
@@ -132,43 +133,96 @@ class Tuned:
     train_seconds: float
 
 
-def choose(records: Sequence[Record], study: str = "0/0") -> Tuned:
-    """The best point of the records of one task, rule and study, by the raw metric on validation.
+class _Points:
+    """The points of one task, rule and study that came to their end, and how good each is on validation.
 
     A point is judged by the mean over its seeds. One of which a seed diverged is worse than any of which none did, and
-    the worse the more of them did; one of which a seed failed otherwise takes no part. Of equal points the first
-    counts. Raises `UsageError` where no point is left.
+    the worse the larger their share; one of which a seed failed otherwise takes no part. Of equal points the first
+    counts. `confirmed` tells whether a point diverges at further seeds, and is no part of its metric: every point is
+    judged at the same seeds.
+
+    Raises `UsageError` where no point is left.
     """
-    first = records[0].trial
+
+    def __init__(self, records: Sequence[Record], confirmed: Sequence[Record]):
+        first = records[0].trial
+        self.families = _by_family(records)
+        self.further = _by_family(confirmed)
+        ended = [f for f, group in self.families.items() if all(r.status in _ENDED for r in group)]
+        if not ended:
+            raise UsageError(
+                f"no point of {first.rule} on {first.task} came to its end: see the records' status_detail"
+            )
+        plugin = registry.find("tasks", first.task, [first.task_path] if first.task_path else [])
+        self.task = plugin.cls(**first.task_parameters)
+        self.found = {family: self._judged(family) for family in ended}
+        self.best = min(ended, key=self._badness)
+
+    def _judged(self, family: str) -> tuple[float, float | None]:
+        """(share of seeds that diverged, mean metric on validation of the others)."""
+        own = [_metric(record) for record in self.families[family]]
+        known = [metric for metric in own if metric is not None]
+        everywhere = own + [_metric(record) for record in self.further.get(family, ())]
+        lost = sum(metric is None for metric in everywhere) / len(everywhere)
+        return lost, statistics.fmean(known) if known else None
+
+    def _badness(self, family: str) -> tuple[float, float]:
+        lost, metric = self.found[family]
+        sign = 1.0 if self.task.metric_direction == "min" else -1.0
+        return lost, math.inf if metric is None else sign * metric
+
+
+_ENDED = ("ok", "diverged")
+
+
+def _by_family(records: Sequence[Record]) -> dict[str, list[Record]]:
     families: dict[str, list[Record]] = {}
     for record in records:
         families.setdefault(record.trial.family, []).append(record)
-    ended = {f: group for f, group in families.items() if all(r.status in ("ok", "diverged") for r in group)}
-    if not ended:
-        raise UsageError(
-            f"no point of {first.rule} on {first.task} came to its end: see the records' status_detail"
-        )
-    plugin = registry.find("tasks", first.task, [first.task_path] if first.task_path else [])
-    task = plugin.cls(**first.task_parameters)
-    sign = 1.0 if task.metric_direction == "min" else -1.0
-    found = {family: _judged(group) for family, group in ended.items()}
+    return families
 
-    def badness(family: str) -> tuple[int, float]:
-        diverged, metric = found[family]
-        return diverged, math.inf if metric is None else sign * metric
 
-    best = min(ended, key=badness)
-    diverged, metric = found[best]
-    scales = [_scale(task, r.trial.seed, r.trial.batch) for r in ended[best]]
+def _metric(record: Record) -> float | None:
+    """The metric on validation; None where the trial did not come to its end with one."""
+    return record.validation_best if record.status == "ok" else None
+
+
+def to_confirm(records: Sequence[Record], confirmed: Sequence[Record]) -> Trial | None:
+    """A trial of the point that is the best so far, if it has to be trained at further seeds before it is frozen.
+
+    None: it was trained at them, or it diverged, so that no stable point is left. Arguments and errors: see `choose`.
+    """
+    points = _Points(records, confirmed)
+    if points.best in points.further or points.found[points.best][0] > 0:
+        return None
+    return points.families[points.best][0].trial
+
+
+def choose(records: Sequence[Record], study: str = "0/0", confirmed: Sequence[Record] = ()) -> Tuned:
+    """The best point of the records of one task, rule and study, by the raw metric on validation.
+
+    Args:
+        records: those of every point, at the same seeds.
+        confirmed: those of some of the points at further seeds, which tell whether a point diverges.
+
+    Raises `UsageError` where no point came to its end.
+    """
+    seen = _Points(records, confirmed)
+    task, families = seen.task, seen.families
+    lost, metric = seen.found[seen.best]
+    chosen = families[seen.best]
+    scales = [_scale(task, r.trial.seed, r.trial.batch) for r in chosen]
     trivial = statistics.fmean(t for t, _ in scales)
     solved = [s for _, s in scales if s is not None]
-    beat = not diverged and metric is not None and task.better(metric, trivial)
+    beat = not lost and metric is not None and task.better(metric, trivial)
     half = None
     if beat and metric is not None:
         goal = (trivial + metric) / 2
-        came = [m for lost, m in found.values() if not lost and m is not None and not task.better(goal, m)]
+        came = [
+            m for lost, m in seen.found.values() if not lost and m is not None and not task.better(goal, m)
+        ]
         half = len(came) / len(families)
-    trial = ended[best][0].trial
+    trial = chosen[0].trial
     values: dict[str, Any] = {"optimizer": trial.optimizer, "lr": trial.lr}
     if trial.decorrelate != "none":
         values["decorrelation_rate"] = trial.decorrelation_rate
@@ -186,16 +240,10 @@ def choose(records: Sequence[Record], study: str = "0/0") -> Tuned:
         beat_trivial=beat,
         sensitivity=half,
         points=len(families),
-        diverged=sum(lost > 0 for lost, _ in found.values()),
+        diverged=sum(lost > 0 for lost, _ in seen.found.values()),
         # Points that were one program have its time, all of them.
-        train_seconds=sum((r.train_seconds or 0.0) / r.trained_together for r in records),
+        train_seconds=sum((r.train_seconds or 0.0) / r.trained_together for r in (*records, *confirmed)),
     )
-
-
-def _judged(group: Sequence[Record]) -> tuple[int, float | None]:
-    """(seeds that diverged, mean metric on validation of the others)."""
-    known = [r.validation_best for r in group if r.status == "ok" and r.validation_best is not None]
-    return len(group) - len(known), statistics.fmean(known) if known else None
 
 
 def _scale(task: Task, seed: int, batch: int) -> tuple[float, float | None]:

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import tomllib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -16,7 +17,16 @@ from creditbench.plugins import registry
 from creditbench.results.store import Store
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.record import Record
-from creditbench.trials.tuning import FIRST_SEED, LEARNING_RATES, choose, draw, frozen, study_seeds, trials_of
+from creditbench.trials.tuning import (
+    FIRST_SEED,
+    LEARNING_RATES,
+    choose,
+    draw,
+    frozen,
+    study_seeds,
+    to_confirm,
+    trials_of,
+)
 from tests.records import record
 
 
@@ -113,6 +123,38 @@ def test_a_point_that_diverged_is_worse_than_any_that_did_not(trial):
     assert choose([*first, *second]).values["lr"] == points[1].lr
 
 
+def test_a_choice_that_diverges_at_further_seeds_gives_way_to_the_next_best(trial):
+    """One tuning seed does not see a point that diverges at four seeds of five."""
+    points, records = draw({}, 4, (0, 0), True), points_of(trial, (0.9, 0.3, 0.2, None))
+
+    def at(point, *statuses):
+        seeds = [point.trial.model_copy(update={"seed": trial.seed + 1 + k}) for k in range(len(statuses))]
+        return [
+            record(t, status=s, validation_best=0.01, train_seconds=2.0)
+            for t, s in zip(seeds, statuses, strict=True)
+        ]
+
+    confirmed = []
+    assert to_confirm(records, confirmed) == records[2].trial
+    confirmed += at(records[2], "ok", "diverged")
+    assert to_confirm(records, confirmed) == records[1].trial
+    confirmed += at(records[1], "ok", "ok")
+    assert to_confirm(records, confirmed) is None
+    found = choose(records, confirmed=confirmed)
+    # The further seeds tell whether it diverges; they are no part of its metric.
+    assert (found.values["lr"], found.validation, found.diverged) == (points[1].lr, 0.3, 2)
+    assert (found.points, found.train_seconds) == (4, 16.0)
+    # Where none is stable, that counts which diverged at the smallest share of its seeds, and it is marked.
+    confirmed = (
+        at(records[0], "diverged", "ok")
+        + at(records[1], "diverged", "ok")
+        + at(records[2], "diverged", "diverged")
+    )
+    assert to_confirm(records, confirmed) is None
+    found = choose(records, confirmed=confirmed)
+    assert found.values["lr"] == points[1].lr and not found.beat_trivial
+
+
 def test_a_metric_of_which_more_is_better_is_chosen_by_its_height():
     (trial,) = make_grid(
         Options(tasks=("evidence",), learners=("anp+D",), seeds=(1000,), preset="smoke")
@@ -197,8 +239,11 @@ def test_the_command_tunes_and_goes_on_where_it_was_broken_off(tmp_path, capsys)
         (rule, study, 2) for rule in ("bptt", "readout_rls") for study in ("0/0", "0/1")
     ]
     records = Store(tmp_path / "r").all()
-    assert {r.trial.seed for r in records} == {1_000_000, 1_001_000}
-    assert len({(r.trial.rule, r.trial.lr, r.trial.seed) for r in records}) == len(records) == 8
+    # Two points of each rule and study, and each choice at two further seeds.
+    assert Counter(r.trial.seed for r in records) == {
+        first + k: count for first in (1_000_000, 1_001_000) for k, count in enumerate((4, 2, 2))
+    }
+    assert len({(r.trial.rule, r.trial.lr, r.trial.seed) for r in records}) == len(records) == 16
     assert all(math.isfinite(r.trial.lr) for r in records)
     lost = Store(tmp_path / "r").path(records[0].trial)
     kept = Store(tmp_path / "r").path(records[1].trial).stat().st_mtime_ns
@@ -212,12 +257,24 @@ def test_the_command_tunes_and_goes_on_where_it_was_broken_off(tmp_path, capsys)
     command = next(line for line in first.splitlines() if "creditbench tune" in line)
     assert all(
         f"--{option} " in command
-        for option in ("backend", "device", "points", "studies", "seeds", "draw", "preset", "hidden")
+        for option in ("backend", "points", "studies", "seeds", "confirm", "draw", "preset", "hidden")
     )
     # Another folder of records serves as well as its own.
     other = [word if word != str(tmp_path / "r") else str(tmp_path / "s") for word in arguments]
     assert main([*other, "--reuse", str(tmp_path / "r")]) == 0
-    assert "[1/" not in capsys.readouterr().err and len(Store(tmp_path / "s").all()) == 8
+    assert "[1/" not in capsys.readouterr().err and len(Store(tmp_path / "s").all()) == 16
+    # A choice that diverges at a further seed gives way to the next best, which is confirmed too.
+    chosen = tomllib.loads(first)["mackey_glass"]["bptt"][0]
+    store = Store(tmp_path / "r")
+    for one in records:
+        if one.trial.learner == "bptt" and one.trial.seed == 1_000_001:
+            assert one.trial.lr == chosen["lr"]
+            store.put(one.model_copy(update={"status": "diverged", "validation_best": None}))
+    assert main(arguments) == 0
+    assert "[2/2]" in capsys.readouterr().err
+    other = tomllib.loads((tmp_path / "tuned.toml").read_text())["mackey_glass"]["bptt"]
+    assert other[0]["lr"] != chosen["lr"] and other[1] == tables[0]["mackey_glass"]["bptt"][1]
+    assert len(store.all()) == 18
 
 
 def test_rules_are_added_to_a_file_that_keeps_what_it_has(tmp_path, capsys):
@@ -262,7 +319,7 @@ def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys)
         'seeds = 5\nbudget = 600\nhidden = 4\npreset = "smoke"\ntuned = "none.toml"\nresults = "nowhere"\n'
     )
     out = tmp_path / "tuned.toml"
-    arguments = ["tune", "--config", str(config), "--points", "4", "--studies", "1"]
+    arguments = ["tune", "--config", str(config), "--points", "4", "--studies", "1", "--confirm", "0"]
     arguments += ["--results", str(tmp_path / "r")]
     assert main([*arguments, "--output", str(out)]) == 0
     records = Store(tmp_path / "r").all()
