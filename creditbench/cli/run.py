@@ -37,7 +37,7 @@ def run(
         int | None,
         typer.Option(
             help="How many seeds, from 0 on; of a tuned file with several studies as many for each, no two of which "
-            f"have the same.  [default: {DEFAULT_SEEDS}]"
+            f"have the same, and draw D from 1000 D on.  [default: {DEFAULT_SEEDS}]"
         ),
     ] = None,
     seed: Annotated[

@@ -42,7 +42,12 @@ def tune(
             help="Further tuning seeds that a choice is trained at: where it diverges, the next best is taken."
         ),
     ] = 2,
-    draw: Annotated[int, typer.Option(help="Number of the draw: another one has other studies.")] = 0,
+    draw: Annotated[
+        int,
+        typer.Option(
+            help="Number of the draw: another one has other studies, and other seeds in creditbench run."
+        ),
+    ] = 0,
     preset: options.Preset = "quick",
     budget: options.Budget = None,
     evaluations: options.Evaluations = None,
@@ -94,7 +99,7 @@ def tune(
     for option, value, most in (("points", points, 1 << 16), ("studies", studies, 99), ("seeds", seeds, 999)):
         options.require_whole(option, value, 1, most)
     options.require_whole("confirm", confirm, 0, 999 - seeds)
-    options.require_whole("draw", draw, 0, 9999)
+    options.require_whole("draw", draw, 0, 999)
     if backend not in ("jax", "torch"):
         raise UsageError(
             f"--backend is {backend}: tune on one, jax or torch; tune the other apart, into a file of its own"

@@ -18,6 +18,7 @@ import hashlib
 import itertools
 import math
 import os
+import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -56,6 +57,9 @@ SEEDS = 2**32
 DATA_SECONDS = 3600.0
 #: No grid is as large in any of its sizes.
 MOST = 10**12
+
+#: Results of draw D of tuning have seeds from D times this one on. Tuning's own seeds lie above those of all draws.
+SEEDS_OF_A_DRAW = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,7 +194,7 @@ def make_grid(options: Options) -> Grid:
                     options, source, plugin, decorrelate, settings.get(plugin.id, {}), frozen
                 )
                 lrs = options.lrs or (common.pop("lr"),)
-                shift = number * len(options.seeds) if options.seeds_apart else 0
+                shift = _shift(frozen.get("study"), number, len(options.seeds)) if options.seeds_apart else 0
                 for backend, lr, seed in itertools.product(backends, lrs, options.seeds):
                     require_finite("lr", lr)
                     make_optimizer(common["optimizer"], lr)
@@ -436,6 +440,16 @@ def _trial_values(
         "budget_steps": budget,
         "evaluations": evaluations,
     }
+
+
+def _shift(study: Any, number: int, count: int) -> int:
+    """What is added to `count` seeds so that no two studies share one, nor two draws: they are independent results.
+
+    A study is known by its name, DRAW/STUDY; one that has another name by its place among the others, `number`.
+    """
+    if isinstance(study, str) and (parts := re.fullmatch(r"(\d{1,3})/(\d{1,2})", study)):
+        return SEEDS_OF_A_DRAW * int(parts[1]) + count * int(parts[2])
+    return number * count
 
 
 def _text_or_none(name: str, value: Any) -> str | None:

@@ -185,9 +185,17 @@ def test_what_is_frozen_is_what_a_run_reads(trial, tmp_path):
     options = dict(tasks=("mackey_glass",), learners=("anp+D",), preset="smoke", tuned=str(path))
     ran = make_grid(Options(**options, seeds=(0, 1), seeds_apart=True)).trials
     assert [(t.study, t.lr, t.seed) for t in ran] == [
-        (f"5/{k}", t.lr, seed) for k, t in enumerate(chosen) for seed in (2 * k, 2 * k + 1)
+        (f"5/{k}", t.lr, seed) for k, t in enumerate(chosen) for seed in (5000 + 2 * k, 5001 + 2 * k)
     ]
     assert [t.beat_trivial for t in ran] == [True] * 2 + [False] * 4
+    # A study keeps its seeds wherever it stands in the file; one without a number has those of its place.
+    path.write_text(frozen(found[1:], "creditbench tune"))
+    again = make_grid(Options(**options, seeds=(0, 1), seeds_apart=True)).trials
+    assert [t.id for t in again] == [t.id for t in ran[2:]]
+    path.write_text(path.read_text().replace('"5/', '"mine '))
+    named = make_grid(Options(**options, seeds=(0, 1), seeds_apart=True)).trials
+    assert [(t.study, t.seed) for t in named] == [("mine 1", 0), ("mine 1", 1), ("mine 2", 2), ("mine 2", 3)]
+    path.write_text(frozen(found, "creditbench tune"))
     listed = make_grid(Options(**options, seeds=(7,))).trials
     assert [(t.study, t.seed) for t in listed] == [("5/0", 7), ("5/1", 7), ("5/2", 7)]
 
