@@ -6,8 +6,8 @@
 2. A small board of these in both backends: this checkout's, and, of what REV has too, REV's.
 3. What changed between the two boards.
 
-Exits 1 where a check failed or a trial of this checkout ended in an error. What got worse is shown and fails nothing:
-at this size it is a hint. The boards lie in results/submission/.
+Exits 1 where a check failed or a trial of this checkout ended in an error. What got worse is shown and fails
+nothing: at this size it is a hint. The boards lie in results/submission/.
 """
 
 from __future__ import annotations

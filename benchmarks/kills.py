@@ -2,10 +2,11 @@
 
     python benchmarks/kills.py --kills 100
 
-A grid of shipped rules and a user's own, under both frameworks, is run over and over on one folder. Each time it is
-struck: all its processes at once, the command alone, or one of the processes that it has started, always by SIGKILL.
-In the end it runs undisturbed, and its records are held against those of a run that was never touched. Ctrl-C
-ends it, with what has been counted so far.
+A grid of shipped rules and a user's own, under both frameworks, is run over and over on one folder. Each time
+it is
+struck: all its processes at once, the command alone, or one of the processes that it has started, always by
+SIGKILL. In the end it runs undisturbed, and its records are held against those of a run that was never
+touched. Ctrl-C ends it, with what has been counted so far.
 """
 
 import argparse

@@ -2,12 +2,12 @@
 
     python benchmarks/migrate.py results/v0.2 --base REVISION
 
-A row is stale once its rule, its task or what the rule runs through has another sha256 than it was run with. Where
-sources have only been moved or reworded, its numbers are still right. This trains one row of each rule, backend and
-task twice on this machine, in the code of REVISION and in that of this checkout: the two must agree bit for bit. (What
-the row itself says may be of another processor, whose rounding a long training magnifies.) Where all of a rule's agree,
-each of its rows gets today's sha256s, and with them its id; the rows of other rules stay as they are. What a row was
-run with by its bytes is looked up in git's history.
+A row is stale once its rule, its task or what the rule runs through has another sha256 than it was run with.
+Where sources have only been moved or reworded, its numbers are still right. This trains one row of each rule,
+backend and task twice on this machine, in the code of REVISION and in that of this checkout: the two must
+agree bit for bit. (What the row itself says may be of another processor, whose rounding a long training
+magnifies.) Where all of a rule's agree, each of its rows gets today's sha256s, and with them its id; the rows
+of other rules stay as they are. What a row was run with by its bytes is looked up in git's history.
 """
 
 import argparse

@@ -2,10 +2,11 @@
 
     pytest benchmarks/test_overhead.py
 
-A short trial warms a worker and says how many steps it trains a second; the next one, in the same worker, is given
-as many as take ten seconds. Its job lasts from the one record to the other, as the parent gets them: orders and
-messages, data, evaluation, fingerprint and clearing up are all in it. The aim is a part below 0.05. `executor` is
-what lies outside the trainer alone. On a busy machine the ten seconds hold less training, and the part is larger.
+A short trial warms a worker and says how many steps it trains a second; the next one, in the same worker, is
+given as many as take ten seconds. Its job lasts from the one record to the other, as the parent gets them:
+orders and messages, data, evaluation, fingerprint and clearing up are all in it. The aim is a part below
+0.05. `executor` is what lies outside the trainer alone. On a busy machine the ten seconds hold less training,
+and the part is larger.
 """
 
 import time

@@ -6,10 +6,10 @@
     make bench ARGS="-k anp --benchmark-save=before"    keep a run, one file for each number of threads
     make bench ARGS="-k anp --benchmark-compare"        set the next one beside the last that was kept
 
-One round is one compiled block of updates; the table's times are seconds a block. `extra_info` (in the JSON, and
-printed at the end) has steps or updates a second and the paired ratio to the forward pass: a block of the rule and
-a block of the forward pass follow each other, the ratio is taken pair by pair, and its median is given. The tables are
-grouped by rule.
+One round is one compiled block of updates; the table's times are seconds a block. `extra_info` (in the JSON,
+and printed at the end) has steps or updates a second and the paired ratio to the forward pass: a block of the
+rule and a block of the forward pass follow each other, the ratio is taken pair by pair, and its median is
+given. The tables are grouped by rule.
 """
 
 import os
@@ -23,15 +23,12 @@ from creditbench.measure.update import Prepared, Update
 from creditbench.ops import make_ops
 from creditbench.plugins import registry
 
-#: One thread, and all of them. JAX fixes its threads when it starts: `make bench` runs this file once for each.
+#: One thread, and all of them. JAX fixes its threads when it starts: `make bench` runs this file once for
+#: each.
 THREADS = int(os.environ.get("CREDITBENCH_THREADS", "1"))
 
 RULES = registry.load("learners")
-STREAM = [
-    ("anp", {}, "none", 500),
-    ("anp", {}, "hidden", 500),
-    ("anp", {}, "none", 200),
-]
+STREAM = [("anp", {}, "none", 500), ("anp", {}, "hidden", 500), ("anp", {}, "none", 200)]
 EPISODES = [
     ("bptt", {}, 500),
     ("np", {"credit": "step"}, 500),

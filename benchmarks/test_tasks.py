@@ -2,9 +2,9 @@
 
     make bench ARGS="-k tasks"
 
-Generating any task takes less than half a second and loading one from the cache less than 50 ms: the tests fail where
-the best round does not. Timed is processor time, and of the task's work alone: its file and the libraries that it needs
-are imported before.
+Generating any task takes less than half a second and loading one from the cache less than 50 ms: the tests
+fail where the best round does not. Timed is processor time, and of the task's work alone: its file and the
+libraries that it needs are imported before.
 """
 
 import importlib.util

@@ -29,8 +29,8 @@ _OF_MACHINE = {
 class UsageError(Exception):
     """Bad input. Its message is one sentence that names the thing, the value and the cure.
 
-    The command line prints the message and exits with status 2. Of a value that goes on for hundreds of letters the
-    message has the beginning and the end.
+    The command line prints the message and exits with status 2. Of a value that goes on for hundreds of
+    letters the message has the beginning and the end.
     """
 
     def __init__(self, message: object) -> None:

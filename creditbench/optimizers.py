@@ -1,8 +1,8 @@
 """Optimisers: pure functions over a dict of parameters, written once on `Ops`.
 
-A gradient may be an array or an `Outer`. What is linear in it is added by its factors; Adam's squares are so only
-for a single outer product. A parameter without a gradient is left alone. Parameters and state are given up by
-the caller.
+A gradient may be an array or an `Outer`. What is linear in it is added by its factors; Adam's squares are so
+only for a single outer product. A parameter without a gradient is left alone. Parameters and state are given
+up by the caller.
 """
 
 from __future__ import annotations

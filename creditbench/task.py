@@ -68,8 +68,8 @@ class Task:
     def solved_score(self, sequences: Sequences) -> float | None:
         """The metric at which the task counts as solved on `sequences`, with these parameters and these data.
 
-        None where nobody knows: then there is no normalised score. As written here it is known at default parameters
-        alone; a task that can compute it for others does so.
+        None where nobody knows: then there is no normalised score. As written here it is known at default
+        parameters alone; a task that can compute it for others does so.
         """
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         return self.solved if vars(self).items() >= defaults.items() else None
@@ -169,8 +169,8 @@ def cross_entropy(outputs: NDArray[np.float32], sequences: Sequences) -> float:
 def linear_score(task: Task, lags: int) -> float:
     """The score of the best linear filter of a stream's last `lags` inputs, fitted to and scored on fixed data.
 
-    Least squares on 4 rows of the train split of seed 0; scored on 4 of seed 1, less their first `lags` steps. So it
-    depends on the task's parameters alone; how long its rows are is better left out of them.
+    Least squares on 4 rows of the train split of seed 0; scored on 4 of seed 1, less their first `lags`
+    steps. So it depends on the task's parameters alone; how long its rows are is better left out of them.
     """
     fit, test = (task.generate("train", seed, 4) for seed in (0, 1))
     known = _past(fit.inputs, lags)[lags:]

@@ -4,11 +4,11 @@
     s_t = α tanh'(a_t) ⊙ g_t
     ∂L/∂W_rec = Σ_t s_t ĥ_{t-1}ᵀ
 
-On episodes this is the gradient of the loss. On a stream the segment is cut off from its past: BPTT on segments
-of K steps is truncated BPTT(K), with one update every K steps.
+On episodes this is the gradient of the loss. On a stream the segment is cut off from its past: BPTT on
+segments of K steps is truncated BPTT(K), with one update every K steps.
 
-Source: Werbos 1990, Proc. IEEE 78(10):1550. The recursion itself is `creditbench.learner.backpropagate`, since
-it is also what every other rule is measured against.
+Source: Werbos 1990, Proc. IEEE 78(10):1550. The recursion itself is `creditbench.learner.backpropagate`,
+since it is also what every other rule is measured against.
 """
 
 from dataclasses import dataclass

@@ -1,13 +1,13 @@
 """Backpropagation through time with recomputation: the gradient of BPTT in memory O(√T).
 
-The segment is cut into chunks of about √T steps. A forward pass keeps the state at each chunk's start only. Then,
-from the last chunk to the first, the chunk's activity is computed once more, reverse mode runs through it from the
-adjoint λ that the later chunk has left, and what was computed is given up:
+The segment is cut into chunks of about √T steps. A forward pass keeps the state at each chunk's start only.
+Then, from the last chunk to the first, the chunk's activity is computed once more, reverse mode runs through
+it from the adjoint λ that the later chunk has left, and what was computed is given up:
 
     chunk c:  λ_c, ∂L/∂θ += pull_back(h at the start of c, λ_{c+1})
 
-The result is BPTT's, to rounding, at the price of one more forward pass. On a stream the segment is cut off from its
-past, as for `bptt`.
+The result is BPTT's, to rounding, at the price of one more forward pass. On a stream the segment is cut off
+from its past, as for `bptt`.
 
 Source: Chen et al. 2016, arXiv 1604.06174. The recursion is `creditbench.learner.pull_back`.
 """

@@ -10,10 +10,10 @@ A learns by bootstrapping: a step later, S_{t-1} is held against what has come b
     ε_t = A ã_{t-1} - H_tᵀ c_t                       H_t as in `rtrl`
     A ← A - η ε_t ã_{t-1}ᵀ / (1 + ‖ã_{t-1}‖²)        averaged over the batch
 
-The step is normalised, so that one rate η serves every n. A starts as 0, so that the rule starts as TBPTT(1); A
-outlives a sequence. The form is the online one of Marschall, Cho & Savin, with one step between bootstraps; there
-A ã stands for the whole of c_t, here the loss of the step itself is exact. It is unbiased only as far as the future is
-linear in ã. A sequence's end is not told to the rule: S_T stands for losses that never come.
+The step is normalised, so that one rate η serves every n. A starts as 0, so that the rule starts as TBPTT(1);
+A outlives a sequence. The form is the online one of Marschall, Cho & Savin, with one step between bootstraps;
+there A ã stands for the whole of c_t, here the loss of the step itself is exact. It is unbiased only as far
+as the future is linear in ã. A sequence's end is not told to the rule: S_T stands for losses that never come.
 
 Source: Jaderberg et al. 2017, arXiv 1608.05343; Marschall, Cho & Savin 2020, JMLR 21(135), arXiv 1907.02649.
 """

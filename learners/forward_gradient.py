@@ -8,10 +8,10 @@ With v ~ N(0, I) over all trained parameters, drawn once a segment, the tangents
     L̇   = Σ_t e_t · ẏ_t                                 with e_t = w_t ∂ℓ_t/∂y_t;  L̇ = ∇L · v, exactly
     ∂L/∂θ ≈ L̇ v
 
-E[v vᵀ] = I makes this unbiased, at any scale of v. Its variance is that of p + 1 directions seen through one: the
-squared error is (p + 1) ‖∇L‖². Nothing is kept over time. The state that is carried is the network's own; the
-tangent starts from zero in each segment, so on a stream the estimate is that of the segment's loss, its start held
-fixed.
+E[v vᵀ] = I makes this unbiased, at any scale of v. Its variance is that of p + 1 directions seen through one:
+the squared error is (p + 1) ‖∇L‖². Nothing is kept over time. The state that is carried is the network's own;
+the tangent starts from zero in each segment, so on a stream the estimate is that of the segment's loss, its
+start held fixed.
 
 Source: Baydin et al. 2022, arXiv 2202.08587; Silver et al. 2022, ICLR.
 """
@@ -20,16 +20,7 @@ from dataclasses import dataclass
 
 from creditbench.cell import CellState
 from creditbench.errors import require_positive
-from creditbench.learner import (
-    Claims,
-    Estimate,
-    Learner,
-    chunk_size,
-    flat_size,
-    fold_chunks,
-    rows,
-    unflatten,
-)
+from creditbench.learner import Claims, Estimate, Learner, chunk_size, flat_size, fold_chunks, rows, unflatten
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@
     p1 = √(‖H_t A‖/‖u‖)     p2 = √(‖diag(α φ'(a_t))‖/‖z_t‖)
     ∂L/∂θ ≈ Σ_t (Aᵀδ_t) uᵀ
 
-for each sequence of the batch. E[u ⊗ A] = J whatever p1 and p2 are, as long as they do not depend on this step's
-signs and are not 0; so a small ε, added to every norm, costs nothing of that. The gradient of a step is an outer
-product, and stays one.
+for each sequence of the batch. E[u ⊗ A] = J whatever p1 and p2 are, as long as they do not depend on this
+step's signs and are not 0; so a small ε, added to every norm, costs nothing of that. The gradient of a step
+is an outer product, and stays one.
 
 Source: Mujika, Meier & Steger 2018, arXiv 1805.10842.
 """

@@ -6,16 +6,17 @@ The network runs with the weights θ, which follow an Ornstein–Uhlenbeck proce
     dr̄ = ρ (r - r̄) dt                           expected reward; r = -L of the segment, run with θ
     dμ = η (r - r̄) (θ - μ) dt                    r - r̄: the reward prediction error
 
-A segment is the unit of time, one step on a stream unless the trial says otherwise. θ takes the process's exact step
-in it, θ ← μ + e^{-λ} (θ - μ) + s √(1 - e^{-2λ}) ε. The parameters that the harness holds and evaluates are the mean μ;
-θ is state, and outlives a sequence. What the optimiser is given is
+A segment is the unit of time, one step on a stream unless the trial says otherwise. θ takes the process's
+exact step in it, θ ← μ + e^{-λ} (θ - μ) + s √(1 - e^{-2λ}) ε. The parameters that the harness holds and
+evaluates are the mean μ; θ is state, and outlives a sequence. What the optimiser is given is
 
-    ∂L/∂μ ≈ (L - L̄) (θ - μ) / s²                with L̄ = -r̄: the paper's η is the learning rate divided by s²
+    ∂L/∂μ ≈ (L - L̄) (θ - μ) / s²                with L̄ = -r̄: the paper's η is the learning rate divided by
+    s²
 
-With θ from the stationary distribution and L̄ the expected loss, its expectation is as s → 0 the gradient of the
-segment's loss. A run starts at θ = μ, L̄ follows the loss from its first value, and θ moves slowly, so that one
-estimate is not unbiased by itself. There is no clean pass: loss and state are those of the network run with θ. A
-segment without a scored step has no reward: θ wanders on, and L̄ and μ stay.
+With θ from the stationary distribution and L̄ the expected loss, its expectation is as s → 0 the gradient of
+the segment's loss. A run starts at θ = μ, L̄ follows the loss from its first value, and θ moves slowly, so
+that one estimate is not unbiased by itself. There is no clean pass: loss and state are those of the network
+run with θ. A segment without a scored step has no reward: θ wanders on, and L̄ and μ stay.
 
 Source: Garcia Fernandez, Ahmad & van Gerven 2024, arXiv 2410.13563.
 """
@@ -24,14 +25,7 @@ from dataclasses import dataclass
 from math import exp, sqrt
 
 from creditbench.errors import UsageError, require_positive
-from creditbench.learner import (
-    Claims,
-    Estimate,
-    Learner,
-    flat_size,
-    forward,
-    unflatten,
-)
+from creditbench.learner import Claims, Estimate, Learner, flat_size, forward, unflatten
 
 
 @dataclass(frozen=True, kw_only=True)

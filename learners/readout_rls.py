@@ -4,9 +4,9 @@
     P     ← P - K_t ĥ P                       P_0 = I/λ
     W_out ← W_out - (K_t (y_t - y*_t))ᵀ
 
-For one row this is P ← P - P h hᵀ P/(1 + hᵀPh), W_out ← W_out - e (P h)ᵀ. After any number of steps W_out is the
-exact solution of the ridge problem, shrunk towards the initial W_out with strength λ. Where the task's loss is
-the cross-entropy, the readout is fitted to the one-hot targets all the same.
+For one row this is P ← P - P h hᵀ P/(1 + hᵀPh), W_out ← W_out - e (P h)ᵀ. After any number of steps W_out is
+the exact solution of the ridge problem, shrunk towards the initial W_out with strength λ. Where the task's
+loss is the cross-entropy, the readout is fitted to the one-hot targets all the same.
 
 P outlives a sequence: new episodes start from a zero activity and the old P.
 

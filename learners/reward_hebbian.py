@@ -1,25 +1,26 @@
 """Reward-modulated Hebbian learning: fluctuations of activity, gated by a reward that comes at the end of a trial.
 
-One noisy pass, with ξ_t ~ N(0, σ²) on every pre-activation and output; a trial is a segment. The rule does not know
-its noise. It takes as a fluctuation how far a unit is from its own running mean:
+One noisy pass, with ξ_t ~ N(0, σ²) on every pre-activation and output; a trial is a segment. The rule does
+not know its noise. It takes as a fluctuation how far a unit is from its own running mean:
 
-    ā_t = λ ā_{t-1} + (1-λ) a_t                              running mean of the noisy a, of each sequence
-    e   = Σ_t S((a_t - ā_{t-1}) ĥ_{t-1}ᵀ)                    eligibility trace; S(z) = z³, elementwise
-    ∂L/∂W_rec ≈ Σ_b (L_b - L̄) e_b / (3 σ⁴)                  reward R_b = -L_b: each sequence's own part of the loss
-    L̄  ← β L̄ + (1-β) mean_b L_b                             expected loss of a sequence, from trial to trial
+    ā_t = λ ā_{t-1} + (1-λ) a_t                              running mean of the noisy a, of each sequence e
+    = Σ_t S((a_t - ā_{t-1}) ĥ_{t-1}ᵀ)                    eligibility trace; S(z) = z³, elementwise ∂L/∂W_rec ≈
+    Σ_b (L_b - L̄) e_b / (3 σ⁴)                  reward R_b = -L_b: each sequence's own part of the loss L̄  ←
+    β L̄ + (1-β) mean_b L_b                             expected loss of a sequence, from trial to trial
 
-and likewise for W_in, b and, from the outputs' fluctuations, W_out, c. S is supralinear so that a perturbation
-outweighs many small fluctuations that the network makes by itself. The cube of a product is the product of
-the cubes, so e is a sum of outer products. `exponent = 1` is the rule without it.
+and likewise for W_in, b and, from the outputs' fluctuations, W_out, c. S is supralinear so that a
+perturbation outweighs many small fluctuations that the network makes by itself. The cube of a product is the
+product of the cubes, so e is a sum of outer products. `exponent = 1` is the rule without it.
 
-Scale: were the fluctuation the noise itself, E[(L - L̄) ξ³] = 3 σ⁴ ∂L/∂a (and E[(L - L̄) ξ] = σ² ∂L/∂a, by which
-`exponent = 1` divides). It is not, so the rule is biased: by the network's own fluctuations, by those that earlier
-noise has caused, and by the cube on ĥ.
+Scale: were the fluctuation the noise itself, E[(L - L̄) ξ³] = 3 σ⁴ ∂L/∂a (and E[(L - L̄) ξ] = σ² ∂L/∂a, by
+which `exponent = 1` divides). It is not, so the rule is biased: by the network's own fluctuations, by those
+that earlier noise has caused, and by the cube on ĥ.
 
-The paper perturbs a unit in one of 300 steps, with large uniform noise, where we add normal noise at every step; it
-learns W_rec alone; it keeps an L̄ for each kind of trial, clips its updates and multiplies them by L̄. λ and β are its
-own. L̄ starts as the first trial's mean loss, and outlives a sequence. The loss and the state are those of the noisy
-pass, the only one that there is. On a stream each segment is a trial, ā is carried on and e starts anew.
+The paper perturbs a unit in one of 300 steps, with large uniform noise, where we add normal noise at every
+step; it learns W_rec alone; it keeps an L̄ for each kind of trial, clips its updates and multiplies them by
+L̄. λ and β are its own. L̄ starts as the first trial's mean loss, and outlives a sequence. The loss and the
+state are those of the noisy pass, the only one that there is. On a stream each segment is a trial, ā is
+carried on and e starts anew.
 
 Source: Miconi 2017, eLife 6:e20899.
 """

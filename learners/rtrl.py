@@ -5,9 +5,10 @@
     Ī_t: (Ī_t)_k,(ij) = α φ'(a_t)_i z_j where k = i, else 0;  z_t = [ĥ_{t-1}, x̂_t, 1]
     ∂L/∂θ = Σ_t δ_t J_t
 
-H J is one product over [n, n m]; Ī is never formed, but added on the diagonal k = i of J [n, n, m]. At fixed weights
-the sum over a segment is the gradient of the segment's loss, effects of the steps before the segment included,
-which the influence carries. With an update at every step the influence is of weights that have moved since.
+H J is one product over [n, n m]; Ī is never formed, but added on the diagonal k = i of J [n, n, m]. At fixed
+weights the sum over a segment is the gradient of the segment's loss, effects of the steps before the segment
+included, which the influence carries. With an update at every step the influence is of weights that have
+moved since.
 
 Source: Williams & Zipser 1989, Neural Computation 1(2):270.
 """

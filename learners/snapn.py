@@ -4,13 +4,14 @@
     R_k,(ij) = 1 where unit k can be reached from unit i in at most n-1 connections, else 0
     ∂L/∂θ ≈ Σ_t δ_t J_t
 
-n = 1 is `snap1`; n-1 at least the graph's diameter is RTRL. All weights of a unit share their pattern, so J is kept as
-r rows of m for each unit i, r the most units that any unit reaches, and H J is a product over [r, r] for each unit.
+n = 1 is `snap1`; n-1 at least the graph's diameter is RTRL. All weights of a unit share their pattern, so J
+is kept as r rows of m for each unit i, r the most units that any unit reaches, and H J is a product over [r,
+r] for each unit.
 
-Which weights exist is a hyper-parameter, not read from their values: each unit has inputs from a part `density` of
-the units, drawn from `graph_seed`. The others start as zero and get no gradient, so the graph never changes and
-the shape of the pattern is known before training. With decorrelation, H has entries beyond the graph of W_rec;
-the pattern stays that of the graph.
+Which weights exist is a hyper-parameter, not read from their values: each unit has inputs from a part
+`density` of the units, drawn from `graph_seed`. The others start as zero and get no gradient, so the graph
+never changes and the shape of the pattern is known before training. With decorrelation, H has entries beyond
+the graph of W_rec; the pattern stays that of the graph.
 
 Source: Menick et al. 2021, arXiv 2006.07232.
 """

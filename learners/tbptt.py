@@ -1,7 +1,7 @@
 """Truncated backpropagation through time: BPTT in chunks of K steps, the state carried across, its gradient not.
 
-On a stream there is one update a chunk. On episodes the gradients of a sequence's chunks are added up at fixed
-weights, so that K ≥ T is BPTT.
+On a stream there is one update a chunk. On episodes the gradients of a sequence's chunks are added up at
+fixed weights, so that K ≥ T is BPTT.
 
 Source: Williams & Peng 1990, Neural Computation 2(4):490.
 """

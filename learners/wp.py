@@ -4,20 +4,20 @@ A clean and a noisy pass run side by side, both carried over time; the noisy one
 Ξ ~ N(0, σ²) shared by the batch. With ΔL_t = L̃_t - L_t, summed over the batch,
 
     resample = step, credit = step        ∂L/∂θ ≈ Σ_t ΔL_t Ξ_t / σ²             expectation of TBPTT(1)
-    resample = step, credit = episode     ∂L/∂θ ≈ (Σ_t ΔL_t) (Σ_t Ξ_t) / σ²     expectation of BPTT
-    resample = step, credit = trace       ∂L/∂θ ≈ Σ_t ΔL_t Σ_{s≤t} Ξ_s / σ²     expectation of BPTT, less variance
+    resample = step, credit = episode     ∂L/∂θ ≈ (Σ_t ΔL_t) (Σ_t Ξ_t) / σ²     expectation of BPTT resample =
+    step, credit = trace       ∂L/∂θ ≈ Σ_t ΔL_t Σ_{s≤t} Ξ_s / σ²     expectation of BPTT, less variance
     resample = episode                    ∂L/∂θ ≈ (Σ_t ΔL_t) Ξ / σ²             expectation of BPTT
 
-as σ → 0. With one noise a segment the three credits are the same. On a stream a segment is one step, unless the
-trial says otherwise. `trace` carries its sum from segment to segment.
+as σ → 0. With one noise a segment the three credits are the same. On a stream a segment is one step, unless
+the trial says otherwise. `trace` carries its sum from segment to segment.
 
 With fresh noise at every step the rule's time is that of drawing T·p normals: at n = 500 the draws of a step
 take longer than everything else together (benchmarks/test_speed.py measures the share).
 
-As published: `resample = step`, `credit = step`, and `recurrent_from = second`, where W_rec gets no credit at a
-state's first step, since ĥ_0 = 0 lets its noise do nothing there. The paper multiplies by ΔL Ξ/σ where the theory
-has ΔL Ξ/σ²: its learning rate is ours divided by σ. On episodes the published code also has `decorrelation =
-before`.
+As published: `resample = step`, `credit = step`, and `recurrent_from = second`, where W_rec gets no credit at
+a state's first step, since ĥ_0 = 0 lets its noise do nothing there. The paper multiplies by ΔL Ξ/σ where the
+theory has ΔL Ξ/σ²: its learning rate is ours divided by σ. On episodes the published code also has
+`decorrelation = before`.
 
 Source: Jabri & Flower 1992, IEEE Trans. Neural Netw. 3(1):154; Garcia Fernandez, Keemink & van Gerven 2024,
 arXiv 2405.08967.

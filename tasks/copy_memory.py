@@ -9,8 +9,8 @@ their order, one a step.
 
 No two episodes of a seed show the same symbols, in whatever split. The loss is the mean squared error on the
 one-hot target at every step, as in the paper; the metric is the fraction of wrong symbols on recall, where
-the largest of the 10 outputs is the answer. To guess is wrong 7 times in 8. Solved is a tenth of that, 0.0875:
-to recall all but one of five symbols and guess that one is wrong 0.175 of the times.
+the largest of the 10 outputs is the answer. To guess is wrong 7 times in 8. Solved is a tenth of that,
+0.0875: to recall all but one of five symbols and guess that one is wrong 0.175 of the times.
 
 Five symbols are within reach: a plain tanh network of 64 units solves them after 1,000 to 2,000 updates of
 backpropagation through time (Adam, learning rate 0.003); of ten it needs ten times as many.

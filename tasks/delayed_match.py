@@ -9,9 +9,10 @@ for at the last step. All channels but the first are noisy.
     targets [T, N, 2]   one-hot: match, no match; at every step
     weights [T, N]      1 at the last step, 0 before
 
-The metric is accuracy. Chance is 0.5, and so is any predictor that has forgotten the first stimulus, or
-sees nothing of the second. Solved is nine tenths of the way from there to what the ideal observer of the noisy
-channels scores, who errs about none at the default noise: 0.95. To hold all stimuli apart but two scores 0.917.
+The metric is accuracy. Chance is 0.5, and so is any predictor that has forgotten the first stimulus, or sees
+nothing of the second. Solved is nine tenths of the way from there to what the ideal observer of the noisy
+channels scores, who errs about none at the default noise: 0.95. To hold all stimuli apart but two scores
+0.917.
 
 Source: Miller, Erickson and Desimone (1996), Neural mechanisms of visual working memory in prefrontal
 cortex of the macaque, Journal of Neuroscience 16:5154-5167, doi:10.1523/JNEUROSCI.16-16-05154.1996; for
@@ -95,7 +96,8 @@ class DelayedMatch(Task):
         rng, k, rows = np.random.default_rng(0), self.stimuli, 20_000
         first, differs = rng.integers(0, k, rows), rng.integers(0, 2, rows)
         second = (first + differs * rng.integers(1, k, rows)) % k
-        # Of a channel's steps the sum is all that matters; the probability that a stimulus was shown is a softmax.
+        # Of a channel's steps the sum is all that matters; the probability that a stimulus was shown is a
+        # softmax.
         noise = self.noise * np.sqrt(SHOWN) * rng.standard_normal((2, rows, k))
         sums = SHOWN * np.eye(k)[np.stack([first, second])] + noise
         odds = np.exp((sums - sums.max(-1, keepdims=True)) / self.noise**2)

@@ -100,8 +100,8 @@ class Dyck(Task):
     def remembering(self, reach: int) -> float:
         """The exact accuracy of remembering the innermost `reach` of the open brackets, and else guessing.
 
-        Of a bracket that was ever more than `reach` deep below the innermost, the kind is lost. Expected counts
-        over the string, by a Markov chain over (depth, how many of the innermost are known).
+        Of a bracket that was ever more than `reach` deep below the innermost, the kind is lost. Expected
+        counts over the string, by a Markov chain over (depth, how many of the innermost are known).
         """
         m = self.depth
         state = np.zeros((m + 1, reach + 1))  # [depth, known]

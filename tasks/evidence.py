@@ -10,9 +10,9 @@ the sign of the sum of all samples, which at low coherence need not be the direc
 
 Row r has the coherence number r modulo 4 of 0, 0.1, 0.2 and 0.4. The metric is accuracy, and
 `accuracy_by_coherence` has it apart for each. Chance is 0.5; the sign of the last sample alone scores 0.58.
-Solved is what the ideal observer of all but a twentieth of the evidence scores, 0.95: a sum that misses the first
-2 of the 20 samples scores 0.92, and one that forgets a twentieth at every step 0.93, so that all of the evidence
-must be summed up, and nearly evenly.
+Solved is what the ideal observer of all but a twentieth of the evidence scores, 0.95: a sum that misses the
+first 2 of the 20 samples scores 0.92, and one that forgets a twentieth at every step 0.93, so that all of the
+evidence must be summed up, and nearly evenly.
 
 Source: Gold and Shadlen (2007), The neural basis of decision making, Annual Review of Neuroscience
 30:535-574, doi:10.1146/annurev.neuro.29.051605.113038; as a task for networks, Song, Yang and Wang

@@ -1,17 +1,17 @@
 """Hold 3 bits that sparse pulses set.
 
-On each of 3 channels a pulse of +1 or -1 comes now and then, and the channel's answer is the sign of
-its last pulse, until another comes. Every row begins with a pulse on every channel, so that the first step has
-all that its answer needs, and every step is scored. A training row is gone through again, from rest, when the
+On each of 3 channels a pulse of +1 or -1 comes now and then, and the channel's answer is the sign of its last
+pulse, until another comes. Every row begins with a pulse on every channel, so that the first step has all
+that its answer needs, and every step is scored. A training row is gone through again, from rest, when the
 budget is longer.
 
     inputs  [T, N, 3]   +1 or -1 at a pulse, else 0
     targets [T, N, 3]   sign of the channel's last pulse
 
-At every later step a channel has a pulse with the probability 0.05, half of which change nothing. The
-metric is the mean squared error. The best constant is 0 and scores 1; to repeat the pulses as they
-come and say 0 between them scores 0.95. Solved is what an answer leaves that fades with a time constant of three
-times the mean time between pulses, 0.095; the best linear filter of the last 60 steps leaves 0.48.
+At every later step a channel has a pulse with the probability 0.05, half of which change nothing. The metric
+is the mean squared error. The best constant is 0 and scores 1; to repeat the pulses as they come and say 0
+between them scores 0.95. Solved is what an answer leaves that fades with a time constant of three times the
+mean time between pulses, 0.095; the best linear filter of the last 60 steps leaves 0.48.
 
 Source: Sussillo and Barak (2013), Opening the black box: low-dimensional dynamics in high-dimensional
 recurrent neural networks, Neural Computation 25:626-649, doi:10.1162/NECO_a_00409.

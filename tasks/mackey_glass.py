@@ -16,12 +16,12 @@ A training row is gone through again, from rest, when the budget is longer.
 Validation and test are 5 shorter series each, the first 50 steps of which are not scored, because
 a network begins them with an empty memory.
 
-The metric is the root mean squared error over the standard deviation of the target, so that the
-best constant scores 1. "No change" scores 1.6; the best linear predictor from the last 40 steps
-scores 0.47. Solved is a fifth of that, 0.094, a hundredth of the variance left: well below any linear memory,
-and in reach of 128 units trained by backpropagation through time for 200,000 steps. Of "recall", it is a fifth
-of what the best linear predictor scores from the steps since the one asked for. It is never less than a
-twentieth of the trivial score.
+The metric is the root mean squared error over the standard deviation of the target, so that the best constant
+scores 1. "No change" scores 1.6; the best linear predictor from the last 40 steps scores 0.47. Solved is a
+fifth of that, 0.094, a hundredth of the variance left: well below any linear memory, and in reach of 128
+units trained by backpropagation through time for 200,000 steps. Of "recall", it is a fifth of what the best
+linear predictor scores from the steps since the one asked for. It is never less than a twentieth of the
+trivial score.
 
 Direction "recall" is what the code published with Garcia Fernandez et al. (2024) computes; it asks
 for memory alone.

@@ -10,10 +10,9 @@ a = 0.5, W of `gain` / sqrt(n) times a normal, V normal over sqrt(I), U normal o
     inputs  [T, N, 4]   signs, independent
     targets [T, N, 4]   y_t
 
-The teacher forgets where it began: whatever its first state, after the 300 steps of washout its
-outputs agree to 1e-6, so that the answer depends on the inputs alone. A training row is gone through again, from
-rest, when the budget is longer. Validation and test are 5 shorter rows each, the first 50 steps of which are not
-scored.
+The teacher forgets where it began: whatever its first state, after the 300 steps of washout its outputs agree
+to 1e-6, so that the answer depends on the inputs alone. A training row is gone through again, from rest, when
+the budget is longer. Validation and test are 5 shorter rows each, the first 50 steps of which are not scored.
 
 The metric is the mean squared error; the trivial predictor is the mean of the target, and scores its
 variance. Solved is an eighth of what the best linear filter of the last 30 inputs leaves, 0.0112 of 0.090, a

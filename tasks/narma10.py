@@ -9,8 +9,8 @@ Its input u is uniform in [0, 0.5); its next value is asked for.
 
 The system starts from y = 0, runs through 100 steps of washout, and for rare inputs runs away to infinity: a
 row in which y passes 1.25, about one of 30 rows of 5,000 steps, is drawn anew. A training row is gone through
-again, from rest, when the budget is longer. Validation and test are 5 shorter rows each, the first 50 steps of
-which are not scored.
+again, from rest, when the budget is longer. Validation and test are 5 shorter rows each, the first 50 steps
+of which are not scored.
 
 The metric is the root mean squared error over the standard deviation of the target, so that the best
 constant scores 1. The best linear filter of the last 40 inputs scores 0.38. Solved is half of that, 0.19: the

@@ -8,8 +8,8 @@ shown 3 times, and the marked symbols are to be said in their order.
     weights [T, N]      1 at "go", 0 before
 
 The loss is the cross-entropy, the metric the fraction of wrong symbols. To guess is wrong 7 times in 8.
-Solved is a tenth of that, 0.0875: to recall all but one of three symbols and guess that one is wrong 0.29 of the
-times.
+Solved is a tenth of that, 0.0875: to recall all but one of three symbols and guess that one is wrong 0.29 of
+the times.
 
 Source: Gu and Dao (2023), Mamba: linear-time sequence modeling with selective state spaces,
 arXiv:2312.00752.

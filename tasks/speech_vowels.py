@@ -7,16 +7,16 @@ coefficients. Who speaks is asked for at an utterance's last frame.
     targets [29, N, 9]   the speaker, one-hot, at every step
     weights [29, N]      1 at the last frame, else 0
 
-The test split is the data's own: 370 utterances. Of the 270 others, 30 a speaker, 24 of each train and 6 validate,
-the same ones for every seed; the seed sets the order of the training utterances. The loss is the
-cross-entropy, the metric accuracy. The largest class of the test split is 88 of 370. Solved is 0.941, what the
-method of the data's own paper reached.
+The test split is the data's own: 370 utterances. Of the 270 others, 30 a speaker, 24 of each train and 6
+validate, the same ones for every seed; the seed sets the order of the training utterances. The loss is the
+cross-entropy, the metric accuracy. The largest class of the test split is 88 of 370. Solved is 0.941, what
+the method of the data's own paper reached.
 
-The data come with the optional package aeon, of which one file is read and nothing imported. Where it is missing,
-generating says how to install it.
+The data come with the optional package aeon, of which one file is read and nothing imported. Where it is
+missing, generating says how to install it.
 
-Source: Kudo, Toyama and Shimbo (1999), Multidimensional curve classification using passing-through
-regions, Pattern Recognition Letters 20:1103-1111, doi:10.1016/S0167-8655(99)00077-X; data: UCI machine learning
+Source: Kudo, Toyama and Shimbo (1999), Multidimensional curve classification using passing-through regions,
+Pattern Recognition Letters 20:1103-1111, doi:10.1016/S0167-8655(99)00077-X; data: UCI machine learning
 repository, doi:10.24432/C5NS47 (CC BY 4.0).
 """
 

@@ -6,20 +6,21 @@ every run of anything else becomes one space. At each character the next one is 
     inputs  [T, N, 27]  one-hot: space, a to z
     targets [T, N, 27]  the next character
 
-The text is cut, in its order, into train (90%), validation and test (5% each), as text8 is, and no
-character is in two of them. The training rows are contiguous stretches of equal length, gone through again,
-from rest, when the budget is longer; validation and test are 5 such rows each, the first 20 characters of which
-are not scored. Data do not depend on the seed. Of a text of more than 10 million characters there are more rows of
-validation and test, none of which is longer than 100,000, and of the two splits the first million characters are used.
+The text is cut, in its order, into train (90%), validation and test (5% each), as text8 is, and no character
+is in two of them. The training rows are contiguous stretches of equal length, gone through again, from rest,
+when the budget is longer; validation and test are 5 such rows each, the first 20 characters of which are not
+scored. Data do not depend on the seed. Of a text of more than 10 million characters there are more rows of
+validation and test, none of which is longer than 100,000, and of the two splits the first million characters
+are used.
 
 Without `data`, the text is 300,000 characters of the King James Bible (see `data/README.md`). `data`
 names a .txt file, or a .csv or .parquet table or hub data set with a column `text`; there, rows are
 joined with a space. Of a long text, such as text8 itself, the one-hot vectors are made as they are asked for.
 
-The loss is the cross-entropy, the metric bits a character. The trivial predictor has the frequencies of
-the characters in the training text: 4.02 bits. Solved is what the frequencies of triples of characters there
-reach, 2.49, or those of pairs, here 3.16, where these are better. Each character is counted once more after each
-one or two.
+The loss is the cross-entropy, the metric bits a character. The trivial predictor has the frequencies of the
+characters in the training text: 4.02 bits. Solved is what the frequencies of triples of characters there
+reach, 2.49, or those of pairs, here 3.16, where these are better. Each character is counted once more after
+each one or two.
 
 Source: Mahoney (2006), About the test data, http://mattmahoney.net/dc/textdata; as a task for recurrent
 networks: Mikolov et al. (2012), Subword language modeling with neural networks.
@@ -97,7 +98,8 @@ class Text8Chars(Task):
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
         """Train: `batch` stretches; validation and test: 5 or more. Raises UsageError for a text that is too short.
 
-        Of a split of `LARGE` characters or more, inputs and targets are `Rows`, and weights a view of one number.
+        Of a split of `LARGE` characters or more, inputs and targets are `Rows`, and weights a view of one
+        number.
         """
         part = self._parts[split]
         part = part if split == "train" else part[:EVALUATED]

@@ -56,10 +56,7 @@ from creditbench.errors import UsageError
 from creditbench.task import Sequences, Split, Task, mse
 
 EMBEDDED = Path(__file__).parent / "data" / "weather_nyc.csv"
-EMBEDDED_COLUMNS = (
-    *("temp", "dewp", "humid", "wind_dir"),
-    *("wind_speed", "precip", "pressure", "visib"),
-)
+EMBEDDED_COLUMNS = (*("temp", "dewp", "humid", "wind_dir"), *("wind_speed", "precip", "pressure", "visib"))
 #: Columns of a user's file: those of the paper's. The first one, in Fahrenheit, is the target.
 COLUMNS = (
     *("DryBulbFarenheit", "WetBulbFarenheit", "DewPointFarenheit", "RelativeHumidity"),

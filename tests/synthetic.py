@@ -50,10 +50,10 @@ def make(
 ) -> Results:
     """Results of imagined rules, some of which are better than others, on imagined tasks.
 
-    `source` is a file that stands for the source of every rule and task. Times are drawn anew with `noise`, as two
-    runs of one commit would; scores are those of the seed, unless `redraw`. `slower` multiplies a trial's times,
-    `worse` is taken from its score. With `studies`, each has `seeds` seeds of its own, and chance in tuning, of the
-    spread `tuning`, is in the scores of all runs of a rule, task and study.
+    `source` is a file that stands for the source of every rule and task. Times are drawn anew with `noise`,
+    as two runs of one commit would; scores are those of the seed, unless `redraw`. `slower` multiplies a
+    trial's times, `worse` is taken from its score. With `studies`, each has `seeds` seeds of its own, and
+    chance in tuning, of the spread `tuning`, is in the scores of all runs of a rule, task and study.
     """
     sha256 = source_sha256(source)
     vocabulary = {backend: meaning.vocabulary(source.read_bytes(), backend) for backend in backends}

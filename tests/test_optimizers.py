@@ -10,11 +10,7 @@ from creditbench.ops import Outer
 from creditbench.optimizers import OPTIMIZERS, make_optimizer
 
 LR, STEPS = 0.03, 25
-OPTAX = {
-    "sgd": optax.sgd(LR),
-    "momentum": optax.sgd(LR, momentum=0.9),
-    "adam": optax.adam(LR),
-}
+OPTAX = {"sgd": optax.sgd(LR), "momentum": optax.sgd(LR, momentum=0.9), "adam": optax.adam(LR)}
 TORCH = {
     "sgd": lambda p: torch.optim.SGD(p, lr=LR),
     "momentum": lambda p: torch.optim.SGD(p, lr=LR, momentum=0.9),

@@ -1,8 +1,8 @@
 """Every rule of the registry in both backends: a rule that is added is tracked from then on.
 
-One update on an episode of T steps of one sequence, on one thread. asv takes each benchmark in a process of its own:
-processes are forked from one that has the frameworks imported (`launch_method` in asv.conf.json), and what needs no
-clock is worked out for all rules at once in `setup_cache`.
+One update on an episode of T steps of one sequence, on one thread. asv takes each benchmark in a process of
+its own: processes are forked from one that has the frameworks imported (`launch_method` in asv.conf.json),
+and what needs no clock is worked out for all rules at once in `setup_cache`.
 """
 
 import os

@@ -74,11 +74,7 @@ class Cell:
             return rng.standard_normal((rows, columns)) * np.sqrt(2.0 / (rows + columns))
 
         n = self.hidden
-        params = {
-            "W_in": xavier(n, self.inputs),
-            "W_rec": xavier(n, n),
-            "W_out": xavier(self.outputs, n),
-        }
+        params = {"W_in": xavier(n, self.inputs), "W_rec": xavier(n, n), "W_out": xavier(self.outputs, n)}
         if self.bias:
             params |= {"b": np.zeros(n), "c": np.zeros(self.outputs)}
         if self.decorrelate != "none":

@@ -20,10 +20,10 @@ from creditbench.plugins.importing import Plugin
 def main(order: Mapping[str, Any], send: Send) -> None:
     """Check what `order` names under its backend, and send what comes of it as it comes.
 
-    order: `path` of a file, or `kind` and `id` of what is shipped or installed, with `package`, `shown` and `place` of
-    an installed learner; `backend`, and whether it is the `first`; `only`, the names of the checks to run, or null for
-    all. Messages: `started` (name of a check), `result` (name, held, detail), `about` (kind, id, sha256, backends, and
-    whether anything runs), `numbers` (for `parity`), and at the end `done`.
+    order: `path` of a file, or `kind` and `id` of what is shipped or installed, with `package`, `shown` and
+    `place` of an installed learner; `backend`, and whether it is the `first`; `only`, the names of the checks
+    to run, or null for all. Messages: `started` (name of a check), `result` (name, held, detail), `about`
+    (kind, id, sha256, backends, and whether anything runs), `numbers` (for `parity`), and at the end `done`.
     """
     _check(order, send)
     send(done=True)

@@ -86,7 +86,8 @@ def unbiased(subject: Subject) -> str:
         raise Broken(
             f"the mean of {len(draws):,} draws is {worst:.3g} standard errors from BPTT's gradient in {where}"
         )
-    # The error of the mean falls as 1/√N: a sixteenth of the draws has four times the error, a bias one as large.
+    # The error of the mean falls as 1/√N: a sixteenth of the draws has four times the error, a bias one as
+    # large.
     parts = draws[: len(draws) // 16 * 16].reshape(16, -1, expected.size).mean(axis=1)
     small, all_ = (np.sqrt(((x - expected) ** 2).sum(-1).mean()) for x in (parts, draws.mean(0)[None]))
     if small < 1.6 * all_:
@@ -115,8 +116,8 @@ def _draw(
 def _deviation(draws: NDArray[np.float64], expected: NDArray[Any], cell: Cell) -> tuple[float, str]:
     """The largest |mean - expected| in standard errors, and the parameter.
 
-    Of each parameter: along the expected gradient itself, and along 4 random directions. The errors are those of the
-    means of 64 groups, since a draw alone may have heavy tails.
+    Of each parameter: along the expected gradient itself, and along 4 random directions. The errors are those
+    of the means of 64 groups, since a draw alone may have heavy tails.
     """
     rng, start, worst = np.random.default_rng(0), 0, (0.0, "")
     groups = draws[: len(draws) // 64 * 64].reshape(64, -1, draws.shape[1]).mean(axis=1)
@@ -143,8 +144,8 @@ def _deviation(draws: NDArray[np.float64], expected: NDArray[Any], cell: Cell) -
 def online(subject: Subject) -> str:
     """An episode cut into segments of any length, one step too, has the same summed gradient as in one piece.
 
-    All noise is the same, whatever its key. Where it is drawn anew for each segment, the sums may differ as much as
-    noise moves them, and nothing is settled; by far more they may not.
+    All noise is the same, whatever its key. Where it is drawn anew for each segment, the sums may differ as
+    much as noise moves them, and nothing is settled; by far more they may not.
     """
     rule, ops = subject.rule, subject.repeated
     if not rule.claims.online:
@@ -293,7 +294,8 @@ def _noted(owner: Any, name: str, said: str, called: set[str]) -> Iterator[None]
 
 # -- cost ------------------------------------------------------------------------------------------------
 
-#: Sizes between which exponents are taken: exact figures, so that two are enough; T in whole chunks of 64 and of 10.
+#: Sizes between which exponents are taken: exact figures, so that two are enough; T in whole chunks of 64 and
+#: of 10.
 _T = {"algorithm_bytes": (640, 2560), "flops": (320, 1280)}
 _N = {"jax": (128, 512), "torch": (32, 128)}
 _UNITS = 32  # n where T is swept: so many that the index of a chunk weighs nothing
@@ -314,8 +316,8 @@ def memory_in_T(subject: Subject) -> str:  # noqa: N802 - T as in the claim
 def memory_in_n(subject: Subject) -> str:
     """Algorithm bytes grow with the hidden units no faster than claimed.
 
-    The gradient is as large as the weights, and is nobody's claim: of a rule that claims less, nothing is settled by
-    bytes that grow no faster than it. What a segment changes in the state then still has to.
+    The gradient is as large as the weights, and is nobody's claim: of a rule that claims less, nothing is
+    settled by bytes that grow no faster than it. What a segment changes in the state then still has to.
     """
     sizes, text = (64, 256), subject.rule.claims.memory
     said, held = _grows(subject, "n", "algorithm_bytes", sizes, text)

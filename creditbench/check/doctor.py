@@ -1,7 +1,7 @@
 """What works on this machine. Each backend is looked at in a process of its own, so that a broken one harms nothing.
 
-`python -P -m creditbench.check.doctor ORDERS REPORTS` (`creditbench.machine.child`) takes one order, and sends what
-that process finds.
+`python -P -m creditbench.check.doctor ORDERS REPORTS` (`creditbench.machine.child`) takes one order, and
+sends what that process finds.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def confinement() -> dict[str, Any]:
 def examine(backend: str) -> dict[str, Any]:
     """Whether a backend works, its version and devices, and how fast they are with it. Never raises.
 
-    `gemm_gflops`, `triad_gbytes`: the peaks of `creditbench.measure.roofline` on all usable cores; `peaks` has them on
-    one thread and on all, and on each accelerator, each taken in a process of its own, since JAX fixes its threads when
-    it starts. An accelerator that does not work has its `error` there.
+    `gemm_gflops`, `triad_gbytes`: the peaks of `creditbench.measure.roofline` on all usable cores; `peaks`
+    has them on one thread and on all, and on each accelerator, each taken in a process of its own, since JAX
+    fixes its threads when it starts. An accelerator that does not work has its `error` there.
     """
     installed = importlib.util.find_spec(backend) is not None
     found: dict[str, Any] = {
@@ -109,8 +109,8 @@ def _child(environment: Mapping[str, str] | None, **order: Any) -> tuple[dict[st
 def require_device(backend: str, device: str) -> None:
     """Raise `UsageError` unless that backend works with that device.
 
-    The CPU is taken for granted where the backend is installed; another device is looked for in a process of its
-    own, so that this one needs no framework.
+    The CPU is taken for granted where the backend is installed; another device is looked for in a process of
+    its own, so that this one needs no framework.
     """
     if importlib.util.find_spec(backend) is None:
         raise UsageError(f"backend {backend!r} is not installed: pip install {backend}")

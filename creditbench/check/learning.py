@@ -1,7 +1,7 @@
 """What an estimate is worth to an optimiser: of which sequences it is, which way it points, what is left of the past.
 
-Nothing here is claimed: it is the contract of `segment` and `reset`, held against the harness's own forward pass and
-its gradient by reverse mode.
+Nothing here is claimed: it is the contract of `segment` and `reset`, held against the harness's own forward
+pass and its gradient by reverse mode.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _WEIGHTS, _KEYS = 16, 8
 #: What finite differences leave of float64.
 _EXACT = 1e-6
 _SEGMENTS = 60
-#: A cosine is clearly negative below this, and below 0 by so many standard errors; by less, more draws are taken.
+#: A cosine is clearly negative below this, and below 0 by so many standard errors; by less, more draws are
+#: taken.
 _UPHILL, _ERRORS, _SUSPECT, _MORE_KEYS = 0.05, 4.0, 1.5, 64
 
 
@@ -103,10 +104,10 @@ def _subtracted(weights: Any, grads: Any, assigned: Any) -> dict[str, NDArray[An
 def rows(subject: Subject) -> str:
     """The estimate of a batch is the sum of its sequences' alone, in any order.
 
-    With noise, it is looked at with noise that is the same for all of them. Where it is no sum then, by another factor
-    than B, that is said, and fails only where `unbiased` is claimed: how large noise makes an estimate may be a matter
-    of the batch. What is learned within a segment from all sequences together couples them by the next step: of a rule
-    that does so one step is looked at.
+    With noise, it is looked at with noise that is the same for all of them. Where it is no sum then, by
+    another factor than B, that is said, and fails only where `unbiased` is claimed: how large noise makes an
+    estimate may be a matter of the batch. What is learned within a segment from all sequences together
+    couples them by the next step: of a rule that does so one step is looked at.
     """
     ops, rule = subject.level if subject.noisy else subject.ops, subject.rule
     compiled: dict[tuple[int, ...], Any] = {(T, B): subject.program} if ops is subject.ops else {}
@@ -325,10 +326,7 @@ def noise_scale(subject: Subject) -> str:
     if not hasattr(rule, "sigma") or not subject.noisy:
         raise NotApplicable("no noise of standard deviation `sigma`")
     half = dataclasses.replace(rule, sigma=rule.sigma / 2)
-    run = {
-        rule: subject.program,
-        half: ops.compile(segment_of(ops, half, PLAIN), *subject.arguments()),
-    }
+    run = {rule: subject.program, half: ops.compile(segment_of(ops, half, PLAIN), *subject.arguments())}
     sizes, cosines = [], []
     for k in range(_KEYS):
         found = []

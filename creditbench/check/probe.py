@@ -76,7 +76,8 @@ def _hurried(base: Any) -> Any:
             options = {
                 "xla_backend_optimization_level": 0,
                 "xla_llvm_disable_expensive_passes": True,
-                "xla_cpu_parallel_codegen_split_count": 1,  # to split a small program takes longer than it saves
+                # to split a small program takes longer than it saves
+                "xla_cpu_parallel_codegen_split_count": 1,
             }
             return jax.jit(f, donate_argnums=donate).lower(*args).compile(compiler_options=options)
 
@@ -90,9 +91,10 @@ _TABLE, _KEYS = 65_537, 997
 def injected(backend: str, repeated: bool = False, level: bool = False) -> Any:
     """A backend in float64 that takes its normals, and their signs, from one NumPy table, by a key that is an index.
 
-    So both backends draw the same. `repeated`: every key draws the same too. `level`: all numbers of a draw are the
-    same, so that the noise of a sequence does not depend on which others are beside it, however a rule lays it out.
-    Its `drawn` counts the draws of each shape; under JAX those of a step that is traced once count once.
+    So both backends draw the same. `repeated`: every key draws the same too. `level`: all numbers of a draw
+    are the same, so that the noise of a sequence does not depend on which others are beside it, however a
+    rule lays it out. Its `drawn` counts the draws of each shape; under JAX those of a step that is traced
+    once count once.
     """
     ops = quick_ops(backend)
     base: Any = type(ops)

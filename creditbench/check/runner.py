@@ -99,10 +99,7 @@ def run(
     sides = {backend: _Sent() for backend in backends}
     lock, stopped = threading.Lock(), threading.Event()
     # Checks have random data alone, so that nothing is withheld; and a file's id may be that of a task.
-    readable = [
-        shipped("tasks"),
-        *(Path(order[name]) for name in ("path", "place", "data") if name in order),
-    ]
+    readable = [shipped("tasks"), *(Path(order[name]) for name in ("path", "place", "data") if name in order)]
     running: list[Confined] = []
 
     def follow(backend: str, side: _Sent) -> None:
@@ -174,8 +171,8 @@ def _take(side: _Sent, message: dict[str, Any], sha256: str) -> None:
 def _require_described(order: dict[str, Any], about: dict[str, Any]) -> None:
     """Raise `ConfinedError` unless what was imported is what was asked for, by the id under which it would be run.
 
-    `about` then says what was asked for. A learner's file that `run` refuses is refused in the same words, and `about`
-    says nothing.
+    `about` then says what was asked for. A learner's file that `run` refuses is refused in the same words,
+    and `about` says nothing.
     """
     said = {name: about[name] for name in ("kind", "id")}
     wanted = {name: order.get(name, said[name]) for name in said}
@@ -225,7 +222,8 @@ def merge(item: str, sides: dict[str, _Sent], only: Sequence[str] | None = None)
     for side in sides.values():
         if side.died:
             side.results[side.running] = Result(side.running, False, side.died)
-    # A process whose backend the rule is not written for has nothing to say, nor has the second one of a task.
+    # A process whose backend the rule is not written for has nothing to say, nor has the second one of a
+    # task.
     said = {b: s for b, s in sides.items() if not s.about or s.about["runs"]} or sides
     report = Report(item, about)
     for name in lists.names(about.get("kind")):

@@ -91,12 +91,7 @@ class Subject:
         return self.rule.init(self.ops, PLAIN, params, rows)
 
     def arguments(
-        self,
-        ops: Any = None,
-        cell: Cell = PLAIN,
-        batch: Batch | None = None,
-        key: int = 1,
-        state: Any = None,
+        self, ops: Any = None, cell: Cell = PLAIN, batch: Batch | None = None, key: int = 1, state: Any = None
     ) -> tuple[Any, ...]:
         """What a segment takes: (params, state, batch, key); of the rule decorrelated where the cell is.
 

@@ -1,11 +1,12 @@
 """The command line, a file a verb: a verb reads its options, makes one call, and prints what came of it.
 
-`creditbench --help` has to answer at once, and torch, jax, pandas and NumPy take seconds to import. For that reason
-alone the modules of this package import the rooms below within their functions, once a verb runs; what is quick to
-import stands at the top. `options` has what several verbs ask for, `printing` what they print with.
+`creditbench --help` has to answer at once, and torch, jax, pandas and NumPy take seconds to import. For that
+reason alone the modules of this package import the rooms below within their functions, once a verb runs; what
+is quick to import stands at the top. `options` has what several verbs ask for, `printing` what they print
+with.
 
-Exit status: 0 on success, 1 where a run found a failure, 2 on bad usage with one line on standard error, 130 after
-Ctrl-C.
+Exit status: 0 on success, 1 where a run found a failure, 2 on bad usage with one line on standard error, 130
+after Ctrl-C.
 """
 
 from __future__ import annotations

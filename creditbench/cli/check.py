@@ -31,8 +31,8 @@ def check(
 ) -> None:
     """Hold a learner to its contract, its claims and both backends, or a task to its contract.
 
-    The code runs in a confined process of its own, one a backend. Where something does not hold, the table says what
-    was found, and below it what to do; then the exit status is 1.
+    The code runs in a confined process of its own, one a backend. Where something does not hold, the table
+    says what was found, and below it what to do; then the exit status is 1.
 
     \b
     Examples:

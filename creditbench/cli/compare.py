@@ -25,10 +25,11 @@ def compare(
 ) -> None:
     """Tell what got better, worse, faster, slower, bigger or broken from A to B, and how much was compared.
 
-    Scores: the difference B - A, by a permutation test of runs within tasks and tuning studies. Times: the ratio B /
-    A, robust to outliers. Intervals are at the level alpha / k of the k rules that are tested together, and leave out
-    0, or 1, where p_corrected is below alpha. Algorithm bytes and FLOPs are exact: any change is told. What was run
-    under other conditions is not compared. Exits 1 where something got worse.
+    Scores: the difference B - A, by a permutation test of runs within tasks and tuning studies. Times: the
+    ratio B / A, robust to outliers. Intervals are at the level alpha / k of the k rules that are tested
+    together, and leave out 0, or 1, where p_corrected is below alpha. Algorithm bytes and FLOPs are exact:
+    any change is told. What was run under other conditions is not compared. Exits 1 where something got
+    worse.
 
     \b
     Examples:

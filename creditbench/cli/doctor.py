@@ -28,8 +28,8 @@ def doctor(
 ) -> None:
     """Say what works on this machine: backends, devices, speed. Exits 1 where no backend works.
 
-    A rule's share of the roofline is the least time that its FLOPs and bytes allow at the peaks of this machine, over
-    the time that it takes.
+    A rule's share of the roofline is the least time that its FLOPs and bytes allow at the peaks of this
+    machine, over the time that it takes.
 
     \b
     Examples:

@@ -23,8 +23,9 @@ def crop(sequences: Sequences, row: int, first: int, steps: int) -> Sequences:
 def text(sequences: Sequences, first: int = 0, width: int = 80) -> str:
     """The only row of `sequences`, whose first step is number `first`, as lines of at most `width` characters.
 
-    A channel is a line of bars, from its least value to its greatest; an array that is one-hot is one line of its
-    symbols, the number of the channel in base 36, a point where there is none. Below, a dot is a step that is scored.
+    A channel is a line of bars, from its least value to its greatest; an array that is one-hot is one line of
+    its symbols, the number of the channel in base 36, a point where there is none. Below, a dot is a step
+    that is scored.
     """
     inputs, targets, weights = (np.asarray(array)[:, 0] for array in sequences)
     lines = [*_lines("inputs", inputs), *_lines("targets", targets)]
@@ -43,8 +44,8 @@ def text(sequences: Sequences, first: int = 0, width: int = 80) -> str:
 def figure(sequences: Sequences, title: str, output: Path, first: int = 0) -> None:
     """Draw the only row of `sequences`, whose first step is number `first`; the suffix of `output` names the format.
 
-    Up to 4 channels are drawn as lines, more of them, or one-hot ones, as an image with a channel a line. What is not
-    scored is hatched on the targets.
+    Up to 4 channels are drawn as lines, more of them, or one-hot ones, as an image with a channel a line.
+    What is not scored is hatched on the targets.
     """
     import matplotlib
 

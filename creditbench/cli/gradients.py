@@ -47,7 +47,8 @@ def gradients(
 ) -> None:
     """Hold each rule's estimate of the gradient against BPTT's, at the first weights and along a BPTT run.
 
-    cosine: of one draw. bias: ‖E[g] - g*‖/‖g*‖, corrected for the number of draws. variance: E‖g - E[g]‖²/‖g*‖².
+    cosine: of one draw. bias: ‖E[g] - g*‖/‖g*‖, corrected for the number of draws. variance: E‖g -
+    E[g]‖²/‖g*‖².
     draws_to_cosine: how many draws it takes for their mean to reach 0.9. Intervals are 95 %.
 
     \b

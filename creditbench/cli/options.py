@@ -1,6 +1,7 @@
 """Options that several verbs have, each with one meaning, and how the texts of options are read.
 
-An option of one verb alone is declared in that verb. A default that is not the same everywhere is the verb's too.
+An option of one verb alone is declared in that verb. A default that is not the same everywhere is the verb's
+too.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ Tasks = Annotated[str, typer.Option(help="Tasks: ids, or paths of Python files, 
 Learners = Annotated[str, typer.Option(help=f"{_LEARNERS}.")]
 #: Learners, each with the suffix of a decorrelated cell or without.
 Rules = Annotated[
-    str,
-    typer.Option(help=f"{_LEARNERS}; the suffix +D decorrelates the hidden units, +DD the input too."),
+    str, typer.Option(help=f"{_LEARNERS}; the suffix +D decorrelates the hidden units, +DD the input too.")
 ]
 Backends = Annotated[str, typer.Option(help="jax, torch, or both with a comma between.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, gpu, tpu.")]

@@ -28,9 +28,9 @@ def perf_gate(
 ) -> None:
     """Compare the rules of this checkout, uncommitted changes included, with those of another revision.
 
-    Both are measured in turn on this machine: FLOPs, algorithm bytes, operations, compilations, and time as a paired
-    ratio. Exits 1 where an exact figure grew, where a rule is slower beyond doubt, where one crashed, and where nothing
-    was compared.
+    Both are measured in turn on this machine: FLOPs, algorithm bytes, operations, compilations, and time as a
+    paired ratio. Exits 1 where an exact figure grew, where a rule is slower beyond doubt, where one crashed,
+    and where nothing was compared.
 
     \b
     Examples:

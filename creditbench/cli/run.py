@@ -109,9 +109,9 @@ def run(
 ) -> None:
     """Run a grid of trials, keep their records and print the table.
 
-    What has a record already is not run again, whatever its outcome: a rule that is mended is another trial. Exits 1
-    where a trial of the grid crashed, timed out, was invalid or ran out of memory, and where the machine failed one, of
-    which no record is kept.
+    What has a record already is not run again, whatever its outcome: a rule that is mended is another trial.
+    Exits 1 where a trial of the grid crashed, timed out, was invalid or ran out of memory, and where the
+    machine failed one, of which no record is kept.
 
     \b
     Examples:
@@ -162,11 +162,7 @@ def run(
     try:
         with _ends_on_sigterm():
             outcome = run_grid(
-                *(asked, where, Report, say),
-                together=together,
-                force=force,
-                retry=retry,
-                reuse=reuse or (),
+                *(asked, where, Report, say), together=together, force=force, retry=retry, reuse=reuse or ()
             )
     except Interrupted as stop:
         say(str(stop))

@@ -42,8 +42,7 @@ def scale(
     ] = 20.0,
     threads: options.Threads = 1,
     output: Annotated[
-        Path | None,
-        typer.Option(help="Folder for scaling.csv, scaling.json and a figure an axis."),
+        Path | None, typer.Option(help="Folder for scaling.csv, scaling.json and a figure an axis.")
     ] = None,
     form: Annotated[
         str, typer.Option("--format", help="rich; markdown: a row a rule, its claims beside; json.")

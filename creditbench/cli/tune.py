@@ -13,15 +13,7 @@ from creditbench.cli import options, printing
 from creditbench.errors import UsageError
 
 #: What a file of `creditbench run` says that is not for tuning, which has seeds of its own, and one backend.
-_NOT_FOR_TUNING = (
-    "seeds",
-    "seed",
-    "backend",
-    "tuned",
-    "results",
-    "reuse",
-    "timeout",
-)
+_NOT_FOR_TUNING = ("seeds", "seed", "backend", "tuned", "results", "reuse", "timeout")
 
 
 def tune(
@@ -79,11 +71,11 @@ def tune(
 ) -> None:
     """Try the same number of points for every task and rule, and freeze those that are best on validation.
 
-    That is done in several independent studies, so that results show what chance does in tuning: creditbench run
-    --tuned trains each study's choice with seeds of its own. Best is the best raw metric; a point that diverged is
-    worse than any that did not, and so is one that diverges at the seeds of --confirm. Under JAX the points of a task
-    and rule are trained as one program. What has a record already is not run again: the same command goes on where it
-    was broken off.
+    That is done in several independent studies, so that results show what chance does in tuning: creditbench
+    run --tuned trains each study's choice with seeds of its own. Best is the best raw metric; a point that
+    diverged is worse than any that did not, and so is one that diverges at the seeds of --confirm. Under JAX
+    the points of a task and rule are trained as one program. What has a record already is not run again: the
+    same command goes on where it was broken off.
 
     \b
     Examples:

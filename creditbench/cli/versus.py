@@ -31,8 +31,9 @@ def versus(
 ) -> None:
     """Hold rules against a reference: final score, steps and seconds to the reference's level, cost.
 
-    p is of one row, p_corrected of all rows that are asked for (Holm): ask for what you want to know. Intervals are
-    95 % of one row. better, worse: corrected p below 0.05; with (raw), p alone is; undecided: the interval holds 0.
+    p is of one row, p_corrected of all rows that are asked for (Holm): ask for what you want to know.
+    Intervals are 95 % of one row. better, worse: corrected p below 0.05; with (raw), p alone is; undecided:
+    the interval holds 0.
 
     \b
     Examples:

@@ -14,7 +14,8 @@ from creditbench.data.numbers import shown
 from creditbench.errors import UsageError
 
 HOUR = 3600  # seconds
-#: A gap of this part of what all other values span, beside a number that is often a mark, tells that it is one.
+#: A gap of this part of what all other values span, beside a number that is often a mark, tells that it is
+#: one.
 APART = 0.5
 #: Whatever lies further out than so many spans of all other values is told of.
 FAR = 2.0
@@ -31,8 +32,8 @@ def require_hours(
 ) -> list[str]:
     """What is to be told of a table's hourly rows; raises UsageError, calling it `name`, for those that are none.
 
-    numbers: the columns that are used, each [rows]. The first other column of `table` that holds dates says when a row
-    is; where there is none, nothing is known of it.
+    numbers: the columns that are used, each [rows]. The first other column of `table` that holds dates says
+    when a row is; where there is none, nothing is known of it.
     """
     notes = [note for column, values in numbers.items() for note in _outliers(name, column, values)]
     notes += _times(name, table, numbers)

@@ -30,8 +30,9 @@ _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 def decoded(column: str, dataset: Any, limit: int, local: bool) -> NDArray[Any]:
     """The images of a column of a `datasets.Dataset`, [N, H, W], as brightness: uint8, or what deeper ones hold.
 
-    An object array where they are not of one size. limit: bytes that they may take. local: whether an image must lie
-    in the table itself. Raises ValueError for an image that is missing, broken or transparent, or of another depth.
+    An object array where they are not of one size. limit: bytes that they may take. local: whether an image
+    must lie in the table itself. Raises ValueError for an image that is missing, broken or transparent, or of
+    another depth.
     """
     images: list[NDArray[Any]] = []
     total = 0

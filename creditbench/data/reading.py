@@ -1,22 +1,22 @@
 """Data from files and from the Hugging Face hub: read once through `datasets`, then from a cache.
 
-One way in for all of it: embedded data, a user's file and a hub data set are read by the same functions, which
-return NumPy arrays.
+One way in for all of it: embedded data, a user's file and a hub data set are read by the same functions,
+which return NumPy arrays.
 
     read_table(source, columns)   columns of numbers, of hourly rows
     read_text(source)             a text, as its UTF-8 bytes
     read_images(source)           images of one size with their classes
 
-`source` is the path of a .csv, .parquet, .npz or .txt file; or `hf:OWNER/NAME` or `hf:OWNER/NAME:CONFIG`, a data set
-of the hub; or `hf:FOLDER` or `hf:FOLDER:CONFIG`, a local folder laid out as one. Files are data and never run: no
-pickle is loaded, no packed file is unpacked, and what would take more than `LIMIT` bytes is refused. Whatever is wrong
-with a source is a `UsageError` that names it. What can be read and looks wrong, such as an image that is there twice,
-is told of: `noting`.
+`source` is the path of a .csv, .parquet, .npz or .txt file; or `hf:OWNER/NAME` or `hf:OWNER/NAME:CONFIG`, a
+data set of the hub; or `hf:FOLDER` or `hf:FOLDER:CONFIG`, a local folder laid out as one. Files are data and
+never run: no pickle is loaded, no packed file is unpacked, and what would take more than `LIMIT` bytes is
+refused. Whatever is wrong with a source is a `UsageError` that names it. What can be read and looks wrong,
+such as an image that is there twice, is told of: `noting`.
 
-`datasets` takes about a second to import, so it is imported only when a file is seen for the first time. What it
-yielded is kept under the fingerprint of the file's content, in the folder that the environment variable
-CREDITBENCH_CACHE names (default: ~/.cache/creditbench), and memory-mapped from there without a copy. The folder can be
-removed at any time.
+`datasets` takes about a second to import, so it is imported only when a file is seen for the first time. What
+it yielded is kept under the fingerprint of the file's content, in the folder that the environment variable
+CREDITBENCH_CACHE names (default: ~/.cache/creditbench), and memory-mapped from there without a copy. The
+folder can be removed at any time.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ _HUB = "hf:"
 def cached(key: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> Arrays:
     """The arrays that `make` returns, by name; kept on disk under `key`, a plain file name.
 
-    From the cache they come memory-mapped and read-only. The entry is written whole or not at all, so that processes
-    may share the cache. A cache that cannot be read or written costs time and nothing else.
+    From the cache they come memory-mapped and read-only. The entry is written whole or not at all, so that
+    processes may share the cache. A cache that cannot be read or written costs time and nothing else.
     """
     entry = cache_folder() / key
     with contextlib.suppress(OSError, ValueError, EOFError):
@@ -112,8 +112,8 @@ def _mapped(path: Path) -> NDArray[Any]:
 class Seen:
     """What came of reading."""
 
-    #: The sha256 of all that was read of a hub data set, of whatever splits: values, and nothing else. The same values
-    #: have the same one wherever the data set lies, and in whatever order a task takes its rows.
+    #: The sha256 of all that was read of a hub data set, of whatever splits: values, and nothing else. The
+    #: same values have the same one wherever the data set lies, and in whatever order a task takes its rows.
     sha256: set[str] = dataclasses.field(default_factory=set)
     notes: list[str] = dataclasses.field(
         default_factory=list
@@ -155,10 +155,11 @@ def absolute(source: str) -> str:
 def read_table(source: str | os.PathLike[str], columns: Sequence[str]) -> Arrays:
     """The named columns of a table of hourly rows, each float64 [rows] and finite, in the order of the rows.
 
-    Of a hub data set it is the train split. Of other columns, the first one that holds dates says when each row is; the
-    others are not looked at. Raises UsageError where the source is missing or cannot be read, lacks a column, or has
-    something else than a finite number in a row of one, or what is a mark of a missing value such as -9999; and where
-    rows are not in the order of time, or not an hour apart. Rows are counted from 1, and the header is not counted.
+    Of a hub data set it is the train split. Of other columns, the first one that holds dates says when each
+    row is; the others are not looked at. Raises UsageError where the source is missing or cannot be read,
+    lacks a column, or has something else than a finite number in a row of one, or what is a mark of a missing
+    value such as -9999; and where rows are not in the order of time, or not an hour apart. Rows are counted
+    from 1, and the header is not counted.
     """
 
     def table(name: str, splits: Splits, notes: list[str]) -> Arrays:
@@ -186,10 +187,10 @@ def read_text(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
 def read_images(source: str | os.PathLike[str]) -> Arrays:
     """Images of one size, `train_pixels` [N, P] (uint8 or float32) and their classes, `train_labels` [N], from 0 on.
 
-    The classes are the column `label`. The pixels are the column `image` (images, or arrays of one shape), or, where
-    there is none, all the other columns in their order, but pandas' row numbers. A hub data set that has a test split
-    gives `test_pixels` and `test_labels` too, and so does an .npz file with `x_train`, `y_train`, `x_test` and
-    `y_test`, as Keras has MNIST. Raises UsageError where there are no such images.
+    The classes are the column `label`. The pixels are the column `image` (images, or arrays of one shape),
+    or, where there is none, all the other columns in their order, but pandas' row numbers. A hub data set
+    that has a test split gives `test_pixels` and `test_labels` too, and so does an .npz file with `x_train`,
+    `y_train`, `x_test` and `y_test`, as Keras has MNIST. Raises UsageError where there are no such images.
     """
 
     def images(name: str, splits: Splits, notes: list[str]) -> Arrays:

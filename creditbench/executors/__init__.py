@@ -10,14 +10,7 @@ from creditbench.machine.threads import usable_cores
 
 EXECUTORS = ("inline", "local")
 
-__all__ = [
-    "EXECUTORS",
-    "Executor",
-    "Job",
-    "Progress",
-    "make_executor",
-    "make_jobs",
-]
+__all__ = ["EXECUTORS", "Executor", "Job", "Progress", "make_executor", "make_jobs"]
 
 
 def make_executor(
@@ -32,11 +25,12 @@ def make_executor(
 ) -> Executor:
     """The executor of that name.
 
-    `slots`: processes at a time; None for as many as the usable cores have room for, and for one where `device` is
-    another than the CPU: trials that share an accelerator take each other's time and memory there. `timeout`: seconds
-    that a trial may take, None for an hour. `memory_limit`: bytes that it may take, None for nine tenths of the memory
-    that this process may use, over the slots. `logs`: a folder for what failed trials printed. Raises `UsageError` for
-    a name that is not known and for numbers that make no sense.
+    `slots`: processes at a time; None for as many as the usable cores have room for, and for one where
+    `device` is another than the CPU: trials that share an accelerator take each other's time and memory
+    there. `timeout`: seconds that a trial may take, None for an hour. `memory_limit`: bytes that it may take,
+    None for nine tenths of the memory that this process may use, over the slots. `logs`: a folder for what
+    failed trials printed. Raises `UsageError` for a name that is not known and for numbers that make no
+    sense.
     """
     cores = len(usable_cores())
     numbers = {"threads": threads, "jobs": slots, "timeout": timeout, "memory limit": memory_limit}

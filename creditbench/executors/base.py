@@ -31,8 +31,8 @@ class Job:
 class Executor(abc.ABC):
     """Runs jobs. One record a trial comes out, whatever its rule does; no trial harms another.
 
-    None comes out where the machine failed and not the rule: another time, or elsewhere, the trial may do. Such trials
-    are in `lost`.
+    None comes out where the machine failed and not the rule: another time, or elsewhere, the trial may do.
+    Such trials are in `lost`.
     """
 
     slots: int = 1  #: jobs that run at a time
@@ -51,8 +51,8 @@ class Executor(abc.ABC):
 def make_jobs(trials: Sequence[Trial], *, together: bool = False, slots: int = 1) -> list[Job]:
     """Trials as jobs.
 
-    Under JAX, which compiles, the seeds of a family are one job and share one compilation; where that would leave slots
-    empty, a family is split. Under PyTorch each trial is a job of its own. `together` trains all
+    Under JAX, which compiles, the seeds of a family are one job and share one compilation; where that would
+    leave slots empty, a family is split. Under PyTorch each trial is a job of its own. `together` trains all
     that can be one program as one (JAX, shipped rules).
     """
     families: dict[str, list[Trial]] = {}

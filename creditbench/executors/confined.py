@@ -1,12 +1,13 @@
 """Training of a rule that is not shipped: it trains in a confined process, and everything else happens here.
 
-Here are the task, the targets of validation and test, the clock and the record; the confined process has the rule and,
-block by block, the segments that it trains on. The order of a block is answered with the weights, which are looked at
-before anything is done with them, and scored with the harness's own forward pass. The clock runs from the order to the
-answer; while it does not run, the process stands still. A seed has a process and a folder of its own, so that nothing
-comes to it from another.
+Here are the task, the targets of validation and test, the clock and the record; the confined process has the
+rule and, block by block, the segments that it trains on. The order of a block is answered with the weights,
+which are looked at before anything is done with them, and scored with the harness's own forward pass. The
+clock runs from the order to the answer; while it does not run, the process stands still. A seed has a process
+and a folder of its own, so that nothing comes to it from another.
 
-What stays the rule's own word: the training losses on its curve and, where they are taken, the figures of `measure`.
+What stays the rule's own word: the training losses on its curve and, where they are taken, the figures of
+`measure`.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Processes on this machine, several at a time, each on cores of its own and warm: it takes one job after another.
 
-A worker (`creditbench.executors.worker`) serves one backend, so that it imports one framework, once. What a trial may
-leave behind reaches no other: a user's rule trains in a confined process below the worker
-(`creditbench.executors.confined`), a user's task has a worker of its own for each job, a worker whose trial has failed
-is ended, and so is one that has grown or is old. A rule that crashes, hangs, eats memory or ends its process
-costs one trial: its record says what happened, and the seeds that were waiting behind it run again, each alone.
-A worker that fails before its trial has started is no failure of the rule: the job is given to another one, once.
-Nor is one that is killed by SIGKILL while memory is left: nobody but the watch here, and a system out of memory, has a
-reason that lies in the rule. What is no failure of the rule leaves no record.
+A worker (`creditbench.executors.worker`) serves one backend, so that it imports one framework, once. What a
+trial may leave behind reaches no other: a user's rule trains in a confined process below the worker
+(`creditbench.executors.confined`), a user's task has a worker of its own for each job, a worker whose trial
+has failed is ended, and so is one that has grown or is old. A rule that crashes, hangs, eats memory or ends
+its process costs one trial: its record says what happened, and the seeds that were waiting behind it run
+again, each alone. A worker that fails before its trial has started is no failure of the rule: the job is
+given to another one, once. Nor is one that is killed by SIGKILL while memory is left: nobody but the watch
+here, and a system out of memory, has a reason that lies in the rule. What is no failure of the rule leaves no
+record.
 """
 
 from __future__ import annotations
@@ -32,13 +33,7 @@ import psutil
 from pydantic import ValidationError
 
 from creditbench.errors import one_line, tells_of_no_memory
-from creditbench.executors.base import (
-    Executor,
-    Job,
-    Progress,
-    failure,
-    is_own_task,
-)
+from creditbench.executors.base import Executor, Job, Progress, failure, is_own_task
 from creditbench.isolation import remove_folder
 from creditbench.isolation.watch import out_of_memory
 from creditbench.machine.child import Child, child_environment, ending
@@ -63,8 +58,8 @@ _FAILED = ("crashed", "invalid", "oom", "timeout")
 class LocalExecutor(Executor):
     """`slots` processes at a time, each with `threads` threads; `timeout` seconds and `memory_limit` bytes for a trial.
 
-    The bytes are those resident in the worker, its framework and whatever it has started included. What a failed
-    trial printed is kept in `logs`, one file a trial, if a folder is named.
+    The bytes are those resident in the worker, its framework and whatever it has started included. What a
+    failed trial printed is kept in `logs`, one file a trial, if a folder is named.
     """
 
     def __init__(

@@ -2,15 +2,16 @@
 
 A rule that is not shipped is never imported here: it trains in a process below this one (`confined`).
 
-It is two processes. The *guard*, which the parent has started, forks the *worker* before anything heavy is imported,
-adopts whatever the worker's children leave behind, and waits. When the worker has ended, or when the parent has (which
-closes LIFE, a pipe that nobody writes to), the guard kills everything below it, removes FOLDER, in which all that is
-temporary lies, and ends as the worker did. It lives as long as the worker and is to be small: this file is run by its
-path, since by its name its package would be imported first, and NumPy with it.
+It is two processes. The *guard*, which the parent has started, forks the *worker* before anything heavy is
+imported, adopts whatever the worker's children leave behind, and waits. When the worker has ended, or when
+the parent has (which closes LIFE, a pipe that nobody writes to), the guard kills everything below it, removes
+FOLDER, in which all that is temporary lies, and ends as the worker did. It lives as long as the worker and is
+to be small: this file is run by its path, since by its name its package would be imported first, and NumPy
+with it.
 
-Orders (`creditbench.machine.child`): the settings, then one a job. Messages: `ready` once the framework is imported,
-then for each job `started`, `progress`, `record`, `failed` or `machine`, where that is what failed, and `done`. What a
-learner prints goes elsewhere and is not taken for any of them.
+Orders (`creditbench.machine.child`): the settings, then one a job. Messages: `ready` once the framework is
+imported, then for each job `started`, `progress`, `record`, `failed` or `machine`, where that is what failed,
+and `done`. What a learner prints goes elsewhere and is not taken for any of them.
 """
 
 from __future__ import annotations

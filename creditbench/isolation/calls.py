@@ -1,11 +1,12 @@
 """Which system calls a confined process may make, by the filters of seccomp (Linux: x86-64, arm64).
 
-What it needs is allowed, and nothing else. It was seen, call by call, of rules that train under both frameworks: a
-process works on its own memory, threads, descriptors and clocks, and opens, reads, names and removes files, of which
-Landlock decides. Of some calls a part is allowed, by their arguments. On an accelerator its driver is allowed more.
+What it needs is allowed, and nothing else. It was seen, call by call, of rules that train under both
+frameworks: a process works on its own memory, threads, descriptors and clocks, and opens, reads, names and
+removes files, of which Landlock decides. Of some calls a part is allowed, by their arguments. On an
+accelerator its driver is allowed more.
 
-Any other call fails with EPERM, one that is newer than `calls.csv` with ENOSYS, for which C libraries have an older
-one. Where the kernel can ask (5.7), the parent answers, and so knows the call's name: `Refusals`.
+Any other call fails with EPERM, one that is newer than `calls.csv` with ENOSYS, for which C libraries have an
+older one. Where the kernel can ask (5.7), the parent answers, and so knows the call's name: `Refusals`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-#: What a process needs in part only is in `_part`. The first are those made most often, for which a filter that the
-#: kernel runs at every call is shortest.
+#: What a process needs in part only is in `_part`. The first are those made most often, for which a filter
+#: that the kernel runs at every call is shortest.
 _NEEDED = """
 futex madvise mmap munmap mprotect read write clock_gettime sched_yield lseek newfstatat gettid openat close ioctl brk
 fstat getdents64 rt_sigprocmask rt_sigaction rt_sigreturn fcntl
@@ -43,7 +44,8 @@ open stat lstat statx access faccessat faccessat2 readlink readlinkat getcwd get
 mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2
 getuid geteuid getgid getegid getgroups uname sysinfo getrandom
 """
-#: What the driver of an accelerator needs beside, as far as that is known: its socket is bound and connects to nothing.
+#: What the driver of an accelerator needs beside, as far as that is known: its socket is bound and connects
+#: to nothing.
 _OF_ACCELERATORS = """
 bind listen accept4 getsockname getsockopt setsockopt recvmsg recvfrom shutdown
 mlock munlock set_mempolicy flock fallocate fsync msync umask

@@ -76,7 +76,8 @@ def _limit(which: int, soft: int, hard: int | None = None) -> None:
     resource.setrlimit(which, (min(soft, hard), hard))
 
 
-#: What is refused in words, where Python says beforehand what it is about to do. It is the system that refuses.
+#: What is refused in words, where Python says beforehand what it is about to do. It is the system that
+#: refuses.
 _WORDS = {
     "os.fork": "starts a process",
     "os.forkpty": "starts a process",

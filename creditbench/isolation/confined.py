@@ -64,10 +64,11 @@ class Limits:
 class Confined:
     """One child, as a context manager; its process and its folder are gone at the end.
 
-    `entry`: "package.module:function", called in the child as `function(order, send)`. `order`: what JSON can say.
-    `send(**values)` sends a message to the parent, `send.receive()` waits for what `Confined.send` sends. `readable`:
-    files and folders that it may read beside Python's own. `threads`: of the libraries' pools. `device`: another than
-    `cpu` opens the files of accelerators to it. `withhold`: whether the tasks and their data are out of its reach.
+    `entry`: "package.module:function", called in the child as `function(order, send)`. `order`: what JSON can
+    say. `send(**values)` sends a message to the parent, `send.receive()` waits for what `Confined.send`
+    sends. `readable`: files and folders that it may read beside Python's own. `threads`: of the libraries'
+    pools. `device`: another than `cpu` opens the files of accelerators to it. `withhold`: whether the tasks
+    and their data are out of its reach.
 
     Start it in a thread that outlives it: Linux takes the end of the thread for the end of the parent.
     """

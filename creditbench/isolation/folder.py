@@ -21,8 +21,8 @@ from creditbench.errors import ConfinedError
 def read_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, Any]:
     """The arrays of an .npz file that a child has written, if they are those expected; nothing in it is run.
 
-    The file may be anything: it is opened only if it is a plain one, and no more is read than what is expected takes.
-    Raises `ConfinedError` ("invalid") for anything else.
+    The file may be anything: it is opened only if it is a plain one, and no more is read than what is
+    expected takes. Raises `ConfinedError` ("invalid") for anything else.
     """
     import numpy as np
 
@@ -78,8 +78,8 @@ def read_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str) -
 def size_of(folder: str) -> int:
     """Bytes that a folder takes on the disk; links are not followed.
 
-    Raises `ConfinedError` ("invalid") where something in it is closed to its owner, or so deep that it has no path:
-    files could be piled up there, and nobody would see them.
+    Raises `ConfinedError` ("invalid") where something in it is closed to its owner, or so deep that it has no
+    path: files could be piled up there, and nobody would see them.
     """
     total, waiting = 0, [folder]
     while waiting:
@@ -117,7 +117,8 @@ def remove_folder(folder: str) -> None:
     """Remove a folder, whatever is in it."""
 
     def open_up(_: Any, path: str, __: Any) -> None:
-        # What is closed is what could not be removed, or the folder that it lies in, which may be no farther up.
+        # What is closed is what could not be removed, or the folder that it lies in, which may be no farther
+        # up.
         for name in (path,) if path == folder else (os.path.dirname(path), path):
             with contextlib.suppress(OSError):
                 if not os.path.islink(name):

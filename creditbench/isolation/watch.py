@@ -10,7 +10,8 @@ from pathlib import Path
 
 from creditbench.errors import ConfinedError
 
-#: Beside resident pages: those that were swapped out, tables of pages (of zeros too, which count nowhere), huge pages.
+#: Beside resident pages: those that were swapped out, tables of pages (of zeros too, which count nowhere),
+#: huge pages.
 _MEMORY = ("VmRSS", "VmSwap", "VmPTE", "HugetlbPages")
 _DELETED = " (deleted)"
 
@@ -49,8 +50,8 @@ def _elsewhere(number: int) -> tuple[int, int]:
 def unlinked(number: int, folder: str) -> int:
     """Bytes of files that a process holds open and that have no name any more (Linux).
 
-    Raises `ConfinedError` ("invalid") where it keeps such a file of `folder` by a mapping alone: of that nobody can see
-    how long it is.
+    Raises `ConfinedError` ("invalid") where it keeps such a file of `folder` by a mapping alone: of that
+    nobody can see how long it is.
     """
     files = {}  # one may be open under several numbers
     with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
 """From results to a board: a row a rule, backend and device, with its scores, costs and ranks.
 
-A board has a column for each task and set of conditions that it was run under (`Trial.conditions`: budget, sizes, the
-task's parameters, data): what was not run alike stands in columns of its own. Within a cell all runs are of one machine
-and of the same versions.
+A board has a column for each task and set of conditions that it was run under (`Trial.conditions`: budget,
+sizes, the task's parameters, data): what was not run alike stands in columns of its own. Within a cell all
+runs are of one machine and of the same versions.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ from creditbench.results.store import stale
 from creditbench.results.version import Results
 from creditbench.trials.record import Record
 
-#: Runs that a ranked row has on every task; where all was run with the preset `quick`, `QUICK_SEEDS`, and marked so.
+#: Runs that a ranked row has on every task; where all was run with the preset `quick`, `QUICK_SEEDS`, and
+#: marked so.
 SEEDS, QUICK_SEEDS = 5, 3
 #: Tasks from which ranks are tested.
 TASKS = 5
-#: Between these a normalised score counts in a mean or an interquartile mean, and a run that diverged as the lower one:
-#: far out, so that they decide nothing among runs that ended. Tests, tuning and tables have the scores as they are.
+#: Between these a normalised score counts in a mean or an interquartile mean, and a run that diverged as the
+#: lower one: far out, so that they decide nothing among runs that ended. Tests, tuning and tables have the
+#: scores as they are.
 LOW, HIGH = -10.0, 10.0
 
 
@@ -309,8 +311,8 @@ def make_cells(
 def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
     """The board of `results`, of the cells of `make_cells`.
 
-    Intervals are 95 %, from `draws` draws of a stratified bootstrap of studies and seeds. A column that one learner
-    alone was run on is left out, unless all are such columns: nobody else could have a rank.
+    Intervals are 95 %, from `draws` draws of a stratified bootstrap of studies and seeds. A column that one
+    learner alone was run on is left out, unless all are such columns: nobody else could have a rank.
     """
     learners: dict[str, set[str]] = {}
     column = columns_of(results.records)

@@ -38,9 +38,9 @@ def extent(
 ) -> tuple[float, float]:
     """The axis of learning curves, each the medians over seeds of one row.
 
-    It has trivial and solved on it, and the medians, but for what is worse than trivial by more than trivial is worse
-    than the best: untrained weights may start far off, and what diverges has no end. Where no curve ends as well as
-    trivial, it has the end of the best one. Nothing lies at its very edge.
+    It has trivial and solved on it, and the medians, but for what is worse than trivial by more than trivial
+    is worse than the best: untrained weights may start far off, and what diverges has no end. Where no curve
+    ends as well as trivial, it has the end of the best one. Nothing lies at its very edge.
     """
     sign = 1.0 if direction == "min" else -1.0
     lines = [[sign * value for value in line] for line in medians if line]

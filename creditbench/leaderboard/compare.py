@@ -1,27 +1,28 @@
 """Two results of the same rules, A before and B after: what got better, worse, faster, slower, bigger, broken.
 
-What is held against each other has the same rule, backend, device and column: the task with its conditions (budget,
-sizes, parameters, data). What has no counterpart is new or gone. A test and its interval are one construction:
-intervals are at the Bonferroni level alpha / k of the k figures that are tested together, and leave out 0 (of a
-ratio, 1) exactly where p_corrected = min(1, k p) is below alpha.
+What is held against each other has the same rule, backend, device and column: the task with its conditions
+(budget, sizes, parameters, data). What has no counterpart is new or gone. A test and its interval are one
+construction: intervals are at the Bonferroni level alpha / k of the k figures that are tested together, and
+leave out 0 (of a ratio, 1) exactly where p_corrected = min(1, k p) is below alpha.
 
-- *Score*: the difference B − A of mean scores, a run that diverged at the floor of the scale, averaged over strata; a
-  permutation test relabels the runs within each, and its inversion is the interval
-  (`statistics.permutation_interval`). A stratum is a column, backend, device and tuning study, where both have the
-  study with the same settings; where studies differ, their means are relabelled within the column; without studies,
-  the runs. k counts the rules. A column without a scale is tested by itself, in its metric, signed so that higher is
-  better. Of a rule that differs, the columns that differ by themselves are named, with p and interval uncorrected.
-- *Time*: the ratio B / A of `ratio_forward`; of a rule that lacks it, of `steps_per_second`, inverted, on one machine
-  alone. A column's figure is the median over its runs; where no rule has two columns, a seed's stands for it.
-  Logarithms of the ratios of a rule and backend have a centre and spread robust to outliers, the spread moderated by
-  that of all (`statistics.moderated_intervals`); k counts rules and backends. Told are changes of `TOLERANCE` or
-  more. On one machine `steps_per_second`, taken at another time, may contradict a `ratio_forward`: where its own
-  interval, as it is and less what all rules share, lies short of half of the change, the change is a note. Where it
-  is too uncertain for that, the change stands.
-- *Bytes and FLOPs* are counted, not sampled: any ratio further than `EXACT` from 1 is told, of the median over columns
-  where all of them changed alike, else column by column.
-- *Order*: Kendall's τ of the two boards' orders, of the rules that ran the same columns, and how many of the pairs
-  that a board settles, whose ranges of ranks do not overlap, stand the other way round in the other.
+- *Score*: the difference B − A of mean scores, a run that diverged at the floor of the scale, averaged over
+  strata; a permutation test relabels the runs within each, and its inversion is the interval
+  (`statistics.permutation_interval`). A stratum is a column, backend, device and tuning study, where both
+  have the study with the same settings; where studies differ, their means are relabelled within the column;
+  without studies, the runs. k counts the rules. A column without a scale is tested by itself, in its metric,
+  signed so that higher is better. Of a rule that differs, the columns that differ by themselves are named,
+  with p and interval uncorrected.
+- *Time*: the ratio B / A of `ratio_forward`; of a rule that lacks it, of `steps_per_second`, inverted, on one
+  machine alone. A column's figure is the median over its runs; where no rule has two columns, a seed's stands
+  for it. Logarithms of the ratios of a rule and backend have a centre and spread robust to outliers, the
+  spread moderated by that of all (`statistics.moderated_intervals`); k counts rules and backends. Told are
+  changes of `TOLERANCE` or more. On one machine `steps_per_second`, taken at another time, may contradict a
+  `ratio_forward`: where its own interval, as it is and less what all rules share, lies short of half of the
+  change, the change is a note. Where it is too uncertain for that, the change stands.
+- *Bytes and FLOPs* are counted, not sampled: any ratio further than `EXACT` from 1 is told, of the median
+  over columns where all of them changed alike, else column by column.
+- *Order*: Kendall's τ of the two boards' orders, of the rules that ran the same columns, and how many of the
+  pairs that a board settles, whose ranges of ranks do not overlap, stand the other way round in the other.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ Key = tuple[str, str, str]  #: rule, backend, device
 class Change:
     """One thing that differs between A and B."""
 
-    kind: str  #: better, worse, faster, slower, smaller, bigger, less work, more work, mended, broken, new, gone
+    #: better, worse, faster, slower, smaller, bigger, less work, more work, mended, broken, new, gone
+    kind: str
     rule: str
     backend: str  #: with the device where that is not the processor; of a score, all that were compared
     task: str | None  #: the column; None: over all
@@ -157,10 +159,7 @@ def compare(a: Results, b: Results, *, alpha: float = ALPHA, tolerance: float = 
     counted, counts = _counts(before, after, common)
     compared = {**scores, **times, **counts}
     return Comparison(
-        (*changes, *scored, *timed, *counted),
-        compared,
-        (*notes, *score_notes, *time_notes),
-        agreement(a, b),
+        (*changes, *scored, *timed, *counted), compared, (*notes, *score_notes, *time_notes), agreement(a, b)
     )
 
 

@@ -15,7 +15,8 @@ from creditbench.results.version import Results, write_tables
 def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> None:
     """Write `data/*.parquet`, environments.json, and the card README.md: a configuration a table.
 
-    `datasets.load_dataset(directory, "trials")` reads it. Raises `UsageError` where the folder cannot be written.
+    `datasets.load_dataset(directory, "trials")` reads it. Raises `UsageError` where the folder cannot be
+    written.
     """
     import tempfile
 

@@ -26,8 +26,8 @@ def curves(records: Sequence[Record], output: Path) -> None:
 
     Lines are medians over seeds, bands reach from the worst to the best seed; a dashed line marks the trivial
     predictor. Axes are those of the page (`extent`). Of several settings of a rule those are drawn that the
-    leaderboard takes (`make_cells`). Stale records are left out, diverged seeds end where they diverged. The suffix of
-    `output` names the format (png, pdf, svg). Raises `UsageError` where there is nothing to draw.
+    leaderboard takes (`make_cells`). Stale records are left out, diverged seeds end where they diverged. The
+    suffix of `output` names the format (png, pdf, svg). Raises `UsageError` where there is nothing to draw.
     """
     import matplotlib
 
@@ -106,8 +106,8 @@ _BACKENDS = {"jax": ("tab:blue", "o"), "torch": ("tab:orange", "s")}
 def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]], output: Path) -> None:
     """Draw cost against one size: a column of panels a learner, a row a quantity, a colour a backend.
 
-    Points are medians of blocks, their bars quartiles; the number beside a backend's mark is its fitted exponent. A
-    dashed line through the last point has the slope that the rule claims.
+    Points are medians of blocks, their bars quartiles; the number beside a backend's mark is its fitted
+    exponent. A dashed line through the last point has the slope that the rule claims.
     """
     import matplotlib
 
@@ -209,8 +209,8 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
 def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
     """Draw the quality of gradients: a column of panels a task, a row a figure, a place a rule, a shade a point.
 
-    Bars are 95 % intervals. A rule whose mean never reaches the cosine stands at the top of its panel, hollow; a
-    variance of 0 is not drawn.
+    Bars are 95 % intervals. A rule whose mean never reaches the cosine stands at the top of its panel,
+    hollow; a variance of 0 is not drawn.
     """
     import matplotlib
 
@@ -347,11 +347,7 @@ def pareto(board: Board, output: Path) -> None:
                 if on:
                     placed.append((value, score.value))
                     ax.annotate(
-                        row.rule,
-                        (value, score.value),
-                        xytext=(4, 4),
-                        textcoords="offset points",
-                        fontsize=7,
+                        row.rule, (value, score.value), xytext=(4, 4), textcoords="offset points", fontsize=7
                     )
             if placed:
                 ax.step(
@@ -377,7 +373,8 @@ def pareto(board: Board, output: Path) -> None:
 def profiles(board: Board, output: Path) -> None:
     """Draw the performance profiles: a panel a cost, a colour a rule, a line a backend.
 
-    ρ(τ) is the share of tasks that a rule brings to its target within τ × the cost of the cheapest rule of its backend.
+    ρ(τ) is the share of tasks that a rule brings to its target within τ × the cost of the cheapest rule of
+    its backend.
     """
     import matplotlib
 
@@ -412,8 +409,8 @@ def profiles(board: Board, output: Path) -> None:
 def units(records: Sequence[Record], output: Path) -> None:
     """Draw the normalised test score against hidden units: a panel a task, a colour a rule, a line a backend.
 
-    Lines are medians over runs; bars reach from the worst to the best. A run that diverged is below all others: the
-    lower edge of a panel, which is named so, stands for it. Stale records are left out. Raises
+    Lines are medians over runs; bars reach from the worst to the best. A run that diverged is below all
+    others: the lower edge of a panel, which is named so, stands for it. Stale records are left out. Raises
     `UsageError` where all have the same number of units.
     """
     import matplotlib

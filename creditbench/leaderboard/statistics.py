@@ -1,14 +1,16 @@
 """The statistics of the leaderboard: numbers from arrays, apart from tables and plots.
 
-A rule's scores are M *strata*, one a task. A stratum is a list of *units*: runs that share a tuning study, an array [n]
-each; where a rule was not tuned in studies, every run is a unit of its own, [1]. Runs of one study have the same
-hyper-parameters, so that they are no independent looks at the rule: what chance did in tuning is in all of them.
+A rule's scores are M *strata*, one a task. A stratum is a list of *units*: runs that share a tuning study, an
+array [n] each; where a rule was not tuned in studies, every run is a unit of its own, [1]. Runs of one study
+have the same hyper-parameters, so that they are no independent looks at the rule: what chance did in tuning
+is in all of them.
 
 Aggregates follow Agarwal et al. 2021 (NeurIPS, *Deep reinforcement learning at the edge of the statistical
-precipice*), profiles Dolan & Moré 2002 (doi:10.1007/s101070100263), ranks Demšar 2006 (JMLR 7, 1–30). The bootstrap of
-clustered runs draws one unit fewer than there are (McCarthy & Snowden 1985; Rao & Wu 1988,
-doi:10.1080/01621459.1988.10478591), without which few units would seem to agree better than they do; its percentiles
-are widened from the normal distribution's to Student's (Hesterberg 2015, doi:10.1080/00031305.2015.1089789).
+precipice*), profiles Dolan & Moré 2002 (doi:10.1007/s101070100263), ranks Demšar 2006 (JMLR 7, 1–30). The
+bootstrap of clustered runs draws one unit fewer than there are (McCarthy & Snowden 1985; Rao & Wu 1988,
+doi:10.1080/01621459.1988.10478591), without which few units would seem to agree better than they do; its
+percentiles are widened from the normal distribution's to Student's (Hesterberg 2015,
+doi:10.1080/00031305.2015.1089789).
 """
 
 from __future__ import annotations
@@ -44,8 +46,8 @@ class Estimate(NamedTuple):
 def interquartile_mean(strata: Sequence[Array], weights: Sequence[Array] | None = None) -> Array:
     """Mean of the middle half of all runs of all tasks: M arrays [S_m] -> [].
 
-    Of N = Σ S_m runs, ⌊N/4⌋ are left out at each end. With weights, M arrays [draws, S_m] -> [draws]: the same part of
-    all weight is left out at each end.
+    Of N = Σ S_m runs, ⌊N/4⌋ are left out at each end. With weights, M arrays [draws, S_m] -> [draws]: the
+    same part of all weight is left out at each end.
     """
     runs = np.concatenate(strata)
     order = np.argsort(runs, kind="stable")
@@ -98,9 +100,9 @@ def pooled(stratum: Stratum) -> Array:
 def resample(stratum: Stratum, draws: int, rng: np.random.Generator) -> Array:
     """Bootstrap of the units of a stratum: the weight of each run in each draw, [draws, runs].
 
-    A draw takes U - 1 of the U units, with replacement, and each with all of its runs: the spread of the units' means
-    holds the spread within them as well, so that drawing runs anew within a unit would count it twice. Weights are
-    scaled by U / (U - 1): a task weighs in a draw what it weighs in the value.
+    A draw takes U - 1 of the U units, with replacement, and each with all of its runs: the spread of the
+    units' means holds the spread within them as well, so that drawing runs anew within a unit would count it
+    twice. Weights are scaled by U / (U - 1): a task weighs in a draw what it weighs in the value.
     """
     return _weights(stratum, _drawn(stratum, draws, rng))
 
@@ -127,8 +129,8 @@ def _parts(draws: int, runs: int) -> Iterator[slice]:
 def degrees(strata: Strata) -> float:
     """Degrees of freedom of the spread between units; 0 where a stratum has one unit alone.
 
-    Those of the mean over strata, after Satterthwaite 1946 (doi:10.2307/3002019): (Σ v)² / Σ v² / (U - 1), v = s² / U
-    of the means of a stratum's units. Where no stratum has a spread, Σ (U - 1).
+    Those of the mean over strata, after Satterthwaite 1946 (doi:10.2307/3002019): (Σ v)² / Σ v² / (U - 1), v
+    = s² / U of the means of a stratum's units. Where no stratum has a spread, Σ (U - 1).
     """
     free = np.array([len(stratum) - 1 for stratum in strata])
     if not free.all():
@@ -144,8 +146,8 @@ def aggregates(
 ) -> dict[str, Estimate]:
     """Each of `AGGREGATES` of M strata, with its interval from one stratified bootstrap.
 
-    The interval is infinite where a stratum has one unit alone: nothing is known of its spread. Raises ValueError where
-    there is no task, or a task without a run.
+    The interval is infinite where a stratum has one unit alone: nothing is known of its spread. Raises
+    ValueError where there is no task, or a task without a run.
     """
     if not strata or not all(len(stratum) and all(map(np.size, stratum)) for stratum in strata):
         raise ValueError("scores are one list of arrays a task, each with a run or more")
@@ -232,8 +234,8 @@ def probability_of_improvement(
 def rank_ranges(low: ArrayLike, high: ArrayLike) -> NDArray[np.int64]:
     """The ranks that intervals allow: [k], [k] -> [k, 2], from the best to the worst possible one.
 
-    A rule is surely behind those whose interval lies above its own as a whole, and surely before those whose interval
-    lies below it.
+    A rule is surely behind those whose interval lies above its own as a whole, and surely before those whose
+    interval lies below it.
     """
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     above = (low[None, :] > high[:, None]).sum(1)
@@ -259,10 +261,10 @@ def permutation_interval(
 ) -> Tested:
     """Mean over M strata of mean(y) − mean(x), with a permutation test of no difference: M arrays [m], M arrays [n].
 
-    Runs are relabelled within each stratum, whose runs are to be alike but for chance. p is (1 + C) / (draws + 1), C
-    how many of the relabelled differences are as large. The interval holds each shift of y at which the same test,
-    with the same relabellings, would not have p < `level` (a test inverted: Garthwaite 1996, doi:10.2307/2532852). It
-    is infinite where no p can be as small.
+    Runs are relabelled within each stratum, whose runs are to be alike but for chance. p is (1 + C) / (draws
+    + 1), C how many of the relabelled differences are as large. The interval holds each shift of y at which
+    the same test, with the same relabellings, would not have p < `level` (a test inverted: Garthwaite 1996,
+    doi:10.2307/2532852). It is infinite where no p can be as small.
     """
     rng = np.random.default_rng(seed)
     value, drawn, kept, size = 0.0, np.zeros(draws), np.zeros(draws), 0.0
@@ -278,7 +280,8 @@ def permutation_interval(
             moved = (mine >= m).sum(1)  # of y, to x
             kept[part] += ((n - moved) / n - moved / m) / len(x)
         size = max(size, float(np.abs(runs).max()))
-    # A relabelling is as large at a shift δ where |drawn − δ kept| >= |value − δ|: between two δ, `value` among them.
+    # A relabelling is as large at a shift δ where |drawn − δ kept| >= |value − δ|: between two δ, `value`
+    # among them.
     with np.errstate(divide="ignore", invalid="ignore"):
         ends = np.stack([(value - drawn) / (1 - kept), (value + drawn) / (1 + kept)])
     same = np.abs(kept) > 1 - 1e-12  # nothing, or all, was exchanged: as large at every shift
@@ -390,14 +393,15 @@ FAR = 3.0
 def moderated_intervals(groups: Sequence[ArrayLike], level: float = 1 - CONFIDENCE) -> list[Tested]:
     """Centres of k groups of observations [N], robust to outliers, each with a t test of its being 0.
 
-    Observations further than `FAR` spreads from their group's median are drawn in to there; the spread is the larger
-    of the group's own median absolute deviation and that of all groups together, both made good for the normal
-    distribution. The centre is the mean of what results. Its variance s² / N has s² = (d₀ s₀² + (N − 1) s_g²) / (d₀ +
-    N − 1), the group's own s_g² moderated by the common s₀² (Smyth 2004, doi:10.2202/1544-6115.1027, with d₀ =
-    `PRIOR`, or as many as the other groups have); t has d₀ + N − 1 degrees of freedom. s₀² is the median of the
-    groups' own, each over the median of its distribution, so that a group with outliers says no more than any other.
-    s² is never below s_g²: a group that is noisier than the others gains nothing from them. Where no group has two
-    observations nothing is known of the spread: intervals are infinite and p is 1.
+    Observations further than `FAR` spreads from their group's median are drawn in to there; the spread is the
+    larger of the group's own median absolute deviation and that of all groups together, both made good for
+    the normal distribution. The centre is the mean of what results. Its variance s² / N has s² = (d₀ s₀² + (N
+    − 1) s_g²) / (d₀ + N − 1), the group's own s_g² moderated by the common s₀² (Smyth 2004,
+    doi:10.2202/1544-6115.1027, with d₀ = `PRIOR`, or as many as the other groups have); t has d₀ + N − 1
+    degrees of freedom. s₀² is the median of the groups' own, each over the median of its distribution, so
+    that a group with outliers says no more than any other. s² is never below s_g²: a group that is noisier
+    than the others gains nothing from them. Where no group has two observations nothing is known of the
+    spread: intervals are infinite and p is 1.
     """
     from scipy.stats import chi2, t
 

@@ -1,21 +1,22 @@
 """Does a rule match a reference: final score, convergence and cost, task by task.
 
-- *Score*: the difference of the mean normalised test scores, rule − reference, a run that diverged at the floor of
-  the scale (`board.LOW`). What is independent of what else is a *unit*: a tuning study with its runs, or, without
-  studies, a run. The means are those of the units' means, and the 95 % interval is Welch's over them (Welch 1947):
-  with S studies a side it has about 2 (S − 1) degrees of freedom, however many seeds each has. `p` is of the same t:
-  it is below 0.05 where the interval leaves 0 out. `p_corrected` is Holm's over the rows that were asked for, whose
-  number is the family.
-- *Verdict*: `matches`: the interval lies within ± `margin`. `better`, `worse`: the corrected p is below 0.05. `better
-  (raw)`, `worse (raw)`: the interval leaves 0 out, and p is below 0.05 before the correction alone. `undecided`: the
-  interval holds 0. `undecided (one study)`, `(one run)`: there is no interval. A task without a scale is judged by its
-  metric, signed so that higher is better, and never `matches`: the margin is one of normalised scores.
-- *Convergence*: the level is `LEVEL` of the way from the validation score of untrained weights to the best one, both
-  as means over the reference's runs. Steps and training seconds until a run's validation score first reaches it;
-  medians over runs, infinite where half of the runs or more never do. Undefined where the reference does not improve.
-  Seconds are held against each other on one machine alone.
-- *Cost*: `step_time_ratio` is the time of a training step over the reference's, from `ratio_forward`; bytes are an
-  update's.
+- *Score*: the difference of the mean normalised test scores, rule − reference, a run that diverged at the
+  floor of the scale (`board.LOW`). What is independent of what else is a *unit*: a tuning study with its
+  runs, or, without studies, a run. The means are those of the units' means, and the 95 % interval is Welch's
+  over them (Welch 1947): with S studies a side it has about 2 (S − 1) degrees of freedom, however many seeds
+  each has. `p` is of the same t: it is below 0.05 where the interval leaves 0 out. `p_corrected` is Holm's
+  over the rows that were asked for, whose number is the family.
+- *Verdict*: `matches`: the interval lies within ± `margin`. `better`, `worse`: the corrected p is below 0.05.
+  `better (raw)`, `worse (raw)`: the interval leaves 0 out, and p is below 0.05 before the correction alone.
+  `undecided`: the interval holds 0. `undecided (one study)`, `(one run)`: there is no interval. A task
+  without a scale is judged by its metric, signed so that higher is better, and never `matches`: the margin is
+  one of normalised scores.
+- *Convergence*: the level is `LEVEL` of the way from the validation score of untrained weights to the best
+  one, both as means over the reference's runs. Steps and training seconds until a run's validation score
+  first reaches it; medians over runs, infinite where half of the runs or more never do. Undefined where the
+  reference does not improve. Seconds are held against each other on one machine alone.
+- *Cost*: `step_time_ratio` is the time of a training step over the reference's, from `ratio_forward`; bytes
+  are an update's.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from creditbench.leaderboard.statistics import Array
 from creditbench.results.version import Results
 from creditbench.trials.record import Record
 
-#: Part of the way from untrained weights to the reference's best at which a rule counts as having converged to it.
+#: Part of the way from untrained weights to the reference's best at which a rule counts as having converged
+#: to it.
 LEVEL = 0.95
 #: Difference of normalised scores that is as good as none.
 MARGIN = 0.05
@@ -61,7 +63,8 @@ class Row:
     scale: str  #: what the difference is of: `normalised`, or the metric, signed so that higher is better
     p: float | None
     p_corrected: float | None  #: Holm's, over the rows of the answer
-    verdict: str  #: reference, better, worse, better (raw), worse (raw), matches, undecided, or how its runs failed
+    #: reference, better, worse, better (raw), worse (raw), matches, undecided, or how its runs failed
+    verdict: str
     reached: str | None  #: runs that reached the reference's level, of all
     steps: float | None  #: until then, median; infinite where it is never reached
     seconds: float | None
@@ -82,8 +85,9 @@ def versus(
 ) -> list[Row]:
     """Rules beside `reference`, under the same backend and device and the same conditions.
 
-    `rules` and `tasks` (columns, or tasks with all their columns) choose what is asked, none all; p values are
-    corrected for that. Raises `UsageError` where a name is not among the results, or `reference` was not run there.
+    `rules` and `tasks` (columns, or tasks with all their columns) choose what is asked, none all; p values
+    are corrected for that. Raises `UsageError` where a name is not among the results, or `reference` was not
+    run there.
     """
     cells = {
         (backend, device, task, rule): cell
@@ -135,7 +139,8 @@ def _row(place: tuple[str, str, str, str], cell: Cell, other: Cell, reference: s
     elif not x or not y:
         verdict = cell.status if not x else f"{reference}: {other.status}"
     elif not np.isfinite([*x, *y]).all() or (scaled and max(*x, *y) <= LOW):
-        # Means of what has no scale take runs that ended; where all of both diverged there is nothing to tell.
+        # Means of what has no scale take runs that ended; where all of both diverged there is nothing to
+        # tell.
         verdict = "; ".join(
             f"{whose}{c.status}"
             for whose, c in (("", cell), (f"{reference}: ", other))
@@ -203,7 +208,8 @@ def metrics(cell: Cell) -> list[Array]:
 def welch(x: ArrayLike, y: ArrayLike) -> tuple[float, tuple[float, float] | None, float | None]:
     """Mean of x [m] − mean of y [n], its 95 % interval, and the two-sided p of no difference (Welch 1947).
 
-    Interval and p are None for a single unit on either side. Units without any spread differ for certain or not at all.
+    Interval and p are None for a single unit on either side. Units without any spread differ for certain or
+    not at all.
     """
     from scipy.stats import t
 

@@ -1,6 +1,7 @@
 """Learning rules: the contract, and what rules share. Everything named here may be used by a rule of one's own.
 
-- `contract`: `Learner`, the `Batch` that it is given, the `Estimate` that it returns, the `Claims` that it makes
+- `contract`: `Learner`, the `Batch` that it is given, the `Estimate` that it returns, the `Claims` that it
+  makes
 - `chunks`: a segment taken a chunk of steps at a time; `backward`: the forward pass, and reverse mode
 - `traces`: rules that carry a trace forward; `perturbed`: rules that perturb parameters
 - `decorrelation`: any rule on a decorrelated cell

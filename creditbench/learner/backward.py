@@ -45,8 +45,8 @@ def pull_back(
         λ_{t-1} = Dᵀ W_recᵀ s_t + (1-α) g_t
         ∂L/∂W_rec = Σ_t s_t ĥ_{t-1}ᵀ   ∂L/∂W_in = Σ_t s_t x̂_tᵀ   ∂L/∂W_out = Σ_t e_t ĥ_tᵀ
 
-    The reverse pass carries one vector a row; the gradients of the weights are one product over all steps. Returns
-    the estimate, whose state is the cell's and whose loss is the segment's own, and λ_0 [B, n].
+    The reverse pass carries one vector a row; the gradients of the weights are one product over all steps.
+    Returns the estimate, whose state is the cell's and whose loss is the segment's own, and λ_0 [B, n].
     """
     xp, alpha = ops.xp, cell.alpha
     steps, n = (*batch.weights.shape, cell.hidden), cell.hidden

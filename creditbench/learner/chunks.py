@@ -9,8 +9,8 @@ from creditbench.cells import Cell
 from creditbench.learner.contract import Batch, Estimate
 from creditbench.ops.base import Key, Ops, Tree
 
-#: How many rows of rank-one gradients are kept before they are added up in one product: enough for the product
-#: to run at full speed, and no function of the length of the segment.
+#: How many rows of rank-one gradients are kept before they are added up in one product: enough for the
+#: product to run at full speed, and no function of the length of the segment.
 ROWS_KEPT = 64
 
 
@@ -25,9 +25,9 @@ def sum_over_chunks(
 ) -> Estimate:
     """Run `estimate(state, batch, keys)` on chunks of `size` steps, the state carried on; losses and gradients add up.
 
-    What a chunk keeps over time is given up with it, except the hidden activity when the cell is decorrelated. The
-    keys of its steps, one each, are split from `key` as it comes: all of them at once would grow with the segment.
-    A rule without noise has no `key`.
+    What a chunk keeps over time is given up with it, except the hidden activity when the cell is
+    decorrelated. The keys of its steps, one each, are split from `key` as it comes: all of them at once would
+    grow with the segment. A rule without noise has no `key`.
     """
 
     def split(key: Key, batch: Batch) -> Any:

@@ -20,8 +20,8 @@ class Decorrelated:
     and the same for D_in on x̂ where the input is decorrelated too. The product is never formed at n×n×n:
     with the R = K·B rows Ĥ [R, n], offdiag(⟨ĥ ĥᵀ⟩) D = Ĥᵀ (Ĥ D) / R - diag(⟨ĥ²⟩) D, which is O(R n²).
 
-    D moves after the segment, by the activity that the rule saw; or, of a rule whose `decorrelation` is "before", by
-    that of a clean pass of its own, after which the rule has the segment with the new D.
+    D moves after the segment, by the activity that the rule saw; or, of a rule whose `decorrelation` is
+    "before", by that of a clean pass of its own, after which the rule has the segment with the new D.
     """
 
     learner: Learner

@@ -39,22 +39,16 @@ def antithetic_start(ops: Ops, state: CellState, pairs: int) -> CellState:
 
 
 def antithetic_slopes(
-    ops: Ops,
-    cell: Cell,
-    params: Tree,
-    change: dict[str, Any],
-    sigma: float,
-    state: CellState,
-    batch: Batch,
+    ops: Ops, cell: Cell, params: Tree, change: dict[str, Any], sigma: float, state: CellState, batch: Batch
 ) -> tuple[CellState, Array]:
     """The slopes (L(θ + σ V_i) - L(θ - σ V_i)) / 2σ of a segment's loss, its P pairs of networks run as one batch.
 
         a = θ-part + V_i (±σ ĥ_{t-1}) + V_i (±σ x̂_t) ± σ v_b
 
-    The θ-part is one product over all 2PB rows and the V-part one over both members of a pair, so that the weights
-    of no member are formed. `change`: the V_i, by name of a parameter; of a matrix the function x -> V_i x of rows
-    [P or 1, R, columns], of a bias the array [P, rows]. `state`: 2PB rows, by pair, sign (+ first) and sequence.
-    Returns the new state and the slopes [P].
+    The θ-part is one product over all 2PB rows and the V-part one over both members of a pair, so that the
+    weights of no member are formed. `change`: the V_i, by name of a parameter; of a matrix the function x ->
+    V_i x of rows [P or 1, R, columns], of a bias the array [P, rows]. `state`: 2PB rows, by pair, sign (+
+    first) and sequence. Returns the new state and the slopes [P].
     """
     xp, n, B = ops.xp, cell.hidden, batch.weights.shape[1]
     P = state.h.shape[0] // (2 * B)

@@ -40,10 +40,10 @@ def online(
 ) -> Estimate:
     """The estimate of a rule that carries a trace over time, and makes of it a gradient at every step.
 
-    `advance(trace, step, noise) -> (trace, G)`: G is that step's gradient of θ = [W_rec W_in b], [n, m], summed over
-    the batch; with `factors`, an `Outer` of B rows. The readout gets its exact gradient, Σ_t e_t ĥ_tᵀ. The noise of
-    a step is an entry of `draw(keys, B)`, one array a key. `feedback` [n, O] stands for Dᵀ W_outᵀ where given. The
-    state has the entries `cell` and `trace`; others stay as they are.
+    `advance(trace, step, noise) -> (trace, G)`: G is that step's gradient of θ = [W_rec W_in b], [n, m],
+    summed over the batch; with `factors`, an `Outer` of B rows. The readout gets its exact gradient, Σ_t e_t
+    ĥ_tᵀ. The noise of a step is an entry of `draw(keys, B)`, one array a key. `feedback` [n, O] stands for Dᵀ
+    W_outᵀ where given. The state has the entries `cell` and `trace`; others stay as they are.
     """
     xp, shape = ops.xp, (cell.hidden, cell.presynaptic)
 

@@ -25,9 +25,9 @@ def training_step(
     """Train on one segment: (carry, loss). Pure.
 
     `carry`: (parameters, optimiser's state, learner's state). `learner`: a `Learner`, or one `Decorrelated`.
-    `optimizer`: of `creditbench.optimizers`. `episodes`: the segment begins new sequences, so that the learner's state
-    is reset before it. What the learner assigns stands in place of what the optimiser makes of the gradient. `checks`:
-    raise `InvalidEstimateError` for an estimate that does not fit the contract.
+    `optimizer`: of `creditbench.optimizers`. `episodes`: the segment begins new sequences, so that the
+    learner's state is reset before it. What the learner assigns stands in place of what the optimiser makes
+    of the gradient. `checks`: raise `InvalidEstimateError` for an estimate that does not fit the contract.
     """
     params, optimizer_state, state = carry
     if episodes:

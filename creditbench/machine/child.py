@@ -1,6 +1,7 @@
 """A process of its own: its start, lines of JSON to it and from it, its last words, its end.
 
-`Child` is the parent's side, `Send` the child's. What happens to a process is told here and judged by whoever started
+`Child` is the parent's side, `Send` the child's. What happens to a process is told here and judged by whoever
+started
 it: limits, guards, retries and what a failure means are theirs.
 """
 
@@ -30,8 +31,8 @@ _LAST_LINES, _LAST_BYTES, _LONGEST_DETAIL = 3, 8192, 300
 class Child:
     """A Python process that runs `program`; a context manager, at whose end it is killed and reaped.
 
-    The program's first two arguments are descriptors: it reads orders from one and writes messages to the other
-    (`Send`). It has no standard input, and what it prints goes to a log, a file without a name.
+    The program's first two arguments are descriptors: it reads orders from one and writes messages to the
+    other (`Send`). It has no standard input, and what it prints goes to a log, a file without a name.
 
     Args:
         program: what Python runs, as ("-m", "package.module") or ("-c", CODE).
@@ -146,7 +147,8 @@ class Child:
     def receive(self, seconds: float | None = None) -> dict[str, Any] | None:
         """The next message; None where it has closed its pipe.
 
-        Raises `TimeoutError` where none comes within `seconds`, `ValueError` for a line that is no JSON or too long.
+        Raises `TimeoutError` where none comes within `seconds`, `ValueError` for a line that is no JSON or
+        too long.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
@@ -238,8 +240,8 @@ def child_environment(
 ) -> dict[str, str]:
     """`inherited` (None: all of this process's) with the libraries' pools held to `threads`.
 
-    For the device `cpu`, JAX is kept to its CPU unless the user has said otherwise: it would else start every platform
-    that it finds, and take memory on it.
+    For the device `cpu`, JAX is kept to its CPU unless the user has said otherwise: it would else start every
+    platform that it finds, and take memory on it.
     """
     platform = {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}
     return platform | dict(os.environ if inherited is None else inherited) | thread_environment(threads)

@@ -1,8 +1,9 @@
 """JAX's persistent compilation cache: a program is compiled once on a machine, not once in every process.
 
-It lies beside the data in the cache folder, in a folder of this kind of processor: what is kept is machine code. Only
-processes of the harness's own use it. A confined one can neither read nor write there, since what it wrote would run
-elsewhere. What the user has set of JAX's own, `JAX_COMPILATION_CACHE_DIR` or `JAX_ENABLE_COMPILATION_CACHE`, stands.
+It lies beside the data in the cache folder, in a folder of this kind of processor: what is kept is machine
+code. Only processes of the harness's own use it. A confined one can neither read nor write there, since what
+it wrote would run elsewhere. What the user has set of JAX's own, `JAX_COMPILATION_CACHE_DIR` or
+`JAX_ENABLE_COMPILATION_CACHE`, stands.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """On what a record was made.
 
-`fingerprint` has two parts. Everything but `host` is the same for all trials that one machine ran with the same
-versions and settings: `environment_id` is a hash of it, and tables keep it once. `host` is what the machine was
-at when the trial started.
+`fingerprint` has two parts. Everything but `host` is the same for all trials that one machine ran with the
+same versions and settings: `environment_id` is a hash of it, and tables keep it once. `host` is what the
+machine was at when the trial started.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Small files: read whole or refused with a sentence, and written whole or not at all.
 
-Whatever a user names is read here (configurations, tuned files, records, tables), so that a pipe, a device, a folder
-or a file without end is refused and never waited for. Whatever is written is written beside its place, and renamed.
+Whatever a user names is read here (configurations, tuned files, records, tables), so that a pipe, a device, a
+folder or a file without end is refused and never waited for. Whatever is written is written beside its place,
+and renamed.
 """
 
 from __future__ import annotations
@@ -27,9 +28,7 @@ MOST_TABLE = 1 << 30
 #: Digits of the longest whole number that fits into 64 bits.
 _DIGITS = 20
 _PARTS = 64
-_DOTTED = re.compile(
-    rf"""(?:(?<![\w-])(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{_PARTS - 1}}}""",
-)
+_DOTTED = re.compile(rf"""(?:(?<![\w-])(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{_PARTS - 1}}}""")
 #: How deep values may be nested in one another.
 DEPTH = 32
 
@@ -83,11 +82,7 @@ def parse_json(content: bytes | str) -> Any:
     text = content if isinstance(content, str) else content.decode("utf-8-sig")
     try:
         found = json.loads(
-            text,
-            parse_constant=_no_number,
-            parse_float=_float,
-            parse_int=_int,
-            object_pairs_hook=_object,
+            text, parse_constant=_no_number, parse_float=_float, parse_int=_int, object_pairs_hook=_object
         )
     except RecursionError:
         raise ValueError("it is nested too deep") from None
@@ -173,8 +168,9 @@ def require_plain(value: Any, depth: int = DEPTH) -> Any:
 def replacing(*paths: Path) -> Iterator[list[Path]]:
     """New files beside `paths`, to be written in the body, which take their places once all of them are on the disk.
 
-    Where the body fails they are removed, and what was there before stays. A link stays a link, and what it leads to
-    is written. Raises OSError, and `NotAFileError` where something else than a regular file has the place.
+    Where the body fails they are removed, and what was there before stays. A link stays a link, and what it
+    leads to is written. Raises OSError, and `NotAFileError` where something else than a regular file has the
+    place.
     """
     places = []
     for path in paths:

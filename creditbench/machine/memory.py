@@ -1,7 +1,7 @@
 """Resident memory of this process or, on Linux, of another of the same user, and its peak.
 
-Linux keeps the peak as VmHWM, which can be set back to what is resident now, so that a process which runs many trials
-can tell what each of them took. Elsewhere there is `ru_maxrss`, which only grows.
+Linux keeps the peak as VmHWM, which can be set back to what is resident now, so that a process which runs
+many trials can tell what each of them took. Elsewhere there is `ru_maxrss`, which only grows.
 """
 
 from __future__ import annotations

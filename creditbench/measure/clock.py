@@ -51,8 +51,8 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds of blocks of several warm programs, one after another in turn: equally many of each.
 
-    There are at least `least` rounds and `budget` seconds. Every other round goes the other way about, so that a
-    machine that grows steadily slower favours none.
+    There are at least `least` rounds and `budget` seconds. Every other round goes the other way about, so
+    that a machine that grows steadily slower favours none.
     """
     found: dict[str, list[float]] = {name: [] for name in runs}
     order, end = list(runs), time.perf_counter() + budget

@@ -25,11 +25,7 @@ def cost(ops: Ops, update: Update) -> Cost:
     """The exact figures of one update."""
     found = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1))
     return Cost(
-        found.flops,
-        found.bytes,
-        found.product_bytes,
-        found.operations,
-        memory.algorithm_bytes(ops, update),
+        found.flops, found.bytes, found.product_bytes, found.operations, memory.algorithm_bytes(ops, update)
     )
 
 
@@ -60,7 +56,8 @@ def ratios(
 def compilations(ops: Ops, update: Update, steps: int) -> int:
     """How often something is compiled in a training of three blocks of about `steps` steps: once, unless over and over.
 
-    JAX: programs that XLA compiles. PyTorch: runs of the block in Python; a block that was recorded is only replayed.
+    JAX: programs that XLA compiles. PyTorch: runs of the block in Python; a block that was recorded is only
+    replayed.
     """
     # What makes the arguments compiles too, and is cached from here on.
     carry, xs = update.start(ops), update.data(ops, max(1, round(steps / update.steps)))
@@ -90,7 +87,8 @@ def figures(ops: Ops, update: Update, rate: float, budget: float) -> tuple[Cost,
 
     The ratios are taken anew each time, the exact figures once for the same update of the same `ops`.
     """
-    # Blocks of some milliseconds: most are then not interrupted by other processes, and the median is of those.
+    # Blocks of some milliseconds: most are then not interrupted by other processes, and the median is of
+    # those.
     steps = max(update.steps, round(rate * budget / 150))
     return _exact(ops, update), ratios(ops, update, steps, budget=budget)
 

@@ -2,10 +2,11 @@
 
     least time of an update = max(FLOPs / peak, bytes / bandwidth)         share = least time / time
 
-Peak: float32 products of 1024 x 1024, on an accelerator of 8192 x 8192. Bandwidth: a + s b over arrays of four times
-the last cache, since they would else come from there (McCalpin 1995); on an accelerator of half a gigabyte. Bytes are
-the least that must come from memory: where the weights fit into the last cache, weights, data and gradient, once an
-update; where they do not, or no cache is known, as of an accelerator, the operands and results of all matrix products.
+Peak: float32 products of 1024 x 1024, on an accelerator of 8192 x 8192. Bandwidth: a + s b over arrays of
+four times the last cache, since they would else come from there (McCalpin 1995); on an accelerator of half a
+gigabyte. Bytes are the least that must come from memory: where the weights fit into the last cache, weights,
+data and gradient, once an update; where they do not, or no cache is known, as of an accelerator, the operands
+and results of all matrix products.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What is measured: updates of one program, as training runs them, on data that cost nothing to make.
 
-A *block* is S segments of K steps of B sequences, one update after each, compiled as one program. The reference
-blocks are the same cell's plain forward pass over as many steps, and reverse mode (`bptt`) under the same optimiser.
+A *block* is S segments of K steps of B sequences, one update after each, compiled as one program. The
+reference blocks are the same cell's plain forward pass over as many steps, and reverse mode (`bptt`) under
+the same optimiser.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from creditbench.optimizers import SGD
 
 #: Steps between updates of the reference `bptt` on a stream.
 STREAM_STEPS = 50
-#: What the plain forward pass is: it keeps its state; of its outputs no more than a chunk, where the loss is asked for.
+#: What the plain forward pass is: it keeps its state; of its outputs no more than a chunk, where the loss is
+#: asked for.
 FORWARD_CLAIMS = Claims(forward_only=True, memory_in_T="O(1)", time="O(n²)", memory="O(n B)")
 
 
@@ -112,8 +114,9 @@ class Update:
     def estimate(self, ops: Ops) -> tuple[Callable[..., Tree], tuple[Any, ...]]:
         """The estimate of one segment alone, and arguments for it: (f, (params, state, batch, key)).
 
-        What `f` returns is what an update takes of it: loss, gradients as the rule gives them, state, assigned values;
-        for a forward pass, the loss. Its outputs [T, B, O] would be counted as memory, and no rule returns its own.
+        What `f` returns is what an update takes of it: loss, gradients as the rule gives them, state,
+        assigned values; for a forward pass, the loss. Its outputs [T, B, O] would be counted as memory, and
+        no rule returns its own.
         """
         cell, rule = self.cell, self.rule
         batch, keys = self.data(ops, 1)

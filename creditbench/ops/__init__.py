@@ -12,7 +12,8 @@ from creditbench.ops.base import Array, DType, Key, Ops, Outer, Tree
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 BACKENDS = ("jax", "torch")
-#: Those that compile a program for its shapes, which seeds then share, and which may be kept for other processes.
+#: Those that compile a program for its shapes, which seeds then share, and which may be kept for other
+#: processes.
 COMPILED = frozenset({"jax"})
 
 __all__ = ["BACKENDS", "COMPILED", "Array", "DType", "Key", "Ops", "Outer", "Tree", "make_ops"]

@@ -1,6 +1,7 @@
 """What the harness asks of a framework beside the vocabulary: threads, caches, counts, peaks.
 
-`Ops.host` is one, over the same framework, device and float format. Nothing here is part of what a rule computes.
+`Ops.host` is one, over the same framework, device and float format. Nothing here is part of what a rule
+computes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class UncountableError(UsageError):
 class Host(abc.ABC):
     """One framework as the harness uses it."""
 
-    #: Whether operations are counted from a trace: nothing runs then, and the count has no other part in a comparison.
+    #: Whether operations are counted from a trace: nothing runs then, and the count has no other part in a
+    #: comparison.
     traces: ClassVar[bool]
     #: Whether `vmap` follows draws of noise, so that many may be made at once.
     draws_together: ClassVar[bool]

@@ -37,9 +37,9 @@ class JaxHost(Host):
         return _of_jaxpr(jax.make_jaxpr(f)(*arguments).jaxpr)
 
     def algorithm_bytes(self, f, *arguments):
-        # No argument is given up, as `Learner.segment` is pure; the sizes of results are taken from their shapes, since
-        # a result that is an argument too has no buffer of its own.
-        # Buffers are laid out before code is made for a CPU, so that code need not be good.
+        # No argument is given up, as `Learner.segment` is pure; the sizes of results are taken from their
+        # shapes, since a result that is an argument too has no buffer of its own. Buffers are laid out before
+        # code is made for a CPU, so that code need not be good.
         (device,) = jax.tree.leaves(arguments)[0].devices()
         fast = (
             {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

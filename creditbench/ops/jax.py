@@ -101,7 +101,8 @@ class JaxOps(Ops):
         return jax.random.split(key, num)
 
     def key_blocks(self, key, num, length):
-        # Cut on the host: on the device, cuts of other lengths are programs of their own, each to be compiled.
+        # Cut on the host: on the device, cuts of other lengths are programs of their own, each to be
+        # compiled.
         data = np.asarray(jax.random.key_data(self.split(key, num)))
         cuts = (jax.device_put(data[i : i + length], self._device) for i in range(0, num, length))
         return [jax.random.wrap_key_data(cut, impl=_PRNG) for cut in cuts]
@@ -156,7 +157,8 @@ class JaxOps(Ops):
         return total.at[:, i, i].add(term, indices_are_sorted=True, unique_indices=True)
 
     def gather(self, tree, rows):
-        # A loop leaves arrays behind it; a gather would be fused into every product that reads it, and done anew there.
+        # A loop leaves arrays behind it; a gather would be fused into every product that reads it, and done
+        # anew there.
         def step(_, at):
             return None, jax.tree.map(lambda x: x.at[rows].get(mode="promise_in_bounds"), at)
 
@@ -169,7 +171,8 @@ class JaxOps(Ops):
 def _squeeze(x: jax.Array) -> jax.Array:
     """`x` without its axes of length 1, the leading one kept.
 
-    Such an axis leaves the memory layout open, and XLA may then carry a copy of the whole of `x` through a loop.
+    Such an axis leaves the memory layout open, and XLA may then carry a copy of the whole of `x` through a
+    loop.
     """
     return x.reshape(x.shape[0], *(size for size in x.shape[1:] if size != 1))
 

@@ -14,7 +14,8 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-#: Operators that have no result, and ask the device for one: whether a matrix was singular is seen in what follows.
+#: Operators that have no result, and ask the device for one: whether a matrix was singular is seen in what
+#: follows.
 _LEFT_OUT = frozenset({torch.ops.aten._linalg_check_errors.default})
 
 

@@ -1,17 +1,18 @@
 """PyTorch functions recorded once and replayed on fixed buffers: what a CUDA graph is, on any device.
 
-An eager step of a rule is dozens of kernels of a microsecond each, and Python takes longer to ask for one than the
-kernel takes to run. So a function is run once under a dispatch mode that writes down every kernel with the memory
-that it read and wrote. A replay is those kernels, one call each: no view is taken, no shape worked out, no memory
-allocated again. A loop over time is recorded from its first step; loops inside that step, and those that run backwards,
-are unrolled.
+An eager step of a rule is dozens of kernels of a microsecond each, and Python takes longer to ask for one
+than the kernel takes to run. So a function is run once under a dispatch mode that writes down every kernel
+with the memory that it read and wrote. A replay is those kernels, one call each: no view is taken, no shape
+worked out, no memory allocated again. A loop over time is recorded from its first step; loops inside that
+step, and those that run backwards, are unrolled.
 
-As with `jax.jit`, what Python decides is decided once: a step may look at shapes, never at the value of a tensor.
-Keys are symbols while recording, and drawn from anew at every replay. A buffer is shared by the intermediate results
-whose lifetimes do not overlap, so that a replay needs no more memory than the plain run.
+As with `jax.jit`, what Python decides is decided once: a step may look at shapes, never at the value of a
+tensor. Keys are symbols while recording, and drawn from anew at every replay. A buffer is shared by the
+intermediate results whose lifetimes do not overlap, so that a replay needs no more memory than the plain run.
 
-On CUDA the kernels of several steps of a loop are captured into one CUDA graph, which is launched as one. The noise
-of those steps is drawn before it, and what they are given and give lies in buffers that the graph knows.
+On CUDA the kernels of several steps of a loop are captured into one CUDA graph, which is launched as one. The
+noise of those steps is drawn before it, and what they are given and give lies in buffers that the graph
+knows.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _DIRECT = frozenset(
     "abs add addcdiv addcmul addmm addmv baddbmm bmm cat div dot exp log maximum minimum mm mul mv neg pow rsqrt "  # noqa: SIM905
     "sigmoid sign sqrt square stack sub tanh".split()
 )
-#: The most that one CUDA graph holds: steps, calls, and bytes of noise, of which each draw of each step has its own.
+#: The most that one CUDA graph holds: steps, calls, and bytes of noise, of which each draw of each step has
+#: its own.
 _MOST_STEPS, _MOST_CALLS, _MOST_DRAWN = 32, 2048, 1 << 28
 
 
@@ -307,8 +309,8 @@ def _capture(step: Callable[[int], Any], steps: int, device: torch.device) -> to
         step(0)  # libraries set themselves up at the first call, outside a capture
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    # Without a stream it would be captured on one of whichever device was captured on first; what runs elsewhere is no
-    # part of a graph, and nothing says so.
+    # Without a stream it would be captured on one of whichever device was captured on first; what runs
+    # elsewhere is no part of a graph, and nothing says so.
     with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream):
         for i in range(steps):
             step(i)

@@ -1,7 +1,7 @@
 """`Ops` over PyTorch.
 
-A step is a handful of kernels of a few microseconds each, so what counts is how many there are: products
-are fused with their additions, weights are updated in place from the factors of their gradient, and a compiled
+A step is a handful of kernels of a few microseconds each, so what counts is how many there are: products are
+fused with their additions, weights are updated in place from the factors of their gradient, and a compiled
 function is its kernels alone, recorded once and replayed (`creditbench.ops.replay`).
 """
 

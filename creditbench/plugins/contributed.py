@@ -1,8 +1,9 @@
 """Learners that are not shipped: described by a confined process, so that no process that is trusted imports them.
 
-`from_path` and `from_package` give a plug-in whose class is a *stand-in*: a dataclass with the fields and the metadata
-that the confined process found. To make an instance asks such a process again, which checks the values as the rule
-itself does. A stand-in cannot train: a trial's rule is imported by the process that trains it.
+`from_path` and `from_package` give a plug-in whose class is a *stand-in*: a dataclass with the fields and the
+metadata that the confined process found. To make an instance asks such a process again, which checks the
+values as the rule itself does. A stand-in cannot train: a trial's rule is imported by the process that trains
+it.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def package_folder(value: str, path: Path) -> Path:
 def package_sha256(value: str, path: Path) -> str:
     """The sha256 of all of an installed package, given what an entry point names and its module's file.
 
-    That is every file of the folder that its module lies in from the top on, and what else its distribution has of
+    That is every file of the folder that its module lies in from the top on, and what else its distribution
+    has of
     Python: their names and bytes, less compiled copies. Where they lie is no part of it. Raises `UsageError`.
     """
     top = package_folder(value, path)

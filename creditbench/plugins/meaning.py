@@ -1,7 +1,8 @@
 """What of a source decides numbers: its syntax without comments and docstrings, and the vocabulary it runs through.
 
-A typo that is mended in a docstring leaves a trial's id as it is. A change of the mathematics that rules share, in
-`learner`, `cells`, `ops` or `optimizers`, gives another id to the trials of those rules that run through what changed.
+A typo that is mended in a docstring leaves a trial's id as it is. A change of the mathematics that rules
+share, in `learner`, `cells`, `ops` or `optimizers`, gives another id to the trials of those rules that run
+through what changed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _OF_ALL = ("learner.training", "cells.base", "optimizers")
 def digest(content: bytes, imports: bool = True) -> str:
     """The sha256 of a Python source's meaning; of the bytes where it is no Python, or is nested too deeply.
 
-    Docstrings count where the source names `__doc__`. The same under every version of Python that can read the source.
+    Docstrings count where the source names `__doc__`. The same under every version of Python that can read
+    the source.
     `imports`: whether it counts from where things are imported.
     """
     try:
@@ -64,7 +66,8 @@ def _has_docstring(node: ast.AST) -> bool:
 def vocabulary(content: bytes, backend: str, decorrelates: bool = False) -> str:
     """The sha256 of all that a rule of this source runs through under `backend`, its own file left out.
 
-    `decorrelates`: whether its cell is decorrelated. What is imported in ways that cannot be read counts as all.
+    `decorrelates`: whether its cell is decorrelated. What is imported in ways that cannot be read counts as
+    all.
     """
     wanted = {*_OF_ALL, f"ops.{backend}", *_imported(content)}
     if decorrelates:

@@ -1,12 +1,13 @@
 """Finds tasks and learners: in the shipped folders, in files that a user names, in installed packages.
 
 All three come in through `load`. A plug-in is a Python file or module that holds one subclass of `Task` or
-`Learner`; it is found by its `id`. What is shipped or installed and cannot be used is left out with a note, and costs
-nobody else; what a user names must be sound.
+`Learner`; it is found by its `id`. What is shipped or installed and cannot be used is left out with a note,
+and costs nobody else; what a user names must be sound.
 
-Shipped files are imported, and so are a user's tasks, which make the targets and are trusted. A learner from elsewhere
-is not: its class is a stand-in, made of what a confined process found in the file (`contributed`). The file
-itself is imported where a caller says `imports=True`, which is right in a process that trusts it with all it has.
+Shipped files are imported, and so are a user's tasks, which make the targets and are trusted. A learner from
+elsewhere is not: its class is a stand-in, made of what a confined process found in the file (`contributed`).
+The file itself is imported where a caller says `imports=True`, which is right in a process that trusts it
+with all it has.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The columns of tables and the axes of figures: one definition for each figure that is shown.
 
-Tables, Markdown, the page and the figures walk the lists of this module. A new figure of a trial takes two steps: a
-field of `creditbench.trials.record.Record`, and a `Column` here that is named in the lists of the views which show it.
-A view computes by itself what is no plain figure, such as ranks and how runs ended, and finds it by `Column.field`.
+Tables, Markdown, the page and the figures walk the lists of this module. A new figure of a trial takes two
+steps: a field of `creditbench.trials.record.Record`, and a `Column` here that is named in the lists of the
+views which show it. A view computes by itself what is no plain figure, such as ranks and how runs ended, and
+finds it by `Column.field`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Measurements beside training: what the verbs that take them leave in a folder of results, and what is read of it.
 
 scaling.csv, gradients.csv and checks.csv of a version have the rows of `ScalingPoint`, `GradientQuality` and
-`CheckResult`. A run has the same files, `scaling/scaling.csv` and `gradients/gradients.csv`, and beside them what the
-verb printed, as JSON; checks it has a file a rule.
+`CheckResult`. A run has the same files, `scaling/scaling.csv` and `gradients/gradients.csv`, and beside them
+what the verb printed, as JSON; checks it has a file a rule.
 """
 
 from __future__ import annotations

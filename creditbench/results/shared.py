@@ -1,8 +1,8 @@
 """Runs that share one results folder: they share the work, and no trial is run by two of them.
 
-Whoever runs a trial holds a lock on it: on that byte of the folder's file `.lock` which the trial's id names. The
-system takes a lock away with its process, however that ends, so that what a killed run was at is free at once. Nothing
-is ever written into the file.
+Whoever runs a trial holds a lock on it: on that byte of the folder's file `.lock` which the trial's id names.
+The system takes a lock away with its process, however that ends, so that what a killed run was at is free at
+once. Nothing is ever written into the file.
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ def run_missing(
 ) -> Generator[tuple[Record, bool], None, None]:
     """Run those of `trials` that nobody else is at, and wait for the others: the records, and which of them are new.
 
-    Each is kept in `store` before it comes out, as `describe` has it. `make` turns trials into jobs. Of a trial at
-    which the machine failed no record comes: it is not tried again. Raises `UsageError` where a record cannot be kept.
+    Each is kept in `store` before it comes out, as `describe` has it. `make` turns trials into jobs. Of a
+    trial at which the machine failed no record comes: it is not tried again. Raises `UsageError` where a
+    record cannot be kept.
     """
     if not trials:
         return

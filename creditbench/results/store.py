@@ -20,8 +20,8 @@ from creditbench.trials.trial import NUMERICS_VERSION, Trial
 class Store:
     """The records in one folder, each in `records/<trial's id>.json`.
 
-    A record is written whole or not at all, so that a run that is killed loses none that it had finished. A file counts
-    for nothing that it does not hold: a record in a file of another trial's name is refused.
+    A record is written whole or not at all, so that a run that is killed loses none that it had finished. A
+    file counts for nothing that it does not hold: a record in a file of another trial's name is refused.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -52,7 +52,8 @@ class Store:
     def get(self, trial: Trial) -> Record:
         """The record of `trial`.
 
-        Raises KeyError where there is none, and UsageError where it is broken, another's, or of a newer schema.
+        Raises KeyError where there is none, and UsageError where it is broken, another's, or of a newer
+        schema.
         """
         if not self.has(trial):
             raise KeyError(trial.id)
@@ -160,9 +161,9 @@ def read_record(path: Path) -> Record:
 def stale(record: Record) -> str:
     """Why the numbers of `record` may no longer be what a run would yield now; empty where nothing has changed.
 
-    No user's code is run: a source is compared by the sha256 of its meaning, that of a task with the data that it
-    embeds; so is the code of this package that a rule runs through. A user's file that was since taken into the shipped
-    folder as it was counts as unchanged.
+    No user's code is run: a source is compared by the sha256 of its meaning, that of a task with the data
+    that it embeds; so is the code of this package that a rule runs through. A user's file that was since
+    taken into the shipped folder as it was counts as unchanged.
     """
     trial = record.trial
     sources = (

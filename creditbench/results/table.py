@@ -91,10 +91,10 @@ class Section:
 def summarise(records: Sequence[Record]) -> list[Section]:
     """A section a task, with a row for each set of trials that are alike but for their seed and tuning study.
 
-    A rule that has records on another task but none on this one has a row that says `missing`. What was run otherwise
-    or elsewhere stands in a row of its own that says so, and stale trials too. Test scores are means over the seeds
-    that ended ± standard deviation; normalised scores are medians, with the worst and the best, which nothing bounds.
-    Times are medians.
+    A rule that has records on another task but none on this one has a row that says `missing`. What was run
+    otherwise or elsewhere stands in a row of its own that says so, and stale trials too. Test scores are
+    means over the seeds that ended ± standard deviation; normalised scores are medians, with the worst and
+    the best, which nothing bounds. Times are medians.
     """
     known = sorted({(r.trial.rule, r.trial.backend) for r in records})
     reasons = {id(record): stale(record) for record in records}
@@ -220,8 +220,8 @@ def _variants(group: Sequence[Record]) -> list[list[str]]:
 def render(records: Sequence[Record], form: str) -> str:
     """The table as text: `markdown` and `latex` with a row a rule, `csv` and `json` with a row a trial.
 
-    `scores` is one Markdown table of test scores for all tasks; `environments` has, as JSON, each environment once by
-    the id that the column `environment` of a row names.
+    `scores` is one Markdown table of test scores for all tasks; `environments` has, as JSON, each environment
+    once by the id that the column `environment` of a row names.
 
     Raises `UsageError` for a format that is not known. `rich` is printed by `print_rich`.
     """

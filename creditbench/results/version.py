@@ -103,13 +103,13 @@ _FEW_ROWS = (
 def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool = True) -> Results:
     """What the folders hold: the tables of a version where there are any, else the records of runs.
 
-    A record that cannot be read is left out, with a note on standard error; `whole` refuses its folder. Without
-    `curves` the records have none, and take a small part of the memory.
+    A record that cannot be read is left out, with a note on standard error; `whole` refuses its folder.
+    Without `curves` the records have none, and take a small part of the memory.
 
-    A folder's measurements are in its tables, or as `creditbench scale --output DIR/scaling`, `creditbench gradients
-    --output DIR/gradients` and `creditbench check --results DIR` left them. Where two folders hold the same trial,
-    measurement or rule checked, that of the later one counts. Raises `UsageError` for a folder that holds nothing, and
-    for what cannot be read.
+    A folder's measurements are in its tables, or as `creditbench scale --output DIR/scaling`, `creditbench
+    gradients --output DIR/gradients` and `creditbench check --results DIR` left them. Where two folders hold
+    the same trial, measurement or rule checked, that of the later one counts. Raises `UsageError` for a
+    folder that holds nothing, and for what cannot be read.
     """
     records: dict[str, Record] = {}
     scaling: dict[Any, ScalingPoint] = {}
@@ -174,8 +174,8 @@ def _describe(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """The metadata of the records' learners and tasks by id; of one whose source is gone there is none.
 
-    No user's code is run: of a user's rule, its newest record has what it said of itself; of a user's task, and of a
-    rule whose records are older than that, the class of that id is read as text.
+    No user's code is run: of a user's rule, its newest record has what it said of itself; of a user's task,
+    and of a rule whose records are older than that, the class of that id is read as text.
     """
     described = {r.trial.learner: r.described for r in sorted(records, key=lambda r: r.started_at)}
     paths = {("learners", r.trial.learner): r.trial.learner_path for r in records}
@@ -255,10 +255,11 @@ def _name(called: ast.expr) -> str:
 def write_tables(results: Results, directory: Path, readme: str | Callable[[Results], str]) -> None:
     """Write `results` as the tables of a version: sorted, columns in fixed order, floats in fixed format.
 
-    trials.csv has a row a trial; curves.parquet a row a point of its curve; scaling.csv, gradients.csv and checks.csv
-    are there where something was measured or checked; manifest.json says what they must hold; README.md is `readme`,
-    or what that makes of what the tables hold: rounded as they are, two scores may tie that did not. The version takes
-    its place as a whole, beside what else the folder has. Raises `UsageError`.
+    trials.csv has a row a trial; curves.parquet a row a point of its curve; scaling.csv, gradients.csv and
+    checks.csv are there where something was measured or checked; manifest.json says what they must hold;
+    README.md is `readme`, or what that makes of what the tables hold: rounded as they are, two scores may tie
+    that did not. The version takes its place as a whole, beside what else the folder has. Raises
+    `UsageError`.
     """
     if (directory / "records").exists():
         raise UsageError(
@@ -395,7 +396,8 @@ def _published(record: Record) -> Record:
 def read_tables(directory: Path, curves: bool = True) -> Results:
     """The tables of a version; its records without their curves where these are not asked for.
 
-    Raises `UsageError` where one is broken, cut short, of a newer schema, or not the one that the manifest is of.
+    Raises `UsageError` where one is broken, cut short, of a newer schema, or not the one that the manifest is
+    of.
     """
     described = read_json(directory / "manifest.json")
     if not isinstance(described, dict):

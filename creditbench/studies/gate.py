@@ -1,15 +1,15 @@
 """Whether a revision made rules slower or bigger: base and head measured in turn on the same machine.
 
-Each side is a process of its own (`creditbench.studies.side`) whose blocks alternate with the other's, base head head
-base, and so on. What has no clock in it is compared exactly. Times, of the processor on one thread, are compared as
-ratios head / base of neighbouring blocks:
+Each side is a process of its own (`creditbench.studies.side`) whose blocks alternate with the other's, base
+head head base, and so on. What has no clock in it is compared exactly. Times, of the processor on one thread,
+are compared as ratios head / base of neighbouring blocks:
 
     ratio       median over pairs
     interval    95 %, by the bootstrap over pairs
 
-A rule is slower where the whole interval lies above the threshold, twice: two processes that run the same code may
-differ for as long as they live, by where their memory happens to lie, so that what looks slower is measured anew, on
-more pairs, in fresh processes, and that verdict counts.
+A rule is slower where the whole interval lies above the threshold, twice: two processes that run the same
+code may differ for as long as they live, by where their memory happens to lie, so that what looks slower is
+measured anew, on more pairs, in fresh processes, and that verdict counts.
 """
 
 from __future__ import annotations

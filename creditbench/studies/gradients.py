@@ -8,14 +8,14 @@ With g_1 … g_N independent draws of a rule's estimate, μ = E[g], and g* the g
     draws to cosine c   the least N for which the mean of N draws reaches it:
                         μ·g* / ‖g*‖ = c √(‖μ‖² + V/N), with V = E‖g - μ‖²
 
-‖ḡ - g*‖² over N draws is ‖μ - g*‖² + V/N in expectation: it is not the bias. What is used instead is the mean over
-pairs of different draws, (g_i - g*)·(g_j - g*), which has the expectation ‖μ - g*‖², and likewise g_i·g_j for ‖μ‖².
-Intervals are 95 %, by the jackknife over 20 groups of draws. Where the interval of the squared bias reaches below 0,
-that of the bias starts at 0, and no bias has been shown.
+‖ḡ - g*‖² over N draws is ‖μ - g*‖² + V/N in expectation: it is not the bias. What is used instead is the mean
+over pairs of different draws, (g_i - g*)·(g_j - g*), which has the expectation ‖μ - g*‖², and likewise
+g_i·g_j for ‖μ‖². Intervals are 95 %, by the jackknife over 20 groups of draws. Where the interval of the
+squared bias reaches below 0, that of the bias starts at 0, and no bias has been shown.
 
-The noise of some rules lies in a state that starts without any, as weights that wander about their mean do. Each of
-their draws must be a chain of its own: N segments at fixed weights, until the state has settled, and then the segment
-whose estimate is the draw.
+The noise of some rules lies in a state that starts without any, as weights that wander about their mean do.
+Each of their draws must be a chain of its own: N segments at fixed weights, until the state has settled, and
+then the segment whose estimate is the draw.
 """
 
 from __future__ import annotations
@@ -133,9 +133,9 @@ def sample(
 ) -> NDArray[Any]:
     """Draws of a rule's estimate of one segment, [draws, p], each from the rule's first state; vmapped under JAX.
 
-    `before`: segments [N, K, B, ·] that each draw runs first, at the same weights and with noise of its own, each from
-    the start of new sequences; the rule's state is carried on. A rule whose first two draws are the same has no noise,
-    and gives one.
+    `before`: segments [N, K, B, ·] that each draw runs first, at the same weights and with noise of its own,
+    each from the start of new sequences; the rule's state is carried on. A rule whose first two draws are the
+    same has no noise, and gives one.
     """
     rows = batch.weights.shape[1]
     first_state = rule.init(ops, cell, params, rows)
@@ -206,9 +206,9 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """The figures of the rule of each of `trials`, at each of `points` of the BPTT run of the trial `run`.
 
-    `points` are parts of the run's budget, 0 the weights as drawn. The segment is `run`'s next one at each point; on a
-    stream, `steps` steps from the zero state. The `settle` segments that a draw runs before it are those that come
-    after it in the run. Raises `UsageError`.
+    `points` are parts of the run's budget, 0 the weights as drawn. The segment is `run`'s next one at each
+    point; on a stream, `steps` steps from the zero state. The `settle` segments that a draw runs before it
+    are those that come after it in the run. Raises `UsageError`.
     """
     reverse = Trainer(Trial.model_validate(run), ops)
     rules = [OwnBlocks(Trial.model_validate(trial), ops) for trial in trials]

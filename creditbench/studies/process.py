@@ -1,7 +1,7 @@
 """A process of its own in which to measure: one backend, its thread pools pinned before any library starts.
 
-`python -m creditbench.studies.process ORDERS REPORTS` (`creditbench.machine.child`) takes one order and sends its
-results, a message each. What a rule prints goes to the log.
+`python -m creditbench.studies.process ORDERS REPORTS` (`creditbench.machine.child`) takes one order and sends
+its results, a message each. What a rule prints goes to the log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from creditbench.errors import UsageError
 from creditbench.machine.child import Child, Send, child_environment
 from creditbench.machine.threads import usable_cores
 
-#: What such a process can do: name -> module and function that yields results, called with the order's other items.
+#: What such a process can do: name -> module and function that yields results, called with the order's other
+#: items.
 _JOBS = {
     "scale": ("creditbench.studies.scaling", "measure"),
     "gradients": ("creditbench.studies.gradients", "measure"),
@@ -51,7 +52,8 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, usable_cores()[-threads:])
     try:
-        # Here, for they import the framework: first the cores are chosen, which libraries count when they start.
+        # Here, for they import the framework: first the cores are chosen, which libraries count when they
+        # start.
         from creditbench.machine.compilation import keep_programs
         from creditbench.ops import COMPILED, make_ops
 

@@ -1,9 +1,10 @@
 """How cost grows: one size of the problem is swept, and the exponent of the cost in it is fitted.
 
-    log cost = exponent · log size + constant          least squares over the upper half of the sizes, on a log scale
+    log cost = exponent · log size + constant          least squares over the upper half of the sizes, on a
+    log scale
 
-with a bootstrap interval: sizes are drawn anew, and for times the blocks at each size too. Beside the exponent stands
-the one that the rule claims.
+with a bootstrap interval: sizes are drawn anew, and for times the blocks at each size too. Beside the
+exponent stands the one that the rule claims.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ FORWARD = "forward"
 #: Of T whole chunks of 64 and of 10 from 320 on: a rest is compiled apart.
 #: A small size for the eye, and three from the geometric middle on, which are fitted.
 SIZES = {"T": (160, 640, 1280, 2560), "n": (32, 128, 256, 512), "B": (1, 16, 32, 64)}
-#: Figures that are exact: they have no noise, so fewer sizes do. PyTorch runs them slowly, operation by operation.
+#: Figures that are exact: they have no noise, so fewer sizes do. PyTorch runs them slowly, operation by
+#: operation.
 EXACT_SIZES = {"T": (320, 640, 1280), "n": (64, 128, 256), "B": (16, 32, 64)}
 #: Seconds that a figure may take at one size.
 LIMIT = 20.0
@@ -57,8 +59,8 @@ class Fit(NamedTuple):
 def fit(sizes: Sequence[float], values: Sequence[Sequence[float]], draws: int = 2000) -> Fit:
     """The exponent of `values` in `sizes`; `values` has the measurements at each size, whose median is fitted.
 
-    The upper half of the range counts: the sizes from the geometric middle of the least and the greatest on, but two
-    at least. Raises `UsageError` for fewer than two sizes, and for values that are not positive.
+    The upper half of the range counts: the sizes from the geometric middle of the least and the greatest on,
+    but two at least. Raises `UsageError` for fewer than two sizes, and for values that are not positive.
     """
     if len(set(sizes)) < 2:
         raise UsageError(
@@ -151,9 +153,9 @@ def exponent_of(text: str, axis: str) -> float | None:
 def held(found: Fit, claim: float | None, axis: str, quantity: str) -> bool | None:
     """Whether a cost grows no faster than claimed; None where nothing is claimed.
 
-    None for times too: caches and neighbours bend them, so they are shown and judge nobody. None for bytes that grow
-    faster with n than claimed and no faster than the gradient: it has the size of the weights, no claim counts it, and
-    what hides behind it cannot be told.
+    None for times too: caches and neighbours bend them, so they are shown and judge nobody. None for bytes
+    that grow faster with n than claimed and no faster than the gradient: it has the size of the weights, no
+    claim counts it, and what hides behind it cannot be told.
     """
     if claim is None or quantity == "time":
         return None
@@ -207,8 +209,8 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """The costs at the sizes of each quantity: dicts of learner, axis, size, quantity and values, as each is ready.
 
-    A size that would take longer than `limit` seconds, by the last one's and the growth that the rule claims, is left
-    out, and so are all above it; the two least are always measured. Such a dict has no values.
+    A size that would take longer than `limit` seconds, by the last one's and the growth that the rule claims,
+    is left out, and so are all above it; the two least are always measured. Such a dict has no values.
     """
     for name, path, hyperparameters in learners:
         growth = claimed(claims_of(name, path, hyperparameters), axis, "time") or 1.0
@@ -241,15 +243,12 @@ def _figure(ops: Ops, update: Update, quantity: str, seconds: float) -> tuple[li
 
 
 def shares(
-    ops: Ops,
-    *,
-    learners: Sequence[tuple[str, str | None, Mapping[str, Any]]],
-    fixed: Mapping[str, int],
+    ops: Ops, *, learners: Sequence[tuple[str, str | None, Mapping[str, Any]]], fixed: Mapping[str, int]
 ) -> Iterator[dict[str, Any]]:
     """Each rule's share of the roofline that its FLOPs and bytes allow.
 
-    The peaks are taken before each rule and after the last, and the best count: were the machine busy with other
-    things in one moment alone, a rule could else come out faster than the peak.
+    The peaks are taken before each rule and after the last, and the best count: were the machine busy with
+    other things in one moment alone, a rule could else come out faster than the peak.
     """
     best, measured = peaks(ops), []
     cache = last_cache_bytes() if ops.device == "cpu" else None

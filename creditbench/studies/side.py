@@ -1,10 +1,10 @@
 """One side of a comparison of two revisions: a process that measures the rules of a checkout, on request.
 
-`python -P side.py ORDERS REPORTS BACKEND THREADS`, with the checkout in PYTHONPATH, answers the requests that come
-over one file descriptor on the other, a line of JSON each. Rules, `ops`, cell and optimisers are the checkout's; what
-measures them is always that of this file's own checkout, so that both sides are measured alike. Of the package nothing
-is imported before the first request, `creditbench.machine.child` neither: that a checkout cannot be imported is an
-answer.
+`python -P side.py ORDERS REPORTS BACKEND THREADS`, with the checkout in PYTHONPATH, answers the requests that
+come over one file descriptor on the other, a line of JSON each. Rules, `ops`, cell and optimisers are the
+checkout's; what measures them is always that of this file's own checkout, so that both sides are measured
+alike. Of the package nothing is imported before the first request, `creditbench.machine.child` neither: that
+a checkout cannot be imported is an answer.
 
 | request | answer |
 | --- | --- |

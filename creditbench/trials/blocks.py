@@ -1,7 +1,7 @@
 """Where a rule trains: what the trainer asks of it (`Blocks`), and the rule in this process (`OwnBlocks`).
 
-The trainer has the task, the clock and the record. What it asks is the same wherever the rule is; a rule that is not
-shipped is in a confined process (`creditbench.executors.confined`).
+The trainer has the task, the clock and the record. What it asks is the same wherever the rule is; a rule that
+is not shipped is in a confined process (`creditbench.executors.confined`).
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ MEASURE_SECONDS = 1.0
 class Blocks(abc.ABC):
     """A rule, as the trainer needs it: it trains on one block of segments after another.
 
-    What it carries from block to block is (parameters, optimiser's state, learner's state). The trainer looks at the
-    parameters alone; the other two may be elsewhere, and None here. `xs`: (segments, keys) of a block; where there are
-    `data`, the segments are the numbers [S, B] of sequences in it.
+    What it carries from block to block is (parameters, optimiser's state, learner's state). The trainer looks
+    at the parameters alone; the other two may be elsewhere, and None here. `xs`: (segments, keys) of a block;
+    where there are `data`, the segments are the numbers [S, B] of sequences in it.
     """
 
     trains_together: ClassVar[bool]  #: whether several trials may be one program
@@ -71,7 +71,8 @@ class Blocks(abc.ABC):
     def cost(self, rate: float | None) -> Cost:
         """What an update costs, beside a training that did `rate` steps a second.
 
-        What goes wrong here takes nothing from the training's outcome: it is printed, and the figures are missing.
+        What goes wrong here takes nothing from the training's outcome: it is printed, and the figures are
+        missing.
         """
 
     @abc.abstractmethod

@@ -58,7 +58,8 @@ DATA_SECONDS = 3600.0
 #: No grid is as large in any of its sizes.
 MOST = 10**12
 
-#: Results of draw D of tuning have seeds from D times this one on. Tuning's own seeds lie above those of all draws.
+#: Results of draw D of tuning have seeds from D times this one on. Tuning's own seeds lie above those of all
+#: draws.
 SEEDS_OF_A_DRAW = 1000
 
 
@@ -139,9 +140,9 @@ class Grid:
 def make_grid(options: Options) -> Grid:
     """The trials that `options` ask for: tasks x rules x backends x learning rates x seeds.
 
-    The train split of every task is made once, so that bad data are found before anything runs. Combinations that
-    a learner rules out (a backend, a decorrelated cell) are left out with a note. Raises `UsageError` for anything
-    that cannot be run.
+    The train split of every task is made once, so that bad data are found before anything runs. Combinations
+    that a learner rules out (a backend, a decorrelated cell) are left out with a note. Raises `UsageError`
+    for anything that cannot be run.
     """
     tasks = _by_id(_resolve("tasks", item) for item in options.tasks)
     rules = list(_rules(options))
@@ -291,10 +292,7 @@ class _Source:
             if not plugin.cls.reads_data:
                 raise UsageError(f"task {plugin.id!r} reads no data: leave out --data {plugin.id}=...")
             # Workers, and later runs, must find the file wherever they start.
-            settings = {
-                **settings,
-                "data": absolute(data),
-            }
+            settings = {**settings, "data": absolute(data)}
         self.data = data
         self._seen = Seen()
         self._sha256: str | None = None
@@ -445,7 +443,8 @@ def _trial_values(
 def _shift(study: Any, number: int, count: int) -> int:
     """What is added to `count` seeds so that no two studies share one, nor two draws: they are independent results.
 
-    A study is known by its name, DRAW/STUDY; one that has another name by its place among the others, `number`.
+    A study is known by its name, DRAW/STUDY; one that has another name by its place among the others,
+    `number`.
     """
     if isinstance(study, str) and (parts := re.fullmatch(r"(\d{1,3})/(\d{1,2})", study)):
         return SEEDS_OF_A_DRAW * int(parts[1]) + count * int(parts[2])

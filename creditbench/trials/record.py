@@ -13,8 +13,9 @@ from creditbench.machine.environment import environment_id
 from creditbench.machine.files import parse_json, require_plain
 from creditbench.trials.trial import Amount, Count, Number, Size, Trial
 
-#: 2: cost beside training (ratios, FLOPs, algorithm bytes, device peak), and whose peak `process_peak_bytes` is.
-#: 3: what counts as solved at the trial's own parameters and data; scores that nothing bounds; the study of tuning.
+#: 2: cost beside training (ratios, FLOPs, algorithm bytes, device peak), and whose peak `process_peak_bytes`
+#: is. 3: what counts as solved at the trial's own parameters and data; scores that nothing bounds; the study
+#: of tuning.
 SCHEMA_VERSION = 3
 
 Status = Literal["ok", "diverged", "timeout", "oom", "crashed", "invalid"]
@@ -187,8 +188,8 @@ class Record(BaseModel):
 
     @property
     def alike(self) -> tuple[str, ...]:
-        """The same for records that are runs of one thing: of one family, or of the studies of one draw of tuning of a
-        rule under the same conditions; made on one machine, with the same versions.
+        """The same for records that are runs of one thing: of one family, or of the studies of one draw of
+        tuning of a rule under the same conditions; made on one machine, with the same versions.
         """
         trial = self.trial
         if trial.study is None:

@@ -16,13 +16,7 @@ import numpy as np
 
 import creditbench
 from creditbench.cells import Cell
-from creditbench.errors import (
-    ConfinedError,
-    UsageError,
-    is_of_machine,
-    one_line,
-    status_of,
-)
+from creditbench.errors import ConfinedError, UsageError, is_of_machine, one_line, status_of
 from creditbench.learner import Batch
 from creditbench.machine.environment import fingerprint
 from creditbench.ops import COMPILED, Ops, make_ops
@@ -48,10 +42,11 @@ def run_trials(
 ) -> Iterator[Record]:
     """Train trials that differ in nothing but their seed; yield a record for each, whatever happens to it.
 
-    The seeds share one compiled program and follow each other; `together` trains them as one under `vmap` (JAX), which
-    does more work a second but gives no time of its own to a seed; then they may differ in their `numbers` too.
-    `trainer`: what trains them, where the rule is not in this process; it is closed at the end. Raises `UsageError`,
-    and where the machine fails `MachineError` or `OSError`.
+    The seeds share one compiled program and follow each other; `together` trains them as one under `vmap`
+    (JAX), which does more work a second but gives no time of its own to a seed; then they may differ in their
+    `numbers` too.
+    `trainer`: what trains them, where the rule is not in this process; it is closed at the end. Raises
+    `UsageError`, and where the machine fails `MachineError` or `OSError`.
     """
     together = (
         together
@@ -251,8 +246,9 @@ class _Run:
     def _lay_out(self) -> None:
         """How a stream's stretches are cut into blocks, each of which lies in one stretch and ends with it or before.
 
-        Blocks are of one length, so that one program trains them; what is left of a stretch after its last whole block
-        is not trained on. The length is the longest that leaves a twentieth of a stretch or less, or else the least.
+        Blocks are of one length, so that one program trains them; what is left of a stretch after its last
+        whole block is not trained on. The length is the longest that leaves a twentieth of a stretch or less,
+        or else the least.
         """
         K, stretches = self.trial.segment, self.task.stretches(self.trial.batch)
         self.stretch = len(self.train.inputs) // stretches  #: time steps
@@ -392,8 +388,8 @@ def train_to(
 ) -> Iterator[tuple[float, Any, Batch]]:
     """Train, and stop at each of `points`, parts of the budget: (point, parameters, the `count` segments that follow).
 
-    A point is moved to the nearest of the trial's evaluations. `steps`: how long those segments [count, K, B, ·] are
-    on a stream. The parameters serve until the next point is asked for.
+    A point is moved to the nearest of the trial's evaluations. `steps`: how long those segments [count, K, B,
+    ·] are on a stream. The parameters serve until the next point is asked for.
     """
     ops, trial, blocks = trainer.ops, trainer.trial, trainer.blocks
     run = _Run(trainer, trial)

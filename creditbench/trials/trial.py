@@ -43,8 +43,8 @@ _CONDITIONS = (
 )
 
 
-#: What a field may hold, whatever a file says: finite numbers of 64 bits, far enough from the greatest that sums and
-#: means of them are numbers; and values that JSON has words for.
+#: What a field may hold, whatever a file says: finite numbers of 64 bits, far enough from the greatest that
+#: sums and means of them are numbers; and values that JSON has words for.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Size = Annotated[int, Field(ge=1, lt=2**63)]
 Number = Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
@@ -93,10 +93,11 @@ class Trial(BaseModel):
     # Where a plug-in outside the shipped folders lies. A place, not a number: no part of the hash.
     task_path: str | None = None
     learner_path: str | None = None
-    #: Whether its cost is measured beside the training. It changes none of the numbers, and is no part of the hash.
+    #: Whether its cost is measured beside the training. It changes none of the numbers, and is no part of the
+    #: hash.
     measure: bool = False
-    #: The study of tuning that its hyper-parameters are of, as "DRAW/STUDY", and whether a point of that study beat the
-    #: trivial score. They say where the numbers are from, and are no part of the hash.
+    #: The study of tuning that its hyper-parameters are of, as "DRAW/STUDY", and whether a point of that
+    #: study beat the trivial score. They say where the numbers are from, and are no part of the hash.
     study: str | None = None
     beat_trivial: bool | None = None
 
@@ -133,8 +134,8 @@ class Trial(BaseModel):
     def conditions(self) -> dict[str, Any]:
         """The settings that are the comparison's and no rule's: trials that differ in one are not alike.
 
-        What a rule brings or tuning chooses is left out (hyper-parameters, optimiser, rates, steps between updates),
-        and so are seed, backend, device and names.
+        What a rule brings or tuning chooses is left out (hyper-parameters, optimiser, rates, steps between
+        updates), and so are seed, backend, device and names.
         """
         parameters = {f"{self.task}.{name}": value for name, value in self.task_parameters.items()}
         if self.data_sha256 is not None:

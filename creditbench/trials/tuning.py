@@ -1,12 +1,14 @@
 """Tuning: the same number of points of a declared space for every task and rule, judged on validation alone.
 
-A *study* is one whole tuning of a rule on a task: scrambled Sobol points and tuning seeds of its own. In one study the
-points are the same for every rule in the axes that all rules have, optimiser and learning rate; a rule's own axes come
-after them: `Learner.search`, and the decorrelation rate of a decorrelated cell. Studies of one *draw* are independent
-of each other, so that results made with each of them show what chance does in tuning.
+A *study* is one whole tuning of a rule on a task: scrambled Sobol points and tuning seeds of its own. In one
+study the points are the same for every rule in the axes that all rules have, optimiser and learning rate; a
+rule's own axes come after them: `Learner.search`, and the decorrelation rate of a decorrelated cell. Studies
+of one *draw* are independent of each other, so that results made with each of them show what chance does in
+tuning.
 
-The best point is that of the best raw metric. A point that diverged is worse than any that did not. The best one is
-trained at further tuning seeds before it is frozen: where it diverges at one of them, the next best takes its place.
+The best point is that of the best raw metric. A point that diverged is worse than any that did not. The best
+one is trained at further tuning seeds before it is frozen: where it diverges at one of them, the next best
+takes its place.
 """
 
 from __future__ import annotations
@@ -136,10 +138,10 @@ class Tuned:
 class _Points:
     """The points of one task, rule and study that came to their end, and how good each is on validation.
 
-    A point is judged by the mean over its seeds. One of which a seed diverged is worse than any of which none did, and
-    the worse the larger their share; one of which a seed failed otherwise takes no part. Of equal points the first
-    counts. `confirmed` tells whether a point diverges at further seeds, and is no part of its metric: every point is
-    judged at the same seeds.
+    A point is judged by the mean over its seeds. One of which a seed diverged is worse than any of which none
+    did, and the worse the larger their share; one of which a seed failed otherwise takes no part. Of equal
+    points the first counts. `confirmed` tells whether a point diverges at further seeds, and is no part of
+    its metric: every point is judged at the same seeds.
 
     Raises `UsageError` where no point is left.
     """
@@ -190,7 +192,8 @@ def _metric(record: Record) -> float | None:
 def to_confirm(records: Sequence[Record], confirmed: Sequence[Record]) -> Trial | None:
     """A trial of the point that is the best so far, if it has to be trained at further seeds before it is frozen.
 
-    None: it was trained at them, or it diverged, so that no stable point is left. Arguments and errors: see `choose`.
+    None: it was trained at them, or it diverged, so that no stable point is left. Arguments and errors: see
+    `choose`.
     """
     points = _Points(records, confirmed)
     if points.best in points.further or points.found[points.best][0] > 0:

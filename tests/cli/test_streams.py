@@ -70,10 +70,7 @@ def test_an_encoding_that_lacks_letters_ends_no_table(results, environment):
 def test_names_that_are_no_text_are_taken_as_they_are(results, tmp_path):
     """As Python gives them: what is no UTF-8 is half of a pair."""
     version, page = (os.fsdecode(os.fsencode(tmp_path) + name) for name in (b"/\xff", b"/\xfe"))
-    for words in (
-        ["table", "--compact", version],
-        ["leaderboard", "--draws", "100", "--output", page],
-    ):
+    for words in (["table", "--compact", version], ["leaderboard", "--draws", "100", "--output", page]):
         line = [sys.executable, "-m", "creditbench", *words, "--results", str(results)]
         done = subprocess.run(line, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
         assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr

@@ -192,10 +192,7 @@ def test_the_grid_goes_on_after_each(tmp_path, monkeypatch):
     """In one slot, and in one worker as long as it lives: what cheats scores as its honest twin does."""
     expected = {
         "exits_in_segment": ("crashed", "exit code 5: so long"),
-        "forges": (
-            "invalid",
-            "it sent something that is no answer to 'load'",
-        ),
+        "forges": ("invalid", "it sent something that is no answer to 'load'"),
         "sends_a_pickle": (
             "invalid",
             "the snapshot holds pickled objects in W_in: it must hold plain numbers",
@@ -585,10 +582,7 @@ def test_processor_time_has_a_limit_of_its_own():
         Confined(f"{ENTRIES}:burns", {}, readable=[TESTS], limits=limits) as child,
     ):
         child.receive()
-    assert (caught.value.status, caught.value.detail) == (
-        "timeout",
-        "more than 1 s of processor time taken",
-    )
+    assert (caught.value.status, caught.value.detail) == ("timeout", "more than 1 s of processor time taken")
 
 
 def test_processes_beyond_those_allowed_are_noticed_and_all_are_ended():

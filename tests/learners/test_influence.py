@@ -248,7 +248,8 @@ def test_weights_that_snapn_prunes_stay_zero(ops, optimizer):
 def mean_of_draws(ops, rule, cell, params, batch, runs=208, copies=64):
     """`runs` flat gradients, each the mean of `copies` independent draws, so that no draw alone weighs much.
 
-    Signs are drawn for each sequence: a batch that holds every sequence `copies` times gives as many draws at once.
+    Signs are drawn for each sequence: a batch that holds every sequence `copies` times gives as many draws at
+    once.
     """
     many = Batch(*(np.concatenate([x] * copies, axis=1) for x in batch))
     return draws(ops, rule, cell, params, many._replace(weights=many.weights / copies), runs)
@@ -322,7 +323,8 @@ def test_claims_are_those_that_the_tests_show(name):
     assert claims.memory_in_T == "O(1)"
 
 
-# -- the equations once more, in plain NumPy ------------------------------------------------------------------
+# -- the equations once more, in plain NumPy
+# ------------------------------------------------------------------
 
 
 def steps_numpy(cell, params, batch):
@@ -623,7 +625,8 @@ def test_rules_change_none_of_their_arguments(ops):
             ops.tree_map(np.testing.assert_array_equal, before, after)
 
 
-# -- kernl and dni: what is learned on the way ----------------------------------------------------------------
+# -- kernl and dni: what is learned on the way
+# ----------------------------------------------------------------
 
 
 def small_cell(alpha, W_rec, outputs=0.0):

@@ -22,15 +22,7 @@ from tests.conftest import (
     make_params,
     relative_error,
 )
-from tests.learners.test_oracles import (
-    CELLS,
-    SIGMA,
-    deviations,
-    draws,
-    flat,
-    hidden_numpy,
-    oracle_batch,
-)
+from tests.learners.test_oracles import CELLS, SIGMA, deviations, draws, flat, hidden_numpy, oracle_batch
 
 #: Few enough in a population for the table of injected noise.
 RULES = {

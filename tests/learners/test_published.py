@@ -1,21 +1,22 @@
 """np, wp and anp with the options that make them what was published, held against those equations in NumPy.
 
-Garcia Fernandez, Keemink & van Gerven 2024, arXiv 2405.08967, and the code published with it. Their network has no
-biases and no leak; a loss is the mean over the batch and the outputs, and L_t that of step t. A noisy network runs
-beside the clean one. With x̂_t, ĥ_t of the clean one and ΔL_t = L̃_t - L_t, one number for the whole batch, the
-credits of a row's unit (of NP and ANP) or of a weight (of WP) are
+Garcia Fernandez, Keemink & van Gerven 2024, arXiv 2405.08967, and the code published with it. Their network
+has no biases and no leak; a loss is the mean over the batch and the outputs, and L_t that of step t. A noisy
+network runs beside the clean one. With x̂_t, ĥ_t of the clean one and ΔL_t = L̃_t - L_t, one number for the
+whole batch, the credits of a row's unit (of NP and ANP) or of a weight (of WP) are
 
     NP     ΔL_t ξ_t / σ                             ξ ~ N(0, σ²), a draw for each row, unit and step
     WP     ΔL_t Ξ_t / σ                             Ξ ~ N(0, σ²), a draw for each weight and step, the batch's
     ANP    √N ΔL_t Δa_t / ‖Δa_t‖²                   N of inputs, hidden units and outputs; ‖·‖² layer by layer
 
-NP and ANP multiply a unit's with what reaches it, summed over the batch; W_rec has none at a state's first step.
+NP and ANP multiply a unit's with what reaches it, summed over the batch; W_rec has none at a state's first
+step.
 
     stream     θ moves at every step, with 1/B before ANP's; D moves after the passes of a step
     episode    D moves by a clean pass; both passes follow with the new D; θ moves by the sum over the steps
 
-Their learning rate η is ours divided by what `OURS` has: the rules here have ΔL/σ, and the weights of the loss
-sum to 1 over an episode.
+Their learning rate η is ours divided by what `OURS` has: the rules here have ΔL/σ, and the weights of the
+loss sum to 1 over an episode.
 """
 
 import numpy as np

@@ -123,9 +123,7 @@ def test_a_loop_of_unknown_length_is_refused():
     with pytest.raises(work.UncountableError, match="while"):
         work.count(ops, lambda x: jax.lax.while_loop(lambda c: c < 9.0, lambda c: c + 1.0, x), ops.zeros(()))
     cond = work.count(
-        ops,
-        lambda x: jax.lax.cond(x[0, 0] > 0, lambda x: x @ x, lambda x: x + x, x),
-        ops.zeros((4, 4)),
+        ops, lambda x: jax.lax.cond(x[0, 0] > 0, lambda x: x @ x, lambda x: x + x, x), ops.zeros((4, 4))
     )
     assert cond.product_flops == 2 * 4**3
 
@@ -150,8 +148,7 @@ def exponent(ops, subject, sizes=(640, 1280, 2560)):
 
 
 @pytest.mark.parametrize(
-    "id",
-    [id for id, plugin in registry.load("learners").items() if plugin.cls.claims.memory_in_T == "O(1)"],
+    "id", [id for id, plugin in registry.load("learners").items() if plugin.cls.claims.memory_in_T == "O(1)"]
 )
 def test_rules_that_claim_no_memory_in_T_have_none(ops, id):
     if ops.name not in registry.find("learners", id).cls.backends:
@@ -166,7 +163,8 @@ def test_rules_that_claim_no_memory_in_T_have_none(ops, id):
 
 @pytest.mark.parametrize(("id", "expected"), [("bptt", 1.0), ("bptt_checkpointed", 0.5)])
 def test_reverse_mode_keeps_every_step_or_every_square_root(ops, id, expected):
-    # Several sequences, so that the activity outweighs the gradients, whose size is that of the weights; and squares.
+    # Several sequences, so that the activity outweighs the gradients, whose size is that of the weights; and
+    # squares.
     found = exponent(ops, update(id, hidden=32, batch=16), sizes=(576, 1024, 2304))
     assert found.exponent == pytest.approx(expected, abs=0.1)
 

@@ -14,11 +14,7 @@ from creditbench.ops.recording import Recorder
 from creditbench.plugins import registry
 from tests.training import Training
 
-RULES = [
-    *registry.load("learners"),
-    pytest.param("np", id="np trace"),
-    pytest.param("wp", id="wp fresh"),
-]
+RULES = [*registry.load("learners"), pytest.param("np", id="np trace"), pytest.param("wp", id="wp fresh")]
 MORE = {"np trace": {"credit": "trace"}, "wp fresh": {"resample": "step", "credit": "trace"}}
 
 

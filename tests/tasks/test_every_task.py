@@ -45,12 +45,7 @@ FINGERPRINTS = {
 
 #: How far the trivial score of the test split at seed 0 may lie from the class's constant: about
 #: nothing where it is exact or the data do not depend on the seed, else about 4 standard errors.
-TOLERANCES = {
-    "adding": 0.02,
-    "mimic": 0.01,
-    "text8_chars": 1e-4,
-    "weather": 1e-4,
-}
+TOLERANCES = {"adding": 0.02, "mimic": 0.01, "text8_chars": 1e-4, "weather": 1e-4}
 EXACT = 1e-6
 SEEDLESS = {
     "weather": SPLITS,
@@ -64,8 +59,8 @@ def log_probabilities(targets: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(targets, np.float32(1e-30)))
 
 
-#: The outputs that score best, where those are not the targets themselves, and what they score, where that is neither
-#: 0 nor 1: of random targets the mean entropy over those drawn.
+#: The outputs that score best, where those are not the targets themselves, and what they score, where that is
+#: neither 0 nor 1: of random targets the mean entropy over those drawn.
 PERFECT = {"add_stream": log_probabilities, "text8_chars": log_probabilities}
 BEST = {"add_stream": pytest.approx(0.4545, abs=0.01)}
 

@@ -15,11 +15,7 @@ from creditbench.plugins import registry
 from creditbench.task import Sequences
 from creditbench.trials.blocks import OwnBlocks, scaled_weights
 from creditbench.trials.grid import Options, make_grid
-from creditbench.trials.trainer import (
-    Trainer,
-    _Run,
-    run_trials,
-)
+from creditbench.trials.trainer import Trainer, _Run, run_trials
 from creditbench.trials.tuning import draw, space, trials_of
 
 

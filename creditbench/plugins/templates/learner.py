@@ -33,7 +33,8 @@ class MyRule(Learner):
         require_positive(self, "gain")
 
     def init(self, ops, cell, params, batch_size):
-        # The state before the first segment; `trace` is what the rule carries from step to step: here nothing.
+        # The state before the first segment; `trace` is what the rule carries from step to step: here
+        # nothing.
         return {"cell": cell.start(ops, batch_size), "trace": None}
 
     def segment(self, ops, cell, params, state, batch, key):
