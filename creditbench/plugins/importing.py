@@ -6,7 +6,9 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import os
 import signal
+import subprocess
 import sys
 import threading
 import traceback
@@ -56,7 +58,7 @@ def load_path(kind: Kind, path: Path, source: str | None = None) -> Plugin:
     """The plug-in in a file, imported into this process. `source`: the path, unless given. Raises `UsageError`."""
     path = path.resolve()
     require_python(kind, path)
-    module = import_plugin(lambda: load_file(kind, path), str(path))
+    module = import_plugin(lambda: load_file(kind, path), str(path), watched=source is None)
     return inspect_plugin(kind, module, source or str(path))
 
 
@@ -75,13 +77,17 @@ def load_file(kind: Kind, path: Path) -> Any:
     return module
 
 
-def import_plugin(load: Callable[[], Any], shown: str) -> Any:
-    """What `load` imports. Raises `UsageError` where that fails, ends the interpreter or takes for ever."""
+def import_plugin(load: Callable[[], Any], shown: str, watched: bool = False) -> Any:
+    """What `load` imports. Raises `UsageError` where that fails, ends the interpreter or takes for ever.
+
+    `watched`: this process is ended where the import hangs in code in C (`deadline`).
+    """
+    never = never_imported(shown, IMPORT_SECONDS)
     try:
-        with deadline(IMPORT_SECONDS):
+        with deadline(IMPORT_SECONDS, never if watched else None):
             return load()
     except TooLongError:
-        raise UsageError(never_imported(shown, IMPORT_SECONDS)) from None
+        raise UsageError(never) from None
     except SystemExit as error:
         raise UsageError(
             f"{shown} ends Python as it is imported (exit status {error.code}): mend it"
@@ -112,8 +118,13 @@ class TooLongError(BaseException):
 
 
 @contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """End what takes longer; in the main thread alone, which is where plug-ins are loaded."""
+def deadline(seconds: float, last: str | None = None) -> Iterator[None]:
+    """Raise `TooLongError` in what takes longer; in the main thread alone, where plug-ins are loaded.
+
+    Nothing can be raised in code in C that does not come back to Python, as in sum(itertools.repeat(1)).
+    `last` is for a user's file: `GRACE` seconds later a process of its own says that sentence, and kills this
+    process.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -121,6 +132,14 @@ def deadline(seconds: float) -> Iterator[None]:
     def ring(*_: object) -> None:
         raise TooLongError
 
+    watcher = None
+    if last is not None:
+        words = (str(seconds + GRACE), str(os.getpid()), f"error: {last}\n")
+        watcher = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _WATCHER, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
     before = signal.signal(signal.SIGALRM, ring)
     # Again and again: where it rings within a callback of the collector, Python passes over what is raised.
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
@@ -129,6 +148,19 @@ def deadline(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if watcher is not None:
+            watcher.communicate()  # its input ends, and so does it; so it does where this process is killed
+
+
+#: Seconds that Python has to raise `TooLongError` in, before a watcher ends the process.
+GRACE = 2.0
+_WATCHER = """
+import os, select, signal, sys
+seconds, process, last = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+if not select.select([0], [], [], seconds)[0]:
+    os.write(2, last.encode())
+    os.kill(process, signal.SIGKILL)
+"""
 
 
 def classes(kind: Kind, found: Any) -> list[Any]:

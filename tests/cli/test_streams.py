@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -216,6 +217,28 @@ def test_a_task_that_never_makes_its_data_ends_with_the_timeout(method, tmp_path
     assert main(words) == 2
     said = capsys.readouterr().err
     assert "within 0.5 s" in said and str(path) in said and said.count("\n") == 1
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("where", ["data", "import"])
+def test_a_task_that_hangs_in_code_in_c_ends_with_the_timeout(where, tmp_path):
+    """Python cannot raise anything there: the process is ended, with the same sentence."""
+    path = tmp_path / "hangs_in_data.py"
+    text = HANGS.format(method="generate(self, split, seed, batch_size)", fields="")
+    forever = "import itertools\nsum(itertools.repeat(1))\n"
+    path.write_text(
+        text.replace("while True:", "import itertools; sum(itertools.repeat(1))\n        while False:")
+    )
+    if where == "import":
+        path.write_text(text + forever)
+    words = ["run", "--task", str(path), "--learner", "bptt", "--results", str(tmp_path), "--timeout", "0.5"]
+    code = (
+        "from creditbench.plugins import importing; importing.IMPORT_SECONDS = 0.5\n"
+        f"from creditbench.cli import main; main({words})"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert ended.returncode == -signal.SIGKILL
+    assert "within 0.5 s" in ended.stderr and str(path) in ended.stderr and ended.stderr.count("\n") == 1
 
 
 def test_a_run_without_a_record_of_a_trial_goes_on_and_exits_1(tmp_path, capsys, monkeypatch):
