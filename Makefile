@@ -2,7 +2,7 @@
 # Another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
-CONFIG ?= benchmarks/quick.toml
+CONFIG ?= grids/quick.toml
 ARGS ?=
 VERSION ?= v0.2
 BASE ?= main
@@ -52,11 +52,11 @@ tables: $(INSTALLED) ## the tables, figures and page of a version, of what was r
 	  $(BIN)/creditbench figure $$name --results results/$(VERSION) --rule $(SHOWN) --output results/$(VERSION)/$$name.png || exit; done
 	$(BIN)/creditbench leaderboard --results results/$(VERSION) --output results/leaderboard
 
-TASKS ?= $(patsubst benchmarks/results/%.toml,%,$(wildcard benchmarks/results/*.toml))
+TASKS ?= $(patsubst grids/board/%.toml,%,$(wildcard grids/board/*.toml))
 # Tasks that PyTorch runs too, with tuning of its own.
 TORCH = mackey_glass weather copy_memory
 TUNED = results/$(VERSION)/tuned/$(TASK).$(BACKEND).toml
-GIVEN = --config benchmarks/results/$(TASK).toml --backend $(BACKEND)
+GIVEN = --config grids/board/$(TASK).toml --backend $(BACKEND)
 KNOWN = $(if $(wildcard results/$(VERSION)/trials.csv),--results results/$(VERSION))
 REUSED = $(if $(wildcard results/$(VERSION)/trials.csv),--reuse results/$(VERSION))
 POINTS = 16
@@ -86,7 +86,7 @@ paper: published fair ## the claim of the paper put to the test, as published an
 published: $(INSTALLED) ## the published rules under the published protocol; DIGITS=hf:ylecun/mnist takes the paper's own digits
 	mkdir -p results/paper
 	for task in copy_memory mackey_glass weather sequential_digits; do \
-	  given="--config benchmarks/paper/published/$$task.toml"; \
+	  given="--config grids/paper/published/$$task.toml"; \
 	  if test $$task = weather -a -n "$(WTH)"; then given="$$given --data weather=$(WTH)"; fi; \
 	  if test $$task = sequential_digits -a -n "$(DIGITS)"; then given="$$given --data sequential_digits=$(DIGITS)"; fi; \
 	  $(BIN)/creditbench run $$given || test $$? -eq 1 || exit; \
@@ -97,14 +97,14 @@ published: $(INSTALLED) ## the published rules under the published protocol; DIG
 fair: $(INSTALLED) ## every rule of the paper tuned alike, as it is here
 	mkdir -p results/paper/tuned
 	for task in mackey_glass copy_memory weather sequential_digits; do \
-	  given="--config benchmarks/paper/$$task.toml"; \
+	  given="--config grids/paper/$$task.toml"; \
 	  if test $$task = weather -a -n "$(WTH)"; then given="$$given --data weather=$(WTH)"; fi; \
 	  $(BIN)/creditbench tune $$given --points $(POINTS) --studies 3 --results results/run-paper/tuning \
 	    --output results/paper/tuned/$$task.toml --keep || test $$? -eq 1 || exit; \
 	  $(BIN)/creditbench run $$given || test $$? -eq 1 || exit; \
 	done
 	for units in 100 200 500 1000; do \
-	  $(BIN)/creditbench run --config benchmarks/paper/units.toml --hidden $$units || test $$? -eq 1 || exit; done
+	  $(BIN)/creditbench run --config grids/paper/units.toml --hidden $$units || test $$? -eq 1 || exit; done
 	test -f results/run-paper/scaling/scaling.csv || $(BIN)/creditbench scale --learner bptt,tbptt,np,wp,anp --set tbptt.K=1 \
 	  --backend jax --axis n --sizes 100,200,500,1000,2000 --quantity time,algorithm_bytes --output results/run-paper/scaling || test $$? -eq 1
 	$(BIN)/creditbench table --results results/run-paper --compact results/paper/fair

@@ -120,7 +120,7 @@ def run(
       creditbench run --task weather --data weather=WTH.csv --learner ./my_rule.py --backend jax,torch
       creditbench run --learner ./my_rule.py --jobs 2 --timeout 600 --memory-limit 4GB
       creditbench run --config grid.toml --seed 3,9071
-      creditbench run --config benchmarks/results/weather.toml --learner bptt,./my_rule.py --reuse results/v0.2
+      creditbench run --config grids/board/weather.toml --learner bptt,./my_rule.py --reuse results/v0.2
     """
     from creditbench.machine.memory import read_bytes
     from creditbench.results.runs import Interrupted, Where, run_grid

@@ -104,8 +104,8 @@ def test_every_help_has_examples_which_are_good_usage(verb, capsys, tmp_path, mo
     lines = capsys.readouterr().out.partition("Examples:")[2].splitlines()
     examples = [line.split("  #")[0] for line in lines if line.strip().startswith("creditbench ")]
     assert examples
-    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
-    for name in ("grid.toml", "benchmarks/results/weather.toml"):
+    (tmp_path / "grids" / "board").mkdir(parents=True)
+    for name in ("grid.toml", "grids/board/weather.toml"):
         (tmp_path / name).write_text("")
     monkeypatch.chdir(tmp_path)
     for example in examples:

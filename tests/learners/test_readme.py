@@ -53,7 +53,7 @@ def test_an_unknown_format_is_refused_in_one_line(capsys):
 
 
 CONFIGS = [
-    tomllib.loads((ROOT / "benchmarks" / f"{name}.toml").read_text(encoding="utf-8"))
+    tomllib.loads((ROOT / "grids" / f"{name}.toml").read_text(encoding="utf-8"))
     for name in ("learns", "learns_episodes")
 ]
 
