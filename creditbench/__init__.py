@@ -41,6 +41,7 @@ __all__ = ["Sequences", "Task", "UsageError", "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name in ("Sequences", "Task"):
+        # It brings NumPy along.
         from creditbench import task
 
         return getattr(task, name)

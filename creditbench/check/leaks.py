@@ -53,6 +53,7 @@ def nearest(
     sought: NDArray[np.float64], part: Sequences, scale: tuple[NDArray, NDArray]
 ) -> NDArray[np.float64]:
     """Of each stretch [K, L, ·] the root mean squared distance to the nearest one of `part`, at any step of any row."""
+    # SciPy is slow to import.
     import scipy.fft
 
     mixed = _mix(part, scale).transpose(1, 2, 0)  # [N, C, T]

@@ -71,6 +71,7 @@ def quick_ops(backend: str, dtype: DType = "float64") -> Ops:
 def _hurried(base: Any) -> Any:
     class Hurried(base):
         def compile(self, f, *args, donate=()):
+            # This module serves both frameworks.
             import jax
 
             options = {

@@ -38,6 +38,7 @@ def other_seed(seed: int) -> Iterator[None]:
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - the global state is what is looked at
         if "torch" in sys.modules:
+            # This module serves both frameworks.
             import torch
 
             torch.manual_seed(seed)
@@ -46,6 +47,7 @@ def other_seed(seed: int) -> Iterator[None]:
         random.setstate(before["Python"])
         np.random.set_state(before["NumPy"])  # noqa: NPY002
         if "PyTorch" in before:
+            # This module serves both frameworks.
             import torch
 
             torch.set_rng_state(before["PyTorch"])
@@ -55,6 +57,7 @@ def global_states() -> dict[str, Any]:
     """Where the global generators of Python, NumPy and, where it is loaded, PyTorch stand."""
     found = {"Python": random.getstate(), "NumPy": np.random.get_state()}  # noqa: NPY002
     if "torch" in sys.modules:
+        # This module serves both frameworks.
         import torch
 
         found["PyTorch"] = torch.get_rng_state()

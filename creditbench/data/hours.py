@@ -147,6 +147,7 @@ def _parsed(values: NDArray[Any]) -> NDArray[np.datetime64]:
 
     What has a time zone becomes that of Greenwich.
     """
+    # pandas is slow to import.
     import pandas as pd
 
     best: tuple[int, NDArray[np.datetime64]] | None = None

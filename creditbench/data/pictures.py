@@ -62,6 +62,7 @@ def decoded(column: str, dataset: Any, limit: int, local: bool) -> NDArray[Any]:
 
 def _opened(column: str, dataset: Any, local: bool) -> Iterator[Any]:
     """Each image, not yet decoded where that can be."""
+    # For folders of pictures alone; slow to import.
     import datasets
     import PIL.Image
 
@@ -89,6 +90,7 @@ def _broken(column: str, row: int, error: Exception) -> ValueError:
 
 def _brightness(image: Any) -> Any:
     """The pixels [H, W]; None for an image that is transparent in places."""
+    # For folders of pictures alone; slow to import.
     import PIL.ImageOps
 
     image.load()

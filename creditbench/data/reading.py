@@ -378,6 +378,7 @@ def _check_npz(path: Path) -> None:
 
 def _check_parquet(path: Path) -> None:
     """Refuse a table that is empty, or too large once unpacked, by its metadata alone."""
+    # For Parquet alone; slow to import.
     import pyarrow.parquet
 
     metadata = pyarrow.parquet.read_metadata(path)
@@ -551,6 +552,7 @@ def _datasets() -> Iterator[Any]:
     """The `datasets` module, kept from printing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        # For data of the hub alone; slow to import.
         import datasets
 
         loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]

@@ -40,6 +40,7 @@ def make_executor(
     if threads > cores:
         raise UsageError(f"threads is {threads}: this process may use {cores} cores; give {cores} or fewer")
     if name == "local":
+        # Only the executor that is asked for.
         from creditbench.executors.local import LocalExecutor
         from creditbench.machine.environment import usable_memory
 
@@ -52,6 +53,7 @@ def make_executor(
             logs=Path(logs) if logs is not None else None,
         )
     if name == "inline":
+        # Only the executor that is asked for.
         from creditbench.executors.inline import InlineExecutor
 
         if timeout is not None or memory_limit is not None or slots not in (None, 1):

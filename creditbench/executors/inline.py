@@ -25,6 +25,7 @@ class InlineExecutor(Executor):
     def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
         if not {"jax", "torch"} & sys.modules.keys():
             os.environ.update(thread_environment(self.threads))
+        # The trainer brings its framework along.
         from creditbench.trials.trainer import run_trials
 
         for job in jobs:

@@ -83,6 +83,7 @@ def _guard(worker: int, life: int, wake: int, folder: str) -> NoReturn:
         os._exit(0)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
+        # The guard imports what it needs when it needs it: it is to stay small.
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -93,6 +94,7 @@ def _guard(worker: int, life: int, wake: int, folder: str) -> NoReturn:
 
 
 def _remove(folder: str) -> None:
+    # The guard imports what it needs when it needs it: it is to stay small.
     from creditbench.isolation import remove_folder
 
     remove_folder(folder)
@@ -110,6 +112,7 @@ def _reap(worker: int) -> int | None:
 
 def _end_all(worker: int) -> None:
     """Kill every process below this one, what has left the worker's session included (Linux)."""
+    # The guard imports what it needs when it needs it: it is to stay small.
     import psutil
 
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -138,6 +141,7 @@ def _work(send: Send) -> None:
         file.write("500")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
+    # After the fork: the guard has none of these.
     from creditbench.executors import confined  # noqa: F401 - with all that trains, before the first job
     from creditbench.isolation import Limits
     from creditbench.machine.compilation import keep_programs
@@ -164,6 +168,7 @@ def _work(send: Send) -> None:
 
 
 def _run(job: dict[str, Any], send: Send, limits: Limits) -> None:
+    # After the fork: the guard has none of these.
     from creditbench.errors import is_of_machine, one_line, status_of
     from creditbench.executors.base import is_contributed
     from creditbench.executors.confined import ConfinedBlocks
@@ -199,6 +204,7 @@ def _run(job: dict[str, Any], send: Send, limits: Limits) -> None:
 
 def _tidy(backend: str, base: int) -> None:
     """Give back what the job has left, so that the next one starts as the first one did."""
+    # After the fork: the guard has none of these.
     from creditbench.machine.memory import resident_bytes, settle
     from creditbench.ops import make_ops
 

@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import signal
+import sysconfig
 import tempfile
 import time
 import uuid
@@ -303,6 +304,7 @@ class Confined:
 
 def _below(number: int) -> list[int]:
     """The processes that a process has started, and theirs."""
+    # The guard of a worker imports this package, and is to stay small.
     import psutil
 
     try:
@@ -313,8 +315,6 @@ def _below(number: int) -> list[int]:
 
 def withheld() -> list[Path]:
     """What no confined process reads: the tasks with their data, the cache, and the data sets that libraries bring."""
-    import sysconfig
-
     libraries = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
     brought = [path for folder in libraries for path in folder.glob("*/datasets/data")]
     return [path.resolve() for path in (shipped("tasks"), cache_folder(), *brought)]
@@ -325,6 +325,7 @@ def _kill_marked(mark: str) -> None:
 
     One that forks as it is killed leaves another, so that they are looked for until none is found.
     """
+    # The guard of a worker imports this package, and is to stay small.
     import psutil
 
     deadline = time.monotonic() + _END_SECONDS

@@ -24,6 +24,7 @@ def read_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str) -
     The file may be anything: it is opened only if it is a plain one, and no more is read than what is
     expected takes. Raises `ConfinedError` ("invalid") for anything else.
     """
+    # The guard of a worker imports this module, and is to stay small.
     import numpy as np
 
     def refuse(why: str) -> ConfinedError:

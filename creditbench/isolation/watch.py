@@ -38,6 +38,7 @@ def out_of_memory() -> int:
 
 
 def _elsewhere(number: int) -> tuple[int, int]:
+    # The guard of a worker imports this package, and is to stay small.
     import psutil
 
     try:

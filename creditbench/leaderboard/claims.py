@@ -20,6 +20,7 @@ class Claim:
 
 def claims(results: Results, learner: str) -> list[Claim]:
     """The claims of a learner, held against scaling.csv and gradients.csv, and else against checks.csv."""
+    # SciPy is slow to import.
     from scipy.stats import binom
 
     said = dict(results.learners.get(learner, {}).get("claims", {}))

@@ -168,6 +168,7 @@ def agreement(a: Results, b: Results) -> Agreement | None:
 
     None where fewer than three rules did. Kendall 1938, doi:10.1093/biomet/30.1-2.81.
     """
+    # SciPy is slow to import.
     from scipy.stats import kendalltau
 
     label = columns_of([*a.records, *b.records])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +19,7 @@ def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> Non
     `datasets.load_dataset(directory, "trials")` reads it. Raises `UsageError` where the folder cannot be
     written.
     """
-    import tempfile
-
+    # pandas is slow to import.
     import pandas as pd
 
     text = {"hyperparameters", "task_parameters", "status_detail", "task_path", "learner_path", "detail"}

@@ -7,7 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from creditbench.errors import UsageError
 from creditbench.leaderboard.board import Board, make_board, make_cells
@@ -29,11 +33,6 @@ def curves(records: Sequence[Record], output: Path) -> None:
     leaderboard takes (`make_cells`). Stale records are left out, diverged seeds end where they diverged. The
     suffix of `output` names the format (png, pdf, svg). Raises `UsageError` where there is nothing to draw.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
 
     drawn: dict[str, list[tuple[str, str, list[Record]]]] = {}
     for (rule, backend, _), cells in sorted(make_cells(Results(tuple(records))).items()):
@@ -46,9 +45,7 @@ def curves(records: Sequence[Record], output: Path) -> None:
     tasks, rules = sorted(drawn), sorted({rule for lines in drawn.values() for rule, *_ in lines})
     across = min(2, len(tasks))
     lines = -(-len(tasks) // across)
-    figure, axes = plt.subplots(
-        lines, across, figsize=(4.2 * across, 2.7 * lines + 0.5), squeeze=False, layout="constrained"
-    )
+    figure, axes = _subplots(lines, across, figsize=(4.2 * across, 2.7 * lines + 0.5), squeeze=False)
     colours = _colours(rules)
     for ax, task in zip(axes.flat, tasks, strict=False):
         own = [record for *_, seeds in drawn[task] for record in seeds]
@@ -76,13 +73,16 @@ def curves(records: Sequence[Record], output: Path) -> None:
         handles=marks, loc="outside lower center", ncols=min(5, len(marks)), frameon=False, fontsize=8
     )
     figure.savefig(output, dpi=110)
-    plt.close(figure)
+
+
+def _subplots(rows: int, across: int, *, figsize: tuple[float, float], **shared: Any) -> tuple[Figure, Any]:
+    """A figure and its panels, without pyplot: that keeps figures alive, and has a backend of the user's."""
+    figure = Figure(figsize=figsize, layout="constrained")
+    return figure, figure.subplots(rows, across, **shared)
 
 
 def _colours(rules: Sequence[str]) -> dict[str, Any]:
     """A colour a rule; with more than twenty rules they come again."""
-    import matplotlib
-
     known = matplotlib.color_sequences["tab10" if len(rules) <= 10 else "tab20"]
     return {rule: known[i % len(known)] for i, rule in enumerate(rules)}
 
@@ -109,23 +109,16 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
     Points are medians of blocks, their bars quartiles; the number beside a backend's mark is its fitted
     exponent. A dashed line through the last point has the slope that the rule claims.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import NullLocator
 
     learners, quantities = (list(dict.fromkeys(p[k] for p in points)) for k in ("learner", "quantity"))
     axis = points[0]["axis"]
-    figure, axes = plt.subplots(
+    figure, axes = _subplots(
         len(quantities),
         len(learners),
         figsize=(1.2 + 1.75 * len(learners), 0.7 + 1.75 * len(quantities)),
         squeeze=False,
         sharex=True,
         sharey="row",
-        layout="constrained",
     )
     fitted = {(f["learner"], f["quantity"], f["backend"]): f for f in fits if f["axis"] == axis}
     for row, quantity in zip(axes, quantities, strict=True):
@@ -203,7 +196,6 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
     marks.append(Line2D([], [], color="0.35", linestyle="--", linewidth=0.8, label="claimed"))
     figure.legend(handles=marks, loc="outside upper right", ncols=len(marks), frameon=False, fontsize=8)
     figure.savefig(output, dpi=150)
-    plt.close(figure)
 
 
 def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
@@ -212,24 +204,20 @@ def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
     Bars are 95 % intervals. A rule whose mean never reaches the cosine stands at the top of its panel,
     hollow; a variance of 0 is not drawn.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
 
     figures = {column.field: column.axis for column in columns.GRADIENTS}
     tasks, learners, points = (list(dict.fromkeys(r[k] for r in rows)) for k in ("task", "learner", "point"))
     backends = [b for b in _BACKENDS if any(r["backend"] == b for r in rows)]
-    shades = dict(zip(points, plt.get_cmap("viridis")(np.linspace(0.0, 0.85, len(points))), strict=True))
-    figure, axes = plt.subplots(
+    shades = dict(
+        zip(points, matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(points))), strict=True)
+    )
+    figure, axes = _subplots(
         len(figures),
         len(tasks),
         figsize=(1.4 + max(2.2, 0.6 * len(learners)) * len(tasks), 1.0 + 1.5 * len(figures)),
         squeeze=False,
         sharex=True,
         sharey="row",
-        layout="constrained",
     )
     places = len(points) * len(backends)
     for line, (name, label) in zip(axes, figures.items(), strict=True):
@@ -296,12 +284,10 @@ def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
         handles=marks, loc="outside lower center", ncols=min(2, len(tasks)) + 1, frameon=False, fontsize=8
     )
     figure.savefig(output, dpi=150)
-    plt.close(figure)
 
 
 def _few_ticks(ax: Any) -> None:
     """Some four plain numbers on a logarithmic x axis, however short or long it is."""
-    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
     low, high = ax.get_xlim()
     few = MaxNLocator(3) if high < 3 * low else LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,))
@@ -316,13 +302,8 @@ def pareto(board: Board, output: Path) -> None:
 
     Bars are 95 % intervals of the interquartile mean; rules on a front are full and named.
     """
-    import matplotlib
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
-
-    figure, axes = plt.subplots(1, len(columns.FRONTS), figsize=(7.2, 3.2), sharey=True, layout="constrained")
+    figure, axes = _subplots(1, len(columns.FRONTS), figsize=(7.2, 3.2), sharey=True)
     colours = _colours(sorted({row.rule for row in board.rows}))
     for ax, column in zip(axes, columns.FRONTS, strict=True):
         for (backend, _), rows in board.groups.items():
@@ -367,7 +348,6 @@ def pareto(board: Board, output: Path) -> None:
     marks.append(Line2D([], [], color="0.6", linewidth=0.7, label="Pareto front"))
     figure.legend(handles=marks, loc="outside upper right", ncols=len(marks), frameon=False, fontsize=8)
     figure.savefig(output, dpi=150)
-    plt.close(figure)
 
 
 def profiles(board: Board, output: Path) -> None:
@@ -376,13 +356,8 @@ def profiles(board: Board, output: Path) -> None:
     ρ(τ) is the share of tasks that a rule brings to its target within τ × the cost of the cheapest rule of
     its backend.
     """
-    import matplotlib
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
-
-    figure, axes = plt.subplots(1, len(columns.COSTS), figsize=(7.2, 2.7), sharey=True, layout="constrained")
+    figure, axes = _subplots(1, len(columns.COSTS), figsize=(7.2, 2.7), sharey=True)
     colours = _colours(sorted({row.rule for row in board.rows}))
     drawn = set()
     for ax, (cost, column) in zip(axes, columns.COSTS.items(), strict=True):
@@ -403,7 +378,6 @@ def profiles(board: Board, output: Path) -> None:
         handles=marks, loc="outside lower center", ncols=min(6, len(marks)), frameon=False, fontsize=8
     )
     figure.savefig(output, dpi=150)
-    plt.close(figure)
 
 
 def units(records: Sequence[Record], output: Path) -> None:
@@ -413,12 +387,6 @@ def units(records: Sequence[Record], output: Path) -> None:
     others: the lower edge of a panel, which is named so, stands for it. Stale records are left out. Raises
     `UsageError` where all have the same number of units.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import NullLocator
 
     scores: dict[tuple[str, str, str], dict[int, list[float]]] = {}
     for r in records:
@@ -430,9 +398,7 @@ def units(records: Sequence[Record], output: Path) -> None:
     if len(sizes) < 2:
         raise UsageError("there are not two numbers of units: run the same grid with another --hidden beside")
     tasks, rules, backends = (sorted({key[i] for key in scores}) for i in range(3))
-    figure, axes = plt.subplots(
-        1, len(tasks), figsize=(1.0 + 3.4 * len(tasks), 3.2), squeeze=False, sharey=True, layout="constrained"
-    )
+    figure, axes = _subplots(1, len(tasks), figsize=(1.0 + 3.4 * len(tasks), 3.2), squeeze=False, sharey=True)
     colours = _colours(rules)
     finite = [v for at in scores.values() for own in at.values() for v in own if np.isfinite(v)]
     lost = any(not np.isfinite(v) for at in scores.values() for own in at.values() for v in own)
@@ -483,7 +449,6 @@ def units(records: Sequence[Record], output: Path) -> None:
     marks.append(Line2D([], [], color="0.4", linestyle="--", linewidth=0.8, label="trivial, solved"))
     figure.legend(handles=marks, loc="outside right upper", frameon=False, fontsize=8)
     figure.savefig(output, dpi=150)
-    plt.close(figure)
 
 
 def _measured_scaling(results: Results, output: Path, axis: str) -> None:

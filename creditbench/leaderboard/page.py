@@ -39,6 +39,7 @@ _CLAIMS = {
 @cache
 def _vega() -> str:
     """The charts' own script, which takes seconds to put together."""
+    # An extra, for this figure alone.
     import vl_convert
 
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")

@@ -177,6 +177,7 @@ def percentiles(values: Array, confidence: float, df: float | None = None) -> tu
 
     Where `df` is 0 nothing is known of the spread: the interval is infinite.
     """
+    # SciPy is slow to import.
     from scipy.stats import norm, t
 
     if df == 0:
@@ -326,6 +327,7 @@ def friedman_nemenyi(scores: ArrayLike, alpha: float = 0.05) -> Ranks:
     χ² = 12 N / (k (k+1)) (Σ_j R_j² − k (k+1)² / 4), corrected for ties; CD = q_α √(k (k+1) / (6 N)), q_α the
     quantile of the studentised range of k and ∞ over √2.
     """
+    # SciPy is slow to import.
     from scipy.stats import chi2, studentized_range
 
     scores = np.asarray(scores, np.float64)
@@ -403,6 +405,7 @@ def moderated_intervals(groups: Sequence[ArrayLike], level: float = 1 - CONFIDEN
     than the others gains nothing from them. Where no group has two observations nothing is known of the
     spread: intervals are infinite and p is 1.
     """
+    # SciPy is slow to import.
     from scipy.stats import chi2, t
 
     arrays = [np.asarray(group, np.float64) for group in groups]

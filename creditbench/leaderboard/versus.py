@@ -211,6 +211,7 @@ def welch(x: ArrayLike, y: ArrayLike) -> tuple[float, tuple[float, float] | None
     Interval and p are None for a single unit on either side. Units without any spread differ for certain or
     not at all.
     """
+    # SciPy is slow to import.
     from scipy.stats import t
 
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)

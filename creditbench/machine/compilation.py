@@ -42,6 +42,7 @@ def keep_programs() -> None:
         _prune(where)
     except OSError:
         return  # there is nowhere to keep anything
+    # Where JAX runs alone.
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(where))

@@ -60,6 +60,7 @@ def fingerprint(backend: str, device: str = "cpu") -> dict[str, Any]:
 
 def host() -> dict[str, Any]:
     """What the machine is at now: load averages over 1, 5 and 15 minutes, bytes of memory that are available."""
+    # psutil is needed for this figure alone.
     import psutil
 
     return {

@@ -53,6 +53,7 @@ def resident_bytes(process: int | None = None) -> int:
     """Bytes that are resident now."""
     if _STATUS.exists():
         return _field("VmRSS", process)
+    # psutil is needed for this figure alone.
     import psutil
 
     return psutil.Process(process).memory_info().rss

@@ -30,9 +30,11 @@ def make_ops(backend: str, device: str = "cpu", dtype: DType = "float32") -> Ops
     if importlib.util.find_spec(backend) is None:
         raise UsageError(f"backend {backend!r} is not installed: pip install {backend}")
     if backend == "jax":
+        # Only the framework that is asked for.
         from creditbench.ops.jax import JaxOps
 
         return JaxOps(device, dtype)
+    # Only the framework that is asked for.
     from creditbench.ops.torch import TorchOps
 
     return TorchOps(device, dtype)

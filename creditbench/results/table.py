@@ -36,6 +36,7 @@ def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
     """`rows` as a data frame; what was not measured is missing."""
+    # pandas is slow to import.
     import pandas as pd
 
     table = rows(records)
@@ -242,6 +243,7 @@ def render(records: Sequence[Record], form: str) -> str:
     if form == "latex":
         return "\n".join(_latex(section) for section in summarise(records))
     if form == "rich":
+        # For tables on a terminal alone.
         from rich.console import Console
 
         text = io.StringIO()
@@ -269,6 +271,7 @@ def _scores(sections: Sequence[Section]) -> str:
 
 def print_rich(records: Sequence[Record], console: Any) -> None:
     """The summary on a terminal, a table a task. Where the terminal is narrow, some columns are left out."""
+    # For tables on a terminal alone.
     from rich.table import Table
     from rich.text import Text
 

@@ -331,6 +331,7 @@ def _exchange(one: Path, other: Path) -> None:
 
 def _write_version(results: Results, directory: Path) -> None:
     """Write all but the README into an empty folder."""
+    # pandas is slow to import.
     import pandas as pd
 
     records = tuple(map(_published, sorted(results.records, key=order)))
@@ -473,6 +474,7 @@ def _read_curves(path: Path, expected: int, points: bool) -> tuple[dict[str, lis
 
     Of a table of `expected` rows, or of others that are few.
     """
+    # PyArrow is slow to import.
     import pyarrow as pa
     import pyarrow.parquet
 

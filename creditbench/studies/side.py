@@ -63,6 +63,7 @@ class Side:
 
     def __init__(self, backend: str, threads: int) -> None:
         _own_measure()
+        # From the checkout that is measured, once its package is the one that is found.
         from creditbench.ops import make_ops
 
         self.ops = make_ops(backend)
@@ -77,12 +78,14 @@ class Side:
 
     def list(self) -> dict[str, Any]:
         """Ids of all rules, and the backends of each."""
+        # From the checkout that is measured, once its package is the one that is found.
         from creditbench.plugins.registry import load
 
         return {"learners": {id: sorted(plugin.cls.backends) for id, plugin in load("learners").items()}}
 
     def prepare(self, learner: str) -> dict[str, Any]:
         """The exact figures of a rule; its program is ready afterwards."""
+        # From the checkout that is measured, once its package is the one that is found.
         from creditbench.cells import Cell
         from creditbench.measure.cost import compilations, kernels
         from creditbench.measure.memory import algorithm_bytes

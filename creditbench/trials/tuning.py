@@ -68,6 +68,7 @@ def draw(
     `seed`: those of draw and study.
     Raises `UsageError` for an axis that is not one of numbers above 0.
     """
+    # SciPy is slow to import.
     from scipy.stats import qmc
 
     for name, (low, high) in axes.items():

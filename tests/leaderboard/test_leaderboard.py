@@ -652,7 +652,7 @@ def test_curves_of_two_settings_are_not_taken_for_seeds_of_one(results, tmp_path
 
 def test_scores_are_drawn_against_units(results, tmp_path, capsys):
     import matplotlib.image
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from creditbench.leaderboard import figures
 
@@ -665,9 +665,9 @@ def test_scores_are_drawn_against_units(results, tmp_path, capsys):
 
     with pytest.raises(UsageError, match="two numbers of units"):
         figures.units(of(8), tmp_path / "x.png")
-    drawn, close = [], plt.close
+    drawn, save = [], Figure.savefig
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plt, "close", lambda figure: drawn.append(figure) or close(figure))
+        patch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self) or save(self, *a, **k))
         records = [
             *of(8, status="ok", normalised_score=0.25),
             *of(64, status="diverged", normalised_score=0.5),
