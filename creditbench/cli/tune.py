@@ -33,7 +33,7 @@ def tune(
         typer.Option(
             help="Further tuning seeds that a choice is trained at: where it diverges, the next best is taken."
         ),
-    ] = 2,
+    ] = 4,
     draw: Annotated[
         int,
         typer.Option(

@@ -456,7 +456,12 @@ def command(records: Sequence[Record]) -> str:
     words += ["--optimizer", trial.optimizer, "--lr", repr(trial.lr)]
     if trial.decorrelate != "none":
         words += ["--decorrelation-rate", repr(trial.decorrelation_rate)]
-    for owner, fields in ((trial.learner, trial.hyperparameters), (trial.task, trial.task_parameters)):
+    owners = {
+        trial.learner: trial.hyperparameters,
+        trial.task: trial.task_parameters,
+        trial.optimizer: trial.optimizer_parameters,
+    }
+    for owner, fields in owners.items():
         for name, value in fields.items():
             if name == "data":
                 if value is not None:

@@ -22,7 +22,15 @@ def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> Non
     # pandas is slow to import.
     import pandas as pd
 
-    text = {"hyperparameters", "task_parameters", "status_detail", "task_path", "learner_path", "detail"}
+    text = {
+        "hyperparameters",
+        "task_parameters",
+        "optimizer_parameters",
+        "status_detail",
+        "task_path",
+        "learner_path",
+        "detail",
+    }
     frames = {}
     with tempfile.TemporaryDirectory() as temporary:
         # The same rows as those of a version, so that the two never differ.

@@ -123,6 +123,8 @@ def run_grid(
     for name in options.backends:
         require_device(name, options.device)
     grid = make_grid(options)
+    for name in set(grid.optimizers) - {trial.optimizer for trial in grid.trials}:
+        raise UsageError(f"a parameter of {name} is set, and no rule runs with it: give --optimizer {name}")
     for note in (*grid.notes, *_what_is_not_confined(grid.trials, where.executor)):
         say(f"note: {note}")
     if reuse:
@@ -225,7 +227,7 @@ def tune_grid(
         if place not in known:
             decorrelated = trial.decorrelate != "none"
             drawn = tuning.draw(tuning.space(trial), plan.points, (plan.draw, study), decorrelated)
-            groups.setdefault(place, []).extend(tuning.trials_of(trial, drawn))
+            groups.setdefault(place, []).extend(tuning.trials_of(trial, drawn, grid.optimizers))
     for note in grid.notes:
         say(f"note: {note}")
     store = Store(where.results)

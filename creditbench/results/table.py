@@ -207,7 +207,12 @@ def _variants(group: Sequence[Record]) -> list[list[str]]:
         where = {"machine": record.machine, "versions": record.versions}
         if trial.study is not None:  # what tuning has chosen is each study's own
             return {"draw": trial.study.partition("/")[0]} | where
-        return {name: getattr(trial, name) for name in _SETTINGS} | trial.hyperparameters | where
+        return (
+            {name: getattr(trial, name) for name in _SETTINGS}
+            | trial.hyperparameters
+            | trial.optimizer_parameters
+            | where
+        )
 
     known = [settings(record) for record in group]
     names = {name for own in known for name in own}

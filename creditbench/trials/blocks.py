@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import copy
+import dataclasses
 import sys
 import time
 import traceback
@@ -108,7 +109,7 @@ class OwnBlocks(Blocks):
         decorrelates = trial.decorrelate != "none"
         self.trial, self.ops = trial, ops
         self.learner = Decorrelated(learner=made, rate=trial.decorrelation_rate) if decorrelates else made
-        self.optimizer = make_optimizer(trial.optimizer, trial.lr)
+        self.optimizer = optimizer_of(trial)
         self._programs = Programs(ops)
 
     @contextlib.contextmanager
@@ -147,7 +148,7 @@ class OwnBlocks(Blocks):
             cell=self.cell,
             steps=trial.segment,
             batch=trial.batch,
-            optimizer=make_optimizer(trial.optimizer, 1e-9),
+            optimizer=dataclasses.replace(self.optimizer, lr=1e-9),
             episodes=trial.protocol == "episodes",
         )
         try:
@@ -238,6 +239,11 @@ def scaled_weights(ops: Ops, data: Sequences, chosen: Any) -> Any:
     weights = ops.xp.permute_dims(weights, (1, 0, 2))
     total = ops.xp.sum(weights, axis=(1, 2), keepdims=True)
     return weights / ops.xp.where(total > 0, total, 1.0)
+
+
+def optimizer_of(trial: Trial) -> SGD:
+    """The trial's optimiser with its rate and parameters."""
+    return dataclasses.replace(make_optimizer(trial.optimizer, trial.lr), **trial.optimizer_parameters)
 
 
 def varied(trials: Sequence[Trial]) -> dict[str, np.ndarray]:

@@ -32,7 +32,7 @@ from creditbench.errors import UsageError, reason, unknown
 from creditbench.learner import Learner
 from creditbench.machine import files
 from creditbench.ops import BACKENDS
-from creditbench.optimizers import make_optimizer
+from creditbench.optimizers import OPTIMIZERS, make_optimizer
 from creditbench.plugins import meaning, registry
 from creditbench.plugins.importing import Kind, Plugin, TooLongError, deadline
 from creditbench.task import Sequences, Split, Task
@@ -43,6 +43,7 @@ from creditbench.trials.settings import (
     convert,
     fields_of,
     make,
+    optimizer_parameters,
     read_tuned,
     require_finite,
 )
@@ -135,6 +136,8 @@ class Grid:
 
     trials: tuple[Trial, ...]
     notes: tuple[str, ...]
+    #: Parameters of optimisers that are set, by the optimiser's name, whether or not a trial has it.
+    optimizers: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def make_grid(options: Options) -> Grid:
@@ -147,7 +150,12 @@ def make_grid(options: Options) -> Grid:
     tasks = _by_id(_resolve("tasks", item) for item in options.tasks)
     rules = list(_rules(options))
     learners = _by_id(plugin for plugin, _, _ in rules)
-    settings = by_owner(options.settings, tasks, learners)
+    settings = by_owner(options.settings, tasks, learners, OPTIMIZERS)
+    optimizers = {
+        name: optimizer_parameters(name, settings[name])
+        for name in OPTIMIZERS
+        if name in settings and name not in {**tasks, **learners}
+    }
     for name in options.data:
         if name not in tasks:
             raise unknown("task in --data", name, tasks, "creditbench run --help")
@@ -200,6 +208,7 @@ def make_grid(options: Options) -> Grid:
                     require_finite("lr", lr)
                     make_optimizer(common["optimizer"], lr)
                     own = {"backend": backend, "lr": lr, "seed": seed + shift}
+                    own["optimizer_parameters"] = optimizers.get(common["optimizer"], {})
                     trial = _trial(**common | own | {"vocabulary_sha256": vocabulary[backend]})
                     trials.setdefault(trial.id, trial)
         notes += source.notes
@@ -209,7 +218,7 @@ def make_grid(options: Options) -> Grid:
     ]
     if not trials:
         raise UsageError(f"nothing is left to run: {'; '.join(dict.fromkeys(notes))}")
-    return Grid(tuple(trials.values()), tuple(dict.fromkeys(notes)))
+    return Grid(tuple(trials.values()), tuple(dict.fromkeys(notes)), optimizers)
 
 
 def _trial(**values: Any) -> Trial:

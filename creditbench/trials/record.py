@@ -209,6 +209,8 @@ class Record(BaseModel):
         trial = self.trial.model_dump(exclude={"measure"})
         for name in _NESTED:
             trial[name] = json.dumps(trial[name], sort_keys=True)
+        if not self.trial.optimizer_parameters:
+            trial["optimizer_parameters"] = None
         known = self.environment
         derived = {
             "trial": self.trial.id,
@@ -225,6 +227,7 @@ class Record(BaseModel):
         """The record of a row of a table; empty cells were None. Raises ValueError where it is not a whole one."""
         row = {name: value for name, value in row.items() if value not in (None, "")}
         trial = {name: row.pop(name) for name in Trial.model_fields if name in row}
+        trial.setdefault("optimizer_parameters", "{}")
         for name in _NESTED:
             trial[name] = parse_json(trial[name])
         values = {name: value for name, value in row.items() if name not in _DERIVED}
@@ -240,7 +243,7 @@ class Record(BaseModel):
 
 
 #: Columns of a row that are JSON.
-_NESTED = ("hyperparameters", "task_parameters")
+_NESTED = ("hyperparameters", "task_parameters", "optimizer_parameters")
 #: Columns of a row that follow from others.
 _DERIVED = ("trial", "backend_version", "device_name", "seq_len", "environment")
 #: Columns that come first in a row; the others follow as they are declared.

@@ -8,13 +8,14 @@ import json
 import math
 import os
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from creditbench.errors import UsageError, unknown
 from creditbench.machine import files
+from creditbench.optimizers import OPTIMIZERS
 from creditbench.plugins import registry
 from creditbench.plugins.importing import Plugin
 from creditbench.trials.trial import split_rule
@@ -97,17 +98,44 @@ def require_finite(name: str, value: float) -> None:
         raise UsageError(f"{name} is {value}: give a finite number")
 
 
+def optimizer_parameters(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of an optimiser, less its rate, that are set to something else than its default.
+
+    Raises `UsageError` for one that it does not have, or a value that is none.
+    """
+    cls = OPTIMIZERS[name]
+    defaults = {field.name: field.default for field in dataclasses.fields(cls) if field.name != "lr"}
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for field, value in settings.items():
+        if field == "lr":
+            raise UsageError(f"{name}.lr is set: give the rate as --lr")
+        if field not in defaults:
+            if not defaults:
+                raise UsageError(f"unknown parameter {name}.{field}: {name} has none but its rate, --lr")
+            raise unknown(f"parameter of {name}", field, defaults, "creditbench run --help")
+        values[field] = convert(f"{name}.{field}", value, hints[field])
+        if values[field] < 0:
+            raise UsageError(f"{name}.{field} is {values[field]}: give a number that is not below 0")
+    return {field: value for field, value in values.items() if value != defaults[field]}
+
+
 def by_owner(
-    given: Mapping[str, Any], tasks: Mapping[str, Plugin], learners: Mapping[str, Plugin]
+    given: Mapping[str, Any],
+    tasks: Mapping[str, Plugin],
+    learners: Mapping[str, Plugin],
+    optimizers: Iterable[str] = (),
 ) -> dict[str, dict[str, Any]]:
-    """`{"anp.sigma": "1e-3"}` as `{"anp": {"sigma": "1e-3"}}`; each must name a task or learner of the run."""
+    """`{"anp.sigma": "1e-3"}` as `{"anp": {"sigma": "1e-3"}}`. Raises `UsageError` where one has another owner."""
     settings: dict[str, dict[str, Any]] = {}
     for name, value in given.items():
         owner, dot, field = name.partition(".")
         if not (dot and owner and field):
             raise UsageError(f"setting {name!r} names no field: write it as --set anp.sigma=1e-3")
-        if owner not in {**tasks, **learners}:
-            raise unknown("task or learner in --set", owner, [*tasks, *learners], "creditbench run --help")
+        owners = [*tasks, *learners, *optimizers]
+        if owner not in owners:
+            kinds = "task, learner or optimizer" if optimizers else "task or learner"
+            raise unknown(f"{kinds} in --set", owner, owners, "creditbench run --help")
         settings.setdefault(owner, {})[field] = value
     return settings
 

@@ -81,6 +81,8 @@ class Trial(BaseModel):
     bias: bool
     protocol: Literal["stream", "episodes"]
     optimizer: str
+    #: Parameters of the optimiser that are not at their defaults.
+    optimizer_parameters: Plain = {}
     lr: Number
     seed: Count
     preset: str
@@ -146,6 +148,8 @@ class Trial(BaseModel):
         values = self.model_dump(exclude={*_LABELS, *left_out})
         if self.vocabulary_sha256 is None:
             del values["vocabulary_sha256"]
+        if not self.optimizer_parameters:
+            del values["optimizer_parameters"]
         if self.data_sha256 is not None:
             # The same file in another place is the same data.
             values["task_parameters"].pop("data", None)

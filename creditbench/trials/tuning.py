@@ -96,11 +96,14 @@ def draw(
     return points
 
 
-def trials_of(trial: Trial, points: Sequence[Candidate]) -> list[Trial]:
-    """The trial at each point."""
+def trials_of(
+    trial: Trial, points: Sequence[Candidate], optimizers: Mapping[str, Mapping[str, Any]]
+) -> list[Trial]:
+    """The trial at each point. `optimizers`: parameters of optimisers that are not at their defaults."""
     found = []
     for point in points:
         values: dict[str, Any] = {"optimizer": point.optimizer, "lr": point.lr}
+        values["optimizer_parameters"] = dict(optimizers.get(point.optimizer, {}))
         values["hyperparameters"] = trial.hyperparameters | dict(point.hyperparameters)
         if point.decorrelation_rate is not None:
             values["decorrelation_rate"] = point.decorrelation_rate

@@ -9,12 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from creditbench.cli import main
 from creditbench.errors import UsageError
 from creditbench.executors.base import failure
+from creditbench.leaderboard.board import command
+from creditbench.optimizers import Adam
 from creditbench.plugins import registry
 from creditbench.plugins.importing import embedded
 from creditbench.results import store
+from creditbench.results.store import Store
+from creditbench.trials.blocks import optimizer_of
 from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.record import Record
 from creditbench.trials.trial import Trial
 
 PLUGINS = Path(__file__).parents[1] / "misbehaving"
@@ -418,3 +424,39 @@ def test_embedded_data_that_cannot_be_told_from_the_text_are_refused(tmp_path):
     path.write_text(f'{source}\nEMBEDDED = "".join([__file__, ".csv"])\n')
     with pytest.raises(UsageError, match="write it as EMBEDDED = Path"):
         grid(task=str(path))
+
+
+def test_an_optimisers_own_parameters_are_set(tmp_path, capsys):
+    """They count where they are not the defaults, so that ids without them stay as they are."""
+    common = dict(tasks=("mackey_glass",), learners=("bptt",), preset="smoke", hidden=4)
+
+    def made(optimizer, **settings):
+        return make_grid(Options(**common, optimizer=optimizer, settings=settings)).trials[0]
+
+    plain, slow = made("adam"), made("adam", **{"adam.beta1": "0.99"})
+    assert (plain.optimizer_parameters, slow.optimizer_parameters) == ({}, {"beta1": 0.99})
+    assert made("adam", **{"adam.beta1": "0.9", "adam.epsilon": "1e-8"}).id == plain.id != slow.id
+    assert optimizer_of(slow) == Adam(lr=slow.lr, beta1=0.99) and optimizer_of(plain) == Adam(lr=plain.lr)
+    assert "optimizer_parameters" not in plain.model_dump_json(exclude_defaults=True)
+    for settings, said in (
+        ({"adam.beta3": "1"}, "unknown parameter of adam 'beta3'.*did you mean"),
+        ({"adam.beta1": "x"}, "adam.beta1 is 'x'"),
+        ({"adam.beta1": "-1"}, "not below 0"),
+        ({"adam.lr": "1"}, "--lr"),
+        ({"sgd.mu": "1"}, "sgd has none"),
+        ({"adams.beta1": "1"}, "unknown task, learner or optimizer in --set 'adams'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            made("adam", **settings)
+    words = ["run", "--task", "mackey_glass", "--learner", "bptt", "--preset", "smoke", "--hidden", "4"]
+    words += ["--executor", "inline", "--results", str(tmp_path), "--set", "momentum.mu=0.5", "--json"]
+    assert main(words) == 2
+    assert "no rule runs with it: give --optimizer momentum" in capsys.readouterr().err
+    assert main([*words, "--optimizer", "momentum"]) == 0
+    record = Store(tmp_path).all()[0]
+    assert record.trial.optimizer_parameters == {"mu": 0.5}
+    row = {name: "" if value is None else value for name, value in record.row().items()}
+    assert Record.from_row(row, record.curve, record.environment).trial == record.trial.model_copy(
+        update={"measure": False}
+    )
+    assert "--set momentum.mu=0.5" in command([record])

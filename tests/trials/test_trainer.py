@@ -76,7 +76,7 @@ def test_a_point_alone_is_the_point_in_company(task, learner):
     options = dict(budget=100 if task == "adding" else 200, hidden=4, dtype="float64", evaluations=1)
     (base,) = trials(task=task, learner=learner, **options)
     points = [p for p in draw(space(base), 8, (0, 0), base.decorrelate != "none") if p.optimizer == "sgd"][:2]
-    two = [t.model_copy(update={"lr": t.lr / 1e4}) for t in trials_of(base, points)]
+    two = [t.model_copy(update={"lr": t.lr / 1e4}) for t in trials_of(base, points, {})]
     assert two[0].program == two[1].program and two[0].family != two[1].family
     company = list(run_trials(two, together=True))
     assert [(r.trial, r.trained_together) for r in company] == [(trial, 2) for trial in two]

@@ -73,7 +73,7 @@ def points_of(trial, metrics, **values):
         record(t, validation_best=v, test_score=0.1, train_seconds=2.0, **values)
         if v is not None
         else record(t, status="diverged", train_seconds=2.0)
-        for t, v in zip(trials_of(trial, points), metrics, strict=True)
+        for t, v in zip(trials_of(trial, points, {}), metrics, strict=True)
     ]
 
 
@@ -174,7 +174,7 @@ def test_without_a_scale_the_raw_metric_chooses_all_the_same(trial, monkeypatch)
 
 def test_what_is_frozen_is_what_a_run_reads(trial, tmp_path):
     """Each study's choice with seeds of its own, and where it is from."""
-    chosen = [trials_of(trial, draw({}, 1, (5, k), True))[0] for k in range(3)]
+    chosen = [trials_of(trial, draw({}, 1, (5, k), True), {})[0] for k in range(3)]
     values = ({"validation_best": 0.5}, {"validation_best": 2.0}, {"status": "diverged"})
     found = [choose([record(t, **v)], f"5/{k}") for k, (t, v) in enumerate(zip(chosen, values, strict=True))]
     path = tmp_path / "tuned.toml"
@@ -240,7 +240,7 @@ def test_the_command_tunes_and_goes_on_where_it_was_broken_off(tmp_path, capsys)
         "2",
     ]
     arguments += ["--preset", "smoke", "--hidden", "4", "--results", str(tmp_path / "r"), "--json"]
-    arguments += ["--output", str(tmp_path / "tuned.toml")]
+    arguments += ["--confirm", "2", "--output", str(tmp_path / "tuned.toml")]
     assert main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
     assert sorted((row["rule"], row["study"], row["points"]) for row in found) == [
