@@ -30,7 +30,7 @@ from creditbench.check.subject import PLAIN, Subject
 from creditbench.learner import Batch, Learner
 from creditbench.measure import memory, work
 from creditbench.measure.update import Update
-from creditbench.ops import Ops
+from creditbench.ops import COMPILED, Ops
 from creditbench.studies import scaling
 from creditbench.studies.gradients import sample
 
@@ -38,8 +38,9 @@ CHECKS: list[Check] = []
 
 # -- unbiased --------------------------------------------------------------------------------------------
 
-#: Draws at first and at most, and the seconds after which there are no more: JAX draws many at once.
-_DRAWS = {"jax": (4096, 65_536), "torch": (512, 4096)}
+#: Draws at first and at most, and the seconds after which there are no more: a compiled program draws many at
+#: once.
+_DRAWS = {True: (4096, 65_536), False: (512, 4096)}  # by whether a backend compiles
 _SECONDS = 12.0
 #: By so many times as much as noise moves a sum, a difference is none of noise's.
 _NOISE = 10.0
@@ -72,7 +73,7 @@ def unbiased(subject: Subject) -> str:
         if error > 1e-8:
             raise Broken(f"without noise, and {error:.2g} of the largest entry away from BPTT's gradient")
         return f"is BPTT's gradient to {error:.1g}"
-    first, most = _DRAWS[ops.name]
+    first, most = _DRAWS[ops.name in COMPILED]
     began, draws = time.monotonic(), np.zeros((0, expected.size))
     while True:
         more = _draw(ops, rule, cell, params, batch, max(first, len(draws)), len(draws))
@@ -150,8 +151,9 @@ def online(subject: Subject) -> str:
     rule, ops = subject.rule, subject.repeated
     if not rule.claims.online:
         raise NotApplicable("not claimed")
-    if ops.host.traces and "torch" in rule.backends:
-        raise NotApplicable("looked at under torch")  # where every step is run, and not traced
+    run = sorted(rule.backends - COMPILED)
+    if ops.host.traces and run:
+        raise NotApplicable(f"looked at under {run[0]}")  # where every step is run, and not traced
     unit = rule.stream_segment
     steps = unit * max(2, -(-T // unit))
     cell, params, batch = PLAIN, subject.params(PLAIN), make_batch(steps)
@@ -297,7 +299,7 @@ def _noted(owner: Any, name: str, said: str, called: set[str]) -> Iterator[None]
 #: Sizes between which exponents are taken: exact figures, so that two are enough; T in whole chunks of 64 and
 #: of 10.
 _T = {"algorithm_bytes": (640, 2560), "flops": (320, 1280)}
-_N = {"jax": (128, 512), "torch": (32, 128)}
+_N = {True: (128, 512), False: (32, 128)}  # by whether a backend compiles
 _UNITS = 32  # n where T is swept: so many that the index of a chunk weighs nothing
 
 
@@ -349,7 +351,7 @@ def _carried_bytes(subject: Subject, n: int) -> int:
 def time_of_a_step(subject: Subject) -> str:
     """FLOPs grow with the hidden units, and with the steps, no faster than claimed."""
     claims = subject.rule.claims
-    with_n, _ = _grows(subject, "n", "flops", _N[subject.backend], claims.time)
+    with_n, _ = _grows(subject, "n", "flops", _N[subject.backend in COMPILED], claims.time)
     return f"{with_n}; {_grows(subject, 'T', 'flops', _T['flops'], claims.time)[0]}"
 
 

@@ -47,12 +47,13 @@ def compare(found: dict[str, dict[str, Any]], declared: frozenset[str]) -> str:
         raise NotApplicable(f"the rule is written for {', '.join(declared)} alone")
     if len(found) < 2:
         raise NotApplicable(f"one backend gave numbers: {', '.join(found) or 'none'}")
-    worst, where = difference(found["jax"], found["torch"])
+    first, *others = found
+    worst, where, other = max((*difference(found[first], found[name]), name) for name in others)
     if worst > 1e-10:
         cell, part, name = where.partition(",")[0].split(" ", 2)
         options = ", ".join(f"{k} {v}" for k, v in _CELLS[int(cell)].items())
         raise Broken(
-            f"with the same noise, {name} of jax and of torch differ by {worst:.2g} "
+            f"with the same noise, {name} of {first} and of {other} differ by {worst:.2g} "
             f"(segment {int(part) + 1}; {options})"
         )
     return f"with the same noise to {worst:.1g}"

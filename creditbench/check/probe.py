@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from creditbench.cells import Cell, Decorrelate
 from creditbench.learner import Batch, Decorrelated, Learner
-from creditbench.ops import DType, Ops, make_ops
+from creditbench.ops import COMPILED, DType, Ops, make_ops
 
 N, T, B, INPUTS, OUTPUTS = 8, 12, 3, 2, 2
 DECORRELATION_RATE = 1e-2
@@ -65,7 +65,7 @@ def late_batch(steps: int = T) -> Batch:
 def quick_ops(backend: str, dtype: DType = "float64") -> Ops:
     """A backend whose compiler is told to hurry: each of many tiny programs runs a few times only."""
     ops = make_ops(backend, dtype=dtype)
-    return _hurried(type(ops))(dtype=dtype) if backend == "jax" else ops
+    return _hurried(type(ops))(dtype=dtype) if backend in COMPILED else ops
 
 
 def _hurried(base: Any) -> Any:
@@ -101,7 +101,7 @@ def injected(backend: str, repeated: bool = False, level: bool = False) -> Any:
     base: Any = type(ops)
     stride, apart = 0 if repeated else 1009, 0 if level else 1
 
-    class InjectedJax(base):
+    class Traced(base):
         def key(self, seed):
             return self.xp.asarray(seed)
 
@@ -117,7 +117,7 @@ def injected(backend: str, repeated: bool = False, level: bool = False) -> Any:
         def rademacher(self, key, shape):
             return self.xp.sign(self.normal(key, shape))
 
-    class InjectedTorch(base):
+    class Run(base):
         def key(self, seed):
             return seed
 
@@ -133,7 +133,7 @@ def injected(backend: str, repeated: bool = False, level: bool = False) -> Any:
             self.fill_normal(out, key, 1.0)
             out.sign_()
 
-    found = (InjectedJax if backend == "jax" else InjectedTorch)(dtype="float64")
+    found = (Traced if ops.host.traces else Run)(dtype="float64")
     found.table = found.from_numpy(np.random.default_rng(99).standard_normal(_TABLE))
     found.drawn = Counter()
     return found

@@ -126,16 +126,15 @@ def backends(json: options.Json = False) -> None:
     import importlib.metadata
     import importlib.util
 
-    from creditbench.ops import BACKENDS
+    from creditbench.machine.frameworks import FRAMEWORKS
 
-    names = {"jax": "JAX", "torch": "PyTorch"}
     rows = []
-    for backend in BACKENDS:
+    for backend, framework in FRAMEWORKS.items():
         installed = importlib.util.find_spec(backend) is not None
         rows.append(
             {
                 "id": backend,
-                "name": names.get(backend, backend),
+                "name": framework.name,
                 "installed": installed,
                 "version": importlib.metadata.version(backend) if installed else None,
             }

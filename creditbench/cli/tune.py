@@ -21,7 +21,7 @@ def tune(
     output: Annotated[Path, typer.Option(help="TOML file to write, which creditbench run --tuned reads.")],
     task: options.Tasks = "",
     learner: options.Rules = "",
-    backend: Annotated[str, typer.Option(help="jax or torch.")] = "jax",
+    backend: Annotated[str, typer.Option(help="One backend.")] = "jax",
     device: options.Device = "cpu",
     points: Annotated[int, typer.Option(help="Points of every task, rule and study.")] = 20,
     studies: Annotated[
@@ -85,6 +85,7 @@ def tune(
       creditbench tune --config grid.toml --learner ./my_rule.py --output tuned.toml --keep
     """
     from creditbench.check.doctor import require_device
+    from creditbench.ops import BACKENDS
     from creditbench.results.runs import Plan, Where, tune_grid
     from creditbench.trials.grid import Options
 
@@ -92,9 +93,9 @@ def tune(
         options.require_whole(option, value, 1, most)
     options.require_whole("confirm", confirm, 0, 999 - seeds)
     options.require_whole("draw", draw, 0, 999)
-    if backend not in ("jax", "torch"):
+    if backend not in BACKENDS:
         raise UsageError(
-            f"--backend is {backend}: tune on one, jax or torch; tune the other apart, into a file of its own"
+            f"--backend is {backend}: tune on one of {', '.join(BACKENDS)}; tune others apart, into files of their own"
         )
     require_device(backend, device)
     asked = Options(

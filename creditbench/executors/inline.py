@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from creditbench.errors import is_of_machine, one_line, status_of
 from creditbench.executors.base import Executor, Job, Progress, failure
+from creditbench.machine.frameworks import FRAMEWORKS
 from creditbench.machine.threads import thread_environment
 from creditbench.trials.record import Record
 
@@ -23,7 +24,7 @@ class InlineExecutor(Executor):
         self.threads = threads
 
     def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
-        if not {"jax", "torch"} & sys.modules.keys():
+        if not FRAMEWORKS.keys() & sys.modules.keys():
             os.environ.update(thread_environment(self.threads))
         # The trainer brings its framework along.
         from creditbench.trials.trainer import run_trials

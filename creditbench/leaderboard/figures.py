@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -17,12 +18,37 @@ from creditbench.errors import UsageError
 from creditbench.leaderboard.board import Board, make_board, make_cells
 from creditbench.leaderboard.charts import extent
 from creditbench.machine import files
+from creditbench.ops import BACKENDS
 from creditbench.results import columns
 from creditbench.results.store import stale
 from creditbench.results.version import Results
 from creditbench.trials.record import Record
 
-_LINES: dict[str, Any] = {"jax": "-", "torch": ":"}
+
+class _Style(NamedTuple):
+    """How a backend is drawn."""
+
+    line: Any
+    colour: str
+    mark: str
+    filled: bool
+
+    @property
+    def size(self) -> int:
+        return 3 if self.filled else 5
+
+    @property
+    def face(self) -> str:
+        return self.colour if self.filled else "none"
+
+
+_BACKENDS = dict(
+    zip(
+        BACKENDS,
+        itertools.cycle((_Style("-", "tab:blue", "o", True), _Style(":", "tab:orange", "s", False))),
+        strict=False,
+    )
+)
 
 
 def curves(records: Sequence[Record], output: Path) -> None:
@@ -53,7 +79,7 @@ def curves(records: Sequence[Record], output: Path) -> None:
         for rule, backend, seeds in drawn[task]:
             steps, low, middle, high = _band(seeds)
             medians.append(middle.tolist())
-            ax.plot(steps, middle, _LINES[backend], color=colours[rule], linewidth=1.3)
+            ax.plot(steps, middle, _BACKENDS[backend].line, color=colours[rule], linewidth=1.3)
             ax.fill_between(steps, low, high, color=colours[rule], alpha=0.1, linewidth=0)
         trivials = [r.trivial for r in own if r.trivial is not None]
         trivial = float(np.mean(trivials)) if trivials else None
@@ -67,7 +93,7 @@ def curves(records: Sequence[Record], output: Path) -> None:
     for ax in list(axes.flat)[len(tasks) :]:
         ax.set_visible(False)
     marks = [Line2D([], [], color=colours[rule], label=rule) for rule in rules]
-    marks += [Line2D([], [], color="0.2", linestyle=s, label=b) for b, s in _LINES.items()]
+    marks += [Line2D([], [], color="0.2", linestyle=s.line, label=b) for b, s in _BACKENDS.items()]
     marks.append(Line2D([], [], color="0.4", linestyle="--", linewidth=0.8, label="trivial"))
     figure.legend(
         handles=marks, loc="outside lower center", ncols=min(5, len(marks)), frameon=False, fontsize=8
@@ -100,9 +126,6 @@ def _band(seeds: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     return steps, low, middle, high
 
 
-_BACKENDS = {"jax": ("tab:blue", "o"), "torch": ("tab:orange", "s")}
-
-
 def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]], output: Path) -> None:
     """Draw cost against one size: a column of panels a learner, a row a quantity, a colour a backend.
 
@@ -125,8 +148,7 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
         for ax, learner in zip(row, learners, strict=True):
             ax.set(xscale="log", yscale="log")
             line = 0
-            for backend, (colour, marker) in _BACKENDS.items():
-                size, face = (3, None) if backend == "jax" else (5, "none")
+            for backend, style in _BACKENDS.items():
                 own = sorted(
                     (
                         p
@@ -143,10 +165,10 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
                     sizes,
                     middle,
                     yerr=(middle - low, high - middle),
-                    color=colour,
-                    marker=marker,
-                    markersize=size,
-                    markerfacecolor=face or colour,
+                    color=style.colour,
+                    marker=style.mark,
+                    markersize=style.size,
+                    markerfacecolor=style.face,
                     linewidth=1,
                     elinewidth=0.7,
                 )
@@ -159,7 +181,7 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
                     0.05,
                     0.95 - 0.13 * line,
                     f"{found['exponent']:.2f}",
-                    color=colour,
+                    color=style.colour,
                     transform=ax.transAxes,
                     va="top",
                     fontsize=8,
@@ -183,14 +205,14 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
         Line2D(
             [],
             [],
-            color=c,
-            marker=m,
-            markersize=3 if b == "jax" else 5,
-            markerfacecolor=c if b == "jax" else "none",
+            color=style.colour,
+            marker=style.mark,
+            markersize=style.size,
+            markerfacecolor=style.face,
             linewidth=1,
             label=f"{b}, fitted exponent",
         )
-        for b, (c, m) in _BACKENDS.items()
+        for b, style in _BACKENDS.items()
         if b in used
     ]
     marks.append(Line2D([], [], color="0.35", linestyle="--", linewidth=0.8, label="claimed"))
@@ -231,7 +253,7 @@ def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
             for row in (r for r in rows if r["task"] == task):
                 place = points.index(row["point"]) * len(backends) + backends.index(row["backend"])
                 x = learners.index(row["learner"]) + 0.7 * ((place + 0.5) / places - 0.5)
-                marker = _BACKENDS[row["backend"]][1]
+                marker = _BACKENDS[row["backend"]].mark
                 colour, value = shades[row["point"]], row[name]
                 if value is None:
                     ax.plot(x, top, marker, markersize=4, markerfacecolor="none", color=colour)
@@ -272,7 +294,7 @@ def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
     ]
     if len(backends) > 1:
         marks += [
-            Line2D([], [], color="0.3", marker=_BACKENDS[b][1], markersize=4, linestyle="", label=b)
+            Line2D([], [], color="0.3", marker=_BACKENDS[b].mark, markersize=4, linestyle="", label=b)
             for b in backends
         ]
     marks.append(
@@ -319,7 +341,7 @@ def pareto(board: Board, output: Path) -> None:
                     score.value,
                     # An interval of percentiles need not hold the value.
                     [[max(0.0, score.value - score.low)], [max(0.0, score.high - score.value)]],
-                    fmt=_BACKENDS[backend][1],
+                    fmt=_BACKENDS[backend].mark,
                     color=colours[row.rule],
                     alpha=1.0 if on else 0.4,
                     markersize=4.5,
@@ -341,8 +363,8 @@ def pareto(board: Board, output: Path) -> None:
     axes[0].set_ylabel("normalised score (IQM)")
     used = {backend for backend, _ in board.groups}
     marks = [
-        Line2D([], [], color="0.3", marker=marker, linestyle="", markersize=4.5, label=backend)
-        for backend, (_, marker) in _BACKENDS.items()
+        Line2D([], [], color="0.3", marker=style.mark, linestyle="", markersize=4.5, label=backend)
+        for backend, style in _BACKENDS.items()
         if backend in used
     ]
     marks.append(Line2D([], [], color="0.6", linewidth=0.7, label="Pareto front"))
@@ -366,14 +388,23 @@ def profiles(board: Board, output: Path) -> None:
             for row, own in zip(rows, rho, strict=True):
                 if own[-1] > 0:
                     drawn.add(row.rule)
-                    ax.step(tau, own, _LINES[backend], where="post", color=colours[row.rule], linewidth=1.3)
+                    ax.step(
+                        tau,
+                        own,
+                        _BACKENDS[backend].line,
+                        where="post",
+                        color=colours[row.rule],
+                        linewidth=1.3,
+                    )
         ax.set(xscale="log", xlabel=f"τ, × least {column.name}", ylim=(0, 1.03))
         _few_ticks(ax)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("ρ(τ), share of tasks")
     used = {backend for backend, _ in board.groups}
     marks = [Line2D([], [], color=colours[rule], label=rule) for rule in sorted(drawn)]
-    marks += [Line2D([], [], color="0.2", linestyle=s, label=b) for b, s in _LINES.items() if b in used]
+    marks += [
+        Line2D([], [], color="0.2", linestyle=s.line, label=b) for b, s in _BACKENDS.items() if b in used
+    ]
     figure.legend(
         handles=marks, loc="outside lower center", ncols=min(6, len(marks)), frameon=False, fontsize=8
     )
@@ -418,7 +449,7 @@ def units(records: Sequence[Record], output: Path) -> None:
                 middle,
                 (middle - low, high - middle),
                 color=colours[rule],
-                linestyle=_LINES[backend],
+                linestyle=_BACKENDS[backend].line,
                 marker="o",
                 markersize=3.5,
                 linewidth=1.2,
@@ -445,7 +476,7 @@ def units(records: Sequence[Record], output: Path) -> None:
     axes[0][0].set_ylabel("normalised test score")
     marks = [Line2D([], [], color=colours[rule], label=rule) for rule in rules]
     if len(backends) > 1:
-        marks += [Line2D([], [], color="0.2", linestyle=_LINES[b], label=b) for b in backends]
+        marks += [Line2D([], [], color="0.2", linestyle=_BACKENDS[b].line, label=b) for b in backends]
     marks.append(Line2D([], [], color="0.4", linestyle="--", linewidth=0.8, label="trivial, solved"))
     figure.legend(handles=marks, loc="outside right upper", frameon=False, fontsize=8)
     figure.savefig(output, dpi=150)

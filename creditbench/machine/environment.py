@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from creditbench.machine.folders import checkout
+from creditbench.machine.frameworks import FRAMEWORKS
 
 _VARYING = "host"  #: the key of what changes from trial to trial
 _COMMON = (
@@ -34,12 +35,6 @@ _COMMON = (
     "pydantic",
     "psutil",
 )
-_OWN = {"jax": ("jax", "jaxlib", "ml-dtypes", "opt-einsum"), "torch": ("torch", "triton")}
-#: A framework's device code comes in packages of its own.
-_DEVICE_PREFIXES = {
-    "jax": ("jax-cuda", "jax-rocm", "nvidia-", "libtpu"),
-    "torch": ("nvidia-", "pytorch-triton"),
-}
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "XLA_FLAGS")
 #: What changes how a framework or its libraries compute, and confined processes are given too.
 NUMERIC_VARIABLES = (
@@ -114,10 +109,11 @@ def _constant(backend: str, device: str) -> dict[str, Any]:
 
 
 def _packages(backend: str, device: str) -> dict[str, str]:
-    names = {name: name for name in (*_OWN[backend], *_COMMON)}
+    framework = FRAMEWORKS[backend]
+    names = {name: name for name in (*framework.packages, *_COMMON)}
     if device != "cpu":
         installed = (str(found.metadata["Name"] or "") for found in importlib.metadata.distributions())
-        names |= {name: name for name in installed if name.lower().startswith(_DEVICE_PREFIXES[backend])}
+        names |= {name: name for name in installed if name.lower().startswith(framework.device_packages)}
     versions = {}
     for name in sorted(names):
         try:
@@ -130,23 +126,7 @@ def _packages(backend: str, device: str) -> dict[str, str]:
 def _precision(backend: str) -> dict[str, Any] | None:
     """How the framework computes with float32: whether TF32 may stand in for it, and by which code."""
     framework = sys.modules.get(backend)
-    if framework is None:
-        return None
-    if backend == "jax":
-        return {
-            "matmul": framework.config.jax_default_matmul_precision,
-            "x64": framework.config.jax_enable_x64,
-            "promotion": framework.config.jax_numpy_dtype_promotion,
-        }
-    mkldnn = framework.backends.mkldnn
-    return {
-        "matmul": framework.get_float32_matmul_precision(),
-        "tf32_matmul": framework.backends.cuda.matmul.allow_tf32,
-        "tf32_cudnn": framework.backends.cudnn.allow_tf32,
-        "cpu": framework.backends.cpu.get_cpu_capability(),
-        "mkldnn": bool(mkldnn.is_available() and mkldnn.enabled),
-        "deterministic": framework.are_deterministic_algorithms_enabled(),
-    }
+    return None if framework is None else FRAMEWORKS[backend].precision(framework)
 
 
 def _accelerators() -> list[dict[str, str]]:

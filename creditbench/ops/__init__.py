@@ -6,15 +6,16 @@ import importlib.util
 import os
 
 from creditbench.errors import UsageError, unknown
+from creditbench.machine.frameworks import FRAMEWORKS
 from creditbench.ops.base import Array, DType, Key, Ops, Outer, Tree
 
 # A benchmark shares its device: JAX takes memory there as it is needed, so that its peak can be read.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-BACKENDS = ("jax", "torch")
+BACKENDS = tuple(FRAMEWORKS)
 #: Those that compile a program for its shapes, which seeds then share, and which may be kept for other
 #: processes.
-COMPILED = frozenset({"jax"})
+COMPILED = frozenset(name for name, framework in FRAMEWORKS.items() if framework.compiles)
 
 __all__ = ["BACKENDS", "COMPILED", "Array", "DType", "Key", "Ops", "Outer", "Tree", "make_ops"]
 

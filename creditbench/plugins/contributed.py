@@ -28,6 +28,7 @@ from typing import Any, Literal
 from creditbench import isolation
 from creditbench.errors import ConfinedError, UsageError
 from creditbench.learner import Claims, Learner
+from creditbench.machine.frameworks import FRAMEWORKS
 from creditbench.plugins import importing, meaning
 from creditbench.plugins.importing import Plugin
 
@@ -370,8 +371,8 @@ def _check(found: Mapping[str, Any]) -> None:
         raise UsageError(f"lr is {lr!r}: set it to a finite number")
     if type(found["decorrelates"]) is not bool:
         raise UsageError(f"decorrelates is {found['decorrelates']!r}: set it to True or False")
-    if not found["backends"] or not set(found["backends"]) <= {"jax", "torch"}:
-        raise UsageError(f"backends is {found['backends']!r}: set it to one or both of jax and torch")
+    if not found["backends"] or not set(found["backends"]) <= FRAMEWORKS.keys():
+        raise UsageError(f"backends is {found['backends']!r}: set it to some of {', '.join(FRAMEWORKS)}")
 
 
 def _plain(values: Any) -> Any:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from creditbench.errors import UsageError, unknown
 from creditbench.machine.child import Child, child_environment
+from creditbench.ops import BACKENDS
 from creditbench.studies.side import SEGMENTS
 
 #: By how much a figure may grow.
@@ -213,7 +214,7 @@ def compare(
     base_root: Path,
     head_root: Path,
     learners: Sequence[str] | None = None,
-    backends: Sequence[str] = ("jax", "torch"),
+    backends: Sequence[str] = BACKENDS,
     threshold: float = THRESHOLD,
     count: int = PAIRS,
     progress: Callable[[str], None] = lambda text: None,

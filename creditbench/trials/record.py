@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from creditbench.machine.environment import environment_id
 from creditbench.machine.files import parse_json, require_plain
+from creditbench.machine.frameworks import FRAMEWORKS
 from creditbench.trials.trial import Amount, Count, Number, Size, Trial
 
 #: 2: cost beside training (ratios, FLOPs, algorithm bytes, device peak), and whose peak `process_peak_bytes`
@@ -176,7 +177,7 @@ class Record(BaseModel):
     def versions(self) -> str:
         """What may round or draw otherwise: the framework with its settings, and NumPy."""
         packages = self.environment.get("packages", {})
-        names = {"jax": ("jax", "jaxlib"), "torch": ("torch",)}[self.trial.backend]
+        names = FRAMEWORKS[self.trial.backend].rounding
         found = [f"{name} {packages[name]}" for name in (*names, "numpy") if name in packages]
         settings = self.environment.get("precision") or {}
         return ", ".join([*found, *(f"{name}={value}" for name, value in sorted(settings.items()))])

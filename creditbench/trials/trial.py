@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from creditbench.machine.files import require_plain
+from creditbench.machine.frameworks import FRAMEWORKS
 
 if TYPE_CHECKING:
     from creditbench.cells import (
@@ -43,6 +44,12 @@ _CONDITIONS = (
 )
 
 
+def _require_backend(name: str) -> str:
+    if name not in FRAMEWORKS:
+        raise ValueError(f"no backend {name!r}: {', '.join(FRAMEWORKS)}")
+    return name
+
+
 #: What a field may hold, whatever a file says: finite numbers of 64 bits, far enough from the greatest that
 #: sums and means of them are numbers; and values that JSON has words for.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -50,6 +57,7 @@ Size = Annotated[int, Field(ge=1, lt=2**63)]
 Number = Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, le=1e300, allow_inf_nan=False)]
 Plain = Annotated[dict[str, Any], AfterValidator(require_plain)]
+Backend = Annotated[str, AfterValidator(_require_backend)]
 Name = Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\z")]
 
 
@@ -70,7 +78,7 @@ class Trial(BaseModel):
     hyperparameters: Plain  #: fields of the learner
     decorrelate: Literal["none", "hidden", "both"]
     decorrelation_rate: Number
-    backend: Literal["jax", "torch"]
+    backend: Backend
     device: str
     dtype: Literal["float32", "float64"] = "float32"
     threads: Size = 1
