@@ -105,7 +105,7 @@ class Store:
         return sorted(map(read_record, self._paths()), key=order)
 
     def readable(self, curves: bool = True) -> tuple[list[Record], list[str]]:
-        """As `all`, for the records that can be read, and why each of the others cannot. Raises UsageError."""
+        """As `all`, for the readable records, and why each of the others is not. Raises UsageError."""
         records, left_out = [], []
         for path in self._paths():
             try:
