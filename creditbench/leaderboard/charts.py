@@ -127,7 +127,8 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         score = alt.Y("score:Q", title="score (IQM)").scale(zero=False)
         tooltip = [*who, alt.Tooltip(f"{x}:Q", format=".3~g", title=title),
                    alt.Tooltip("score:Q", format=".3f"), alt.Tooltip("low:Q", format=".3f"),
-                   alt.Tooltip("high:Q", format=".3f"), alt.Tooltip("front:N", title="on the front")]  # fmt: skip
+                   alt.Tooltip("high:Q", format=".3f"),
+                   alt.Tooltip("front:N", title="on the front")]  # fmt: skip
         bars = base.mark_rule(opacity=0.5).encode(
             at, alt.Y("low:Q").title("score (IQM)"), alt.Y2("high:Q"), colour
         )

@@ -86,6 +86,6 @@ Learning rules for recurrent networks, with and without backpropagation through 
 Rules: {", ".join(rules)}. Tasks: {", ".join(tasks)}.
 
 Times can be compared within one `environment` only; `environments.json` describes each.
-A trial that diverged has the status `diverged` and the normalised score 0.
+A trial that diverged has the status `diverged` and no normalised score.
 Made by {code(again("export", folders, "--hub-format", "DIR"))}.
 """
