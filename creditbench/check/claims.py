@@ -360,7 +360,7 @@ def _grows(
     """The exponent of a cost in T or n beside the claimed one, and whether it settles the claim."""
     claim = scaling.claimed(subject.rule.claims, axis, quantity)
     if claim is None:
-        raise NotApplicable(f"'{text}' is no claim that can be held against figures: write it as O(...)")
+        raise NotApplicable(f"'{text}' is no claim that can be compared with figures: write it as O(...)")
     if axis == "n" and (strange := _strange(text, subject.rule)):
         raise NotApplicable(f"{', '.join(strange)} in {text} may grow with n")
     values = []

@@ -11,7 +11,7 @@ IMPORT = Check(
     run=lambda subject: "",
     needed=True,
 )
-#: Of a learner, under one backend.
+#: Checks of a learner, under one backend.
 LEARNER: tuple[Check, ...] = (
     *contract.CHECKS,
     *determinism.CHECKS,

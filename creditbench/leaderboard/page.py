@@ -142,7 +142,7 @@ def _family(board: Board, learner: str) -> str:
 
 
 def _round(value: Any) -> Any:
-    """A number at `DIGITS`; None where it is not finite."""
+    """A number at `DIGITS`; None if it is not finite."""
     if value is None or not math.isfinite(value):
         return None
     short = float(f"{value:.{DIGITS}g}")

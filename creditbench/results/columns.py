@@ -122,7 +122,7 @@ ALGORITHM_BYTES = Column(
     changes=("smaller", "bigger"),
 )
 
-#: Of a task: a row a rule.
+#: Columns of a task: a row a rule.
 SUMMARY = (
     *(RULE, BACKEND, SEEDS, TEST_SCORE, NORMALISED, STEPS_PER_SECOND, RATIO_FORWARD, RATIO_BPTT),
     *(TRAIN_SECONDS, COMPILE_SECONDS, FLOPS, ALGORITHM_BYTES, SEGMENT, BATCH, STATUS),
@@ -131,7 +131,7 @@ SUMMARY = (
 DISPENSABLE = (
     *(COMPILE_SECONDS, BATCH, SEGMENT, FLOPS, ALGORITHM_BYTES, TRAIN_SECONDS, RATIO_BPTT, RATIO_FORWARD),
 )
-#: Of a rule, on the page: a row a task.
+#: Columns of a rule, on the page: a row a task.
 BY_TASK = (
     *(TASK, TEST_SCORE, NORMALISED, STEPS_TO_TARGET, SECONDS_TO_TARGET, STEPS_PER_SECOND, RATIO_FORWARD),
     *(RATIO_BPTT, ALGORITHM_BYTES, COMPILE_SECONDS, SEEDS),
@@ -183,7 +183,7 @@ SOLVED = Column(
 MEANS = (MEDIAN, MEAN, OPTIMALITY_GAP)
 NOTE = Column("note", "note", heading="Note", left=True)
 
-#: Of a board: a row a rule, backend and device.
+#: Columns of a board: a row a rule, backend and device.
 RANKING = (
     *(RANK, RULE, BACKEND, DEVICE, IQM, *MEANS, IMPROVEMENT, SOLVED),
     *(RATIO_FORWARD, RATIO_BPTT, ALGORITHM_BYTES, NOTE),
@@ -194,7 +194,7 @@ RANKING = (
 DIFFERENCE = Column(
     "difference", "difference", "+.3f", better="max", help="of scores, with its 95 % interval"
 )
-#: Of a comparison with a reference: a row a task, backend and rule.
+#: Columns of a comparison with a reference: a row a task, backend and rule.
 VERSUS = (
     *(TASK, BACKEND, RULE),
     Column("studies", "studies", ".0f", help="tuning studies of its runs"),
@@ -228,7 +228,7 @@ EXPONENT = Column(
     "exponent", "exponent", ".2f", help="of the cost in the size, 95 % interval", heading="Exponent"
 )
 CLAIMED = Column("claimed", "claimed", help="the exponent that the rule claims", heading="Claimed")
-#: Of sweeps: a row a rule, backend, size and cost.
+#: Columns of sweeps: a row a rule, backend, size and cost.
 EXPONENTS = (
     *(RULE, BACKEND),
     Column("axis", "in", heading="In", left=True),
@@ -238,14 +238,14 @@ EXPONENTS = (
     Column("held", "outcome", help="whether the claim holds"),
 )
 DRAWS_TO_COSINE = Column("draws_to_cosine", "draws to cosine 0.9", ".0f", better="min")
-#: How good an estimate of the gradient is.
+#: Quality of an estimate of the gradient.
 GRADIENTS = (
     Column("cosine", "cosine", better="max", axis="cosine of one draw"),
     Column("bias", "bias", better="min", axis="relative bias"),
     Column("variance", "variance", better="min", axis="relative variance"),
     DRAWS_TO_COSINE,
 )
-#: Of estimates of the gradient: a row a rule, backend, task and point.
+#: Columns of estimates of the gradient: a row a rule, backend, task and point.
 QUALITY = (
     *(RULE, BACKEND, TASK),
     Column("point", "part of a bptt run", "g", help="after which the estimate was measured"),

@@ -36,7 +36,7 @@ class ScalingPoint(Row):
 
 
 class GradientQuality(Row):
-    """How good the estimates of one rule are at one point of a BPTT run: a row of gradients.csv."""
+    """Quality of one rule's estimates at one point of a BPTT run: a row of gradients.csv."""
 
     learner: str
     backend: str

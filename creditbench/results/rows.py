@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from creditbench.errors import UsageError, reason
 from creditbench.machine import files
 
-#: What to do about a table of a version that cannot be read.
+#: Advice for a table of a version that cannot be read.
 AGAIN = "take it from git again, or make it again with creditbench table --compact"
 
 

@@ -187,7 +187,7 @@ def stale(record: Record) -> str:
 
 @cache
 def _source_sha256(kind: Kind, name: str, path: str | None) -> str | None:
-    """The sha256 of a task's or learner's source as it is now; None where it is gone."""
+    """The sha256 of a task's or learner's source as it is now; None if it is gone."""
     if path is None:
         plugin = registry.load(kind).get(name)
         return plugin.sha256 if plugin else None

@@ -149,7 +149,7 @@ def _no_records(directory: Path) -> UsageError:
 
 
 def _read_run(directory: Path, whole: bool, curves: bool) -> Results:
-    """What runs and measurements left in a folder."""
+    """The files that runs and measurements left in a folder."""
     records, left_out = Store(directory).readable(curves)
     if left_out and whole:
         raise UsageError(left_out[0])

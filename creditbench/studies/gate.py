@@ -28,7 +28,7 @@ from creditbench.errors import UsageError, unknown
 from creditbench.machine.child import Child, child_environment
 from creditbench.studies.side import SEGMENTS
 
-#: By how much a figure may grow.
+#: Relative growth that a figure may have.
 TOLERANCE = {"flops": 0.01, "algorithm_bytes": 0.01, "operations": 0.0, "kernels": 0.0, "compilations": 0.0}
 #: Ratio of times above which a rule is slower.
 THRESHOLD = 1.1

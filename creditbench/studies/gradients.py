@@ -1,4 +1,4 @@
-"""How good an estimate of the gradient is, against reverse mode on the same weights and the same segment.
+"""Quality of an estimate of the gradient, against reverse mode on the same weights and the same segment.
 
 With g_1 … g_N independent draws of a rule's estimate, μ = E[g], and g* the gradient:
 

@@ -118,7 +118,7 @@ _POWERS = {"n": {"n": 1.0, "m": 1.0, "p": 2.0}, "T": {"T": 1.0}, "B": {"B": 1.0}
 
 
 def claimed(claims: Claims, axis: str, quantity: str) -> float | None:
-    """The exponent that a rule claims, of one update on T steps of B sequences; None where it claims none."""
+    """The exponent that a rule claims, of one update on T steps of B sequences; None if it claims none."""
     if quantity == "algorithm_bytes":
         return exponent_of(claims.memory_in_T if axis == "T" else claims.memory, axis)
     # `time` is of one step of one sequence.
@@ -150,7 +150,7 @@ def exponent_of(text: str, axis: str) -> float | None:
 
 
 def held(found: Fit, claim: float | None, axis: str, quantity: str) -> bool | None:
-    """Whether a cost grows no faster than claimed; None where nothing is claimed.
+    """Whether a cost grows no faster than claimed; None if nothing is claimed.
 
     None for times too: caches and neighbours distort them, so they are shown but not judged. None for bytes
     that grow faster with n than claimed and no faster than the gradient: it has the size of the weights, no
@@ -165,7 +165,7 @@ def held(found: Fit, claim: float | None, axis: str, quantity: str) -> bool | No
 
 
 def tolerance(claim: float) -> float:
-    """By how much the exponent of an exact figure may exceed the one claimed."""
+    """The most that the exponent of an exact figure may exceed the claimed one."""
     return _CONSTANT if claim == 0 else _EXACT
 
 
