@@ -1,4 +1,4 @@
-"""What a check is, what comes of one, and how a list of them is run."""
+"""A check, its result, and the run of a list of checks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from creditbench.errors import UsageError, one_line
 
 
-class Broken(Exception):  # noqa: N818 - what is found is no error of the check
-    """What is checked does not hold; the message says what was found."""
+class Broken(Exception):  # noqa: N818 - a finding is no error of the check
+    """The check does not hold; the message says why."""
 
 
 class NotApplicable(Exception):  # noqa: N818
@@ -21,17 +21,17 @@ class NotApplicable(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a submission is held to."""
+    """One requirement of a submission."""
 
     name: str
-    advice: str  #: what to do where it does not hold
+    advice: str  #: what to do if it does not hold
     run: Callable[[Any], str]  #: subject -> detail; raises `Broken` or `NotApplicable`
-    needed: bool = False  #: whether nothing after it says anything where it does not hold
+    needed: bool = False  #: whether the checks after it mean nothing if it does not hold
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one check: a row of the table."""
+    """The result of one check: a row of the table."""
 
     name: str
     held: bool | None  #: None: not applicable
@@ -51,7 +51,7 @@ def check(into: list[Check], name: str, advice: str, needed: bool = False) -> Ca
 def outcomes(
     checks: Sequence[Check], subject: Any, path: Path, started: Callable[[str], None] = lambda name: None
 ) -> Iterator[Result]:
-    """The result of each check in turn. Where one that the others need does not hold, they are not run."""
+    """The result of each check in turn. If a needed one does not hold, those after it are not run."""
     reason = ""
     for one in checks:
         if reason:
@@ -65,7 +65,7 @@ def outcomes(
         except Broken as error:
             found = Result(one.name, False, str(error))
         except Exception as error:
-            # Whatever the contributed code raises is a finding, not a failure of the check.
+            # An error of the contributed code is a finding, not a failure of the check.
             found = Result(one.name, False, located(error, path))
         if found.held is False and one.needed:
             reason = f"not run: needs '{one.name}'"

@@ -1,4 +1,4 @@
-"""What runs in the process that holds the contributed code: its import, and the checks under one backend."""
+"""The process of the contributed code: its import, and the checks under one backend."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from creditbench.plugins.importing import Plugin
 
 
 def main(order: Mapping[str, Any], send: Send) -> None:
-    """Check what `order` names under its backend, and send what comes of it as it comes.
+    """Check the learner or task that `order` names under its backend, and send each result once it is ready.
 
-    order: `path` of a file, or `kind` and `id` of what is shipped or installed, with `package`, `shown` and
+    order: `path` of a file, or `kind` and `id` of a shipped or installed plugin, with `package`, `shown` and
     `place` of an installed learner; `backend`, and whether it is the `first`; `only`, the names of the checks
     to run, or null for all. Messages: `started` (name of a check), `result` (name, held, detail), `about`
     (kind, id, sha256, backends, and whether anything runs), `numbers` (for `parity`), and at the end `done`.
@@ -81,7 +81,7 @@ def _needed(checks: tuple[Check, ...], name: str) -> bool:
 def open_plugin(order: Mapping[str, Any]) -> Plugin:
     """The learner or task that `order` names. Raises `UsageError`."""
     if "package" in order:
-        # Here not all of the package may be read; that it has not changed is looked at by the parent.
+        # This process may not read all of the package; the parent checks that it has not changed.
         plugin = dataclasses.replace(contributed.import_learner(order), sha256=order["sha256"])
     elif "path" in order:
         plugin = registry.read(Path(order["path"]))

@@ -1,4 +1,4 @@
-"""What a rule claims of itself, held against BPTT, against other ways to cut a sequence, and against its cost."""
+"""Checks of a rule's claims, against BPTT, against other ways to cut a sequence, and against its cost."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ CHECKS: list[Check] = []
 #: once.
 _DRAWS = {True: (4096, 65_536), False: (512, 4096)}  # by whether a backend compiles
 _SECONDS = 12.0
-#: By so many times as much as noise moves a sum, a difference is none of noise's.
+#: A difference of so many times the effect of noise on a sum is not due to noise.
 _NOISE = 10.0
 #: A deviation of so many standard errors is a bias.
 _ERRORS = 4.0
-#: There are draws enough where a gradient too large or too small by this part of it would show.
+#: There are enough draws if an error of this part of the gradient would show.
 _POWER = 0.1
 
 
 @check(
     CHECKS,
     "unbiased",
-    "look for a missing factor (B, K, σ, α), a target's weight left out, or influence that is dropped; else leave out "
-    "`unbiased`",
+    "look for a missing factor (B, K, σ, α), a target's weight left out, or influence that is dropped; else "
+    "leave out `unbiased`",
 )
 def unbiased(subject: Subject) -> str:
     """The mean of draws is BPTT's gradient in every parameter, and its error falls as 1/√N."""
@@ -78,7 +78,7 @@ def unbiased(subject: Subject) -> str:
     while True:
         more = _draw(ops, rule, cell, params, batch, max(first, len(draws)), len(draws))
         draws = np.concatenate([draws, more])
-        along = draws @ expected / float(expected @ expected)  # 1 where a draw is the gradient
+        along = draws @ expected / float(expected @ expected)  # 1 if a draw is the gradient
         power = _ERRORS * float(along.std(ddof=1)) / np.sqrt(len(draws))
         if power < _POWER or len(draws) >= most or time.monotonic() - began > _SECONDS:
             break
@@ -87,8 +87,8 @@ def unbiased(subject: Subject) -> str:
         raise Broken(
             f"the mean of {len(draws):,} draws is {worst:.3g} standard errors from BPTT's gradient in {where}"
         )
-    # The error of the mean falls as 1/√N: a sixteenth of the draws has four times the error, a bias one as
-    # large.
+    # The error of the mean falls as 1/√N: a sixteenth of the draws has four times the error, but the same
+    # bias.
     parts = draws[: len(draws) // 16 * 16].reshape(16, -1, expected.size).mean(axis=1)
     small, all_ = (np.sqrt(((x - expected) ** 2).sum(-1).mean()) for x in (parts, draws.mean(0)[None]))
     if small < 1.6 * all_:
@@ -117,8 +117,8 @@ def _draw(
 def _deviation(draws: NDArray[np.float64], expected: NDArray[Any], cell: Cell) -> tuple[float, str]:
     """The largest |mean - expected| in standard errors, and the parameter.
 
-    Of each parameter: along the expected gradient itself, and along 4 random directions. The errors are those
-    of the means of 64 groups, since a draw alone may have heavy tails.
+    For each parameter: along the expected gradient and along 4 random directions. The errors are those of the
+    means of 64 groups, since a single draw may have heavy tails.
     """
     rng, start, worst = np.random.default_rng(0), 0, (0.0, "")
     groups = draws[: len(draws) // 64 * 64].reshape(64, -1, draws.shape[1]).mean(axis=1)
@@ -127,7 +127,7 @@ def _deviation(draws: NDArray[np.float64], expected: NDArray[Any], cell: Cell) -
         start = part.stop
         directions = np.vstack([expected[part], rng.standard_normal((4, part.stop - part.start))])
         away = (groups[:, part] - expected[part]) @ directions.T
-        # What is the same in every draw is exact to rounding.
+        # A value that is the same in every draw is exact up to rounding.
         rounding = 1e-10 * np.abs(directions).sum(1) * max(np.abs(expected).max(), 1e-300)
         error = np.maximum(away.std(axis=0, ddof=1) / 8.0, rounding)
         worst = max(worst, (float((np.abs(away.mean(axis=0)) / error).max()), name))
@@ -143,10 +143,10 @@ def _deviation(draws: NDArray[np.float64], expected: NDArray[Any], cell: Cell) -
     "carry in `state` all that a later step needs, and use nothing of the segment's length or of later steps",
 )
 def online(subject: Subject) -> str:
-    """An episode cut into segments of any length, one step too, has the same summed gradient as in one piece.
+    """An episode in segments of any length, even one step, has the same summed gradient as in one piece.
 
-    All noise is the same, whatever its key. Where it is drawn anew for each segment, the sums may differ as
-    much as noise moves them, and nothing is settled; by far more they may not.
+    All noise is the same, whatever its key. If it is drawn anew for each segment, the sums may differ as much
+    as noise moves them, and the check settles nothing. They may not differ by far more.
     """
     rule, ops = subject.rule, subject.repeated
     if not rule.claims.online:
@@ -158,7 +158,7 @@ def online(subject: Subject) -> str:
     steps = unit * max(2, -(-T // unit))
     cell, params, batch = PLAIN, subject.params(PLAIN), make_batch(steps)
     whole, drawn = _cut(ops, rule, cell, params, batch, (steps,))
-    # An update at every step must be possible, even where the rule would rather have more of them.
+    # An update at every step must be possible, even if the rule prefers longer segments.
     alone, _ = _cut(ops, rule, cell, params, batch, (1,) * steps)
     bad = [name for part in alone for name, x in part.items() if not np.isfinite(x).all()]
     if bad:
@@ -175,12 +175,12 @@ def online(subject: Subject) -> str:
                 continue
             if own == drawn or not away < _NOISE * _spread(subject, params, batch, (steps,), sizes)[name]:
                 raise Broken(
-                    f"in segments of {_sizes(sizes)} steps the summed {name} is {away / scale:.2g} from that in one "
-                    "piece" + (", by far more than noise moves it" if own != drawn else "")
+                    f"in segments of {_sizes(sizes)} steps the summed {name} is {away / scale:.2g} from that "
+                    "in one piece" + (", by far more than noise moves it" if own != drawn else "")
                 )
             unsettled = (
-                f"not settled: {steps} updates of 1 step are finite, but noise is drawn anew for each segment, and "
-                "moves the sums as much as to cut the episode does"
+                f"not settled: {steps} updates of 1 step are finite, but noise is drawn anew for each "
+                "segment, and moves the sums as much as to cut the episode does"
             )
     if unsettled:
         raise NotApplicable(unsettled)
@@ -188,7 +188,7 @@ def online(subject: Subject) -> str:
 
 
 def _away(one: Any, other: Any) -> dict[str, float]:
-    """The largest differences of what `_cut` gives twice, by parameter."""
+    """The largest differences of two results of `_cut`, by parameter."""
     found: dict[str, float] = {}
     for first, second in zip(one, other, strict=True):
         for name, x in first.items():
@@ -197,7 +197,7 @@ def _away(one: Any, other: Any) -> dict[str, float]:
 
 
 def _spread(subject: Subject, params: Any, batch: Batch, *cuts: tuple[int, ...]) -> dict[str, float]:
-    """How far noise moves the sums of an episode so cut, by parameter: the most of the cuts."""
+    """How far noise moves the sums of an episode, by parameter: the largest over the cuts."""
     found: dict[str, float] = {}
     for sizes in cuts:
         first, *others = (
@@ -216,7 +216,7 @@ def _sizes(sizes: tuple[int, ...]) -> str:
 def _cut(
     ops: Any, rule: Learner, cell: Cell, params: Any, batch: Batch, sizes: tuple[int, ...], key: int = 1
 ) -> Any:
-    """((summed gradients, last assigned values), draws) of an episode in segments of those sizes, at fixed weights."""
+    """((summed gradients, last assigned values), draws) of an episode in segments, at fixed weights."""
     _, state, _, noise = arguments(ops, rule, cell, params, batch, key)
     current, start = ops.from_numpy(params), 0
     total: dict[str, Any] = {}
@@ -241,7 +241,7 @@ def _cut(
     "leave out reverse mode (value_and_grad, vjp, backward), or leave out `forward_only`",
 )
 def forward_only(subject: Subject) -> str:
-    """No reverse pass is asked for: not of `ops`, not of the framework, not as a scan that runs backwards."""
+    """The rule asks for no reverse pass: not from `ops`, not from the framework, not as a backward scan."""
     if not subject.rule.claims.forward_only:
         raise NotApplicable("not claimed")
     called = reverse_passes(subject)
@@ -251,7 +251,7 @@ def forward_only(subject: Subject) -> str:
 
 
 def reverse_passes(subject: Subject) -> set[str]:
-    """What of reverse mode the rule asks for in one segment."""
+    """The functions of reverse mode that the rule calls in one segment."""
     called: set[str] = set()
     base = type(subject.ops)
 
@@ -272,14 +272,14 @@ def reverse_passes(subject: Subject) -> set[str]:
         for owner, name, said in places:
             stack.enter_context(_noted(owner, name, said, called))
         ops.compile(segment_of(ops, subject.rule, PLAIN), *args)
-    # What `ops` itself calls is no second finding.
+    # A call by `ops` itself is not a second finding.
     own = {said for said in called if said.startswith("ops.")}
     return own or called
 
 
 @contextlib.contextmanager
 def _noted(owner: Any, name: str, said: str, called: set[str]) -> Iterator[None]:
-    """Calls of `owner.name` put `said` into `called`."""
+    """Calls of `owner.name` add `said` to `called`."""
     real = getattr(owner, name)
 
     def noted(*args, **kwargs):
@@ -296,8 +296,8 @@ def _noted(owner: Any, name: str, said: str, called: set[str]) -> Iterator[None]
 
 # -- cost ------------------------------------------------------------------------------------------------
 
-#: Sizes between which exponents are taken: exact figures, so that two are enough; T in whole chunks of 64 and
-#: of 10.
+#: Sizes between which exponents are taken. The figures are exact, so two are enough. T is whole chunks of 64
+#: and of 10.
 _T = {"algorithm_bytes": (640, 2560), "flops": (320, 1280)}
 _N = {True: (128, 512), False: (32, 128)}  # by whether a backend compiles
 _UNITS = 32  # n where T is swept: so many that the index of a chunk weighs nothing
@@ -306,8 +306,8 @@ _UNITS = 32  # n where T is swept: so many that the index of a chunk weighs noth
 @check(
     CHECKS,
     "memory in T",
-    "sum over time in the carry of ops.scan, carry the key too, and return nothing for each step (see CONTRIBUTING.md, "
-    "Good to know); or claim what it is",
+    "sum over time in the carry of ops.scan, carry the key too, and return nothing for each step (see "
+    "CONTRIBUTING.md, Good to know); or claim what it is",
 )
 def memory_in_T(subject: Subject) -> str:  # noqa: N802 - T as in the claim
     """Algorithm bytes grow with the steps of a segment no faster than claimed."""
@@ -318,8 +318,9 @@ def memory_in_T(subject: Subject) -> str:  # noqa: N802 - T as in the claim
 def memory_in_n(subject: Subject) -> str:
     """Algorithm bytes grow with the hidden units no faster than claimed.
 
-    The gradient is as large as the weights, and is nobody's claim: of a rule that claims less, nothing is
-    settled by bytes that grow no faster than it. What a segment changes in the state then still has to.
+    The gradient is as large as the weights, and no claim counts it. So bytes that grow no faster than the
+    gradient settle nothing for a rule that claims less. The state that a segment changes must still grow no
+    faster than claimed.
     """
     sizes, text = (64, 256), subject.rule.claims.memory
     said, held = _grows(subject, "n", "algorithm_bytes", sizes, text)
@@ -358,10 +359,10 @@ def time_of_a_step(subject: Subject) -> str:
 def _grows(
     subject: Subject, axis: str, quantity: str, sizes: tuple[int, int], text: str
 ) -> tuple[str, bool | None]:
-    """The exponent of a cost in T or n beside the one claimed, and whether that settles the claim."""
+    """The exponent of a cost in T or n beside the claimed one, and whether it settles the claim."""
     claim = scaling.claimed(subject.rule.claims, axis, quantity)
     if claim is None:
-        raise NotApplicable(f"'{text}' is no claim that can be held against figures: write it as O(...)")
+        raise NotApplicable(f"'{text}' is no claim that can be compared with figures: write it as O(...)")
     if axis == "n" and (strange := _strange(text, subject.rule)):
         raise NotApplicable(f"{', '.join(strange)} in {text} may grow with n")
     values = []

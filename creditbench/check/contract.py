@@ -1,4 +1,4 @@
-"""The contract of `Learner.segment`: what comes back, and what must stay as it was."""
+"""The contract of `Learner.segment`: its result, and the arguments that must not change."""
 
 from __future__ import annotations
 
@@ -65,19 +65,19 @@ def metadata(subject: Subject) -> str:
 @check(
     CHECKS,
     "estimate",
-    "return an Estimate whose loss is a scalar, whose grads have the shapes of their parameters, and whose state has "
-    "the shapes that init returned, all finite and in the float format of `ops`",
+    "return an Estimate whose loss is a scalar, whose grads have the shapes of their parameters, and whose "
+    "state has the shapes that init returned, all finite and in the float format of `ops`",
     needed=True,
 )
 def estimate_fits(subject: Subject) -> str:
-    """Shapes, float formats, and that every number is finite: long and short segments, both losses."""
+    """Shapes and float formats fit and every number is finite: long and short segments, both losses."""
     _inspect(subject, make_cell(alpha=0.3, loss="cross_entropy"), T)
     _inspect(subject, make_cell(bias=False), 1)
     return "shapes, float formats and finite numbers in 2 cells"
 
 
 def _inspect(subject: Subject, cell: Cell, steps: int) -> None:
-    """Raise `Broken` unless what comes of one segment fits."""
+    """Raise `Broken` unless the result of one segment fits."""
     ops, rule = subject.ops, wrapped(subject.rule, cell)
     args = subject.arguments(cell=cell, batch=make_batch(steps, loss=cell.loss))
     before = {name: (tuple(x.shape), _format(x)) for name, x in leaves(args[1]).items()}
@@ -143,7 +143,7 @@ def decorrelates(subject: Subject) -> str:
     "copy what you change: `x + 0.0` before ops.accumulate, `state | {...}` in place of state[...] = ...",
 )
 def arguments_unchanged(subject: Subject) -> str:
-    """Neither the arrays nor the dicts that `segment` is given have changed afterwards."""
+    """`segment` changes neither the arrays nor the dicts that it gets."""
     ops, args = subject.ops, subject.arguments()
     changed: list[str] = []
 

@@ -1,4 +1,4 @@
-"""The same arguments, the same result: twice, at another time, with other global random states, beside other seeds."""
+"""The same arguments give the same result: again, at another time, under other global states."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ CHECKS: list[Check] = []
 @check(
     CHECKS,
     "determinism",
-    "draw all that is random from `key`, and carry in `state` all that outlives a segment: nothing in globals, in the "
-    "class, or in an unseeded generator",
+    "draw all that is random from `key`, and carry in `state` all that outlives a segment: nothing in "
+    "globals, in the class, or in an unseeded generator",
     needed=True,
 )
 def determinism(subject: Subject) -> str:
@@ -41,7 +41,8 @@ def clock(subject: Subject) -> str:
 @check(
     CHECKS,
     "global random state",
-    "draw from `key` with ops.normal or ops.rademacher; where NumPy must draw, from np.random.default_rng of a field",
+    "draw from `key` with ops.normal or ops.rademacher; where NumPy must draw, from np.random.default_rng of "
+    "a field",
 )
 def global_random_state(subject: Subject) -> str:
     """The global generators are neither read nor moved."""
@@ -59,7 +60,7 @@ def global_random_state(subject: Subject) -> str:
 
 @check(CHECKS, "keys", "use the noise that is drawn, and draw it from `key`")
 def keys(subject: Subject) -> str:
-    """Two keys give two results where the rule draws, and the same result where it does not."""
+    """Two keys give two results if the rule draws, and the same result if it does not."""
     counted = subject.injected
     counted.drawn.clear()
     subject.estimate(counted)
@@ -77,7 +78,7 @@ def keys(subject: Subject) -> str:
     "use shapes of the arrays that segment is given, and nothing that jax.vmap cannot follow",
 )
 def seeds_together(subject: Subject) -> str:
-    """Two seeds under one `vmap` are the two alone: weights and noise of their own (oracle of `run --together`)."""
+    """Two seeds under one `vmap` give the results of each alone (the oracle of `run --together`)."""
     if not subject.ops.host.draws_together:
         raise NotApplicable("jax only")
     ops, rule, segment = subject.ops, subject.rule, segment_of(subject.ops, subject.rule, PLAIN)
@@ -99,10 +100,11 @@ def seeds_together(subject: Subject) -> str:
 @check(
     CHECKS,
     "recording",
-    "keep what a step makes in the carry of ops.scan, and look at no value of a tensor: a recorded step is replayed",
+    "keep what a step makes in the carry of ops.scan, and look at no value of a tensor: a recorded step is "
+    "replayed",
 )
 def recording(subject: Subject) -> str:
-    """Recorded and replayed, `segment` is what it is run plainly, for another key, batch and weights too."""
+    """A recorded and replayed `segment` equals a plain run, for another key, batch and weights too."""
     if subject.ops.host.traces:
         raise NotApplicable("torch only")
 

@@ -1,7 +1,7 @@
-"""What works on this machine. Each backend is looked at in a process of its own, so that a broken one harms nothing.
+"""What works on this machine. Each backend is examined in a process of its own, so a broken one is harmless.
 
 `python -P -m creditbench.check.doctor ORDERS REPORTS` (`creditbench.machine.child`) takes one order, and
-sends what that process finds.
+sends the results of that process.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _PEAKS = ("gemm_gflops", "triad_gbytes")
 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory, system and versions."""
-    known = fingerprint("jax")  # of which nothing that follows is a backend's
+    known = fingerprint("jax")  # the values used below do not depend on the backend
     names = ("system", "cpu", "cores", "cores_usable", "memory_bytes", "python", "commit")
     return {name: known[name] for name in names} | {"creditbench": creditbench.__version__}
 
 
 def confinement() -> dict[str, Any]:
-    """What confined code is refused here, tried out: `landlock`, `seccomp`, `refused`, `error`. Never raises."""
+    """Tries what confined code is refused: `landlock`, `seccomp`, `refused`, `error`. Never raises."""
     found: dict[str, Any] = isolation.confinement() | {"refused": {}, "error": isolation.missing()}
     try:
         found["refused"] = isolation.probe()
@@ -46,11 +46,11 @@ def confinement() -> dict[str, Any]:
 
 
 def examine(backend: str) -> dict[str, Any]:
-    """Whether a backend works, its version and devices, and how fast they are with it. Never raises.
+    """Whether a backend works, its version, its devices and their speed. Never raises.
 
     `gemm_gflops`, `triad_gbytes`: the peaks of `creditbench.measure.roofline` on all usable cores; `peaks`
-    has them on one thread and on all, and on each accelerator, each taken in a process of its own, since JAX
-    fixes its threads when it starts. An accelerator that does not work has its `error` there.
+    has them on one thread, on all threads and on each accelerator, each measured in a process of its own,
+    since JAX fixes its threads when it starts. An accelerator that does not work has its `error` there.
     """
     installed = importlib.util.find_spec(backend) is not None
     found: dict[str, Any] = {
@@ -80,7 +80,7 @@ def examine(backend: str) -> dict[str, Any]:
 
 
 def _ask(backend: str, threads: int, device: str = "cpu") -> dict[str, Any]:
-    """What `_probe` finds in a process of its own, or `error`."""
+    """The result of `_probe` in a separate process, or `error`."""
     environment = os.environ | thread_environment(threads)
     try:
         found, code, last = _child(environment, do="probe", backend=backend, threads=threads, device=device)
@@ -92,9 +92,9 @@ def _ask(backend: str, threads: int, device: str = "cpu") -> dict[str, Any]:
 
 
 def _child(environment: Mapping[str, str] | None, **order: Any) -> tuple[dict[str, Any], int, str]:
-    """What a process of its own answers to an order, its exit code, and the last line that it has printed.
+    """The answer of a separate process to an order, its exit code, and the last line that it printed.
 
-    Raises `TimeoutError` where it does not end within the deadline.
+    Raises `TimeoutError` if it does not end within the deadline.
     """
     with Child("-m", "creditbench.check.doctor", environment=environment, session=False) as child:
         clock = time.monotonic()
@@ -109,8 +109,8 @@ def _child(environment: Mapping[str, str] | None, **order: Any) -> tuple[dict[st
 def require_device(backend: str, device: str) -> None:
     """Raise `UsageError` unless that backend works with that device.
 
-    The CPU is taken for granted where the backend is installed; another device is looked for in a process of
-    its own, so that this one needs no framework.
+    The CPU is taken for granted if the backend is installed. Another device is tried in a separate process,
+    so that this one needs no framework.
     """
     if importlib.util.find_spec(backend) is None:
         raise UsageError(f"backend {backend!r} is not installed: pip install {backend}")
@@ -130,7 +130,7 @@ def require_device(backend: str, device: str) -> None:
 
 
 def _device(backend: str, device: str) -> dict[str, Any]:
-    """Why a backend does not work with a device, as `usage_error`; nothing where it does."""
+    """Why a backend does not work with a device, as `usage_error`; empty if it does."""
     try:
         make_ops(backend, device)
     except UsageError as error:
@@ -139,7 +139,7 @@ def _device(backend: str, device: str) -> dict[str, Any]:
 
 
 def _probe(backend: str, threads: int, device: str) -> dict[str, Any]:
-    """What this process finds of a backend, and how fast a device is with it on so many threads."""
+    """What this process knows of a backend, and the speed of a device with it on so many threads."""
     clock = time.perf_counter()
     importlib.import_module(backend)
     imported = time.perf_counter() - clock
@@ -154,7 +154,7 @@ def _probe(backend: str, threads: int, device: str) -> dict[str, Any]:
     }
 
 
-#: What a process of its own can be asked.
+#: Orders to a separate process.
 _ORDERS: dict[str, Callable[..., dict[str, Any]]] = {"probe": _probe, "device": _device}
 
 

@@ -1,4 +1,4 @@
-"""What a task's sequences give away: stretches that come again in another split, targets among the inputs."""
+"""Leaks in a task's sequences: stretches that recur in another split, and targets among the inputs."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from numpy.typing import NDArray
 
 from creditbench.task import Sequences, Task
 
-#: Stretches of a split that are looked for, at most and at least, and steps that all of
-#: them are compared to: fewer where there is much to compare.
+#: The most and the fewest stretches of a split that are searched for, and the steps that all of them are
+#: compared to: more steps mean fewer stretches.
 STRETCHES, LEAST, COMPARED = 32, 8, 2_000_000
-#: Root mean squared distance, in standard deviations, at which two stretches are one.
+#: Root mean squared distance, in standard deviations, up to which two stretches are the same.
 SAME = 1e-3
-#: The same as a part of the distance to what is independent: the train split of another seed.
+#: The same as a part of the distance to independent data: the train split of another seed.
 NEAR = 0.1
-_MIXED = 3  # channels that a stretch's own are mixed to: what is alike stays so, and what is not stays far
-_STEPS, _FEATURES = 10_000, 400  # that a ridge is fitted to
+_MIXED = 3  # channels that a stretch is mixed to: equal stretches stay equal, others stay apart
+_STEPS, _FEATURES = 10_000, 400  # of the fit of a ridge regression
 
 
 def count_for(train: Sequences) -> int:
-    """How many stretches are looked for in `train`."""
+    """The number of stretches that are searched for in `train`."""
     return int(np.clip(COMPARED // train.weights.size, LEAST, STRETCHES))
 
 
 def stretches(part: Sequences, count: int, steps: int, scale: tuple[NDArray, NDArray]) -> NDArray[np.float64]:
-    """About `count` stretches [K, L, _MIXED] of `part`, evenly over its rows and steps, of at most `steps`."""
+    """About `count` even stretches [K, L, _MIXED] of `part`, of at most `steps` steps."""
     mixed = _mix(part, scale)
     T, N = mixed.shape[:2]
     length = min(T, steps)
     rows = np.unique(np.linspace(0, N - 1, min(N, count)).astype(int))
     starts = np.unique(np.linspace(0, T - length, max(1, count // len(rows))).astype(int))
     found = np.stack([mixed[start : start + length, row] for row in rows for start in starts])
-    return found[found.std(axis=1).max(-1) > SAME]  # where nothing happens, all is alike
+    return found[found.std(axis=1).max(-1) > SAME]  # constant stretches are all alike
 
 
 def scale_of(part: Sequences) -> tuple[NDArray, NDArray]:
@@ -52,7 +52,7 @@ def _mix(part: Sequences, scale: tuple[NDArray, NDArray]) -> NDArray[np.float64]
 def nearest(
     sought: NDArray[np.float64], part: Sequences, scale: tuple[NDArray, NDArray]
 ) -> NDArray[np.float64]:
-    """Of each stretch [K, L, ·] the root mean squared distance to the nearest one of `part`, at any step of any row."""
+    """The root mean squared distance of each stretch [K, L, ·] to the nearest one anywhere in `part`."""
     # SciPy is slow to import.
     import scipy.fft
 
@@ -69,13 +69,13 @@ def nearest(
         own = np.conj(scipy.fft.rfft(stretch.T, size, axis=-1))
         product = scipy.fft.irfft((spectrum * own).sum(1), size, axis=-1)[:, : T - length + 1]
         row, start = np.unravel_index(np.argmin(energy - 2 * product), energy.shape)
-        # Once more, because the difference of large numbers has lost what is small.
+        # Computed again, since the difference of large numbers is inexact.
         found[k] = np.sqrt(np.mean((mixed[row, :, start : start + length].T - stretch) ** 2))
     return found
 
 
 def ridge(task: Task, train: Sequences, test: Sequences, lags: int) -> NDArray[np.float32]:
-    """What a ridge regression from the last `lags` inputs, or fewer, says at each step of `test`, fitted to `train`."""
+    """Outputs on `test` of a ridge regression from the last `lags` inputs or fewer, fitted to `train`."""
     lags = max(1, min(lags, _FEATURES // train.inputs.shape[-1], len(train.inputs), len(test.inputs)))
     known, said = _past(train, lags)
     every = np.flatnonzero(np.asarray(train.weights).ravel() > 0)
@@ -88,7 +88,7 @@ def ridge(task: Task, train: Sequences, test: Sequences, lags: int) -> NDArray[n
 
 
 def _past(part: Sequences, lags: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[T, N, lags I + 1], the inputs now and before, 0 before the start, and a 1; and the targets [T, N, O]."""
+    """Inputs [T, N, lags I + 1] now and before, 0 before the start, and a 1; and targets [T, N, O]."""
     padded = np.concatenate([np.zeros((lags - 1, *part.inputs.shape[1:])), part.inputs])
     shifted = [padded[lags - 1 - k :][: len(part.inputs)] for k in range(lags)]
     return np.concatenate([*shifted, np.ones((*part.inputs.shape[:2], 1))], axis=-1), np.asarray(
@@ -97,7 +97,7 @@ def _past(part: Sequences, lags: int) -> tuple[NDArray[np.float64], NDArray[np.f
 
 
 def best_score(task: Task, outputs: NDArray[np.float32], test: Sequences) -> float:
-    """The score of the outputs, or, where it is better, of their logarithms: some metrics take probabilities so."""
+    """The better score of the outputs and of their logarithms: some metrics take log probabilities."""
     scores = [task.score(outputs, test)]
     if task.loss == "cross_entropy":
         scores.append(task.score(np.log(np.clip(outputs, 1e-4, None)), test))
@@ -105,7 +105,7 @@ def best_score(task: Task, outputs: NDArray[np.float32], test: Sequences) -> flo
 
 
 def given(test: Sequences, outputs: NDArray[np.float32]) -> bool:
-    """Whether the outputs say exactly, up to rounding, all targets that vary at the scored steps."""
+    """Whether the outputs equal, up to rounding, all targets that vary at the scored steps."""
     at = test.weights > 0
     said, target = outputs[at].astype(np.float64), test.targets[at].astype(np.float64)
     varies = target.var(0) > 0

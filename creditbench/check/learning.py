@@ -1,6 +1,6 @@
-"""What an estimate is worth to an optimiser: of which sequences it is, which way it points, what is left of the past.
+"""The value of an estimate to an optimiser: its sequences, its direction, and what it keeps of the past.
 
-Nothing here is claimed: it is the contract of `segment` and `reset`, held against the harness's own forward
+These are no claims: they are the contract of `segment` and `reset`, compared with the harness's own forward
 pass and its gradient by reverse mode.
 """
 
@@ -31,29 +31,29 @@ from creditbench.check.subject import PLAIN, Subject
 from creditbench.learner import Batch
 
 CHECKS: list[Check] = []
-#: Weights, and where a rule draws noise the keys for each of them.
+#: Number of weights, and of keys for each of them if a rule draws noise.
 _WEIGHTS, _KEYS = 16, 8
-#: What finite differences leave of float64.
+#: Precision of finite differences in float64.
 _EXACT = 1e-6
 _SEGMENTS = 60
-#: A cosine is clearly negative below this, and below 0 by so many standard errors; by less, more draws are
-#: taken.
+#: A cosine is clearly negative if it is below -_UPHILL, and below 0 by _ERRORS standard errors. From _SUSPECT
+#: standard errors on, more draws are taken.
 _UPHILL, _ERRORS, _SUSPECT, _MORE_KEYS = 0.05, 4.0, 1.5, 64
 
 
 class Chain(NamedTuple):
-    """What one rule makes of a batch at one set of weights, from its first state and once more after a reset."""
+    """Results of a rule on a batch at one set of weights, from its first state and again after a reset."""
 
-    loss: float  #: as reported, of the first of the two
+    loss: float  #: as reported, of the first result
     estimate: dict[
         str, NDArray[Any]
-    ]  #: of the second: what is subtracted, by parameter; one not trained is left out
+    ]  #: of the second result: what is subtracted, by parameter; untrained ones are left out
     expected: float  #: the loss of the harness's own forward pass
     gradient: dict[str, NDArray[Any]]
 
 
 def make_chains(subject: Subject, keys: int = _KEYS) -> list[list[Chain]]:
-    """Chains by weights and by key; one key where the rule draws no noise."""
+    """Chains by weights and by key; one key if the rule draws no noise."""
     ops, rule, cell, run = subject.ops, subject.rule, PLAIN, subject.program
     found = []
     for seed in range(_WEIGHTS):
@@ -65,7 +65,7 @@ def make_chains(subject: Subject, keys: int = _KEYS) -> list[list[Chain]]:
             key = 2 * (k + keys * seed)
             loss, grads, state, assigned = run(params, first, batch, ops.key(key))
             if subject.once(kept_by_reset):
-                # Some rules must have seen a loss before they can be surprised by one.
+                # Some rules compare a loss with earlier ones.
                 state = rule.reset(ops, cell, params, state, B)
                 _, grads, _, assigned = run(params, state, batch, ops.key(key + 1))
             loss, grads, assigned = ops.to_numpy((loss, grads, assigned))
@@ -75,7 +75,7 @@ def make_chains(subject: Subject, keys: int = _KEYS) -> list[list[Chain]]:
 
 
 def kept_by_reset(subject: Subject) -> list[str]:
-    """What of the state is not, after a segment and a reset, what it was at first."""
+    """The parts of the state that differ from the first state after a segment and a reset."""
     params, state, batch, key = subject.arguments()
     after = subject.rule.reset(subject.ops, PLAIN, params, subject.program(params, state, batch, key)[2], B)
     before, after = (leaves(subject.ops.to_numpy(x)) for x in (state, after))
@@ -87,7 +87,7 @@ def kept_by_reset(subject: Subject) -> list[str]:
 
 
 def _subtracted(weights: Any, grads: Any, assigned: Any) -> dict[str, NDArray[Any]]:
-    """What is subtracted from each parameter that is trained, to a factor: its gradient, or how far it was set back."""
+    """The step against each trained parameter, up to a factor: its gradient, or the change of its value."""
     return {k: weights[k] - assigned[k] for k in weights if k in assigned} | dict(grads)
 
 
@@ -97,17 +97,17 @@ def _subtracted(weights: Any, grads: Any, assigned: Any) -> dict[str, NDArray[An
 @check(
     CHECKS,
     "rows",
-    "add up what each sequence of the batch gives by its own trace and error: the weights w hold the 1/B already, and "
-    "a learning rate must not mean another thing at another B. Where the rule is defined so, say why in its class "
-    "attribute `couples_rows`",
+    "add up what each sequence of the batch gives by its own trace and error: the weights w hold the 1/B "
+    "already, and a learning rate must not mean another thing at another B. Where the rule is defined so, "
+    "say why in its class attribute `couples_rows`",
 )
 def rows(subject: Subject) -> str:
-    """The estimate of a batch is the sum of its sequences' alone, in any order.
+    """The estimate of a batch is the sum of the estimates of its sequences alone, in any order.
 
-    With noise, it is looked at with noise that is the same for all of them. Where it is no sum then, by
-    another factor than B, that is said, and fails only where `unbiased` is claimed: how large noise makes an
-    estimate may be a matter of the batch. What is learned within a segment from all sequences together
-    couples them by the next step: of a rule that does so one step is looked at.
+    Noise is the same for all sequences here. If the estimate is then not a sum, by another factor than B, the
+    check says so, but fails only if `unbiased` is claimed: the size of a noisy estimate may depend on the
+    batch. State that is learned within a segment from all sequences couples them by the next step, so such a
+    rule is checked on one step.
     """
     ops, rule = subject.level if subject.noisy else subject.ops, subject.rule
     compiled: dict[tuple[int, ...], Any] = {(T, B): subject.program} if ops is subject.ops else {}
@@ -131,7 +131,7 @@ def rows(subject: Subject) -> str:
         raise Broken(f"{where} changes by {worst:.2g} with the order of the batch's sequences")
     if not grads:
         raise NotApplicable("in any order the same; the rule gives no gradient that could be a sum")
-    # From the middle of a sequence, where traces are not empty, if it can be told which part is whose.
+    # From the middle of a sequence, where traces are not empty, if each sequence's part can be told.
     alone = _of_each_row(subject, state)
     state = None if alone is None else state
     scored = int(np.argmax(batch.weights.min(axis=1)))
@@ -160,7 +160,7 @@ def rows(subject: Subject) -> str:
 
 
 def _apart(whole: Any, total: Any) -> tuple[str, list[float]]:
-    """Where an estimate is not what its parts add up to, and by which factors; empty where it is."""
+    """Where an estimate is not the sum of its parts, and by which factors; empty if it is."""
     scale = max(float(np.abs(x).max()) for x in total.values()) or 1.0
     said, factors = [], []
     for name, x in total.items():
@@ -176,7 +176,7 @@ def _apart(whole: Any, total: Any) -> tuple[str, list[float]]:
 
 
 def _of_each_row(subject: Subject, state: Any) -> list[Any] | None:
-    """The state of each sequence of a batch alone; None where it cannot be told apart."""
+    """The state of each sequence of a batch alone; None if it cannot be told apart."""
     ops, one = subject.ops, subject.ops.to_numpy(subject.first_state(1))
 
     def row(i: int) -> Callable[[Any, Any], Any]:
@@ -205,19 +205,19 @@ def _learns(subject: Subject, after: Any) -> bool:
 
 
 def _by_row(subject: Subject) -> set[str]:
-    """The parts of the state of which each sequence of a batch has its own."""
+    """The parts of the state that each sequence of a batch has for itself."""
     some, more = (
         {name: tuple(x.shape) for name, x in leaves(subject.first_state(rows)).items()} for rows in (B, B + 1)
     )
     return {name for name in some if some[name] != more.get(name)}
 
 
-# -- what is trained, which way, and of what loss --------------------------------------------------------
+# -- parameters, direction and loss ----------------------------------------------------------------------
 
 
 @check(CHECKS, "trained", "give every parameter a gradient, or leave out `unbiased`")
 def trained(subject: Subject) -> str:
-    """Parameters that are never trained are named; where `unbiased` is claimed there are none."""
+    """Parameters that are never trained are named; if `unbiased` is claimed, there must be none."""
     missing = [
         name
         for name in PLAIN.shapes()
@@ -239,7 +239,7 @@ def trained(subject: Subject) -> str:
     "look for a lost sign: `grads` is what an optimiser subtracts, ∂L/∂θ and not the direction of an update",
 )
 def alignment(subject: Subject) -> str:
-    """The cosine of the mean estimate with BPTT's gradient is shown; where it is clearly negative it fails."""
+    """The cosine of the mean estimate with BPTT's gradient is shown; a clearly negative one fails."""
     keys, (cosines, length) = _KEYS, _cosines(subject.once(make_chains))
     if subject.noisy and any(_below(found, _SUSPECT) for found in cosines.values()):
         keys = _MORE_KEYS
@@ -256,7 +256,7 @@ def alignment(subject: Subject) -> str:
 
 
 def _cosines(chains: list[list[Chain]]) -> tuple[dict[str, NDArray[Any]], float]:
-    """The cosines at each of the weights, by parameter and of the whole (""), and the mean of how much longer it is."""
+    """The cosines at each of the weights, by parameter and in all (""), and the mean ratio of lengths."""
     cosines: dict[str, list[float]] = {"": [], **{name: [] for name in PLAIN.shapes()}}
     lengths = [0.0]
     for chain in chains:
@@ -292,7 +292,7 @@ def _cosine(one: NDArray[Any], other: NDArray[Any]) -> float:
     "return as `loss` what the segment lost, L = Σ_t Σ_b w_tb ℓ_tb: it is what a training curve shows",
 )
 def loss(subject: Subject) -> str:
-    """The loss that is reported is the batch's, to rounding, or within what the rule's noise makes of it."""
+    """The reported loss is the batch's, up to rounding or up to the effect of the rule's noise."""
     reported = np.array([[one.loss for one in chain] for chain in subject.once(make_chains)])
     expected = np.array([[one.expected for one in chain] for chain in subject.once(make_chains)])
     away = reported - expected
@@ -300,7 +300,7 @@ def loss(subject: Subject) -> str:
     if worst < _EXACT:
         return f"is the batch's to {worst:.1g}"
     if _sets_weights(subject):
-        # Its weights may move within a segment: the first step alone is the given weights'.
+        # Weights may move within a segment: only the first step has the given weights.
         batch = make_batch()
         batch.weights[0], batch.weights[1:] = 1.0 / B, 0.0
         found = float(subject.program(*subject.arguments(batch=batch))[0])
@@ -317,11 +317,12 @@ def loss(subject: Subject) -> str:
 @check(
     CHECKS,
     "noise scale",
-    "divide by the power of `sigma` that theory gives: ΔL ξ/σ² for noise ξ of standard deviation σ, ΔL v/σ for σ v. "
-    "The estimate then stays as it is when σ gets small, and the learning rate hides no factor of it",
+    "divide by the power of `sigma` that theory gives: ΔL ξ/σ² for noise ξ of standard deviation σ, ΔL v/σ "
+    "for σ v. The estimate then stays as it is when σ gets small, and the learning rate hides no factor of "
+    "it",
 )
 def noise_scale(subject: Subject) -> str:
-    """Half the noise, in a field `sigma`, does not shrink the estimate: the learning rate hides no factor of σ."""
+    """Half the `sigma` of the noise does not shrink the estimate: the learning rate hides no factor of σ."""
     rule, ops = subject.rule, subject.ops
     if not hasattr(rule, "sigma") or not subject.noisy:
         raise NotApplicable("no noise of standard deviation `sigma`")
@@ -359,11 +360,11 @@ def _sets_weights(subject: Subject) -> bool:
 @check(
     CHECKS,
     "reset",
-    "return from `reset` what `init` returns, and of the former state only what was learned and is shared by all "
-    "sequences: what one sequence has left must not be credited by the next one",
+    "return from `reset` what `init` returns, and of the former state only what was learned and is shared by "
+    "all sequences: what one sequence has left must not be credited by the next one",
 )
 def reset(subject: Subject) -> str:
-    """What is of a sequence, a part of the state that each row has, is after `reset` the same whatever went before."""
+    """After `reset` the parts of the state that each sequence has do not depend on earlier sequences."""
     ops, rule = subject.ops, subject.rule
     states, fresh = [], {}
     for seed in (0, 1):
@@ -379,7 +380,8 @@ def reset(subject: Subject) -> str:
     strange = [name for name, x in fresh.items() if tuple(x.shape) != np.shape(one[name])]
     if strange:
         raise Broken(
-            f"{strange[0]} has shape {np.shape(one[strange[0]])} after a reset, not {tuple(fresh[strange[0]].shape)}"
+            f"{strange[0]} has shape {np.shape(one[strange[0]])} after a reset, "
+            f"not {tuple(fresh[strange[0]].shape)}"
         )
     kept = [name for name in one if not np.array_equal(one[name], other[name], equal_nan=True)]
     own = sorted(_by_row(subject).intersection(kept))
@@ -397,9 +399,9 @@ def reset(subject: Subject) -> str:
 
 @check(CHECKS, "state", "keep sums and fixed buffers, not lists that grow: a run has millions of segments")
 def state_keeps_its_shapes(subject: Subject) -> str:
-    """After 60 segments the state has the shapes that it has after 1."""
+    """The state has the same shapes after 60 segments as after 1."""
     ops, rule = subject.ops, subject.rule
-    # Compiled, no shape can change; a framework that does not compile is asked step by step.
+    # Compiled code cannot change a shape; a framework that does not compile is run step by step.
     plain = not ops.host.traces
     batch = make_batch(1) if plain else make_batch()
     params, state, batch, _ = subject.arguments(batch=batch)
@@ -414,6 +416,7 @@ def state_keeps_its_shapes(subject: Subject) -> str:
     for name in sorted(first.keys() | last.keys()):
         if first.get(name) != last.get(name):
             raise Broken(
-                f"{name} is {last.get(name, 'gone')} after {_SEGMENTS} segments, and was {first.get(name, 'not there')}"
+                f"{name} is {last.get(name, 'gone')} after {_SEGMENTS} segments, "
+                f"and was {first.get(name, 'not there')}"
             )
     return f"as large after {_SEGMENTS} segments as after 1"

@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are run and shown."""
+"""All checks, in the order in which they run and are shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ IMPORT = Check(
     run=lambda subject: "",
     needed=True,
 )
-#: Of a learner, under one backend.
+#: Checks of a learner, under one backend.
 LEARNER: tuple[Check, ...] = (
     *contract.CHECKS,
     *determinism.CHECKS,
@@ -24,7 +24,7 @@ PARITY = Check(parity.NAME, parity.ADVICE, run=lambda subject: "")
 TASK: tuple[Check, ...] = tuple(task.CHECKS)
 
 
-#: By what they are of, in the order of the table.
+#: By kind of plugin, in the order of the table.
 _SHOWN = {
     "learners": (
         *(IMPORT, *contract.CHECKS, *determinism.CHECKS, PARITY),
@@ -35,15 +35,15 @@ _SHOWN = {
 
 
 def names(kind: str | None) -> list[str]:
-    """The names of the checks of a learner or task; where nobody knows what it is, that of its import."""
+    """The names of the checks of a learner or task; for an unknown kind, that of the import."""
     return [one.name for one in _SHOWN.get(kind or "", (IMPORT,))]
 
 
 def order() -> dict[str, str]:
-    """The advice of every check by its name, in the order of the table; of one that both have, that of a learner."""
+    """The advice of every check by name, in the order of the table; a learner's for a name that both have."""
     return {one.name: one.advice for kind in ("tasks", "learners") for one in _SHOWN[kind]}
 
 
 def advice(kind: str, name: str) -> str:
-    """What to do where that check of a learner or task does not hold."""
+    """What to do if that check of a learner or task does not hold."""
     return {one.name: one.advice for one in _SHOWN[kind]}.get(name, "")

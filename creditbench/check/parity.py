@@ -1,4 +1,4 @@
-"""One rule under two backends: with the same noise, the same numbers."""
+"""One rule under two backends: the same noise gives the same numbers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from creditbench.check.subject import Subject
 
 NAME = "backends agree"
 ADVICE = (
-    "write the rule in `ops` alone: what NumPy, Python's random or a framework's own defaults add differs between "
-    "backends"
+    "write the rule in `ops` alone: what NumPy, Python's random or a framework's own defaults add differs "
+    "between backends"
 )
 _CELLS: tuple[dict[str, Any], ...] = (
     dict(alpha=0.3),
@@ -23,14 +23,14 @@ _CELLS: tuple[dict[str, Any], ...] = (
 
 
 def numbers(subject: Subject) -> dict[str, Any]:
-    """What two segments give in each cell, with injected noise, by name, as lists."""
+    """The results of two segments in each cell, with injected noise, by name, as lists."""
     found: dict[str, Any] = {}
     for i, options in enumerate(_CELLS):
         if options.get("decorrelate") and not subject.rule.decorrelates:
             continue
         cell = make_cell(**options)
         state = None
-        for part in range(2):  # so that the carried state is compared by what it does
+        for part in range(2):  # twice, so that the carried state is compared by its effect
             batch = make_batch(seed=part, loss=cell.loss)
             loss, grads, state, assigned = subject.estimate(
                 subject.injected, cell, batch=batch, key=part, state=state
@@ -42,7 +42,7 @@ def numbers(subject: Subject) -> dict[str, Any]:
 
 
 def compare(found: dict[str, dict[str, Any]], declared: frozenset[str]) -> str:
-    """Hold the `numbers` of the backends against each other; raises `Broken` or `NotApplicable`."""
+    """Compare the `numbers` of the backends; raises `Broken` or `NotApplicable`."""
     if len(declared) < 2:
         raise NotApplicable(f"the rule is written for {', '.join(declared)} alone")
     if len(found) < 2:

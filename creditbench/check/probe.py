@@ -1,4 +1,4 @@
-"""The small cells, batches and noise on which a rule is looked at, in float64, and how two results differ."""
+"""The small cells, batches and noise of the checks, in float64, and the difference of two results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_cell(
 
 
 def make_params(cell: Cell, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Parameters as NumPy arrays, every one of them random so that no term vanishes."""
+    """Parameters as NumPy arrays, all random so that no term vanishes."""
     rng = np.random.default_rng([seed, 1])
     return {
         name: value + 0.1 * rng.standard_normal(value.shape) if name in ("b", "c", "D", "D_in") else value
@@ -42,7 +42,7 @@ def make_params(cell: Cell, seed: int = 0) -> dict[str, NDArray[Any]]:
 
 
 def make_batch(steps: int = T, rows: int = B, seed: int = 0, loss: Loss = "mse") -> Batch:
-    """A batch as NumPy arrays; weights differ, some are zero, and sum to 1."""
+    """A batch as NumPy arrays; its weights differ, some are zero, and they sum to 1."""
     rng = np.random.default_rng([seed, 2])
     targets = rng.standard_normal((steps, rows, OUTPUTS))
     if loss == "cross_entropy":
@@ -63,7 +63,7 @@ def late_batch(steps: int = T) -> Batch:
 
 
 def quick_ops(backend: str, dtype: DType = "float64") -> Ops:
-    """A backend whose compiler is told to hurry: each of many tiny programs runs a few times only."""
+    """A backend that compiles quickly, since each of many tiny programs runs only a few times."""
     ops = make_ops(backend, dtype=dtype)
     return _hurried(type(ops))(dtype=dtype) if backend in COMPILED else ops
 
@@ -77,7 +77,7 @@ def _hurried(base: Any) -> Any:
             options = {
                 "xla_backend_optimization_level": 0,
                 "xla_llvm_disable_expensive_passes": True,
-                # to split a small program takes longer than it saves
+                # splitting a small program takes longer than it saves
                 "xla_cpu_parallel_codegen_split_count": 1,
             }
             return jax.jit(f, donate_argnums=donate).lower(*args).compile(compiler_options=options)
@@ -90,12 +90,11 @@ _TABLE, _KEYS = 65_537, 997
 
 
 def injected(backend: str, repeated: bool = False, level: bool = False) -> Any:
-    """A backend in float64 that takes its normals, and their signs, from one NumPy table, by a key that is an index.
+    """A backend in float64 that takes normals and signs from one NumPy table; a key is an index into it.
 
-    So both backends draw the same. `repeated`: every key draws the same too. `level`: all numbers of a draw
-    are the same, so that the noise of a sequence does not depend on which others are beside it, however a
-    rule lays it out. Its `drawn` counts the draws of each shape; under JAX those of a step that is traced
-    once count once.
+    So both backends draw the same numbers. `repeated`: every key draws the same numbers too. `level`: all
+    numbers of a draw are equal, so that the noise of a sequence does not depend on the others beside it, in
+    any layout. Its `drawn` counts the draws of each shape; under JAX a step that is traced once counts once.
     """
     ops = quick_ops(backend)
     base: Any = type(ops)
@@ -143,7 +142,7 @@ def injected(backend: str, repeated: bool = False, level: bool = False) -> Any:
 
 
 def wrapped(rule: Learner, cell: Cell) -> Any:
-    """The rule, decorrelated where the cell is."""
+    """The rule, decorrelated if the cell is."""
     return rule if cell.decorrelate == "none" else Decorrelated(learner=rule, rate=DECORRELATION_RATE)
 
 
@@ -161,7 +160,7 @@ def segment_of(ops: Ops, rule: Any, cell: Cell) -> Callable[..., Any]:
 def arguments(
     ops: Ops, rule: Any, cell: Cell, params: Any, batch: Batch, key: int = 1, state: Any = None
 ) -> tuple[Any, ...]:
-    """What a segment takes, from NumPy arrays: (params, state, batch, key)."""
+    """The arguments of a segment, from NumPy arrays: (params, state, batch, key)."""
     params, batch = ops.from_numpy(params), Batch(*ops.from_numpy(tuple(batch)))
     rows = batch.weights.shape[1]
     state = rule.init(ops, cell, params, rows) if state is None else ops.from_numpy(state)
@@ -187,14 +186,14 @@ _reverse_mode: dict[Any, Any] = {}
 
 
 def relative_error(found: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
-    """Largest difference over all parameters, relative to the largest entry of what is expected."""
+    """Largest difference over all parameters, relative to the largest entry of the expected one."""
     assert set(found) == set(expected), f"{sorted(found)} are not {sorted(expected)}"
     scale = max(np.abs(value).max() for value in expected.values())
     return float(max(np.abs(found[k] - expected[k]).max() for k in expected) / scale)
 
 
 def leaves(tree: Any, path: str = "") -> dict[str, Any]:
-    """Every array of a tree by the way to it, as `state.cell.h`."""
+    """Every array of a tree by its path, as `state.cell.h`."""
     if tree is None:
         return {}
     if isinstance(tree, dict):
@@ -206,7 +205,7 @@ def leaves(tree: Any, path: str = "") -> dict[str, Any]:
     return {k: v for name, part in parts for k, v in leaves(part, f"{path}.{name}" if path else name).items()}
 
 
-#: What a segment gives, in the order of `estimate`; and what it takes, in that of `arguments`.
+#: Results of a segment, in the order of `estimate`, and its arguments, in that of `arguments`.
 GIVEN, TAKEN = ("loss", "grads", "state", "assigned"), ("params", "state", "batch", "key")
 
 
@@ -217,7 +216,7 @@ def named(where: str, parts: Sequence[str] = GIVEN) -> str:
 
 
 def difference(one: Any, other: Any) -> tuple[float, str]:
-    """The largest difference of two trees of NumPy arrays, relative to the array's largest entry, and where it is."""
+    """The largest difference of two trees of arrays, relative to the array's largest entry, and its place."""
     first, second = leaves(one), leaves(other)
     if set(first) != set(second):
         return float("inf"), ", ".join(sorted(set(first) ^ set(second)))

@@ -1,4 +1,4 @@
-"""Starts the processes that hold contributed code, a backend each, and makes one table of what they send."""
+"""Starts the processes that run contributed code, one a backend, and makes one table of their results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from creditbench.machine.folders import shipped
 from creditbench.plugins import contributed, registry
 from creditbench.plugins.importing import KINDS, embedded, source_sha256
 
-#: Wall-clock seconds of one process, unless the user says otherwise.
+#: Default wall-clock seconds of one process.
 SECONDS = 300.0
 #: Resident bytes of one process.
 MEMORY = 4 << 30
@@ -27,7 +27,7 @@ _LONGEST_DETAIL = 1000
 
 @dataclass
 class Report:
-    """What came of checking one learner or task."""
+    """The results of checking one learner or task."""
 
     subject: str  #: as it was named
     about: dict[str, Any] = field(default_factory=dict)  #: kind, id, sha256
@@ -40,18 +40,18 @@ class Report:
 
 @dataclass
 class _Sent:
-    """What one process has sent."""
+    """The messages of one process."""
 
     about: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
     numbers: dict[str, Any] | None = None
     running: str = lists.IMPORT.name  #: the check that was started last
-    done: bool = False  #: whether it said that it was through
-    died: str = ""  #: how it ended, where it did not end well
+    done: bool = False  #: whether it reported its end
+    died: str = ""  #: how it ended, if it did not end well
 
 
 def resolve(item: str) -> dict[str, Any]:
-    """How a process is told of an id or of a path, and the sha256 of the file. Raises `UsageError` for neither."""
+    """The order that names an id or a path, with the sha256 of its file. Raises `UsageError` for neither."""
     if item.endswith(".py") or "/" in item:
         path = Path(item).expanduser().resolve()
         if not path.is_file():
@@ -79,7 +79,7 @@ def resolve(item: str) -> dict[str, Any]:
 
 
 def require_names(only: Sequence[str]) -> None:
-    """Raise `UsageError` for a name that is no check's."""
+    """Raise `UsageError` for an unknown check."""
     for name in only:
         if name not in lists.order():
             raise unknown("check", name, lists.order(), f"one of {', '.join(lists.order())}")
@@ -92,13 +92,13 @@ def run(
     seconds: float = SECONDS,
     advance: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Check one learner or task, a process a backend, at the same time; `advance` is called with each result's name."""
+    """Check one learner or task, a process a backend, in parallel; `advance` gets each result's name."""
     order = resolve(item) | {"only": None if only is None else list(only)}
     if order.get("kind") == "tasks":
         backends = backends[:1]  # a task knows none
     sides = {backend: _Sent() for backend in backends}
     lock, stopped = threading.Lock(), threading.Event()
-    # Checks have random data alone, so that nothing is withheld; and a file's id may be that of a task.
+    # Checks have only random data, so nothing is withheld; and a file's id may be that of a task.
     readable = [shipped("tasks"), *(Path(order[name]) for name in ("path", "place", "data") if name in order)]
     running: list[Confined] = []
 
@@ -142,9 +142,9 @@ def run(
 
 
 def _take(side: _Sent, message: dict[str, Any], sha256: str) -> None:
-    """Note one message. It is the word of a process that contributed code runs in: it is looked at before it is taken.
+    """Note one message. It comes from a process that runs contributed code, so it is validated first.
 
-    Raises `ConfinedError` for one that none of the harness's own would be.
+    Raises `ConfinedError` for a message that the harness's own code would not send.
     """
     known = lists.order()
     match message:
@@ -169,10 +169,10 @@ def _take(side: _Sent, message: dict[str, Any], sha256: str) -> None:
 
 
 def _require_described(order: dict[str, Any], about: dict[str, Any]) -> None:
-    """Raise `ConfinedError` unless what was imported is what was asked for, by the id under which it would be run.
+    """Raise `ConfinedError` unless the imported plugin is the requested one, by the id that a run would use.
 
-    `about` then says what was asked for. A learner's file that `run` refuses is refused in the same words,
-    and `about` says nothing.
+    Otherwise `about` describes the requested plugin. A learner's file that `run` refuses is refused with the
+    same message, and `about` stays empty.
     """
     said = {name: about[name] for name in ("kind", "id")}
     wanted = {name: order.get(name, said[name]) for name in said}
@@ -197,13 +197,13 @@ def _require_described(order: dict[str, Any], about: dict[str, Any]) -> None:
 
 
 def _require_unchanged(order: dict[str, Any]) -> None:
-    """Raise `ConfinedError` where an installed package is no more what it was at the order."""
+    """Raise `ConfinedError` if an installed package has changed since the order."""
     if contributed.package_sha256(order["package"], Path(order["shown"])) != order["sha256"]:
         raise ConfinedError("invalid", "the package has changed since the check began: check again")
 
 
 def _describes(about: dict[str, Any]) -> bool:
-    """Whether it says what was imported, in values of the right kind; the id becomes the name of a file."""
+    """Whether `about` describes a plugin in values of the right kind; the id becomes the name of a file."""
     match about:
         case {
             "kind": "learners" | "tasks",
@@ -217,13 +217,12 @@ def _describes(about: dict[str, Any]) -> bool:
 
 
 def merge(item: str, sides: dict[str, _Sent], only: Sequence[str] | None = None) -> Report:
-    """One result a check of what the processes sent: held where it held under every backend that said something."""
+    """One result a check from those of the processes: held if it held under every backend with a result."""
     about: dict[str, Any] = next((side.about for side in sides.values() if side.about), {})
     for side in sides.values():
         if side.died:
             side.results[side.running] = Result(side.running, False, side.died)
-    # A process whose backend the rule is not written for has nothing to say, nor has the second one of a
-    # task.
+    # A backend that the rule is not written for gives no results, nor does the second process of a task.
     said = {b: s for b, s in sides.items() if not s.about or s.about["runs"]} or sides
     report = Report(item, about)
     for name in lists.names(about.get("kind")):
@@ -247,7 +246,7 @@ def _parity(sides: dict[str, _Sent], declared: frozenset[str]) -> Result:
     except Broken as error:
         return Result(parity.NAME, False, str(error))
     except Exception as error:
-        # They are the processes' word, and may be anything.
+        # They come from the processes, and may be anything.
         return Result(parity.NAME, False, f"what was sent are no numbers: {one_line(error)}")
 
 

@@ -1,4 +1,4 @@
-"""The world held still around a call: clocks stopped, the global generators of random numbers seeded."""
+"""A call with the clocks stopped and the global generators of random numbers seeded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CLOCKS = ("time", "perf_counter", "monotonic", "process_time")
 
 @contextlib.contextmanager
 def stopped_clock(module: str, now: float) -> Iterator[None]:
-    """The clocks of `time`, and what that module has imported of them, stand at `now` seconds."""
+    """The clocks of `time`, and those that the module has imported from it, stand at `now` seconds."""
     owner, moved = sys.modules[module], []
     for name in (*_CLOCKS, *(f"{name}_ns" for name in _CLOCKS)):
         real, value = getattr(time, name), int(now * 1e9) if name.endswith("_ns") else now
@@ -32,11 +32,11 @@ def stopped_clock(module: str, now: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def other_seed(seed: int) -> Iterator[None]:
-    """The global generators of Python, NumPy and PyTorch seeded; afterwards as they were."""
+    """Seed the global generators of Python, NumPy and PyTorch; restore them afterwards."""
     before = global_states()
     try:
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - the global state is what is looked at
+        np.random.seed(seed)  # noqa: NPY002 - the check is about the global state
         if "torch" in sys.modules:
             # This module serves both frameworks.
             import torch
@@ -54,7 +54,7 @@ def other_seed(seed: int) -> Iterator[None]:
 
 
 def global_states() -> dict[str, Any]:
-    """Where the global generators of Python, NumPy and, where it is loaded, PyTorch stand."""
+    """The states of the global generators of Python, NumPy and, if it is loaded, PyTorch."""
     found = {"Python": random.getstate(), "NumPy": np.random.get_state()}  # noqa: NPY002
     if "torch" in sys.modules:
         # This module serves both frameworks.

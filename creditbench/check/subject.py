@@ -1,4 +1,4 @@
-"""A learner under one backend, as the checks take it."""
+"""A learner under one backend, the subject of the checks."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from creditbench.plugins.importing import Plugin
 
 T = TypeVar("T")
 
-#: What a rule's field `sigma` is set to where a claim is of the limit of small noise.
+#: The value of a rule's field `sigma` for a claim about the limit of small noise.
 SMALL = 1e-4
-#: The cell that most checks take.
+#: The cell of most checks.
 PLAIN = make_cell(alpha=0.3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A learner and a backend. What takes time to make is made once."""
+    """A learner and a backend. Values that take time to make are made once."""
 
     plugin: Plugin
     backend: str
@@ -50,7 +50,7 @@ class Subject:
 
     @cached_property
     def precise(self) -> Any:
-        """The learner with a field `sigma`, where it has one, so small that what is of higher order vanishes."""
+        """The learner with its field `sigma`, if it has one, so small that higher orders vanish."""
         if any(field.name == "sigma" for field in dataclasses.fields(self.rule)):
             return dataclasses.replace(self.rule, sigma=min(self.rule.sigma, SMALL))
         return self.rule
@@ -82,7 +82,7 @@ class Subject:
         return injected(self.backend, level=True)
 
     def params(self, cell: Cell) -> Any:
-        """Weights of a cell, as the rule would have them."""
+        """Weights of a cell, in the form that the rule uses."""
         return self.rule.weights(cell, make_params(cell))
 
     def first_state(self, rows: int) -> Any:
@@ -93,7 +93,7 @@ class Subject:
     def arguments(
         self, ops: Any = None, cell: Cell = PLAIN, batch: Batch | None = None, key: int = 1, state: Any = None
     ) -> tuple[Any, ...]:
-        """What a segment takes: (params, state, batch, key); of the rule decorrelated where the cell is.
+        """The arguments of a segment: (params, state, batch, key), of the rule decorrelated if the cell is.
 
         `ops`: the backend, the subject's own if None. `batch`: NumPy arrays; None for one that fits the cell.
         """
@@ -101,13 +101,13 @@ class Subject:
         return arguments(ops or self.ops, rule, cell, self.params(cell), batch, key, state)
 
     def estimate(self, ops: Any = None, cell: Cell = PLAIN, **given: Any) -> tuple[Any, ...]:
-        """One segment, traced anew: (loss, dense gradients, state, assigned), NumPy; `given` as for `arguments`."""
+        """One segment, traced anew: (loss, dense gradients, state, assigned) in NumPy. `given`: arguments."""
         ops, args = ops or self.ops, self.arguments(ops, cell, **given)
         return ops.to_numpy(ops.compile(segment_of(ops, wrapped(self.rule, cell), cell), *args)(*args))
 
     @cached_property
     def program(self) -> Any:
-        """A segment as compiled once, for what looks at many batches and weights of `arguments()`'s shapes."""
+        """A segment, compiled once, for many batches and weights with the shapes of `arguments()`."""
         return self.ops.compile(segment_of(self.ops, self.rule, PLAIN), *self.arguments())
 
     def stopped_estimate(self, *, key: int = 1, now: float = 1e9, seed: int = 0) -> Any:
@@ -117,7 +117,7 @@ class Subject:
 
     @cached_property
     def first(self) -> Any:
-        """One estimate with the clock stopped and the global generators seeded, beside which others are held."""
+        """An estimate with stopped clock and seeded global generators, to compare others with."""
         return self.stopped_estimate()
 
     @cached_property
@@ -126,7 +126,7 @@ class Subject:
         return difference(self.first, self.stopped_estimate(key=2))[0] > 0
 
     def once(self, f: Callable[[Subject], T]) -> T:
-        """What `f` makes of this subject, made once."""
+        """`f` of this subject, computed once."""
         if f not in self._made:
             self._made[f] = f(self)
         return self._made[f]

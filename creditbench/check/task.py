@@ -1,4 +1,4 @@
-"""What a task is held to: its arrays, its seeds, its splits, its scores."""
+"""The checks of a task: its arrays, its seeds, its splits, its scores."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from creditbench.task import Sequences, Split
 CHECKS: list[Check] = []
 _SPLITS: tuple[Split, ...] = get_args(Split)
 _PRESETS = ("smoke", "quick", "full")
-#: Seconds of processor that generating the train split may take.
+#: Processor seconds that generating the train split may take.
 _SECONDS = 0.5
 _SEEDS = 8
-#: Steps in a row by which a stretch is known: of data that are cut, and of data that are drawn for each seed.
+#: Consecutive steps that identify a stretch: in data that are cut, and in data that are drawn for each seed.
 _OVERLAP, _STRETCH = 200, 500
-#: Inputs that a ridge regression is given to find something to learn.
+#: Past inputs of the ridge regression that looks for something to learn.
 _LAGS = 50
-#: What lies nearer to the trivial score than so many of its standard deviations over seeds, chance may reach.
+#: Chance may reach a score within so many standard deviations over seeds of the trivial score.
 _BY_CHANCE = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskSubject:
-    """A task as the checks take it."""
+    """A task, the subject of the checks."""
 
     plugin: Plugin
 
@@ -45,22 +45,22 @@ class TaskSubject:
 
     @cached_property
     def splits(self) -> dict[Split, Sequences]:
-        """Every split of seed 0, of 2 rows where it is a stream. To be looked at alone."""
+        """Every split of seed 0, of 2 rows if it is a stream. Not to be changed."""
         return {split: self.task.generate(split, 0, 2) for split in _SPLITS}
 
     @cached_property
     def train(self) -> Sequences:
-        """The train split of seed 0 at the task's own batch. To be looked at alone."""
+        """The train split of seed 0 at the task's own batch. Not to be changed."""
         return self.task.generate("train", 0, self.task.batch)
 
     @cached_property
     def tests(self) -> list[Sequences]:
-        """The test splits of several seeds. To be looked at alone."""
+        """The test splits of several seeds. Not to be changed."""
         return [self.task.generate("test", seed, self.task.batch) for seed in range(_SEEDS)]
 
     @cached_property
     def trivials(self) -> np.ndarray:
-        """What the trivial predictor scores on each of `tests`."""
+        """The score of the trivial predictor on each of `tests`."""
         return np.array([self.task.trivial_score(test) for test in self.tests])
 
     def beats_trivial(self, score: float) -> bool:
@@ -70,7 +70,7 @@ class TaskSubject:
 
 
 def digest(sequences: Sequences) -> str:
-    """A hash of all that the sequences hold."""
+    """A hash of the content of the sequences."""
     return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in sequences)).hexdigest()
 
 
@@ -117,7 +117,7 @@ def metadata(subject: TaskSubject) -> str:
     needed=True,
 )
 def arrays(subject: TaskSubject) -> str:
-    """Every split is float32, time first and finite; weights are not negative, and some of each row are above 0."""
+    """Every split is float32, time first and finite; weights are at least 0, some of each row above."""
     for split, found in subject.splits.items():
         if not isinstance(found, Sequences):
             raise Broken(f"{split} is {type(found).__name__}, and must be Sequences")
@@ -133,8 +133,8 @@ def arrays(subject: TaskSubject) -> str:
         inputs, targets, weights = found
         if not inputs.shape[:2] == targets.shape[:2] == weights.shape:
             raise Broken(
-                f"{split} has inputs {inputs.shape}, targets {targets.shape}, weights {weights.shape}: the first two "
-                "axes must agree"
+                f"{split} has inputs {inputs.shape}, targets {targets.shape}, weights {weights.shape}: the "
+                "first two axes must agree"
             )
         if min(inputs.shape + targets.shape) < 1:
             raise Broken(f"{split} is empty: inputs {inputs.shape}, targets {targets.shape}")
@@ -151,7 +151,7 @@ def arrays(subject: TaskSubject) -> str:
 
 @check(CHECKS, "rows", "a stream's train split has exactly `batch` rows, that of episodes at least one batch")
 def train_rows(subject: TaskSubject) -> str:
-    """The train split has as many rows as were asked for."""
+    """The train split has as many rows as requested."""
     task = subject.task
     for batch in (1, 2):
         count = task.generate("train", 0, batch).inputs.shape[1]
@@ -169,7 +169,7 @@ def train_rows(subject: TaskSubject) -> str:
     needed=True,
 )
 def determinism(subject: TaskSubject) -> str:
-    """The same seed yields the same bytes: twice, after changes of the arrays, at another time, after other draws."""
+    """The same seed yields the same bytes: again, after changed arrays, at another time, after draws."""
     for split in _SPLITS:
         with stopped_clock(subject.plugin.cls.__module__, 1e9), other_seed(0):
             found = subject.plugin.cls().generate(split, 3, 2)
@@ -209,7 +209,7 @@ def _others(same: list[Any]) -> str:
     CHECKS, "splits", "draw each split from its own generator, or cut data into stretches that do not overlap"
 )
 def splits(subject: TaskSubject) -> str:
-    """No sequence is in two splits, or twice in one; no stretch of validation or test is in train, at whatever step."""
+    """No sequence is in two splits, or twice in one; no stretch of validation or test is in train."""
     sets = {split: rows(part) for split, part in subject.splits.items()}
     for split, part in subject.splits.items():
         if len(sets[split]) < part.inputs.shape[1]:
@@ -219,11 +219,11 @@ def splits(subject: TaskSubject) -> str:
             raise Broken(f"{shared} sequences of {one} are in {other} too")
     train = subject.splits["train"]
     scale = leaks.scale_of(train)
-    # What is found in the train split of another seed too, is alike by chance.
+    # A stretch that is also in the train split of another seed is alike by chance.
     others = [subject.task.generate("train", seed, 2) for seed in (1, 2)]
     fixed = any(rows(other) == sets["train"] for other in others)
     others = [] if fixed else others
-    # Of data that are the same for every seed whole episodes: parts of them may well be alike.
+    # Whole episodes, if the data are the same for every seed: parts of them may well be alike.
     lengths = {split: len(part.inputs) for split, part in subject.splits.items()}
     if fixed:
         steps = lengths if subject.task.protocol == "episodes" else dict.fromkeys(_SPLITS, _OVERLAP)
@@ -236,12 +236,12 @@ def splits(subject: TaskSubject) -> str:
         if others:
             bound = leaks.NEAR * np.min([leaks.nearest(sought, other, scale) for other in others], axis=0)
         near = leaks.nearest(sought, train, scale)
-        # One of them may follow another for a while in a series that is smooth.
+        # In a smooth series one stretch may follow another for a while.
         if (found := int((near < bound).sum())) > (0 if fixed else 1):
             worst = float(near[near < bound].max())
             raise Broken(
-                f"{found} of {len(sought)} stretches of {split} ({sought.shape[1]} steps) are in train too, at another "
-                f"place perhaps, to within {worst:.1g} standard deviations"
+                f"{found} of {len(sought)} stretches of {split} ({sought.shape[1]} steps) are in train too, "
+                f"at another place perhaps, to within {worst:.1g} standard deviations"
             )
     return "share no sequence and no stretch"
 
@@ -249,10 +249,11 @@ def splits(subject: TaskSubject) -> str:
 @check(
     CHECKS,
     "target in input",
-    "leave what is asked for out of the inputs of the same step, or ask for what is known only from steps before",
+    "leave what is asked for out of the inputs of the same step, or ask for what is known only from steps "
+    "before",
 )
 def target_in_input(subject: TaskSubject) -> str:
-    """No linear function of the same step's inputs says a target, or scores what counts as solved."""
+    """No linear function of the same step's inputs equals a target, or scores as well as solved."""
     task, test = subject.task, subject.tests[0]
     said = leaks.ridge(task, subject.train, test, 1)
     if leaks.given(test, said):
@@ -270,7 +271,7 @@ def target_in_input(subject: TaskSubject) -> str:
 
 @check(CHECKS, "learnable", "let the targets follow from the inputs so far")
 def learnable(subject: TaskSubject) -> str:
-    """A ridge regression from the inputs so far is better than trivial; where it is not, that is told, and no fault."""
+    """A ridge regression from the inputs so far is better than trivial; only reported if it is not."""
     task, test = subject.task, subject.tests[0]
     found = leaks.best_score(task, leaks.ridge(task, subject.train, test, _LAGS), test)
     said = (
@@ -279,7 +280,8 @@ def learnable(subject: TaskSubject) -> str:
     )
     if not subject.beats_trivial(found):
         raise NotApplicable(
-            f"nothing was found to learn: {said}; that is no fault where targets follow from the inputs in another way"
+            f"nothing was found to learn: {said}; that is no fault where targets follow from the inputs in "
+            "another way"
         )
     return said
 
@@ -287,11 +289,11 @@ def learnable(subject: TaskSubject) -> str:
 @check(
     CHECKS,
     "direction",
-    "set `solved` to what a task that is solved scores, on the better side of `trivial`, and let `solved_score` return "
-    "None where it is not",
+    "set `solved` to what a task that is solved scores, on the better side of `trivial`, and let "
+    "`solved_score` return None where it is not",
 )
 def direction(subject: TaskSubject) -> str:
-    """A solved task is better than the trivial predictor, by the metric's direction; on every test split, if known."""
+    """Solved is better than trivial by the metric's direction; on each test split too, if known."""
     cls = subject.plugin.cls
     better = "below" if cls.metric_direction == "min" else "above"
     if not all(map(math.isfinite, (cls.trivial, cls.solved))):
@@ -301,8 +303,8 @@ def direction(subject: TaskSubject) -> str:
     trivials = subject.trivials
     if abs(cls.trivial - cls.solved) <= _BY_CHANCE * trivials.std(ddof=1):
         raise Broken(
-            f"solved is {cls.solved:g}, and the trivial predictor scores {trivials.min():.4g} to {trivials.max():.4g} "
-            f"over {_SEEDS} seeds: chance reaches it"
+            f"solved is {cls.solved:g}, and the trivial predictor scores {trivials.min():.4g} to "
+            f"{trivials.max():.4g} over {_SEEDS} seeds: chance reaches it"
         )
     for test, trivial in zip(subject.tests, trivials, strict=True):
         solved = subject.task.solved_score(test)
@@ -321,7 +323,7 @@ def direction(subject: TaskSubject) -> str:
     CHECKS, "trivial score", "set `trivial` to the mean of trivial_score over seeds, at default parameters"
 )
 def trivial(subject: TaskSubject) -> str:
-    """The constant `trivial` is what the trivial predictor scores on the test split, within 4 standard errors."""
+    """The constant `trivial` is the trivial predictor's score on the test split, within 4 standard errors."""
     cls = subject.plugin.cls
     scores = subject.trivials
     error = scores.std(ddof=1) / np.sqrt(_SEEDS)
@@ -337,7 +339,7 @@ def trivial(subject: TaskSubject) -> str:
     "score the steps whose weight is above 0, those alone, and return not a number for such outputs",
 )
 def score(subject: TaskSubject) -> str:
-    """Noise is no solution; unscored steps do not count; outputs that are not finite have no score."""
+    """Noise does not solve the task, unscored steps do not count, and non-finite outputs have no score."""
     task, test = subject.task, subject.tests[0]
     noise = np.random.default_rng(0).normal(size=test.targets.shape).astype(np.float32)
     found = task.score(noise, test)
@@ -350,8 +352,8 @@ def score(subject: TaskSubject) -> str:
     shuffled[at] = np.random.default_rng(0).permutation(test.targets[at])
     if not task.better(solved := task.solved_score(test) or task.solved, task.score(shuffled, test)):
         raise Broken(
-            f"the targets in another order score {task.score(shuffled, test):.4g}, and solved is {solved:.4g}: chance "
-            "reaches it"
+            f"the targets in another order score {task.score(shuffled, test):.4g}, and solved is "
+            f"{solved:.4g}: chance reaches it"
         )
     hidden = noise.copy()
     hidden[test.weights == 0] = 1e6
@@ -368,7 +370,7 @@ def score(subject: TaskSubject) -> str:
     f"vectorise the generator over rows and steps: it has {_SECONDS} s of processor time",
 )
 def generating(subject: TaskSubject) -> str:
-    """Processor time of the train split at default parameters, the best of three."""
+    """Processor time of generating the train split at default parameters, the best of three."""
     times = []
     for _ in range(3):
         began = time.process_time()

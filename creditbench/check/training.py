@@ -1,4 +1,4 @@
-"""A few updates under both protocols, and what an update costs beside BPTT's."""
+"""A few updates under both protocols, and the cost of an update beside BPTT's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from creditbench.optimizers import make_optimizer
 
 CHECKS: list[Check] = []
 _UPDATES, _ROWS, _STEPS = 20, 2, 12
-#: × bptt at n = 16 from which on something is wrong.
+#: Time × bptt at n = 16 that is absurd.
 _ABSURD = 10_000.0
 
 
@@ -60,7 +60,7 @@ def _trains(subject: Subject, episodes: bool) -> str:
 
 @check(CHECKS, "speed", "profile a step: is something done every step that could be done once a segment?")
 def speed(subject: Subject) -> str:
-    """The time of a step as a ratio to BPTT's, pair by pair; only reported, unless it is absurd."""
+    """The time of a step over BPTT's, pair by pair; only reported, unless it is absurd."""
     rule = subject.rule
     with subject.single_precision() as ops:
         update = Update(learner=rule, cell=Cell(2, 16, 2), steps=max(_STEPS, rule.stream_segment))

@@ -1,11 +1,11 @@
-"""The command line, a file a verb: a verb reads its options, makes one call, and prints what came of it.
+"""The command line: a file a verb. A verb reads its options, makes one call, and prints the result.
 
-`creditbench --help` has to answer at once, and torch, jax, pandas and NumPy take seconds to import. For that
-reason alone the modules of this package import the rooms below within their functions, once a verb runs; what
-is quick to import stands at the top. `options` has what several verbs ask for, `printing` what they print
-with.
+`creditbench --help` has to answer at once, and torch, jax, pandas and NumPy take seconds to import. So the
+modules of this package import the packages below inside their functions, when a verb runs. Imports at the top
+of a module are quick ones. `options` has the options that several verbs share, `printing` the functions that
+print.
 
-Exit status: 0 on success, 1 where a run found a failure, 2 on bad usage with one line on standard error, 130
+Exit status: 0 on success, 1 if a run found a failure, 2 on bad usage with one line on standard error, 130
 after Ctrl-C.
 """
 
@@ -41,8 +41,8 @@ from creditbench.errors import UsageError, reason
 
 app = typer.Typer(
     name="creditbench",
-    help="Benchmark of learning rules for recurrent networks, with and without backpropagation through time.\n\n"
-    "\b\nExamples:\n"
+    help="Benchmark of learning rules for recurrent networks, with and without backpropagation through time."
+    "\n\n\b\nExamples:\n"
     "  creditbench list learners\n"
     "  creditbench run --task mackey_glass --learner bptt,anp --seeds 3 --preset smoke\n"
     "  creditbench table --results results/local --format markdown",
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1
     except (OSError, MemoryError, ImportError) as error:
-        # What a file is concerned in says so itself: this is the machine's state, whatever was at work.
+        # Errors about one file are usage errors already. This one is about the machine, whatever was running.
         _drop_output()
         place = f" '{error.filename}'" if isinstance(error, OSError) and error.filename else ""
         return _usage(
@@ -129,7 +129,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _drop_output() -> None:
-    """Where standard output cannot take what is still to be written, have that lost."""
+    """Discard the output that is still to be written, if standard output cannot take it."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -16,23 +16,23 @@ from creditbench.errors import UsageError, unknown
 
 def check(
     path: Annotated[
-        list[str], typer.Argument(help="Python files that hold a learner or a task, or ids of what is there.")
+        list[str], typer.Argument(help="Python files that hold a learner or a task, or known ids.")
     ],
     backend: options.Backends = "jax,torch",
     only: Annotated[
-        str, typer.Option(help="Names of the checks to run, with commas between.  [default: all that apply]")
+        str, typer.Option(help="Names of the checks to run, comma-separated.  [default: all that apply]")
     ] = "",
     timeout: Annotated[float, typer.Option(help="Seconds that a backend's process may take.")] = 300.0,
     results: Annotated[
         Path | None,
-        typer.Option(help="Folder of results that a leaderboard is made of: what held is written there too."),
+        typer.Option(help="Folder of results for a leaderboard: the outcomes are written there too."),
     ] = None,
     json: options.Json = False,
 ) -> None:
     """Hold a learner to its contract, its claims and both backends, or a task to its contract.
 
-    The code runs in a confined process of its own, one a backend. Where something does not hold, the table
-    says what was found, and below it what to do; then the exit status is 1.
+    The code runs in a confined process, one for each backend. If a check fails, the table says why, a line
+    below it says what to do, and the exit status is 1.
 
     \b
     Examples:
@@ -56,7 +56,7 @@ def check(
     for item in path:
         runner.resolve(item)
     reports = []
-    # The import is checked whatever is chosen.
+    # The import is always checked.
     count = len({*chosen, "import"}) if chosen else len(lists.LEARNER) + 1
     with printing.bars("check", len(path) * len(backends) * count) as advance:
         for item in path:

@@ -20,16 +20,16 @@ def compare(
     alpha: Annotated[
         float, typer.Option(help="Chance of a false finding among all rules, for score and for time.")
     ] = 0.05,
-    tolerance: Annotated[float, typer.Option(help="Least relative change of time that is told.")] = 0.1,
+    tolerance: Annotated[float, typer.Option(help="Least relative change of time that is reported.")] = 0.1,
     json: options.Json = False,
 ) -> None:
-    """Tell what got better, worse, faster, slower, bigger or broken from A to B, and how much was compared.
+    """Report what got better, worse, faster, slower, bigger or broken from A to B, and how much was compared.
 
     Scores: the difference B - A, by a permutation test of runs within tasks and tuning studies. Times: the
-    ratio B / A, robust to outliers. Intervals are at the level alpha / k of the k rules that are tested
-    together, and leave out 0, or 1, where p_corrected is below alpha. Algorithm bytes and FLOPs are exact:
-    any change is told. What was run under other conditions is not compared. Exits 1 where something got
-    worse.
+    ratio B / A, robust to outliers. Intervals are at the level alpha / k for k rules that are tested
+    together: they exclude 0 (scores) or 1 (times) where p_corrected is below alpha. Algorithm bytes and FLOPs
+    are exact: any change is reported. Runs under different conditions are not compared. Exits 1 if something
+    got worse.
 
     \b
     Examples:
@@ -60,7 +60,7 @@ def compare(
     if order := found.agreement:
         printing.say(
             f"order: Kendall's τ {order.tau:.3f} between {order.rules} rows on {order.columns} columns; of "
-            f"{order.settled} pairs that a board settles, {order.turned} stand the other way round in the other"
+            f"{order.settled} pairs that a board settles, {order.turned} are reversed in the other"
         )
     counted = ", ".join(f"{name} of {count} rules" for name, count in found.compared.items())
     printing.say(f"compared: {counted}; {len(rows) or 'no'} changes")
@@ -69,7 +69,7 @@ def compare(
 
 
 def folder(name: str) -> Path:
-    """The folder of that path, or of a version of that name in `results/`. Raises `UsageError` where there is none."""
+    """The folder at that path, or the version of that name in `results/`. Raises `UsageError` without one."""
     for path in (Path(name), Path("results") / name):
         if path.is_dir():
             return path

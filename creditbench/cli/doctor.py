@@ -14,7 +14,7 @@ def doctor(
     learner: Annotated[
         str,
         typer.Option(
-            help="Learners whose share of the roofline is measured too, with commas between, on one thread."
+            help="Learners, comma-separated, whose share of the roofline is measured too, on one thread."
         ),
     ] = "",
     device: Annotated[
@@ -26,7 +26,7 @@ def doctor(
     batch: options.BatchB = None,
     json: options.Json = False,
 ) -> None:
-    """Say what works on this machine: backends, devices, speed. Exits 1 where no backend works.
+    """Say what works on this machine: backends, devices, speed. Exits 1 if no backend works.
 
     A rule's share of the roofline is the least time that its FLOPs and bytes allow at the peaks of this
     machine, over the time that it takes.
@@ -103,7 +103,7 @@ def _print(host: dict[str, Any], confined: dict[str, Any], rows: list[dict[str, 
 
 
 def _confinement(found: dict[str, Any]) -> str:
-    """How a learner that is not shipped is held here, in one line."""
+    """How a learner that is not shipped is confined here, in one line."""
     held = [f"Landlock {found['landlock']}"] * bool(found["landlock"]) + ["seccomp"] * found["seccomp"]
     refused = [name for name, is_refused in found["refused"].items() if is_refused]
     open_to_it = [name for name, is_refused in found["refused"].items() if not is_refused]

@@ -1,4 +1,4 @@
-"""One sequence of a task, drawn: inputs, targets and which steps are scored; for the terminal and for print."""
+"""Drawings of one sequence of a task, for the terminal and for print: inputs, targets and scored steps."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _MARGIN = 12  # characters before the first step of a line
 
 
 def crop(sequences: Sequences, row: int, first: int, steps: int) -> Sequences:
-    """One row, and of that the steps from `first` on."""
+    """`steps` steps of one row, from `first` on."""
     return Sequences(*(array[first : first + steps, row : row + 1] for array in sequences))
 
 
 def text(sequences: Sequences, first: int = 0, width: int = 80) -> str:
-    """The only row of `sequences`, whose first step is number `first`, as lines of at most `width` characters.
+    """The only row of `sequences` as lines of at most `width` characters; its first step is number `first`.
 
-    A channel is a line of bars, from its least value to its greatest; an array that is one-hot is one line of
-    its symbols, the number of the channel in base 36, a point where there is none. Below, a dot is a step
-    that is scored.
+    A channel is a line of bars, from its least value to its greatest. A one-hot array is one line of symbols:
+    the number of the channel in base 36, or a point if no channel is 1. On the line below, a dot marks a
+    scored step.
     """
     inputs, targets, weights = (np.asarray(array)[:, 0] for array in sequences)
     lines = [*_lines("inputs", inputs), *_lines("targets", targets)]
@@ -42,10 +42,10 @@ def text(sequences: Sequences, first: int = 0, width: int = 80) -> str:
 
 
 def figure(sequences: Sequences, title: str, output: Path, first: int = 0) -> None:
-    """Draw the only row of `sequences`, whose first step is number `first`; the suffix of `output` names the format.
+    """Draw the only row of `sequences` into a file, whose suffix names the format.
 
-    Up to 4 channels are drawn as lines, more of them, or one-hot ones, as an image with a channel a line.
-    What is not scored is hatched on the targets.
+    Its first step is number `first`. Up to 4 channels are drawn as lines. More channels, or one-hot ones, are
+    an image with one row for each channel. Steps that are not scored are hatched on the targets.
     """
     import matplotlib
 
@@ -131,7 +131,7 @@ def _lines(name: str, values: NDArray[Any]) -> list[tuple[str, str, str]]:
 
 
 def _ruler(first: int, steps: int) -> str:
-    """The number of every tenth step, where that step is."""
+    """The number of every tenth step, at the place of that step."""
     ruler = ""
     for step in range(steps):
         if (first + step) % 10 == 0 and len(ruler) <= step:

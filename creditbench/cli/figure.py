@@ -17,7 +17,7 @@ def figure(
         str,
         typer.Argument(
             help="curves: validation metric against training steps; units: score against hidden units; "
-            "scaling, gradients: what was measured; "
+            "scaling, gradients: the measurements; "
             "pareto: score against cost; profiles: share of tasks solved."
         ),
     ],
@@ -25,7 +25,7 @@ def figure(
     results: options.Results = None,
     rule: options.Shown = "",
     axis: Annotated[
-        str | None, typer.Option(help="T, n, B: what scaling is drawn against.  [default: T]")
+        str | None, typer.Option(help="T, n or B: the size that scaling is drawn against.  [default: T]")
     ] = None,
 ) -> None:
     """Draw a figure for print.
@@ -44,7 +44,7 @@ def figure(
         raise unknown("figure", name, FIGURES, "creditbench figure --help")
     options.require_picture(output)
     if axis is not None and name != "scaling":
-        raise UsageError(f"--axis is {axis}: it is of the figure scaling alone; leave it out")
+        raise UsageError(f"--axis is {axis}: only the figure scaling has it; leave it out")
     found = load(*options.folders(results))
     if rule:
         wanted = options.names("rule", rule)

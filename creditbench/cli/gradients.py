@@ -20,7 +20,7 @@ def gradients(
     parts: Annotated[
         str,
         typer.Option(
-            help="Parts of a BPTT run after which to look, with commas between, each moved to the nearest evaluation."
+            help="Parts of a BPTT run to measure after, comma-separated; moved to the nearest evaluation."
         ),
     ] = "0,0.5,1",
     preset: options.Preset = "quick",
@@ -32,8 +32,8 @@ def gradients(
     settle: Annotated[
         int,
         typer.Option(
-            help="Segments that each draw runs first, at the same weights, for a rule whose noise lies in its state: "
-            "those that come after the one that is measured in the run."
+            help="Segments that each draw runs first, at the same weights, for a rule with noise in its "
+            "state. They follow the measured segment in the run."
         ),
     ] = 0,
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
@@ -45,16 +45,16 @@ def gradients(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Hold each rule's estimate of the gradient against BPTT's, at the first weights and along a BPTT run.
+    """Compare each rule's estimate of the gradient with BPTT's, at the first weights and along a BPTT run.
 
     cosine: of one draw. bias: ‖E[g] - g*‖/‖g*‖, corrected for the number of draws. variance: E‖g -
     E[g]‖²/‖g*‖².
-    draws_to_cosine: how many draws it takes for their mean to reach 0.9. Intervals are 95 %.
+    draws_to_cosine: how many draws it takes for the cosine of their mean to reach 0.9. Intervals are 95 %.
 
     \b
     Examples:
       creditbench gradients --learner np,wp,anp --task mackey_glass
-      creditbench gradients --learner np --set np.credit=trace --task copy_memory --draws 1000 --output gradients
+      creditbench gradients --learner np --set np.credit=trace --task copy_memory --draws 1000 --output out
       creditbench gradients --learner oua,wp --task delayed_match --parts 0 --settle 100
     """
     from creditbench.check.doctor import require_device

@@ -30,11 +30,11 @@ def tasks(
     form: Annotated[
         str,
         typer.Option(
-            "--format", help="rich; markdown, the table of tasks/README.md, which generates every task."
+            "--format", help="rich; markdown: the table of tasks/README.md, for which every task is made."
         ),
     ] = "rich",
 ) -> None:
-    """What can be learned.
+    """List the tasks.
 
     \b
     Examples:
@@ -77,10 +77,10 @@ def tasks(
 def learners(
     json: options.Json = False,
     form: Annotated[
-        str, typer.Option("--format", help="rich; markdown, the table of learners/README.md.")
+        str, typer.Option("--format", help="rich; markdown: the table of learners/README.md.")
     ] = "rich",
 ) -> None:
-    """By which rules.
+    """List the learners.
 
     \b
     Examples:
@@ -116,7 +116,7 @@ def learners(
 
 @app.command()
 def backends(json: options.Json = False) -> None:
-    """On which frameworks. What works on this machine, `creditbench doctor` says.
+    """List the frameworks. `creditbench doctor` says which of them work on this machine.
 
     \b
     Examples:
@@ -143,7 +143,7 @@ def backends(json: options.Json = False) -> None:
 
 
 def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -> None:
-    """The rows as JSON, or those columns of them as a table."""
+    """The rows as JSON, or the named columns as a table."""
     if as_json:
         printing.as_json(rows)
         return
@@ -168,7 +168,7 @@ _LEARNER_HEADER = (
 
 
 def _task_row(plugin: Plugin) -> tuple[object, ...]:
-    """What a task is like, and where it is from."""
+    """A task's properties and its source."""
     cls = plugin.cls
     arrow = "↓" if cls.metric_direction == "min" else "↑"
     return (
@@ -180,7 +180,7 @@ def _task_row(plugin: Plugin) -> tuple[object, ...]:
 
 
 def _learner_row(plugin: Plugin) -> tuple[object, ...]:
-    """Where a rule is from, and what it claims of itself."""
+    """A rule's source and its claims."""
     cls, claims = plugin.cls, plugin.cls.claims
     promises = ("yes" if made else "" for made in (claims.unbiased, claims.online, claims.forward_only))
     return (
@@ -190,7 +190,7 @@ def _learner_row(plugin: Plugin) -> tuple[object, ...]:
 
 
 def _link(plugin: Plugin) -> str:
-    """The id, and what is shipped with a link to its file from its folder's README."""
+    """The id; if the plugin is shipped, with a link to its file from its folder's README."""
     from creditbench.results.table import Markup
 
     return Markup(f"[`{plugin.id}`]({plugin.path.name})" if plugin.source == "builtin" else f"`{plugin.id}`")
@@ -204,7 +204,7 @@ def _print_markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        # A claim that is not made says nothing.
+        # Claims that are not made are left out.
         shown = {name: v for name, v in value.items() if v is not False}
         return ", ".join(name if v is True else f"{name} {v}" for name, v in shown.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -25,7 +25,7 @@ app = typer.Typer(
 
 @app.command()
 def learner(name: Annotated[str, typer.Argument(help="Its id: letters, digits and _.")]) -> None:
-    """Write NAME.py, a whole learning rule, into the current folder.
+    """Write NAME.py, a complete learning rule, into the current folder.
 
     \b
     Examples:
@@ -36,7 +36,7 @@ def learner(name: Annotated[str, typer.Argument(help="Its id: letters, digits an
 
 @app.command()
 def task(name: Annotated[str, typer.Argument(help="Its id: letters, digits and _.")]) -> None:
-    """Write NAME.py, a whole task, into the current folder.
+    """Write NAME.py, a complete task, into the current folder.
 
     \b
     Examples:

@@ -1,7 +1,6 @@
-"""Options that several verbs have, each with one meaning, and how the texts of options are read.
+"""Options that several verbs share, each with one meaning, and functions that read their texts.
 
-An option of one verb alone is declared in that verb. A default that is not the same everywhere is the verb's
-too.
+An option of a single verb is declared in that verb, and so is a default that differs between verbs.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from creditbench.errors import UsageError, unknown
 
 # -- what is run -----------------------------------------------------------------------------------------
 
-_LEARNERS = "Learners: ids, or paths of Python files, with commas between"
+_LEARNERS = "Learners: ids or paths of Python files, comma-separated"
 
-Tasks = Annotated[str, typer.Option(help="Tasks: ids, or paths of Python files, with commas between.")]
+Tasks = Annotated[str, typer.Option(help="Tasks: ids or paths of Python files, comma-separated.")]
 Learners = Annotated[str, typer.Option(help=f"{_LEARNERS}.")]
-#: Learners, each with the suffix of a decorrelated cell or without.
+#: Learners, each with or without the suffix of a decorrelated cell.
 Rules = Annotated[
     str, typer.Option(help=f"{_LEARNERS}; the suffix +D decorrelates the hidden units, +DD the input too.")
 ]
@@ -29,20 +28,19 @@ Backends = Annotated[str, typer.Option(help="jax, torch, or both with a comma be
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, gpu, tpu.")]
 Preset = Annotated[str, typer.Option(help="Budget of each task: smoke, quick, full.")]
 Budget = Annotated[int | None, typer.Option(help="Training time steps, in place of the preset's.")]
-Evaluations = Annotated[int | None, typer.Option(help="On the validation split.  [default: the preset's]")]
+Evaluations = Annotated[int | None, typer.Option(help="Evaluations on validation.  [default: the preset's]")]
 Hidden = Annotated[int, typer.Option(help="Hidden units.")]
 Batch = Annotated[int | None, typer.Option(help="Rows trained together.  [default: the task's]")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set",
-        help="A field of a learner or task that is named, as in anp.sigma=1e-3 or adding.length=30. Repeatable.",
+        "--set", help="A field of a learner or task, as in anp.sigma=1e-3 or adding.length=30. Repeatable."
     ),
 ]
 Data = Annotated[
     list[str] | None,
     typer.Option(
-        help="A task's data, as in weather=WTH.csv, or weather=hf:OWNER/NAME of the Hugging Face hub. Repeatable."
+        help="Data of a task: weather=WTH.csv, or weather=hf:OWNER/NAME on the Hugging Face hub. Repeatable."
     ),
 ]
 
@@ -51,7 +49,7 @@ Data = Annotated[
 StepsT = Annotated[int | None, typer.Option("--steps", help="Steps T of an update.  [default: 128]")]
 HiddenN = Annotated[int | None, typer.Option("--hidden", help="Hidden units n.  [default: 128]")]
 BatchB = Annotated[int | None, typer.Option("--batch", help="Sequences B of an update.  [default: 1]")]
-#: What stands for these where they are left out.
+#: Values of these sizes if they are left out.
 SIZES = {"T": 128, "n": 128, "B": 1}
 
 # -- where it runs ---------------------------------------------------------------------------------------
@@ -59,8 +57,8 @@ SIZES = {"T": 128, "n": 128, "B": 1}
 Executor = Annotated[
     str,
     typer.Option(
-        help="local: processes of their own, and a confined one for a learner that is not shipped; inline: this "
-        "process, for debugging: what it imports has all your rights."
+        help="local: worker processes, and a confined one for a learner that is not shipped; inline: this "
+        "process, for debugging: code that it imports has all your rights."
     ),
 ]
 Jobs = Annotated[
@@ -76,7 +74,7 @@ LOCAL = Path("results/local")
 Results = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Folder of records, or of a version's tables. Repeatable: of the same trial, the later counts.  "
+        help="Folder of records, or of a version's tables. Repeatable: for the same trial the later counts.  "
         f"[default: {LOCAL}]",
         show_default=False,
     ),
@@ -90,7 +88,7 @@ Reuse = Annotated[
     ),
 ]
 Shown = Annotated[
-    str, typer.Option("--rule", help="Rules, with commas between.  [default: all]", show_default=False)
+    str, typer.Option("--rule", help="Rules, comma-separated.  [default: all]", show_default=False)
 ]
 
 # -- output ----------------------------------------------------------------------------------------------
@@ -100,12 +98,12 @@ PICTURE = "File to write; its suffix (png, pdf, svg) is the format."
 
 
 def folders(results: Sequence[Path] | None) -> list[Path]:
-    """The folders that are asked for, or the one of runs."""
+    """The folders that are given, or the default folder of runs."""
     return list(results or [LOCAL])
 
 
 def one_format(form: str, json: bool, known: Sequence[str], verb: str) -> str:
-    """The format that `--format` and `--json` ask for. Raises `UsageError` where they ask for two."""
+    """The format that `--format` and `--json` ask for. Raises `UsageError` if they ask for two."""
     if form not in known:
         raise unknown("format", form, known, f"creditbench {verb} --help")
     if json and form not in ("rich", "json"):
@@ -114,7 +112,7 @@ def one_format(form: str, json: bool, known: Sequence[str], verb: str) -> str:
 
 
 def require_picture(output: Path) -> None:
-    """Raise `UsageError` where the suffix of a file is no format of pictures."""
+    """Raise `UsageError` if the suffix of a file is not a picture format."""
     if output.suffix not in (".png", ".pdf", ".svg"):
         raise UsageError(f"output '{output}' has no known suffix: end it in .png, .pdf or .svg")
 
@@ -123,12 +121,12 @@ def require_picture(output: Path) -> None:
 
 
 def split(text: str) -> tuple[str, ...]:
-    """The different names in a text, with commas between."""
+    """The distinct names in a comma-separated text."""
     return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
 
 
 def names(option: str, text: str) -> list[str]:
-    """As `split`. Raises `UsageError` where there is none."""
+    """As `split`. Raises `UsageError` if there is none."""
     found = list(split(text))
     if not found:
         raise UsageError(f"--{option} is left out: name one or more, with commas between")
@@ -136,7 +134,7 @@ def names(option: str, text: str) -> list[str]:
 
 
 def known_names(option: str, text: str, known: Collection[str], verb: str) -> list[str]:
-    """As `names`. Raises `UsageError` for one that is not known too."""
+    """As `names`. Also raises `UsageError` for an unknown name."""
     found = names(option, text)
     for name in found:
         if name not in known:
@@ -147,7 +145,7 @@ def known_names(option: str, text: str, known: Collection[str], verb: str) -> li
 def numbers(
     option: str, text: str, kind: type, example: str, low: float = -math.inf, high: float = math.inf
 ) -> tuple[Any, ...]:
-    """The different numbers in `text`, with commas between; `kind` is int or float. Raises `UsageError` for others."""
+    """The distinct numbers of that `kind` (int or float) in a comma-separated text. Raises `UsageError`."""
 
     try:
         found = tuple(dict.fromkeys(map(kind, split(text))))
@@ -161,14 +159,14 @@ def numbers(
 
 
 def require_whole(option: str, value: int | None, low: int, high: int | None = None) -> None:
-    """Raise `UsageError` for a number that is given and lies below `low` or above `high`."""
+    """Raise `UsageError` if a number is given and lies below `low` or above `high`."""
     if value is not None and not (low <= value and (high is None or value <= high)):
         to = "" if high is None else f" to {high}"
         raise UsageError(f"--{option} is {value}: give a whole number from {low}{to}")
 
 
 def pairs(option: str, items: Sequence[str] | None, example: str) -> dict[str, str]:
-    """`name=value` items as a dict. Raises `UsageError` for an item that is none."""
+    """`name=value` items as a dict. Raises `UsageError` for an item of another form."""
     pairs = {}
     for item in items or ():
         name, equals, value = item.partition("=")
@@ -192,9 +190,9 @@ def data(items: Sequence[str] | None) -> dict[str, str]:
 
 
 def config_reader(others: Collection[str] = ()) -> Callable[[typer.Context, Path | None], Path | None]:
-    """A callback of `--config`: the file's values are defaults, over which the command line wins.
+    """A callback of `--config`: the file's values are defaults, and the command line wins.
 
-    `others`: options that the file may have, and that are not this verb's.
+    `others`: options of other verbs that the file may have.
     """
 
     def read(context: typer.Context, path: Path | None) -> Path | None:
@@ -206,7 +204,7 @@ def config_reader(others: Collection[str] = ()) -> Callable[[typer.Context, Path
 
 
 def _read_config(context: typer.Context, path: Path, others: Collection[str]) -> dict[str, Any]:
-    """The values of a file of options, by parameter. Raises `UsageError` for an option that is none."""
+    """The values of a file of options, by parameter. Raises `UsageError` for an unknown option."""
     from creditbench.machine.files import read_toml
 
     options: dict[str, Any] = {

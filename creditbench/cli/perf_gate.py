@@ -15,7 +15,7 @@ from creditbench.errors import UsageError
 
 def perf_gate(
     base: Annotated[str, typer.Option(help="Revision to compare with: a branch, tag or hash.")],
-    learner: Annotated[str, typer.Option(help="Ids of rules, with commas between.  [default: all]")] = "",
+    learner: Annotated[str, typer.Option(help="Ids of rules, comma-separated.  [default: all]")] = "",
     backend: options.Backends = "jax,torch",
     threshold: Annotated[
         float, typer.Option(help="Ratio of times above which the whole interval must lie to fail.")
@@ -29,8 +29,8 @@ def perf_gate(
     """Compare the rules of this checkout, uncommitted changes included, with those of another revision.
 
     Both are measured in turn on this machine: FLOPs, algorithm bytes, operations, compilations, and time as a
-    paired ratio. Exits 1 where an exact figure grew, where a rule is slower beyond doubt, where one crashed,
-    and where nothing was compared.
+    paired ratio. Exits 1 if an exact figure grew, a rule is slower beyond doubt, a rule crashed, or nothing
+    was compared.
 
     \b
     Examples:
@@ -74,6 +74,6 @@ def perf_gate(
 
 
 def end_cleanly() -> None:
-    """Have SIGTERM, which ends a job in CI, leave nothing behind: neither the other revision's folder nor a process."""
+    """Make SIGTERM, which ends a job in CI, remove the other revision's folder and end the processes."""
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -1,4 +1,4 @@
-"""What verbs print: tables and JSON on standard output, and on standard error how far they are."""
+"""Printing for the verbs: tables and JSON on standard output, progress on standard error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def say(line: str) -> None:
 
 
 def console() -> Any:
-    """The terminal, or what stands for one where standard output is a file."""
+    """The terminal, or a stand-in if standard output is a file."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 160)
@@ -64,7 +64,7 @@ def _progress() -> Any:
 
 @contextlib.contextmanager
 def bars(what: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A function to call as each of `total` is done: a bar on a terminal's standard error, else a line each."""
+    """A function to call as each of `total` is done: it moves a bar on a terminal, else it prints a line."""
     if not sys.stderr.isatty():
         count = 0
 
@@ -86,7 +86,7 @@ def label(trial: Trial) -> str:
 
 
 class Report:
-    """How far a run is, on standard error: bars on a terminal, else a line for each trial that has finished."""
+    """Progress of a run on standard error: bars on a terminal, else a line for each finished trial."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         self.total, self.count = len(trials), 0

@@ -36,12 +36,12 @@ def run(
     seeds: Annotated[
         int | None,
         typer.Option(
-            help="How many seeds, from 0 on; of a tuned file with several studies as many for each, no two of which "
-            f"have the same, and draw D from 1000 D on.  [default: {DEFAULT_SEEDS}]"
+            help="Number of seeds, from 0 on. With a tuned file each study has as many, and no two studies "
+            f"share one; those of draw D start at 1000 D.  [default: {DEFAULT_SEEDS}]"
         ),
     ] = None,
     seed: Annotated[
-        str | None, typer.Option(help="The very seeds, as in 3,9071; the same for every study.")
+        str | None, typer.Option(help="Explicit seeds, as in 3,9071; the same for every study.")
     ] = None,
     hidden: options.Hidden = 128,
     bias: Annotated[bool, typer.Option("--bias", help="Give the cell biases.")] = False,
@@ -54,9 +54,7 @@ def run(
     ] = None,
     budget: options.Budget = None,
     evaluations: options.Evaluations = None,
-    lr: Annotated[
-        str, typer.Option(help="Learning rates, with commas between.  [default: the learner's]")
-    ] = "",
+    lr: Annotated[str, typer.Option(help="Learning rates, comma-separated.  [default: the learner's]")] = "",
     optimizer: Annotated[
         str | None, typer.Option(help="sgd, momentum, adam.  [default: the learner's]")
     ] = None,
@@ -79,7 +77,7 @@ def run(
     memory_limit: Annotated[
         str | None,
         typer.Option(
-            help="Memory that a trial may take, as in 4GB.  [default: nine tenths of all, shared by the processes]"
+            help="Memory that a trial may take, as in 4GB.  [default: nine tenths of all, over the processes]"
         ),
     ] = None,
     together: Annotated[bool, typer.Option("--together", help="Train seeds as one program (JAX).")] = False,
@@ -87,14 +85,16 @@ def run(
         bool,
         typer.Option(
             "--measure/--no-measure",
-            help="Beside training: × forward, × bptt, FLOPs and algorithm bytes, in some seconds a rule.",
+            help="Also measure × forward, × bptt, FLOPs and algorithm bytes; takes some seconds a rule.",
         ),
     ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Run trials again that have a record.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run trials again even if they have a record.")
+    ] = False,
     retry: Annotated[
         bool,
         typer.Option(
-            "--retry", help="Run trials again that crashed, timed out, were invalid or out of memory."
+            "--retry", help="Run again the trials that crashed, timed out, were invalid or out of memory."
         ),
     ] = False,
     config: Annotated[
@@ -109,9 +109,9 @@ def run(
 ) -> None:
     """Run a grid of trials, keep their records and print the table.
 
-    What has a record already is not run again, whatever its outcome: a rule that is mended is another trial.
-    Exits 1 where a trial of the grid crashed, timed out, was invalid or ran out of memory, and where the
-    machine failed one, of which no record is kept.
+    A trial that has a record is not run again, whatever its outcome: a corrected rule is another trial. Exits
+    1 if a trial of the grid crashed, timed out, was invalid or ran out of memory. Exits 1 too if the machine
+    failed at one; no record of it is kept.
 
     \b
     Examples:
@@ -120,7 +120,7 @@ def run(
       creditbench run --task weather --data weather=WTH.csv --learner ./my_rule.py --backend jax,torch
       creditbench run --learner ./my_rule.py --jobs 2 --timeout 600 --memory-limit 4GB
       creditbench run --config grid.toml --seed 3,9071
-      creditbench run --config grids/board/weather.toml --learner bptt,./my_rule.py --reuse results/v0.2
+      creditbench run --config grids/board/weather.toml --learner ./my_rule.py --reuse results/v0.2
     """
     from creditbench.machine.memory import read_bytes
     from creditbench.results.runs import Interrupted, Where, run_grid
@@ -173,7 +173,7 @@ def run(
 
 
 def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tuple[int, ...]:
-    """The very seeds that are asked for; empty where their count is. Raises `UsageError`."""
+    """The explicit seeds; empty if their number is given instead. Raises `UsageError`."""
     if count is not None and listed is not None:
         # One of them may come from the configuration file, over which the command line wins.
         sources = {name: context.get_parameter_source(name) for name in ("seeds", "seed")}
@@ -191,7 +191,7 @@ def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tup
 
 
 def _print(outcome: GridOutcome, results: Path, json: bool) -> None:
-    """Print the table, where the records are, and what failed: trials, and the machine at those that were lost."""
+    """Print the table, the folder of records, the trials that failed, and those that the machine lost."""
     from creditbench.results import table
 
     if json:
@@ -206,13 +206,14 @@ def _print(outcome: GridOutcome, results: Path, json: bool) -> None:
     for trial, why in outcome.lost:
         detail = f" ({why})" if why else ""
         say(
-            f"{label(trial)}: no record: the machine failed, and not the rule{detail}; the same command runs it"
+            f"{label(trial)}: no record: the machine failed, and not the rule{detail}; "
+            "the same command runs it"
         )
 
 
 @contextlib.contextmanager
 def _ends_on_sigterm() -> Iterator[None]:
-    """Have SIGTERM end this process in order, so that it takes its workers with it."""
+    """Make SIGTERM end this process in order, so that its workers end with it."""
 
     def end(number: int, _: Any) -> None:
         raise SystemExit(128 + number)

@@ -16,19 +16,19 @@ def scale(
     learner: Annotated[
         str,
         typer.Option(
-            help="Learners: ids, or paths of Python files, with commas between; forward: a forward pass."
+            help="Learners: ids or paths of Python files, comma-separated; forward: a forward pass."
         ),
     ] = "",
     backend: options.Backends = "jax,torch",
     device: options.Device = "cpu",
-    axis: Annotated[str, typer.Option(help="T, n, B, with commas between: what is swept.")] = "T",
+    axis: Annotated[str, typer.Option(help="Sizes to sweep: T, n, B, comma-separated.")] = "T",
     quantity: Annotated[
-        str, typer.Option(help="time, algorithm_bytes, flops, with commas between.")
+        str, typer.Option(help="time, algorithm_bytes, flops, comma-separated.")
     ] = "time,algorithm_bytes,flops",
     sizes: Annotated[
         str,
         typer.Option(
-            help="Sizes on the axis, with commas between.  [default: four for times, three for the rest]"
+            help="Sizes on the axis, comma-separated.  [default: four for times, three for the rest]"
         ),
     ] = "",
     steps: options.StepsT = None,
@@ -45,13 +45,13 @@ def scale(
         Path | None, typer.Option(help="Folder for scaling.csv, scaling.json and a figure an axis.")
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="rich; markdown: a row a rule, its claims beside; json.")
+        str, typer.Option("--format", help="rich; markdown: a row a rule, with its claims; json.")
     ] = "rich",
     json: options.Json = False,
 ) -> None:
-    """Sweep the steps T, the hidden units n or the sequences B; fit exponents of cost; hold them against the claims.
+    """Sweep the steps T, hidden units n or sequences B; fit exponents of cost; compare them with the claims.
 
-    Exits 1 where algorithm bytes or FLOPs grow faster than their rule claims; times are shown alone.
+    Exits 1 if algorithm bytes or FLOPs grow faster than their rule claims. Times are only shown.
 
     \b
     Examples:
@@ -106,7 +106,7 @@ def scale(
     for row in rows:
         if row["left_out"]:
             printing.say(
-                f"note: {scaling.left_out(row)} left out, which would take more than --limit {limit:g} s"
+                f"note: {scaling.left_out(row)} left out: it would take more than --limit {limit:g} s"
             )
     if output is not None:
         write_scaling(output, found, rows)
@@ -125,9 +125,9 @@ def scale(
 
 
 def _fixed(axes: Sequence[str], given: Mapping[str, tuple[str, int | None]]) -> dict[str, int]:
-    """T, n and B where they are not swept; `given`: what each option says of which.
+    """T, n and B while they are not swept; `given`: option -> its axis and value.
 
-    Raises `UsageError` where one is the only axis, so that its option would be ignored.
+    Raises `UsageError` if one is given and is the only axis, so that its option would be ignored.
     """
     fixed = dict(options.SIZES)
     for option, (axis, value) in given.items():

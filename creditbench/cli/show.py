@@ -1,4 +1,4 @@
-"""`creditbench show`: an example of what is to be learned."""
+"""`creditbench show`: an example of a task."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def task(
     name: Annotated[str, typer.Argument(help="Id of a task, or path of a Python file.")],
     split: Annotated[str, typer.Option(help="train, validation, test.")] = "train",
     seed: Annotated[int, typer.Option(help="Seed of the data.")] = 0,
-    row: Annotated[int, typer.Option(help="Which sequence.")] = 0,
+    row: Annotated[int, typer.Option(help="Sequence to draw.")] = 0,
     first: Annotated[int, typer.Option(help="First time step drawn.")] = 0,
     steps: Annotated[
         int | None, typer.Option(help="Time steps drawn.  [default: an episode, or 120 steps of a stream]")

@@ -1,4 +1,4 @@
-"""The standard streams as a shell may leave them: closed, full, without a reader, of an encoding that lacks letters."""
+"""The standard streams as a shell may leave them: closed, full, without a reader, or in a narrow encoding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from creditbench.errors import UsageError
 
 
 class _Heedless(io.TextIOWrapper):
-    """Standard error that ends no run: once it cannot be written, what is said there is lost, and nothing else."""
+    """Standard error that ends no run: if it cannot be written, its lines are lost, and nothing else."""
 
     def write(self, text: str) -> int:
         try:
@@ -28,14 +28,13 @@ class _Heedless(io.TextIOWrapper):
 
 
 def prepare() -> None:
-    """Set the streams of this process up. Raises `UsageError` where standard output is closed."""
+    """Set the streams of this process up. Raises `UsageError` if standard output is closed."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(
-                os.devnull, os.O_RDWR
-            )  # the lowest free number: else a file of the run would come to have it
+            # Takes the lowest free number, which a file of the run would get otherwise.
+            os.open(os.devnull, os.O_RDWR)
     errors = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115 - open as long as the process is
     encoding = sys.stderr.encoding if sys.stderr else "utf-8"
     sys.stderr = _Heedless(
@@ -48,7 +47,7 @@ def prepare() -> None:
 
 
 def to_nowhere(number: int) -> None:
-    """Have what is still to be written into a stream lost, so that the end of Python does not try it again."""
+    """Discard the rest of a stream's output, so that Python does not try to write it when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)

@@ -18,16 +18,17 @@ def table(
         str,
         typer.Option(
             "--format",
-            help="rich, markdown, latex: a row a rule; scores: a column a task; ranking, ranking-latex: scores over "
-            "all tasks; tasks: normalised scores; csv, json: a row a trial; environments: what they were made "
-            "on (JSON), each once.",
+            help="rich, markdown, latex: a row a rule; scores: a column a task; ranking, ranking-latex: "
+            "scores over all tasks; tasks: normalised scores; csv, json: a row a trial; environments: each "
+            "environment once (JSON).",
         ),
     ] = "rich",
     output: Annotated[Path | None, typer.Option(help="File to write, in place of standard output.")] = None,
     compact: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to write as a version: trials.csv, curves.parquet, scaling.csv, gradients.csv, README.md."
+            help="Folder to write as a version: trials.csv, curves.parquet, scaling.csv, gradients.csv, "
+            "README.md."
         ),
     ] = None,
     json: options.Json = False,
@@ -57,7 +58,7 @@ def table(
         for option, value in (("--output", output), ("--format", None if form == "rich" else form)):
             if value is not None:
                 raise UsageError(f"{option} is {value} and --compact is {compact}: give one of them")
-        # What is published leaves nothing out.
+        # A published version leaves nothing out.
         found = load(*folders, whole=True)
         write_tables(found, compact, lambda read: readme(make_board(read), compact, folders))
         printing.say(f"tables: {compact}")

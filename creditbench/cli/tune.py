@@ -12,7 +12,7 @@ import typer
 from creditbench.cli import options, printing
 from creditbench.errors import UsageError
 
-#: What a file of `creditbench run` says that is not for tuning, which has seeds of its own, and one backend.
+#: Options of a file of `creditbench run` that tuning ignores: it has its own seeds, and one backend.
 _NOT_FOR_TUNING = ("seeds", "seed", "backend", "tuned", "results", "reuse", "timeout")
 
 
@@ -25,13 +25,13 @@ def tune(
     device: options.Device = "cpu",
     points: Annotated[int, typer.Option(help="Points of every task, rule and study.")] = 20,
     studies: Annotated[
-        int, typer.Option(help="Independent studies: points and tuning seeds of their own, a result each.")
+        int, typer.Option(help="Independent studies, each with its own points, tuning seeds and result.")
     ] = 3,
     seeds: Annotated[int, typer.Option(help="Tuning seeds of every point.")] = 1,
     confirm: Annotated[
         int,
         typer.Option(
-            help="Further tuning seeds that a choice is trained at: where it diverges, the next best is taken."
+            help="Further tuning seeds that a choice is trained at; if it diverges, the next best is taken."
         ),
     ] = 4,
     draw: Annotated[
@@ -50,7 +50,7 @@ def tune(
         bool,
         typer.Option(
             "--keep",
-            help="What the output file has already is kept as it is, and is not tuned again: add rules to it.",
+            help="Keep the choices that the output file has, and tune only what it lacks: adds rules to it.",
         ),
     ] = False,
     results: options.Records = Path("results/tuning"),
@@ -63,19 +63,19 @@ def tune(
         typer.Option(
             callback=options.config_reader(_NOT_FOR_TUNING),
             is_eager=True,
-            help="TOML file of creditbench run, whose tasks, learners, sizes and budget are tuned; the command line "
-            "wins.",
+            help="TOML file of creditbench run, whose tasks, learners, sizes and budget are tuned; the "
+            "command line wins.",
         ),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Try the same number of points for every task and rule, and freeze those that are best on validation.
+    """Try the same number of points for every task and rule, and freeze the best on validation.
 
-    That is done in several independent studies, so that results show what chance does in tuning: creditbench
-    run --tuned trains each study's choice with seeds of its own. Best is the best raw metric; a point that
-    diverged is worse than any that did not, and so is one that diverges at the seeds of --confirm. Under JAX
-    the points of a task and rule are trained as one program. What has a record already is not run again: the
-    same command goes on where it was broken off.
+    Several independent studies are run, so that results show the effect of chance in tuning: creditbench run
+    --tuned trains each study's choice with seeds of its own. The best point has the best raw metric. A point
+    that diverged is worse than any that did not, and so is one that diverges at the seeds of --confirm. Under
+    JAX the points of a task and rule are trained as one program. A trial that has a record is not run again:
+    the same command resumes a run that was interrupted.
 
     \b
     Examples:

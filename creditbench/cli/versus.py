@@ -1,4 +1,4 @@
-"""`creditbench versus`: does a rule match a reference."""
+"""`creditbench versus`: does a rule match a reference?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def versus(
         str,
         typer.Option(help="Tasks, or columns of the table, likewise.  [default: all]", show_default=False),
     ] = "",
-    reference: Annotated[str, typer.Option(help="Rule that the others are held against.")] = "bptt",
+    reference: Annotated[str, typer.Option(help="Rule that the others are compared with.")] = "bptt",
     level: Annotated[
         float,
         typer.Option(help="Part of the way from untrained to the reference's best that counts as converged."),
@@ -29,11 +29,11 @@ def versus(
     form: Annotated[str, typer.Option("--format", help="rich, markdown, csv or json.")] = "rich",
     json: options.Json = False,
 ) -> None:
-    """Hold rules against a reference: final score, steps and seconds to the reference's level, cost.
+    """Compare rules with a reference: final score, steps and seconds to the reference's level, cost.
 
-    p is of one row, p_corrected of all rows that are asked for (Holm): ask for what you want to know.
-    Intervals are 95 % of one row. better, worse: corrected p below 0.05; with (raw), p alone is; undecided:
-    the interval holds 0.
+    p is for one row, p_corrected for all rows that are asked for (Holm): ask only for those you need.
+    Intervals are 95 % for one row. better, worse: corrected p below 0.05; with (raw), p alone is; undecided:
+    the interval contains 0.
 
     \b
     Examples:

@@ -25,12 +25,11 @@ def make_executor(
 ) -> Executor:
     """The executor of that name.
 
-    `slots`: processes at a time; None for as many as the usable cores have room for, and for one where
-    `device` is another than the CPU: trials that share an accelerator take each other's time and memory
-    there. `timeout`: seconds that a trial may take, None for an hour. `memory_limit`: bytes that it may take,
-    None for nine tenths of the memory that this process may use, over the slots. `logs`: a folder for what
-    failed trials printed. Raises `UsageError` for a name that is not known and for numbers that make no
-    sense.
+    `slots`: processes at a time; None for as many as fit the usable cores, and for one if `device` is not the
+    CPU, since trials that share an accelerator compete for its time and memory. `timeout`: seconds that a
+    trial may take; None for an hour. `memory_limit`: bytes that it may take; None for nine tenths of the
+    memory that this process may use, over the slots. `logs`: a folder for the output of failed trials. Raises
+    `UsageError` for an unknown name and for impossible numbers.
     """
     cores = len(usable_cores())
     numbers = {"threads": threads, "jobs": slots, "timeout": timeout, "memory limit": memory_limit}
@@ -58,8 +57,8 @@ def make_executor(
 
         if timeout is not None or memory_limit is not None or slots not in (None, 1):
             raise UsageError(
-                "the executor 'inline' runs one trial after another to its end: leave out --timeout, --memory-limit "
-                "and --jobs"
+                "the executor 'inline' runs one trial after another to its end: leave out --timeout, "
+                "--memory-limit and --jobs"
             )
         return InlineExecutor(threads=threads)
     raise unknown("executor", name, EXECUTORS, "creditbench run --help")

@@ -1,4 +1,4 @@
-"""What executors share: the contract, jobs, thread settings, and the record of a trial that left none."""
+"""Shared by executors: their contract, jobs, thread settings, and the record of a trial that left none."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from creditbench.plugins.importing import Kind, Plugin
 from creditbench.trials.record import Record, Status
 from creditbench.trials.trial import Trial
 
-Progress = Callable[[Trial, float], None]  #: trial, part of its budget that is done
+Progress = Callable[[Trial, float], None]  #: trial, finished part of its budget
 
 
 @dataclass(frozen=True)
 class Job:
-    """Trials for one process; they differ in nothing but their seed, and run one after another."""
+    """Trials for one process. They differ only in their seed, and run one after another."""
 
     trials: tuple[Trial, ...]
     together: bool = False  #: trained as one program instead
 
 
 class Executor(abc.ABC):
-    """Runs jobs. One record a trial comes out, whatever its rule does; no trial harms another.
+    """Runs jobs. Each trial gives one record, whatever its rule does; no trial harms another.
 
-    None comes out where the machine failed and not the rule: another time, or elsewhere, the trial may do.
-    Such trials are in `lost`.
+    A trial at which the machine failed, and not the rule, gives no record: it may run another time or
+    elsewhere. Such trials are in `lost`.
     """
 
     slots: int = 1  #: jobs that run at a time
@@ -42,18 +42,18 @@ class Executor(abc.ABC):
 
     @abc.abstractmethod
     def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
-        """The records, in the order in which they are ready. Closing the iterator ends what is running.
+        """The records, in the order in which they are ready. Closing the iterator ends the running trials.
 
-        A job is taken from `jobs` once there is room for it, so that they may be made while others run.
+        A job is taken from `jobs` once there is room for it, so jobs may be made while others run.
         """
 
 
 def make_jobs(trials: Sequence[Trial], *, together: bool = False, slots: int = 1) -> list[Job]:
     """Trials as jobs.
 
-    Under JAX, which compiles, the seeds of a family are one job and share one compilation; where that would
-    leave slots empty, a family is split. Under PyTorch each trial is a job of its own. `together` trains all
-    that can be one program as one (JAX, shipped rules).
+    Under JAX, which compiles, the seeds of a family are one job and share one compilation; a family is split
+    if slots would stay empty. Under PyTorch each trial is a job of its own. `together` trains as one program
+    all trials that can be one (JAX, shipped rules).
     """
     families: dict[str, list[Trial]] = {}
     for trial in trials:
@@ -71,7 +71,7 @@ def make_jobs(trials: Sequence[Trial], *, together: bool = False, slots: int = 1
 
 
 def is_contributed(trial: Trial) -> bool:
-    """Whether the rule is not shipped with the harness, so that it is to train in a confined process."""
+    """Whether the rule is not shipped with the harness, and so has to train in a confined process."""
     return trial.learner_path is not None or _plugin("learners", trial.learner).source != "builtin"
 
 

@@ -1,13 +1,13 @@
 """Training of a rule that is not shipped: it trains in a confined process, and everything else happens here.
 
-Here are the task, the targets of validation and test, the clock and the record; the confined process has the
-rule and, block by block, the segments that it trains on. The order of a block is answered with the weights,
-which are looked at before anything is done with them, and scored with the harness's own forward pass. The
-clock runs from the order to the answer; while it does not run, the process stands still. A seed has a process
-and a folder of its own, so that nothing comes to it from another.
+This process has the task, the targets of validation and test, the clock and the record. The confined process
+has the rule and, block by block, the segments that it trains on. It answers the order of a block with the
+weights, which are checked before use and scored with the harness's own forward pass. The clock runs from the
+order to the answer; the confined process is stopped while the clock does not run. Each seed has its own
+process and folder, so that seeds cannot share anything.
 
-What stays the rule's own word: the training losses on its curve and, where they are taken, the figures of
-`measure`.
+Two things remain the rule's own word: the training losses on its curve and, if they are measured, the figures
+of `measure`.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from creditbench.trials.trainer import Trainer, segments_between
 from creditbench.trials.trial import Trial
 
 _WEIGHTS, _SEGMENTS = "weights.npz", ("inputs.npy", "targets.npy", "weights.npy")
-_LARGEST = 1e18  #: that a figure of `Cost` can be: no machine has as many bytes
-#: What the confined process can be ordered to do; `_ORDERS` says what answers each.
+_LARGEST = 1e18  #: greatest figure of `Cost` that is accepted: no machine has so many bytes
+#: Orders to the confined process; `_ORDERS` has the function that answers each.
 Order = Literal["settle", "import", "start", "restart", "load", "train", "cost"]
 
 
 class ConfinedBlocks(Blocks):
-    """A rule in a confined process, another one for each seed. `limits`: of each such process."""
+    """A rule in a confined process, a new one for each seed. `limits`: of each such process."""
 
     trains_together = False
-    holds_data = False  # the confined process is handed each block's segments, and no others
+    holds_data = False  # the confined process gets the segments of each block, and no others
 
     def __init__(self, trial: Trial, limits: Limits) -> None:
         self.trial, self.limits = trial, limits
         self.ops = make_ops(trial.backend, trial.device, trial.dtype)
         self.child: Confined | None = None
         self._told = 0
-        #: Seconds that loading the seed's first block took, in which it is compiled; None before.
+        #: Seconds that loading the seed's first block took, compilation included; None before.
         self._loading: float | None = None
         self.entry: str | None = None
         if trial.learner_path is not None:
@@ -63,11 +63,11 @@ class ConfinedBlocks(Blocks):
             self.path, self.source, self.entry = str(plugin.path), plugin.source, plugin.entry
 
     def environment(self, here: dict[str, Any]) -> dict[str, Any]:
-        """With what the rule was held by, beside what changes from trial to trial."""
+        """Adds how the rule was confined, and the values that change from trial to trial."""
         return here | {"host": here["host"] | {"confinement": isolation.confinement()}}
 
     def prepare(self) -> None:
-        """Have the confined process import its framework, before anything of a trial is due."""
+        """Make the confined process import its framework before the trial starts."""
         try:
             self._do("settle")
         except (ConfinedError, OSError) as error:
@@ -80,12 +80,12 @@ class ConfinedBlocks(Blocks):
         return ProcessPeak(self._confined().process.pid), DevicePeak(self.ops)
 
     def compiling(self) -> tuple[float, bool]:
-        """Seconds that the confined process took over its first block; none of its programs are kept."""
+        """Seconds that the confined process took to load its first block; its programs are not kept."""
         return self._loading or 0.0, False
 
     @contextlib.contextmanager
     def training(self, cell: Cell) -> Iterator[None]:
-        """The time of one confined process, which imports the rule. What that prints goes to standard error."""
+        """The life of one confined process, which imports the rule. Its output goes to standard error."""
         self.cell, self._loading = cell, None
         self.prepare()
         child = self._confined()
@@ -110,13 +110,13 @@ class ConfinedBlocks(Blocks):
     # -- what the confined process does ------------------------------------------------------------
 
     def start(self, trials: Sequence[Trial]) -> Any:
-        """(parameters, nothing, nothing): the other two are in the confined process."""
+        """(parameters, None, None): the other two are in the confined process."""
         (trial,) = trials
         self._do("start", seed=trial.seed)
         return self.ops.from_numpy(self._weights()), None, None
 
     def restart(self, carry: Any) -> Any:
-        """Order the network to be put to rest."""
+        """Order a reset of the network's activity."""
         self._do("restart")
         return carry
 
@@ -136,14 +136,14 @@ class ConfinedBlocks(Blocks):
             self._loading = time.perf_counter() - clock
 
     def train(self, carry: Any, xs: Any, data: Any) -> tuple[Any, Any]:
-        """Order to train on what was handed over. The weights are looked at before anything is done with them."""
+        """Order to train on the loaded segments. The weights are checked before use."""
         self._do("train")
         found = self._weights(losses=(len(xs[0].weights),))
         losses = found.pop("losses")
         return (self.ops.from_numpy(found), None, None), self.ops.from_numpy(losses)
 
     def cost(self, rate: float | None) -> Cost:
-        """The figures that the confined process has taken; as honest as the rule. None where it fails."""
+        """The figures that the confined process measured, as honest as the rule; None each if that fails."""
         try:
             answer = self._do("cost", rate=rate)
             return Cost(**{name: _number(answer, name) for name in Cost._fields if name in answer})
@@ -174,9 +174,9 @@ class ConfinedBlocks(Blocks):
         return self.child
 
     def _do(self, what: Order, **order: Any) -> dict[str, Any]:
-        """Give an order and wait for its answer; the process stands still before and after.
+        """Give an order and wait for its answer; the process is stopped before and after.
 
-        The answer repeats what only this order holds, so that none can have been given before.
+        The answer repeats a token of this order, so that it cannot have been sent before.
         """
         child, own = self._confined(), secrets.token_hex(16)
         child.go()
@@ -198,7 +198,7 @@ class ConfinedBlocks(Blocks):
 
 
 def confined_trainer(trial: Trial, limits: Limits) -> Trainer:
-    """What trains a rule that is not shipped. Raises `UsageError` for a task or rule that there is not."""
+    """The trainer of a rule that is not shipped. Raises `UsageError` for an unknown task or rule."""
     return Trainer(trial, blocks=ConfinedBlocks(trial, limits))
 
 
@@ -213,7 +213,7 @@ def _number(answer: Mapping[str, Any], name: str) -> Any:
 
 
 def _save(path: Path, array: Any) -> None:
-    """Write an array into a file that is new: what lay there may be anything, a link to elsewhere among it."""
+    """Write an array into a new file: an existing one may be anything, even a link to elsewhere."""
     path.unlink(missing_ok=True)
     with path.open("xb") as file:
         np.save(file, array, allow_pickle=False)
@@ -231,14 +231,14 @@ def serve(order: Mapping[str, Any], send: Send) -> None:
 
 
 class _Rule:
-    """The rule, and what it carries from block to block. It knows no task."""
+    """The rule and its state from block to block. It knows no task."""
 
     def __init__(self, trial: Trial) -> None:
         self.trial, self.ops = trial, make_ops(trial.backend, trial.device, trial.dtype)
         warm_up(trial.backend, trial.device)
 
     def settle(self, _: Mapping[str, Any]) -> None:
-        """Give free memory back, and take the peak of it from now on."""
+        """Give free memory back, and measure the peak from now on."""
         settle()
 
     def open(self, asked: Mapping[str, Any]) -> None:
@@ -257,13 +257,13 @@ class _Rule:
         self._snapshot()
 
     def restart(self, _: Mapping[str, Any]) -> None:
-        """Put the network to rest, at a seam."""
+        """Reset the network's activity, at a seam."""
         self.carry = self.blocks.restart(self.carry)
 
     def load(self, _: Mapping[str, Any]) -> None:
-        """Read the segments of a block, and compile what trains on them."""
+        """Read the segments of a block, and compile the program that trains on them."""
         batch = Batch(*(np.load(file, allow_pickle=False) for file in _SEGMENTS))
-        if self.keys_left is None:  # how long blocks are is seen at the first
+        if self.keys_left is None:  # the length of blocks is known from the first
             segments = self.trial.evaluations * segments_between(self.trial)
             self.keys_left = iter(self.ops.key_blocks(self.key, segments, len(batch.weights)))
         self.xs = self.ops.from_numpy(batch), next(self.keys_left)
@@ -276,7 +276,7 @@ class _Rule:
         self._snapshot(losses=losses)
 
     def cost(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Take the figures of an update."""
+        """Measure the cost of an update."""
         found = self.blocks.cost(asked["rate"])._asdict()
         return {name: value for name, value in found.items() if value is not None}
 

@@ -17,7 +17,7 @@ from creditbench.trials.record import Record
 
 
 class InlineExecutor(Executor):
-    """No isolation, no limit of time or memory: a rule is imported here, and one that ends the process ends the run."""
+    """No isolation, no limits: a rule is imported here, and one that ends the process ends the run."""
 
     def __init__(self, *, threads: int = 1) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class InlineExecutor(Executor):
                     waiting.pop(0)
                     yield record
             except Exception as error:
-                # What goes wrong before the first step concerns every seed alike.
+                # An error before the first step concerns every seed alike.
                 traceback.print_exc(file=sys.stderr)
                 if is_of_machine(error):
                     self.lost += [(trial, one_line(error)) for trial in waiting]

@@ -1,14 +1,15 @@
-"""Processes on this machine, several at a time, each on cores of its own and warm: it takes one job after another.
+"""Worker processes on this machine, several at a time, each on its own cores and for many jobs.
 
-A worker (`creditbench.executors.worker`) serves one backend, so that it imports one framework, once. What a
-trial may leave behind reaches no other: a user's rule trains in a confined process below the worker
-(`creditbench.executors.confined`), a user's task has a worker of its own for each job, a worker whose trial
-has failed is ended, and so is one that has grown or is old. A rule that crashes, hangs, eats memory or ends
-its process costs one trial: its record says what happened, and the seeds that were waiting behind it run
-again, each alone. A worker that fails before its trial has started is no failure of the rule: the job is
-given to another one, once. Nor is one that is killed by SIGKILL while memory is left: nobody but the watch
-here, and a system out of memory, has a reason that lies in the rule. What is no failure of the rule leaves no
-record.
+A worker (`creditbench.executors.worker`) serves one backend, so that it imports one framework, once. A trial
+cannot affect another one: a user's rule trains in a confined process below the worker
+(`creditbench.executors.confined`), a user's task has a worker of its own for each job, and a worker ends when
+one of its trials has failed, when it has grown, and when it is old.
+
+A rule that crashes, hangs, exhausts memory or ends its process costs one trial: the record says what
+happened, and the seeds that were waiting behind it run again, each alone. Two failures are not the rule's. If
+a worker fails before its trial has started, another worker gets the job, once. If a worker is killed by
+SIGKILL while memory is left, the kill came from outside: only the watch here and a system out of memory kill
+for a reason that lies in the rule. Failures that are not the rule's leave no record.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from creditbench.trials.record import Record, Status
 from creditbench.trials.trial import Trial
 
 _WORKER = Path(__file__).with_name("worker.py")
-_TICK = 0.1  # seconds between two looks at processes that say nothing
+_TICK = 0.1  # seconds between two looks at silent processes
 _TREE_SECONDS = 1.0  # between two looks for processes that a worker has started
 _START_SECONDS = 300.0  # that a worker may take to import its framework
 _END_SECONDS = 15.0  # that a worker may take to end
@@ -56,10 +57,10 @@ _FAILED = ("crashed", "invalid", "oom", "timeout")
 
 
 class LocalExecutor(Executor):
-    """`slots` processes at a time, each with `threads` threads; `timeout` seconds and `memory_limit` bytes for a trial.
+    """`slots` processes of `threads` threads; a trial has `timeout` seconds and `memory_limit` bytes.
 
-    The bytes are those resident in the worker, its framework and whatever it has started included. What a
-    failed trial printed is kept in `logs`, one file a trial, if a folder is named.
+    The bytes are resident in the worker and in all that it has started; the framework counts. The output of a
+    failed trial is kept in the folder `logs`, one file a trial, if it is given.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class LocalExecutor(Executor):
         self.timeout, self.memory_limit, self.logs = timeout, memory_limit, logs
 
     def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
-        """The records as they come in. However the iterator ends, no process is left behind."""
+        """The records as they arrive. However the iterator ends, no process is left behind."""
         coming = (_Turn(job) for job in jobs)
         waiting: deque[_Turn] = deque()
         slots = [_Slot(number, self) for number in range(self.slots)]
@@ -100,7 +101,7 @@ class LocalExecutor(Executor):
                 _end([worker for slot in slots for worker in slot.workers()])
 
     def _hand_out(self, waiting: deque[_Turn], slots: Sequence[_Slot]) -> Iterator[_Worker]:
-        """Give the jobs, in their order, to slots that are free; rather to one that has a warm worker for it."""
+        """Give the jobs, in their order, to free slots, preferably to one with a warm worker."""
         while waiting and (free := [slot for slot in slots if slot.worker is None]):
             turn = waiting.popleft()
             kind = _Kind.of(turn.job)
@@ -113,19 +114,19 @@ class LocalExecutor(Executor):
 
 @dataclass(frozen=True)
 class _Turn:
-    """A job that waits."""
+    """A waiting job."""
 
     job: Job
     repeated: bool = False  #: the first worker failed before its trial had started
 
 
 class _Kind(NamedTuple):
-    """What a worker is set up for."""
+    """The kind of jobs that a worker is set up for."""
 
     backend: str
     device: str
     dtype: str  #: JAX has one setting of float64 for a whole process
-    shipped: bool  #: the task; else it serves one job. A rule that is not shipped never comes into it
+    shipped: bool  #: the task is shipped; else the worker serves one job. Only shipped rules run in it
 
     @classmethod
     def of(cls, job: Job) -> _Kind:
@@ -134,7 +135,7 @@ class _Kind(NamedTuple):
 
 
 class _Slot:
-    """A share of the cores: the worker that is busy on it, and those that are warm."""
+    """A share of the cores: its busy worker, and its warm ones."""
 
     def __init__(self, number: int, executor: LocalExecutor) -> None:
         self.number, self.executor = number, executor
@@ -145,7 +146,7 @@ class _Slot:
         return [*self.warm.values(), *([self.worker] if self.worker else [])]
 
     def take(self, turn: _Turn) -> _Worker:
-        """Have a worker do the job, a warm one if there is one."""
+        """Give the job to a worker, a warm one if there is one."""
         kind = _Kind.of(turn.job)
         worker = self.warm.pop(kind, None)
         if worker and worker.child.code() is not None:
@@ -156,7 +157,7 @@ class _Slot:
         return self.worker
 
     def release(self) -> tuple[list[Record], list[_Turn]]:
-        """Free the slot: the records of trials that left none themselves, and what has to run again."""
+        """Free the slot; returns the records of trials that left none, and the jobs to run again."""
         assert self.worker is not None
         worker, self.worker = self.worker, None
         failures, again = worker.conclude()
@@ -170,7 +171,7 @@ class _Slot:
 
 
 class _Worker:
-    """One process, and the job that it is at."""
+    """One process and its current job."""
 
     def __init__(self, kind: _Kind, slot: int, executor: LocalExecutor) -> None:
         self.kind, self.executor = kind, executor
@@ -205,7 +206,7 @@ class _Worker:
         """Start a job."""
         self.turn, self.job, self.left = turn, turn.job, list(turn.job.trials)
         self.begun = self.done = self.failed = False  #: failed: one of its trials has
-        self.verdict: tuple[Status | None, str] | None = None  #: on what is left; None: the machine failed
+        self.verdict: tuple[Status | None, str] | None = None  #: on the trials left; None: the machine failed
         self.over = False  #: nothing more is to be expected
         self.child.forget()
         trials = [trial.model_dump(mode="json") for trial in self.left]
@@ -221,12 +222,12 @@ class _Worker:
     def _restart_trial(self) -> None:
         self._restart_clock(self.executor.timeout * (len(self.left) if self.job.together else 1))
 
-    # -- what it says ----------------------------------------------------------------------------
+    # -- its messages ----------------------------------------------------------------------------
 
     def read(self, progress: Progress | None) -> Iterator[Record]:
-        """Take in what the process has sent: reports go to `progress`, records come out."""
+        """Read the messages of the process: reports go to `progress`, records are yielded."""
         self.child.push()
-        gone = self.child.code() is not None  # asked first, so that nothing is lost that it said before
+        gone = self.child.code() is not None  # asked first, so that no earlier message is lost
         whole = self.child.read()
         while self.child.lines and not self.over:
             try:
@@ -245,7 +246,7 @@ class _Worker:
             self._fail("invalid", "the process sent a line without end")
 
     def _take(self, message: dict[str, Any], progress: Progress | None) -> Record | None:
-        """Take in one message; the record, if it is one. Raises where it is none that can come now."""
+        """Take in one message; returns the record, if it is one. Raises if the message cannot come now."""
         if "ready" in message:
             self.number, self.resets = int(message["ready"]), bool(message["resets"])
             self.environment = dict(message["environment"])
@@ -269,14 +270,14 @@ class _Worker:
         elif "failed" in message:
             self._require(message["failed"] in _FAILED)
             self._fail(message["failed"], str(message["detail"]))
-            self.done = True  # what waits behind would fail alike
+            self.done = True  # the trials behind it would fail alike
         else:
             record = Record.model_validate(message["record"])
             self._require(record.trial == self.left[0])
             self.left.pop(0)
             if record.status in _FAILED:
                 self._keep_log(record.trial)
-                # Who knows what it left: the seeds behind it go to another worker.
+                # It may have left anything behind: the next seeds go to another worker.
                 self.failed, self.over = True, not self.job.together or not self.left
             self._restart_trial()
             return record
@@ -287,10 +288,10 @@ class _Worker:
         if not right:
             raise ValueError("it is of another trial")
 
-    # -- what it does not say --------------------------------------------------------------------
+    # -- its silence -----------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Notice the end of its time, and the end of the memory that it may have."""
+        """Notice when its time is over, and when it has more memory than it may have."""
         if self.over:
             return
         if time.monotonic() > self.deadline:
@@ -326,7 +327,7 @@ class _Worker:
         """Whether it may take another job."""
         return (
             self.kind.shipped
-            and self.done  # which a trial that fails prevents
+            and self.done  # false if a trial failed
             and self.verdict is None
             and not (self.child.lines or self.child.rest)
             and self.resets  # else the memory figure of a trial would be that of all before it
@@ -335,7 +336,7 @@ class _Worker:
         )
 
     def conclude(self) -> tuple[list[Record], list[_Turn]]:
-        """End the job: the records of what it was at, if that left none, and what has to run again."""
+        """End the job: returns the record of its trial, if that left none, and the jobs to run again."""
         self.jobs += 1
         if not self.left:
             return [], []
@@ -379,7 +380,7 @@ class _Family:
         self.looked = -_TREE_SECONDS
 
     def resident(self, limit: int) -> int:
-        """Bytes resident in all of them if that is more than `limit`, else 0. Pages that they share count once."""
+        """Bytes resident in all of them, 0 up to `limit`. Pages that they share count once."""
         if time.monotonic() - self.looked >= _TREE_SECONDS:
             self.looked = time.monotonic()
             with contextlib.suppress(psutil.Error):
@@ -395,7 +396,7 @@ class _Family:
             with contextlib.suppress(psutil.Error):  # it has ended
                 try:
                     total += figure(process)
-                except psutil.AccessDenied:  # it lets nobody look into it, while a rule trains below it
+                except psutil.AccessDenied:  # nobody may look into it while a rule trains below it
                     total += process.memory_info().rss
         return total
 
@@ -416,7 +417,7 @@ def _end(workers: Sequence[_Worker]) -> None:
 
 
 def _cores(slot: int, threads: int) -> list[int]:
-    """The cores of a slot; slots share cores only where there are too few. Empty where cores cannot be chosen."""
+    """The cores of a slot; slots share cores only if these are too few. Empty if cores cannot be chosen."""
     if not hasattr(os, "sched_setaffinity"):
         return []
     cores = usable_cores()

@@ -2,16 +2,16 @@
 
 A rule that is not shipped is never imported here: it trains in a process below this one (`confined`).
 
-It is two processes. The *guard*, which the parent has started, forks the *worker* before anything heavy is
-imported, adopts whatever the worker's children leave behind, and waits. When the worker has ended, or when
-the parent has (which closes LIFE, a pipe that nobody writes to), the guard kills everything below it, removes
-FOLDER, in which all that is temporary lies, and ends as the worker did. It lives as long as the worker and is
-to be small: this file is run by its path, since by its name its package would be imported first, and NumPy
-with it.
+There are two processes. The *guard*, which the parent has started, forks the *worker* before any heavy
+import, adopts the orphans that the worker leaves, and waits. It acts when the worker has ended, or when the
+parent has (which closes LIFE, a pipe that nobody writes to). It then kills everything below it, removes
+FOLDER, which has all temporary files, and ends as the worker did. The guard lives as long as the worker and
+has to be small, so this file is run by its path: run by its name, it would import its package first, and
+NumPy with it.
 
 Orders (`creditbench.machine.child`): the settings, then one a job. Messages: `ready` once the framework is
-imported, then for each job `started`, `progress`, `record`, `failed` or `machine`, where that is what failed,
-and `done`. What a learner prints goes elsewhere and is not taken for any of them.
+imported; then for each job `started`, `progress`, `record`, `failed`, or `machine` if the machine failed, and
+`done`. The output of a learner goes elsewhere and cannot be taken for a message.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from creditbench.machine.child import Send
 
 _PROGRESS_SECONDS = 0.2  # between two reports
-_KEPT_BYTES = 128 << 20  # growth since the start at which compiled functions are forgotten
+_KEPT_BYTES = 128 << 20  # growth since the start from which on compiled functions are forgotten
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -57,11 +57,11 @@ def main() -> None:
         signal.signal(number, signal.SIG_DFL)
     for descriptor in (wake, wakes, life):
         os.close(descriptor)
-    os.setsid()  # what a learner does to its process group does not reach the guard
+    os.setsid()  # a learner's signals to its process group do not reach the guard
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != guard:  # it ended before that was set
+    if os.getppid() != guard:  # the guard ended before this was set
         os._exit(1)
-    from creditbench.machine.child import Send  # only now: the guard, which stays, is to be small
+    from creditbench.machine.child import Send  # only now, since the guard has to be small
 
     _work(Send(orders, reports))
 
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def _guard(worker: int, life: int, wake: int, folder: str) -> NoReturn:
-    """Wait for the end of the worker or of the parent; leave no process and no file behind; end as the worker did."""
+    """Wait until the worker or the parent ends, remove all processes and files, and end as the worker did."""
     status: int | None = None
     while status is None:
         ready, _, _ = select.select([life, wake], [], [])
@@ -101,7 +101,7 @@ def _remove(folder: str) -> None:
 
 
 def _reap(worker: int) -> int | None:
-    """Take in the children that have ended; the status of the worker, if it is among them."""
+    """Reap the children that have ended; returns the status of the worker if it is among them."""
     found = None
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -111,7 +111,7 @@ def _reap(worker: int) -> int | None:
 
 
 def _end_all(worker: int) -> None:
-    """Kill every process below this one, what has left the worker's session included (Linux)."""
+    """Kill every process below this one, even those that left the worker's session (Linux)."""
     # The guard imports what it needs when it needs it: it is to stay small.
     import psutil
 
@@ -136,7 +136,7 @@ def _work(send: Send) -> None:
     if settings["cores"]:
         # Before any library counts the cores that it may use.
         os.sched_setaffinity(0, settings["cores"])
-    # When the system runs out of memory, it is to end this process and not the parent.
+    # A system that runs out of memory should end this process and not the parent.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("500")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -158,7 +158,7 @@ def _work(send: Send) -> None:
         keep_programs()
     warm_up(backend, settings["device"])
     settle()
-    gc.freeze()  # a framework is some 10⁵ objects, which no later collection has to look at
+    gc.freeze()  # no later collection has to look at the framework's 10⁵ objects
     base = resident_bytes()
     send(ready=os.getpid(), resets=reset_peak(), environment=fingerprint(backend, settings["device"]))
     while (job := send.receive()) is not None:
@@ -198,12 +198,12 @@ def _run(job: dict[str, Any], send: Send, limits: Limits) -> None:
         if is_of_machine(error):
             send(machine=one_line(error))
         else:
-            # What goes wrong outside the training of one seed concerns all of them alike.
+            # An error outside the training of one seed concerns all of them alike.
             send(failed=status_of(error), detail=one_line(error))
 
 
 def _tidy(backend: str, base: int) -> None:
-    """Give back what the job has left, so that the next one starts as the first one did."""
+    """Free what the job has left, so that the next one starts as the first one did."""
     # After the fork: the guard has none of these.
     from creditbench.machine.memory import resident_bytes, settle
     from creditbench.ops import make_ops

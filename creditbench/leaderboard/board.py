@@ -1,8 +1,8 @@
 """From results to a board: a row a rule, backend and device, with its scores, costs and ranks.
 
 A board has a column for each task and set of conditions that it was run under (`Trial.conditions`: budget,
-sizes, the task's parameters, data): what was not run alike stands in columns of its own. Within a cell all
-runs are of one machine and of the same versions.
+sizes, the task's parameters, data), so runs under different conditions stand in different columns. All runs
+of a cell are from one machine and the same versions.
 """
 
 from __future__ import annotations
@@ -27,44 +27,43 @@ from creditbench.results.store import stale
 from creditbench.results.version import Results
 from creditbench.trials.record import Record
 
-#: Runs that a ranked row has on every task; where all was run with the preset `quick`, `QUICK_SEEDS`, and
-#: marked so.
+#: Runs that a ranked row has on every task; `QUICK_SEEDS`, with a mark, if all ran with the preset `quick`.
 SEEDS, QUICK_SEEDS = 5, 3
 #: Tasks from which ranks are tested.
 TASKS = 5
-#: Between these a normalised score counts in a mean or an interquartile mean, and a run that diverged as the
-#: lower one: far out, so that they decide nothing among runs that ended. Tests, tuning and tables have the
-#: scores as they are.
+#: Bounds of a normalised score in a mean or an interquartile mean. A run that diverged counts as the lower
+#: one. The bounds lie far out, so that they decide nothing among runs that ended. Tests, tuning and tables
+#: use unbounded scores.
 LOW, HIGH = -10.0, 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What one row did on one task: runs that are alike but for their seed and tuning study."""
+    """The results of one row on one task: runs that differ only in seed and tuning study."""
 
     records: tuple[Record, ...]
-    stale: str  #: why the numbers may no longer hold; empty where they do
+    stale: str  #: why the numbers may no longer hold; empty if they do
     others: int  #: sets of runs with other settings, machines or versions that were left out
 
     @cached_property
     def runs(self) -> Array:
-        """Normalised scores [runs] as they are: -inf where a run diverged; one that failed otherwise has none."""
+        """Unbounded normalised scores [runs]: -inf for a diverged run, none for another failure."""
         return np.array([v for records in self._units for v in map(_normalised, records) if v is not None])
 
     @cached_property
     def scores(self) -> Array:
-        """`runs` between `LOW` and `HIGH`, for means and charts."""
+        """`runs` bounded to `LOW` … `HIGH`, for means and charts."""
         return np.clip(self.runs, LOW, HIGH)
 
     @cached_property
     def units(self) -> list[Array]:
-        """`scores` by tuning study; without studies each run by itself."""
+        """`scores` by tuning study; without studies each run is a unit."""
         found = [np.array([v for v in map(_normalised, records) if v is not None]) for records in self._units]
         return [np.clip(unit, LOW, HIGH) for unit in found if unit.size]
 
     @cached_property
     def metrics(self) -> Array:
-        """Test metrics [runs], signed so that higher is better: -inf where a run diverged."""
+        """Test metrics [runs], signed so that higher is better: -inf for a run that diverged."""
         sign = {"min": -1.0, "max": 1.0}[self.records[0].metric_direction]
         found = [
             sign * r.test_score if r.status == "ok" and r.test_score is not None else -math.inf
@@ -83,12 +82,12 @@ class Cell:
 
     @property
     def studies(self) -> int:
-        """Tuning studies that its runs are of; 0 where none are named."""
+        """Tuning studies of its runs; 0 if none are named."""
         return len({r.trial.study for r in self.records if r.trial.study is not None})
 
     @property
     def untuned(self) -> int:
-        """Studies of which no point beat the trivial score."""
+        """Studies in which no point beat the trivial score."""
         return len({r.trial.study for r in self.records if r.trial.beat_trivial is False})
 
     @property
@@ -105,27 +104,27 @@ class Cell:
 
     @property
     def level(self) -> float:
-        """What it is ranked by within its task: the mean of `scores`, or of `metrics` where there is no scale."""
+        """Its level for ranks within the task: the mean of `scores`, or of `metrics` without a scale."""
         if self.normalises:
             return float(self.scores.mean()) if len(self.scores) else -math.inf
         return float(self.metrics.mean()) if len(self.metrics) else -math.inf
 
     @property
     def machine(self) -> str:
-        """On what its times were taken."""
+        """The machine of its times."""
         return self.records[0].machine
 
     def values(self, name: str) -> list[float]:
-        """A figure of the records, of those that have it."""
+        """A figure of the records that have it."""
         return [value for record in self.records if (value := getattr(record, name)) is not None]
 
     def median(self, name: str) -> float | None:
-        """Its median over seeds; None where no seed has it."""
+        """Its median over seeds; None if no seed has it."""
         values = self.values(name)
         return float(plain.median(values)) if values else None
 
     def target(self, name: str) -> float:
-        """The median over seeds of steps or seconds to the target; inf where half of them or more never came there."""
+        """The median over seeds of steps or seconds to the target; inf if half or more never reach it."""
         values = [
             math.inf if (value := getattr(record, name)) is None else float(value) for record in self.records
         ]
@@ -139,7 +138,7 @@ class Cell:
 
     @property
     def commands(self) -> list[str]:
-        """The commands that make these numbers again, one for each set of hyper-parameters."""
+        """The commands that reproduce these numbers, one for each set of hyper-parameters."""
         families: dict[str, list[Record]] = {}
         for record in self.records:
             families.setdefault(record.trial.family, []).append(record)
@@ -156,11 +155,9 @@ class Row:
     device: str
     cells: Mapping[str, Cell]  #: by task; a task that was not run is missing
     tasks: tuple[str, ...]  #: all tasks of the board
-    scores: Mapping[
-        str, Estimate
-    ]  #: by the names of `statistics.AGGREGATES`; empty where no cell has a score
+    scores: Mapping[str, Estimate]  #: by the names of `statistics.AGGREGATES`; empty if no cell has a score
     improvement: Estimate | None  #: probability of improvement over `REFERENCE`
-    unranked: str  #: why it has no rank; empty where it has one
+    unranked: str  #: why it has no rank; empty if it has one
     quick: bool  #: ranked with the seeds of the preset `quick`
     rank: int | None = None  #: among the rows of its backend and device; rows of one score share it
     ranks: tuple[int, int] | None = (
@@ -181,7 +178,7 @@ class Row:
 
     @property
     def remarks(self) -> list[str]:
-        """What is to be known of the row: runs beyond the bounds, tuning that found nothing, why it has no rank."""
+        """Remarks on the row: runs beyond the bounds, tuning without success, why it has no rank."""
         diverged = sum(r.status == "diverged" for cell in self.cells.values() for r in cell.records)
         beyond = sum(cell.bounded for cell in self.cells.values() if cell.normalises) - diverged
         untuned = [task for task, cell in self.cells.items() if cell.untuned]
@@ -191,23 +188,21 @@ class Row:
         return [*found, self.unranked] if self.unranked else found
 
     def cost(self, name: str) -> float | None:
-        """The geometric mean over its tasks of a cost's median over seeds; None where it was not measured."""
+        """The geometric mean over its tasks of a cost's median over seeds; None if it was not measured."""
         values = [v for cell in self.cells.values() if (v := cell.median(name)) is not None and v > 0]
         return float(np.exp(np.mean(np.log(values)))) if values else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Board:
-    """The rows, best first, and what holds between those of one backend and device."""
+    """The rows, best first, and comparisons between those of one backend and device."""
 
     results: Results
     tasks: tuple[str, ...]  #: its columns
     rows: tuple[Row, ...]
-    left_out: tuple[str, ...] = ()  #: columns that one rule alone was run on: they compare nothing
-    unscaled: tuple[
-        str, ...
-    ] = ()  #: columns without normalised scores: they are ranked by the metric, each for itself
-    notes: tuple[str, ...] = ()  #: what is not alike between its rows
+    left_out: tuple[str, ...] = ()  #: columns of a single rule: they compare nothing
+    unscaled: tuple[str, ...] = ()  #: columns without normalised scores: each is ranked by its metric
+    notes: tuple[str, ...] = ()  #: differences between its rows that a reader has to know
 
     @property
     def scaled(self) -> tuple[str, ...]:
@@ -223,7 +218,7 @@ class Board:
         return dict(sorted(found.items()))
 
     def ranks(self, rows: Sequence[Row]) -> tuple[list[Row], Ranks] | None:
-        """Friedman and Nemenyi over the ranked ones of `rows`; None with fewer than `TASKS` tasks or two rules."""
+        """Friedman and Nemenyi over the ranked `rows`; None for fewer than `TASKS` tasks or two rules."""
         ranked = [row for row in rows if row.rank is not None]
         if len(self.tasks) < TASKS or len(ranked) < 2:
             return None
@@ -231,20 +226,20 @@ class Board:
         return ranked, statistics.friedman_nemenyi(levels)
 
     def places(self, rows: Sequence[Row], task: str) -> dict[tuple[str, str, str], int]:
-        """The place of each of `rows` on one task, by its level there; equal ones share it."""
+        """The place of each of `rows` on one task, by its level there; equal levels share a place."""
         levels = {row.key: cell.level for row in rows if (cell := row.cells.get(task)) and len(cell.metrics)}
         return {key: 1 + sum(other > own for other in levels.values()) for key, own in levels.items()}
 
     @cached_property
     def machines(self) -> dict[str, str]:
-        """By backend and device, `BACKEND DEVICE`: the machine that most cells' times were taken on."""
+        """The machine on which most cells were timed, by `BACKEND DEVICE`."""
         counts: dict[str, Counter[str]] = {}
         for row in self.rows:
             counts.setdefault(" ".join(row.key[1:]), Counter()).update(c.machine for c in row.cells.values())
         return {group: max(sorted(found), key=found.__getitem__) for group, found in counts.items()}
 
     def profile(self, rows: Sequence[Row], cost: str) -> tuple[Array, Array]:
-        """Performance profiles of rows: τ [K] up to the largest ratio, and ρ(τ) [R, K]. `cost` is one of `COSTS`."""
+        """Performance profiles: τ [K] up to the largest ratio, and ρ(τ) [R, K]. `cost` is one of `COSTS`."""
         column = COSTS[cost]
         costs = np.full((len(rows), len(self.tasks)), np.inf)
         for i, row in enumerate(rows):
@@ -253,9 +248,9 @@ class Board:
                 if cell is None or cell.stale or not math.isfinite(cell.target("steps_to_target")):
                     continue
                 if cost == "seconds" and cell.machine != self.machines[" ".join(row.key[1:])]:
-                    continue  # no seconds of another machine
+                    continue  # seconds of another machine do not count
                 value = cell.target(column.field) if column in TARGETS else cell.median(column.field)
-                # A target reached before the first step costs less than anything that can be measured.
+                # A target that is reached before the first step costs less than can be measured.
                 costs[i, j] = math.inf if value is None else max(value, 1e-9)
         best = costs.min(axis=0, initial=np.inf)
         ratios = (costs / np.where(np.isfinite(best), best, 1.0))[np.isfinite(costs)]
@@ -264,9 +259,9 @@ class Board:
         return tau, statistics.performance_profile(costs, tau * (1 + 1e-12))
 
     def front(self, rows: Sequence[Row], cost: str) -> list[bool]:
-        """Which rows no other beats both in score and in `cost` (a field of a record).
+        """Whether each row is on the front: no other is better in score and in `cost`, a record's field.
 
-        Rows that have a score on every task alone, none of them stale.
+        Only rows count that have a score on every task, none of them stale.
         """
         points = []
         for row in rows:
@@ -278,7 +273,7 @@ class Board:
 
 
 def _normalised(record: Record) -> float | None:
-    """Its normalised score, the floor of the scale where it diverged; None where it has none."""
+    """Its normalised score, -inf if it diverged; None if it has none."""
     if record.status == "diverged":
         return -math.inf
     return record.normalised_score if record.status == "ok" else None
@@ -287,11 +282,11 @@ def _normalised(record: Record) -> float | None:
 def make_cells(
     results: Results, column: Mapping[str, str] | None = None
 ) -> dict[tuple[str, str, str], dict[str, Cell]]:
-    """What each rule did under each backend on each kind of device, by column.
+    """The cells: results of each rule under each backend on each kind of device, by column.
 
-    `column`: that of each trial, as `columns_of` has it; None to ask it. Runs go together that are alike
-    (`Record.alike`). Of such sets one counts: not stale, most runs, best mean on *validation*. The
-    others are counted, and stay in the tables.
+    `column`: the column of each trial; None for that of `columns_of`. A cell is a set of runs that are alike
+    (`Record.alike`). If there are several sets, one counts: not stale, most runs, best mean on *validation*.
+    The number of the others is kept, and they stay in the tables.
     """
     cells: dict[tuple[str, str, str], dict[str, Cell]] = {}
     grouped: dict[tuple[str, str, str, str], dict[Any, list[Record]]] = {}
@@ -309,10 +304,10 @@ def make_cells(
 
 
 def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
-    """The board of `results`, of the cells of `make_cells`.
+    """The board of `results`, from the cells of `make_cells`.
 
-    Intervals are 95 %, from `draws` draws of a stratified bootstrap of studies and seeds. A column that one
-    learner alone was run on is left out, unless all are such columns: nobody else could have a rank.
+    Intervals are 95 %, from `draws` draws of a stratified bootstrap of studies and seeds. A column of a
+    single learner is left out, since no other rule could have a rank, unless all columns are such.
     """
     learners: dict[str, set[str]] = {}
     column = columns_of(results.records)
@@ -351,13 +346,13 @@ def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
 
 
 def _exact(cell: Cell) -> list[Array]:
-    """The runs of a cell by unit, nothing bounded."""
+    """The unbounded runs of a cell, by unit."""
     ends = np.cumsum([len(unit) for unit in cell.units])[:-1]
     return np.split(cell.runs, ends)
 
 
 def _with_ranks(rows: Sequence[Row]) -> list[Row]:
-    """The rows, those that may have one with their rank and the ranks that the intervals allow."""
+    """The rows; those that may be ranked have their rank and the ranks that the intervals allow."""
     found = list(rows)
     for group in {row.key[1:] for row in rows}:
         places = [i for i, row in enumerate(rows) if row.key[1:] == group and not row.unranked]
@@ -370,7 +365,7 @@ def _with_ranks(rows: Sequence[Row]) -> list[Row]:
 
 
 def _unlike(board: Board) -> Iterator[str]:
-    """What is not alike between cells that stand side by side, and what follows from that."""
+    """Notes on differences between cells that stand side by side, and their consequences."""
     asunder: dict[str, list[str]] = {}
     for task in board.tasks:
         asunder.setdefault(task.partition(" ")[0], []).append(task)
@@ -383,8 +378,8 @@ def _unlike(board: Board) -> Iterator[str]:
         if len(machines) > 1:
             most = board.machines[f"{backend} {device}"]
             yield (
-                f"{backend} {device}: times were taken on {len(machines)} machines ({'; '.join(sorted(machines))}): "
-                f"seconds are compared between the cells of {most} alone"
+                f"{backend} {device}: times were taken on {len(machines)} machines "
+                f"({'; '.join(sorted(machines))}): seconds are compared between the cells of {most} alone"
             )
         versions = {cell.records[0].versions for cell in cells}
         if len(versions) > 1:
@@ -392,13 +387,13 @@ def _unlike(board: Board) -> Iterator[str]:
         together = sum(r.trained_together > 1 for cell in cells for r in cell.records)
         if 0 < together < sum(len(cell.records) for cell in cells):
             yield (
-                f"{backend} {device}: {together} runs were trained as one program with others, which may round "
-                "otherwise, and have no time of their own"
+                f"{backend} {device}: {together} runs were trained as one program with others, which may "
+                "round otherwise, and have no time of their own"
             )
     if board.unscaled:
         yield (
-            f"no normalised score on {', '.join(board.unscaled)}: nobody knows there what counts as solved; the metric "
-            "ranks within the task, and the scores are of the other tasks"
+            f"no normalised score on {', '.join(board.unscaled)}: nobody knows there what counts as solved; "
+            "the metric ranks within the task, and the scores are of the other tasks"
         )
 
 
@@ -410,7 +405,7 @@ def _preference(group: Sequence[Record]) -> tuple[Any, ...]:
 
 
 def _unranked(cells: Mapping[str, Cell], tasks: Sequence[str], unscaled: Collection[str]) -> tuple[str, bool]:
-    """Why a row has no rank (empty: it has one), and whether it takes the mark of the preset `quick`."""
+    """Why a row has no rank (empty: it has one), and whether it is marked as preset `quick`."""
     missing = [task for task in tasks if task not in cells]
     if len(missing) > len(cells):
         return f"run on {', '.join(task for task in tasks if task in cells)} alone", False
@@ -438,13 +433,13 @@ def command(records: Sequence[Record]) -> str:
     trial = records[0].trial
 
     def source(name: str, path: str | None) -> str:
-        # A user's file may have moved into the shipped folder since.
+        # A user's file may since have moved into the shipped folder.
         return path if path is not None and Path(path).exists() else name
 
     rule = source(trial.learner, trial.learner_path) + trial.rule[len(trial.learner) :]
     words = ["creditbench", "run", "--task", source(trial.task, trial.task_path), "--learner", rule]
     words += ["--backend", trial.backend, "--device", trial.device]
-    # A budget of one's own is no preset's.
+    # A custom budget has no preset.
     own = trial.preset == "custom"
     words += ["--budget", str(trial.budget_steps)] if own else ["--preset", trial.preset]
     words += ["--evaluations", str(trial.evaluations)]

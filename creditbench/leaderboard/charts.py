@@ -1,6 +1,6 @@
-"""The page's charts as Vega-Lite specifications. Their data, and which rules they show, come from the page.
+"""The page's charts as Vega-Lite specifications. The page has their data and the choice of rules.
 
-Every chart reads the data set `data`; a colour is a rule, a dash or a shape a backend, everywhere the same.
+Every chart reads the data set `data`. A colour is a rule, a dash or a shape a backend, the same everywhere.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import altair as alt
 from creditbench.results import columns
 from creditbench.results.columns import Column
 
-#: Tableau's ten colours: told apart on white and on black.
+#: Tableau's ten colours, distinct on white and on black.
 COLOURS = (
     *("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f"),
     *("#b58900", "#b07aa1", "#ff9da7", "#9c755f", "#8c8c8c"),
@@ -22,14 +22,14 @@ COLOURS = (
 DASHES = ([1, 0], [5, 3], [1, 2], [8, 2, 1, 2])
 SHAPES = ("circle", "square", "triangle-up", "diamond")
 HEIGHT = 320
-#: What scores are drawn against, by the name that the page's script has for it.
+#: Costs that scores are drawn against, by their name in the page's script.
 FRONTS = dict(zip(("forward", "bytes"), columns.FRONTS, strict=True))
 #: Figures of gradients that are drawn on a logarithmic scale.
 _LOGARITHMIC = (columns.DRAWS_TO_COSINE,)
 
 
 def colours(rules: Sequence[str]) -> dict[str, str]:
-    """A colour a rule; with more than ten rules they come again."""
+    """A colour a rule; more than ten rules reuse colours."""
     return {rule: COLOURS[i % len(COLOURS)] for i, rule in enumerate(rules)}
 
 
@@ -38,9 +38,9 @@ def extent(
 ) -> tuple[float, float]:
     """The axis of learning curves, each the medians over seeds of one row.
 
-    It has trivial and solved on it, and the medians, but for what is worse than trivial by more than trivial
-    is worse than the best: untrained weights may start far off, and what diverges has no end. Where no curve
-    ends as well as trivial, it has the end of the best one. Nothing lies at its very edge.
+    It includes trivial, solved and the medians, but no value that is worse than trivial by more than trivial
+    is worse than the best: untrained weights may start far off, and a diverging curve has no limit. If no
+    curve ends as well as trivial, it includes the end of the best one. Nothing lies at its very edge.
     """
     sign = 1.0 if direction == "min" else -1.0
     lines = [[sign * value for value in line] for line in medians if line]
@@ -87,7 +87,7 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         tooltip = [*who, alt.Tooltip(f"{x}:Q", format=",.4~g"), alt.Tooltip("median:Q", format=".4~g"),
                    alt.Tooltip("low:Q", format=".4~g"), alt.Tooltip("high:Q", format=".4~g")]  # fmt: skip
         y = alt.Y("median:Q", title="metric on validation").scale(zero=False, domain={"expr": "domain"})
-        # What lies far outside of the axis is drawn as if it lay not so far.
+        # Values far outside the axis are drawn nearer to it.
         near = {
             name: f"clamp(datum.{field}, 2 * domain[0] - domain[1], 2 * domain[1] - domain[0])"
             for name, field in (("bottom", "low"), ("middle", "median"), ("top", "high"))
@@ -125,8 +125,9 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
             .axis(format="~s", tickCount=6)
         )
         score = alt.Y("score:Q", title="score (IQM)").scale(zero=False)
-        tooltip = [*who, alt.Tooltip(f"{x}:Q", format=".3~g", title=title), alt.Tooltip("score:Q", format=".3f"),
-                   alt.Tooltip("low:Q", format=".3f"), alt.Tooltip("high:Q", format=".3f"),
+        tooltip = [*who, alt.Tooltip(f"{x}:Q", format=".3~g", title=title),
+                   alt.Tooltip("score:Q", format=".3f"), alt.Tooltip("low:Q", format=".3f"),
+                   alt.Tooltip("high:Q", format=".3f"),
                    alt.Tooltip("front:N", title="on the front")]  # fmt: skip
         bars = base.mark_rule(opacity=0.5).encode(
             at, alt.Y("low:Q").title("score (IQM)"), alt.Y2("high:Q"), colour

@@ -1,4 +1,4 @@
-"""What a rule claims of itself, held against what the tables say."""
+"""The claims of a rule, compared with the tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from creditbench.results.version import Results
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """One claim of a rule, and what the tables say of it."""
+    """One claim of a rule, and its outcome in the tables."""
 
     name: str
     claimed: str
@@ -19,7 +19,7 @@ class Claim:
 
 
 def claims(results: Results, learner: str) -> list[Claim]:
-    """The claims of a learner, held against scaling.csv and gradients.csv, and else against checks.csv."""
+    """The claims of a learner, compared with scaling.csv and gradients.csv, else with checks.csv."""
     # SciPy is slow to import.
     from scipy.stats import binom
 
@@ -29,7 +29,7 @@ def claims(results: Results, learner: str) -> list[Claim]:
     found = []
 
     def by_check(label: str, nothing: str) -> tuple[bool | None, str]:
-        """What the check of that name found, unless it was of another source than the trials."""
+        """The result of the check of that name, unless it checked another source than that of the trials."""
         row = checked.get(label)
         if row is None:
             return None, nothing
@@ -47,13 +47,13 @@ def claims(results: Results, learner: str) -> list[Claim]:
         if name == "unbiased":
             own = [row for row in results.gradients if row.learner == learner]
             if own:
-                # An exact estimate agrees to rounding. Of intervals from draws, 2.5 % lie above the truth.
+                # An exact estimate agrees up to rounding. 2.5 % of intervals from draws lie above the truth.
                 biased = sum(row.bias_low > 1e-3 for row in own)
                 held = bool(biased <= binom.ppf(0.99, len(own), (1 - statistics.CONFIDENCE) / 2))
                 worst = max(own, key=lambda row: row.bias_low)
                 detail = (
-                    f"a bias is shown in {biased} of {len(own)} places; the largest is "
-                    f"{worst.bias:.2g} [{worst.bias_low:.2g}, {worst.bias_high:.2g}], {worst.task} {worst.backend}"
+                    f"a bias is shown in {biased} of {len(own)} places; the largest is {worst.bias:.2g} "
+                    f"[{worst.bias_low:.2g}, {worst.bias_high:.2g}], {worst.task} {worst.backend}"
                 )
         found.append(Claim(label, "yes", held, detail))
     axes = {

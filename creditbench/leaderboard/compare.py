@@ -1,28 +1,29 @@
-"""Two results of the same rules, A before and B after: what got better, worse, faster, slower, bigger, broken.
+"""Two results of the same rules, A before and B after: what got better, worse, faster, slower or broken.
 
-What is held against each other has the same rule, backend, device and column: the task with its conditions
-(budget, sizes, parameters, data). What has no counterpart is new or gone. A test and its interval are one
+Cells are compared that have the same rule, backend, device and column: the task with its conditions (budget,
+sizes, parameters, data). A cell without a counterpart is new or gone. A test and its interval are one
 construction: intervals are at the Bonferroni level alpha / k of the k figures that are tested together, and
-leave out 0 (of a ratio, 1) exactly where p_corrected = min(1, k p) is below alpha.
+exclude 0 (for a ratio, 1) exactly where p_corrected = min(1, k p) is below alpha.
 
-- *Score*: the difference B − A of mean scores, a run that diverged at the floor of the scale, averaged over
-  strata; a permutation test relabels the runs within each, and its inversion is the interval
-  (`statistics.permutation_interval`). A stratum is a column, backend, device and tuning study, where both
-  have the study with the same settings; where studies differ, their means are relabelled within the column;
-  without studies, the runs. k counts the rules. A column without a scale is tested by itself, in its metric,
-  signed so that higher is better. Of a rule that differs, the columns that differ by themselves are named,
-  with p and interval uncorrected.
-- *Time*: the ratio B / A of `ratio_forward`; of a rule that lacks it, of `steps_per_second`, inverted, on one
-  machine alone. A column's figure is the median over its runs; where no rule has two columns, a seed's stands
-  for it. Logarithms of the ratios of a rule and backend have a centre and spread robust to outliers, the
-  spread moderated by that of all (`statistics.moderated_intervals`); k counts rules and backends. Told are
-  changes of `TOLERANCE` or more. On one machine `steps_per_second`, taken at another time, may contradict a
-  `ratio_forward`: where its own interval, as it is and less what all rules share, lies short of half of the
-  change, the change is a note. Where it is too uncertain for that, the change stands.
-- *Bytes and FLOPs* are counted, not sampled: any ratio further than `EXACT` from 1 is told, of the median
-  over columns where all of them changed alike, else column by column.
-- *Order*: Kendall's τ of the two boards' orders, of the rules that ran the same columns, and how many of the
-  pairs that a board settles, whose ranges of ranks do not overlap, stand the other way round in the other.
+- *Score*: the difference B − A of mean scores, averaged over strata; a run that diverged is at the floor of
+  the scale. A permutation test relabels the runs within each stratum, and its inversion is the interval
+  (`statistics.permutation_interval`). A stratum is a column, backend, device and tuning study, if both have
+  the study with the same settings. If studies differ, their means are relabelled within the column; without
+  studies, the runs are. k counts the rules. A column without a scale is tested by itself, in its metric,
+  signed so that higher is better. If a rule differs, the columns that differ by themselves are named, with
+  uncorrected p and interval.
+- *Time*: the ratio B / A of `ratio_forward`; for a rule that lacks it, of `steps_per_second`, inverted, on
+  one machine alone. A column's figure is the median over its runs; if no rule has two columns, each seed's
+  figure is used. Logarithms of the ratios of a rule and backend have a centre and spread robust to outliers,
+  the spread moderated by that of all (`statistics.moderated_intervals`); k counts rules and backends. Changes
+  of `TOLERANCE` or more are reported. On one machine `steps_per_second`, measured at another time, may
+  contradict a `ratio_forward`: if its own interval lies short of half of the change, both as it is and less
+  what all rules share, the change is only a note. If that interval is too uncertain, the change stands.
+- *Bytes and FLOPs* are counted, not sampled: any ratio further than `EXACT` from 1 is reported, as the median
+  over columns if all of them changed alike, else column by column.
+- *Order*: Kendall's τ of the two boards' orders, over the rules that ran the same columns. A board settles a
+  pair of rules if their ranges of ranks do not overlap; the settled pairs that the other board reverses are
+  counted.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ from creditbench.results.conditions import columns_of
 from creditbench.results.version import Results
 
 ALPHA = 0.05
-#: Least relative change of time that is told.
+#: Least relative change of time that is reported.
 TOLERANCE = 0.1
-#: Least relative change of what is counted.
+#: Least relative change of a counted figure that is reported.
 EXACT = 1e-3
-#: Of the bootstrap whose intervals say which pairs of rules a board settles.
+#: Draws of the bootstrap whose intervals say which pairs of rules a board settles.
 DRAWS = 4000
-#: What a change for the worse is called.
+#: Kinds of changes for the worse.
 REGRESSIONS = ("worse", "slower", *(column.changes[1] for column in COUNTED), "broken", "gone")
 
 #: Fields of a trial in which A and B may differ and still have the same settings.
@@ -71,7 +72,7 @@ class Change:
     #: better, worse, faster, slower, smaller, bigger, less work, more work, mended, broken, new, gone
     kind: str
     rule: str
-    backend: str  #: with the device where that is not the processor; of a score, all that were compared
+    backend: str  #: with the device if it is not the CPU; for a score, all that were compared
     task: str | None  #: the column; None: over all
     quantity: str
     before: float | str | None
@@ -81,18 +82,18 @@ class Change:
     low: float | None = None  #: interval of the difference or ratio, at the level alpha / k
     high: float | None = None
     p: float | None = None
-    p_corrected: float | None = None  #: min(1, k p); None of a single column of a rule that differs
+    p_corrected: float | None = None  #: min(1, k p); None for a single column of a rule that differs
 
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """How far two boards of the same rules and columns agree on their order, by interquartile means."""
+    """Agreement of two boards of the same rules and columns on their order, by interquartile means."""
 
     rules: int  #: rows: a rule under one backend and device
     columns: int
     tau: float  #: Kendall's τ of the two orders
     settled: int  #: pairs whose ranges of ranks do not overlap, counted in each of the two boards
-    turned: int  #: of these, pairs that stand the other way round in the other board
+    turned: int  #: of these, pairs that the other board reverses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +101,9 @@ class Comparison:
     """What was compared, and what differs."""
 
     changes: tuple[Change, ...]
-    compared: Mapping[str, int]  #: quantity -> figures of a rule that were held against each other
+    compared: Mapping[str, int]  #: quantity -> number of figures that were compared
     notes: tuple[str, ...]
-    agreement: Agreement | None = None  #: None where fewer than three rules ran the same columns in both
+    agreement: Agreement | None = None  #: None if fewer than three rules ran the same columns in both
 
     @property
     def regressions(self) -> tuple[Change, ...]:
@@ -110,9 +111,9 @@ class Comparison:
 
 
 def compare(a: Results, b: Results, *, alpha: float = ALPHA, tolerance: float = TOLERANCE) -> Comparison:
-    """What differs between `a` and `b`, where both ran the same rule in the same column, backend and device.
+    """The changes from `a` to `b`, where both ran the same rule in the same column, backend and device.
 
-    Raises `UsageError` where they have nothing in common: a comparison of nothing finds nothing.
+    Raises `UsageError` if they have nothing in common, so that an empty comparison cannot pass.
     """
     label = columns_of([*a.records, *b.records])
     before, after = _cells(a, label), _cells(b, label)
@@ -127,7 +128,8 @@ def compare(a: Results, b: Results, *, alpha: float = ALPHA, tolerance: float = 
                 for cells in (before, after)
             )
             raise UsageError(
-                f"the two results share no conditions: '{one}' stands against '{other}': name two that ran alike"
+                f"the two results share no conditions: '{one}' stands against '{other}': "
+                "name two that ran alike"
             )
         raise UsageError(
             "the two results share no rule, backend, device and task: name two that ran the same grid"
@@ -164,9 +166,9 @@ def compare(a: Results, b: Results, *, alpha: float = ALPHA, tolerance: float = 
 
 
 def agreement(a: Results, b: Results) -> Agreement | None:
-    """How far the boards of `a` and `b` agree, of the rules that ran the same columns in both.
+    """The agreement of the boards of `a` and `b`, over the rules that ran the same columns in both.
 
-    None where fewer than three rules did. Kendall 1938, doi:10.1093/biomet/30.1-2.81.
+    None for fewer than three such rules. Kendall 1938, doi:10.1093/biomet/30.1-2.81.
     """
     # SciPy is slow to import.
     from scipy.stats import kendalltau
@@ -218,9 +220,9 @@ def agreement(a: Results, b: Results) -> Agreement | None:
 
 
 def _cells(results: Results, label: Mapping[str, str]) -> dict[Place, Cell]:
-    """The cell of each rule, backend, device and column, named alike in both.
+    """The cell of each rule, backend, device and column, with the same names in both results.
 
-    That sources have changed since is what is asked about.
+    Stale trials count: the comparison is about changed sources.
     """
     return {
         (*key, label[cell.records[0].trial.id]): cell
@@ -239,14 +241,14 @@ def _presence(kind: str, place: Place, cell: Cell) -> Change:
 
 
 def _settings(a: Cell, b: Cell) -> list[str]:
-    """In what settings two cells differ, sources, seeds and studies left out."""
+    """The settings in which two cells differ, without sources, seeds and studies."""
     one, other = a.records[0].trial, b.records[0].trial
     x, y = (trial.model_dump(exclude=_NO_SETTINGS) for trial in (one, other))
     return [f"{name} {x[name]} → {y[name]}" for name in x if x[name] != y[name]]
 
 
 def _failures(before: Mapping[Any, Cell], after: Mapping[Any, Cell], common: Sequence[Any]) -> list[Change]:
-    """Cells in which a larger or smaller share of runs failed: crashed, timed out, were invalid or out of memory."""
+    """Cells whose share of failed runs changed: crashed, timed out, invalid or out of memory."""
     found = []
     for place in common:
         a, b = before[place], after[place]
@@ -258,7 +260,7 @@ def _failures(before: Mapping[Any, Cell], after: Mapping[Any, Cell], common: Seq
 
 
 def _tuned(cell: Cell) -> dict[str, str]:
-    """What each of its studies chose, by its name."""
+    """The choice of each of its studies, by the study's name."""
     return {
         record.trial.study: record.trial.model_dump_json(exclude=_NO_SETTINGS)
         for record in cell.records
@@ -267,7 +269,7 @@ def _tuned(cell: Cell) -> dict[str, str]:
 
 
 def _strata(a: Cell, b: Cell, scaled: bool) -> list[tuple[Array, Array]]:
-    """What may be relabelled between two cells: the runs of each study that both have, else the units' means."""
+    """Values that may be relabelled between two cells: runs of each common study, else means of units."""
     one, other = (cell.units if scaled else metrics(cell) for cell in (a, b))
     mine, theirs = _tuned(a), _tuned(b)
     if mine and mine == theirs and len(mine) == len(one) == len(other):
@@ -364,7 +366,8 @@ def _times(
         found = statistics.moderated_intervals([logs[quantity][key] for key in keys], alpha / k)
         fits |= dict(zip(keys, found, strict=True))
     notes = [
-        f"{quantity}: one measurement a rule says nothing of its spread, so no time was tested: run more tasks or seeds"
+        f"{quantity}: one measurement a rule says nothing of its spread, so no time was tested: "
+        "run more tasks or seeds"
         for quantity in compared
         if not any(math.isfinite(fits[key].low) for key in chosen if chosen[key] == quantity)
     ]
@@ -385,8 +388,8 @@ def _times(
             shared = drift if ratio > 1 else -drift
             if max(most, most - shared) < abs(fit.value) / 2:
                 notes.append(
-                    f"ratio_forward of {key[0]} {_where(key)} is × {ratio:.2f}, and its steps a second did not go "
-                    "along: measure again on a quieter machine"
+                    f"ratio_forward of {key[0]} {_where(key)} is × {ratio:.2f}, and its steps a second did "
+                    "not go along: measure again on a quieter machine"
                 )
                 continue
         old, new = (
@@ -413,14 +416,14 @@ def _times(
 
 
 def _exp(value: float) -> float:
-    """e to that power, infinite where no float is as great."""
+    """e to that power; infinite if it exceeds every float."""
     return math.exp(value) if value < 700 else math.inf
 
 
 def _logs(
     before: Mapping[Place, Cell], after: Mapping[Place, Cell], common: Sequence[Place], quantity: str
 ) -> dict[Key, list[float]]:
-    """log(B / A) of the time by rule, backend and device: a column's each; a seed's where none has two columns."""
+    """log(B / A) of the time by rule, backend and device: one a column, or a seed if none has two."""
     sign = -1 if quantity == "steps_per_second" else 1  # more steps a second are less time
     by_column: dict[Key, list[float]] = {}
     by_seed: dict[Key, list[float]] = {}

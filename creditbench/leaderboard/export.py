@@ -16,7 +16,7 @@ from creditbench.results.version import Results, write_tables
 def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> None:
     """Write `data/*.parquet`, environments.json, and the card README.md: a configuration a table.
 
-    `datasets.load_dataset(directory, "trials")` reads it. Raises `UsageError` where the folder cannot be
+    `datasets.load_dataset(directory, "trials")` reads it. Raises `UsageError` if the folder cannot be
     written.
     """
     # pandas is slow to import.
@@ -44,7 +44,7 @@ def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> Non
                     column: "string" for column in columns if column in text or column.endswith("sha256")
                 }
                 kinds |= {column: "string" for column in ("trial", "environment") if column in columns}
-                # A text such as `None` is a text; what is missing is an empty cell.
+                # A text such as `None` is a text; a missing value is an empty cell.
                 frame = pd.read_csv(io.StringIO(content), dtype=kinds, keep_default_na=False, na_values=[""])
                 frames[name] = frame.convert_dtypes()
         environments = (Path(temporary) / "environments.json").read_bytes()
@@ -72,7 +72,7 @@ def _card(results: Results, tables: Sequence[str], folders: Sequence[Path]) -> s
         "curves": "training loss and validation metric of each trial by step and second",
         "scaling": "cost against length, width and batch, with fitted and claimed exponents",
         "gradients": "cosine, bias and variance of each rule's estimate against backpropagation through time",
-        "checks": "whether each check of a rule's source held, and what was found",
+        "checks": "whether each check of a rule's source held, and the details",
     }
     listed = "\n".join(f"- `{name}`: {contents[name]}" for name in tables)
     return f"""---
@@ -93,6 +93,7 @@ Learning rules for recurrent networks, with and without backpropagation through 
 
 Rules: {", ".join(rules)}. Tasks: {", ".join(tasks)}.
 
-Times can be compared within one `environment` only; `environments.json` describes each. A trial that diverged has the
-status `diverged` and the normalised score 0. Made by {code(again("export", folders, "--hub-format", "DIR"))}.
+Times can be compared within one `environment` only; `environments.json` describes each.
+A trial that diverged has the status `diverged` and no normalised score.
+Made by {code(again("export", folders, "--hub-format", "DIR"))}.
 """

@@ -55,9 +55,9 @@ def curves(records: Sequence[Record], output: Path) -> None:
     """Draw the validation metric against training steps: a panel a task, a colour a rule, a line a backend.
 
     Lines are medians over seeds, bands reach from the worst to the best seed; a dashed line marks the trivial
-    predictor. Axes are those of the page (`extent`). Of several settings of a rule those are drawn that the
-    leaderboard takes (`make_cells`). Stale records are left out, diverged seeds end where they diverged. The
-    suffix of `output` names the format (png, pdf, svg). Raises `UsageError` where there is nothing to draw.
+    predictor. Axes are those of the page (`extent`). If a rule has several settings, those of the leaderboard
+    are drawn (`make_cells`). Stale records are left out, and diverged seeds end where they diverged. The
+    suffix of `output` names the format (png, pdf, svg). Raises `UsageError` if there is nothing to draw.
     """
 
     drawn: dict[str, list[tuple[str, str, list[Record]]]] = {}
@@ -108,7 +108,7 @@ def _subplots(rows: int, across: int, *, figsize: tuple[float, float], **shared:
 
 
 def _colours(rules: Sequence[str]) -> dict[str, Any]:
-    """A colour a rule; with more than twenty rules they come again."""
+    """A colour a rule; more than twenty rules reuse colours."""
     known = matplotlib.color_sequences["tab10" if len(rules) <= 10 else "tab20"]
     return {rule: known[i % len(known)] for i, rule in enumerate(rules)}
 
@@ -221,10 +221,10 @@ def scaling(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any
 
 
 def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
-    """Draw the quality of gradients: a column of panels a task, a row a figure, a place a rule, a shade a point.
+    """Draw the quality of gradients: a column of panels a task, a row a figure, a shade a point.
 
-    Bars are 95 % intervals. A rule whose mean never reaches the cosine stands at the top of its panel,
-    hollow; a variance of 0 is not drawn.
+    Each rule has a place on the x axis. Bars are 95 % intervals. A rule whose mean never reaches the cosine
+    has a hollow mark at the top of its panel. A variance of 0 is not drawn.
     """
 
     figures = {column.field: column.axis for column in columns.GRADIENTS}
@@ -309,7 +309,7 @@ def gradients(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
 
 
 def _few_ticks(ax: Any) -> None:
-    """Some four plain numbers on a logarithmic x axis, however short or long it is."""
+    """About four plain numbers on a logarithmic x axis of any length."""
 
     low, high = ax.get_xlim()
     few = MaxNLocator(3) if high < 3 * low else LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,))
@@ -320,9 +320,10 @@ def _few_ticks(ax: Any) -> None:
 
 
 def pareto(board: Board, output: Path) -> None:
-    """Draw each rule's score against × forward and against algorithm bytes, a line through each backend's front.
+    """Draw each rule's score against × forward and against algorithm bytes, with a line on each front.
 
-    Bars are 95 % intervals of the interquartile mean; rules on a front are full and named.
+    Each backend has a front. Bars are 95 % intervals of the interquartile mean. Rules on a front are filled
+    and named.
     """
 
     figure, axes = _subplots(1, len(columns.FRONTS), figsize=(7.2, 3.2), sharey=True)
@@ -339,7 +340,7 @@ def pareto(board: Board, output: Path) -> None:
                 ax.errorbar(
                     value,
                     score.value,
-                    # An interval of percentiles need not hold the value.
+                    # An interval of percentiles need not contain the value.
                     [[max(0.0, score.value - score.low)], [max(0.0, score.high - score.value)]],
                     fmt=_BACKENDS[backend].mark,
                     color=colours[row.rule],
@@ -414,9 +415,9 @@ def profiles(board: Board, output: Path) -> None:
 def units(records: Sequence[Record], output: Path) -> None:
     """Draw the normalised test score against hidden units: a panel a task, a colour a rule, a line a backend.
 
-    Lines are medians over runs; bars reach from the worst to the best. A run that diverged is below all
-    others: the lower edge of a panel, which is named so, stands for it. Stale records are left out. Raises
-    `UsageError` where all have the same number of units.
+    Lines are medians over runs; bars reach from the worst to the best. A run that diverged lies below all
+    others, on the lower edge of the panel, which is labelled so. Stale records are left out. Raises
+    `UsageError` if all have the same number of units.
     """
 
     scores: dict[tuple[str, str, str], dict[int, list[float]]] = {}
@@ -439,7 +440,7 @@ def units(records: Sequence[Record], output: Path) -> None:
         for (of, rule, backend), at in sorted(scores.items()):
             if of != task:
                 continue
-            # Beside each other: else the bars of one hide those of another.
+            # Shifted, so that the bars of one rule do not hide those of another.
             shift = 1.03 ** (rules.index(rule) - (len(rules) - 1) / 2)
             x = np.array(sorted(at))
             ends = [np.maximum(np.sort(at[size]), floor) for size in x]
@@ -515,14 +516,14 @@ def _measured_gradients(results: Results, output: Path) -> None:
 def draw_scaling(
     points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]], folder: Path
 ) -> None:
-    """Draw `scaling` for each axis, as PDF and PNG into a folder. Raises `UsageError` where it cannot be written."""
+    """Draw `scaling` for each axis as PDF and PNG into a folder. Raises `UsageError` if that fails."""
     for axis in dict.fromkeys(point["axis"] for point in points):
         own = [point for point in points if point["axis"] == axis]
         _draw_both(folder, f"scaling_{axis}", partial(scaling, own, fits))
 
 
 def draw_gradients(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Draw `gradients` as PDF and PNG into a folder. Raises `UsageError` where it cannot be written."""
+    """Draw `gradients` as PDF and PNG into a folder. Raises `UsageError` if that fails."""
     _draw_both(folder, "gradients", partial(gradients, rows))
 
 
@@ -537,7 +538,7 @@ FIGURES = ("curves", "units", "scaling", "gradients", "pareto", "profiles")
 
 
 def draw(name: str, results: Results, output: Path, axis: str = "T") -> None:
-    """Draw one of `FIGURES`; `axis` is that of `scaling`. Raises `UsageError` where nothing was measured for it."""
+    """Draw one of `FIGURES`; `axis` is for `scaling`. Raises `UsageError` if there are no data for it."""
     if name == "curves":
         curves(results.records, output)
     elif name == "units":

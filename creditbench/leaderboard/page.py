@@ -1,4 +1,4 @@
-"""The page: one HTML file that opens from disk with no network, its charts, scripts and data inline."""
+"""The page: one HTML file that opens from disk with no network; charts, scripts and data are inline."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from creditbench.results import columns
 from creditbench.results.columns import MISSING, Column
 from creditbench.results.table import spread
 
-#: Points of a curve that are kept at most: what a screen can show.
+#: Most points of a curve that are kept: a screen shows no more.
 POINTS = 26
 #: Significant digits of the charts' data.
 DIGITS = 4
@@ -38,7 +38,7 @@ _CLAIMS = {
 
 @cache
 def _vega() -> str:
-    """The charts' own script, which takes seconds to put together."""
+    """The script of the charts, which takes seconds to build."""
     # An extra, for this figure alone.
     import vl_convert
 
@@ -92,7 +92,7 @@ def page(board: Board, folders: Sequence[Path]) -> str:
 
 
 def _fill(template: str, parts: Mapping[str, str]) -> str:
-    """A text with each `{{name}}` replaced, in one pass: nothing in a part is taken for a place of another."""
+    """A text with each `{{name}}` replaced, in one pass, so that no part is searched for names."""
     pieces = template.split("{{")
     return pieces[0] + "".join(
         parts[name] + rest for name, _, rest in (p.partition("}}") for p in pieces[1:])
@@ -117,12 +117,12 @@ def _options(values: Mapping[str, str]) -> str:
 
 
 def _quantity(name: str) -> str:
-    """What a cost that is swept is called."""
+    """The name of a swept cost."""
     return columns.QUANTITIES[name].label if name in columns.QUANTITIES else name
 
 
 def _described(board: Board) -> dict[str, str]:
-    """Each task with what is known of it."""
+    """Each task with its name."""
     return {
         task: f"{task}: {about['name']}" if (about := board.results.tasks.get(task)) else task
         for task in board.tasks
@@ -143,7 +143,7 @@ def _family(board: Board, learner: str) -> str:
 
 
 def _round(value: Any) -> Any:
-    """A number at `DIGITS`; None where it is not finite."""
+    """A number at `DIGITS`; None if it is not finite."""
     if value is None or not math.isfinite(value):
         return None
     short = float(f"{value:.{DIGITS}g}")
@@ -214,13 +214,13 @@ def _data(board: Board) -> dict[str, Any]:
 
 
 def _steps(tau: Any, rho: Any) -> list[tuple[float, float]]:
-    """A step function by its corners alone."""
+    """The corners of a step function."""
     keep = [i for i in range(len(tau)) if i in (0, len(tau) - 1) or rho[i] != rho[i - 1]]
     return [(_round(tau[i]), _round(rho[i])) for i in keep]
 
 
 def _curves(board: Board, task: str) -> dict[str, Any]:
-    """The curves of one task: of each row, step, median second, and median, worst and best of its seeds."""
+    """The curves of one task: for each row step, median second, and median, worst and best of its seeds."""
     lines: list[list[Any]] = []
     trivial: list[float] = []
     solved_at: list[float] = []
@@ -240,7 +240,7 @@ def _curves(board: Board, task: str) -> dict[str, Any]:
         steps = sorted(at)
         if not steps:
             continue
-        # Evenly, the first and the last among them.
+        # Evenly spaced, with the first and the last.
         count = min(POINTS, len(steps))
         steps = [steps[round(k * (len(steps) - 1) / max(1, count - 1))] for k in range(count)]
         seconds = [plain.median(s for s, _ in at[step]) for step in steps]
@@ -318,7 +318,8 @@ def _ranking(board: Board) -> str:
     # The device stands beside the backend.
     shown = [column for column in columns.RANKING if column is not columns.DEVICE]
     head = "".join(
-        f'<th scope="col" class="{_ALIGNED.get(column, "n")}" aria-sort="{"ascending" if i == 0 else "none"}">'
+        f'<th scope="col" class="{_ALIGNED.get(column, "n")}" '
+        f'aria-sort="{"ascending" if i == 0 else "none"}">'
         f'<button type="button" data-column="{i}" data-first="{"desc" if column.better == "max" else "asc"}" '
         f'title="{escape(column.help)}">{escape(column.heading)}</button></th>'
         for i, column in enumerate(shown)
@@ -327,7 +328,7 @@ def _ranking(board: Board) -> str:
     for i, row in enumerate(board.rows):
 
         def cell(value: float | str | None, shown: str, kind: str = "n") -> str:
-            # What is missing sorts last.
+            # Missing values sort last.
             order = "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
             return f'<td class="{kind}" data-value="{escape(order)}">{shown}</td>'
 
@@ -429,9 +430,15 @@ def _heat(board: Board) -> str:
             else:
                 place = board.places(board.groups[row.key[1:]], task)[row.key]
                 cells.append(f'<td class="good" style="--s:0%" title="{hint}; place {place}">{shown}</td>')
-        name = f'<th scope="row" class="sticky"><a href="#rule-{escape(row.learner)}">{escape(row.label)}</a></th>'
+        name = (
+            f'<th scope="row" class="sticky"><a href="#rule-{escape(row.learner)}">'
+            f"{escape(row.label)}</a></th>"
+        )
         body.append(f'<tr data-row="{i}">{name}{"".join(cells)}</tr>')
-    return f'<thead><tr><th scope="col" class="sticky">rule</th>{head}</tr></thead><tbody>{"".join(body)}</tbody>'
+    return (
+        f'<thead><tr><th scope="col" class="sticky">rule</th>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody>"
+    )
 
 
 def _line(head: str, *cells: str, last: str = "") -> str:
@@ -455,7 +462,7 @@ def _exponents(board: Board) -> str:
         )
         for p in fits.values()
     )
-    # The last one says whether the claim held, which needs no head.
+    # The last column says whether the claim held, and needs no head.
     heads = [*(column.heading for column in columns.EXPONENTS[:-1]), ""]
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     return f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
@@ -478,9 +485,10 @@ def _rule(board: Board, learner: str) -> str:
         f"{escape(about.get('name', ''))}</summary>"
         f"<p>{escape(about.get('family', 'unknown family'))}. {_paper(about.get('paper', ''))} Source "
         f"and equations: <code>{escape(source)}</code></p>"
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Claims of {escape(learner)}"><table><thead>'
-        f"<tr><th scope=col>Claim</th><th scope=col>claimed</th><th scope=col>outcome</th>"
-        f"<th scope=col>measured</th></tr></thead><tbody>{promised}</tbody></table></div>{''.join(made)}</details>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Claims of {escape(learner)}">'
+        f"<table><thead><tr><th scope=col>Claim</th><th scope=col>claimed</th><th scope=col>outcome</th>"
+        f"<th scope=col>measured</th></tr></thead><tbody>{promised}</tbody></table></div>"
+        f"{''.join(made)}</details>"
     )
 
 
@@ -505,7 +513,7 @@ def _paper(paper: str) -> str:
 
 
 def _cells(row: Row) -> str:
-    """What one row did on each task, with the command that makes it again."""
+    """The results of one row on each task, with the commands that reproduce them."""
 
     def line(task: str, cell: Cell) -> str:
         notes = [cell.status, *([f"stale: {cell.stale}"] if cell.stale else [])]

@@ -1,14 +1,13 @@
-"""The statistics of the leaderboard: numbers from arrays, apart from tables and plots.
+"""The statistics of the leaderboard: numbers from arrays, separate from tables and plots.
 
 A rule's scores are M *strata*, one a task. A stratum is a list of *units*: runs that share a tuning study, an
-array [n] each; where a rule was not tuned in studies, every run is a unit of its own, [1]. Runs of one study
-have the same hyper-parameters, so that they are no independent looks at the rule: what chance did in tuning
-is in all of them.
+array [n] each. If a rule was not tuned in studies, every run is a unit of its own, [1]. Runs of one study
+have the same hyper-parameters, so they are not independent: all of them share the chance of its tuning.
 
 Aggregates follow Agarwal et al. 2021 (NeurIPS, *Deep reinforcement learning at the edge of the statistical
 precipice*), profiles Dolan & Moré 2002 (doi:10.1007/s101070100263), ranks Demšar 2006 (JMLR 7, 1–30). The
 bootstrap of clustered runs draws one unit fewer than there are (McCarthy & Snowden 1985; Rao & Wu 1988,
-doi:10.1080/01621459.1988.10478591), without which few units would seem to agree better than they do; its
+doi:10.1080/01621459.1988.10478591); otherwise few units would seem to agree better than they do. Its
 percentiles are widened from the normal distribution's to Student's (Hesterberg 2015,
 doi:10.1080/00031305.2015.1089789).
 """
@@ -46,8 +45,8 @@ class Estimate(NamedTuple):
 def interquartile_mean(strata: Sequence[Array], weights: Sequence[Array] | None = None) -> Array:
     """Mean of the middle half of all runs of all tasks: M arrays [S_m] -> [].
 
-    Of N = Σ S_m runs, ⌊N/4⌋ are left out at each end. With weights, M arrays [draws, S_m] -> [draws]: the
-    same part of all weight is left out at each end.
+    ⌊N/4⌋ of N = Σ S_m runs are left out at each end. With weights, M arrays [draws, S_m] -> [draws]: the same
+    part of the total weight is left out at each end.
     """
     runs = np.concatenate(strata)
     order = np.argsort(runs, kind="stable")
@@ -80,7 +79,7 @@ def mean(strata: Sequence[Array], weights: Sequence[Array] | None = None) -> Arr
 def optimality_gap(
     strata: Sequence[Array], weights: Sequence[Array] | None = None, optimum: float = 1.0
 ) -> Array:
-    """By how much runs fall short of `optimum` on average, none counted above it; shapes as in `mean`."""
+    """The mean shortfall of runs from `optimum`, 0 for a run above it; shapes as in `mean`."""
     return np.asarray(optimum - mean([np.minimum(runs, optimum) for runs in strata], weights), np.float64)
 
 
@@ -100,9 +99,9 @@ def pooled(stratum: Stratum) -> Array:
 def resample(stratum: Stratum, draws: int, rng: np.random.Generator) -> Array:
     """Bootstrap of the units of a stratum: the weight of each run in each draw, [draws, runs].
 
-    A draw takes U - 1 of the U units, with replacement, and each with all of its runs: the spread of the
-    units' means holds the spread within them as well, so that drawing runs anew within a unit would count it
-    twice. Weights are scaled by U / (U - 1): a task weighs in a draw what it weighs in the value.
+    A draw takes U - 1 of the U units, with replacement, and each with all of its runs. The spread of the
+    units' means includes the spread within them, so drawing runs anew within a unit would count it twice.
+    Weights are scaled by U / (U - 1), so that a task has the same weight in a draw as in the value.
     """
     return _weights(stratum, _drawn(stratum, draws, rng))
 
@@ -121,16 +120,16 @@ def _weights(stratum: Stratum, drawn: NDArray[np.int32]) -> Array:
 
 
 def _parts(draws: int, runs: int) -> Iterator[slice]:
-    """Draws in parts of some megabytes of weights each, whatever the number of runs."""
+    """Draws in parts of some megabytes of weights each, for any number of runs."""
     step = max(1, _AT_ONCE // max(1, runs))
     yield from (slice(first, min(draws, first + step)) for first in range(0, draws, step))
 
 
 def degrees(strata: Strata) -> float:
-    """Degrees of freedom of the spread between units; 0 where a stratum has one unit alone.
+    """Degrees of freedom of the spread between units; 0 if a stratum has a single unit.
 
     Those of the mean over strata, after Satterthwaite 1946 (doi:10.2307/3002019): (Σ v)² / Σ v² / (U - 1), v
-    = s² / U of the means of a stratum's units. Where no stratum has a spread, Σ (U - 1).
+    = s² / U of the means of a stratum's units. Σ (U - 1) if no stratum has a spread.
     """
     free = np.array([len(stratum) - 1 for stratum in strata])
     if not free.all():
@@ -146,8 +145,8 @@ def aggregates(
 ) -> dict[str, Estimate]:
     """Each of `AGGREGATES` of M strata, with its interval from one stratified bootstrap.
 
-    The interval is infinite where a stratum has one unit alone: nothing is known of its spread. Raises
-    ValueError where there is no task, or a task without a run.
+    The interval is infinite if a stratum has a single unit: its spread is unknown. Raises ValueError if there
+    is no task, or a task without a run.
     """
     if not strata or not all(len(stratum) and all(map(np.size, stratum)) for stratum in strata):
         raise ValueError("scores are one list of arrays a task, each with a run or more")
@@ -159,14 +158,14 @@ def aggregates(
         weights = [_weights(s, own[part]) for s, own in zip(strata, drawn, strict=True)]
         for name, f in AGGREGATES.items():
             values[name].append(f(arrays, weights))
-    # What lies beyond the quartiles moves the interquartile mean as the quartiles themselves would.
+    # Scores beyond the quartiles move the interquartile mean as the quartiles themselves would.
     low, high = np.quantile(np.concatenate(arrays), [0.25, 0.75])
     bounds = {"iqm": (low, high), "optimality_gap": (-np.inf, 1.0)}
     found = {}
     for name, f in AGGREGATES.items():
         own = bounds.get(name, (-np.inf, np.inf))
         df = degrees([[np.clip(unit, *own) for unit in stratum] for stratum in strata])
-        if name == "iqm":  # and what is left out, one half, counts for no degree (Tukey & McLaughlin 1963)
+        if name == "iqm":  # the half that is left out adds no degrees (Tukey & McLaughlin 1963)
             df = min(df, sum(len(stratum) - 1 for stratum in strata) / 2)
         found[name] = Estimate(float(f(arrays)), *percentiles(np.concatenate(values[name]), confidence, df))
     return found
@@ -175,7 +174,7 @@ def aggregates(
 def percentiles(values: Array, confidence: float, df: float | None = None) -> tuple[float, float]:
     """The percentile interval of drawn values [draws], widened from the normal to Student's t with `df`.
 
-    Where `df` is 0 nothing is known of the spread: the interval is infinite.
+    With `df` 0 the spread is unknown: the interval is infinite.
     """
     # SciPy is slow to import.
     from scipy.stats import norm, t
@@ -193,7 +192,7 @@ def percentiles(values: Array, confidence: float, df: float | None = None) -> tu
 
 
 def wins(x: ArrayLike, y: ArrayLike) -> Array:
-    """1 where x_i > y_j, ½ where they are equal, else 0: [m], [n] -> [m, n]. Its sum is Mann and Whitney's U."""
+    """1 for x_i > y_j, ½ for x_i = y_j, else 0: [m], [n] -> [m, n]. The sum is Mann and Whitney's U."""
     difference = np.subtract.outer(np.asarray(x, np.float64), np.asarray(y, np.float64))
     return (np.sign(difference) + 1) / 2
 
@@ -203,17 +202,17 @@ def probability_of_improvement(
 ) -> Estimate:
     """P(X > Y) = mean over tasks of U / (m n), a tie counted as half; M strata of each, of the same tasks.
 
-    The interval is that of a stratified bootstrap of both, as sums over the pairs that were drawn.
+    The interval is from a stratified bootstrap of both, as sums over the drawn pairs.
     """
     if len(x) != len(y) or not len(x):
         raise ValueError(f"{len(x)} tasks stand against {len(y)}: give the same ones, and one or more")
     rng = np.random.default_rng(seed)
     value, drawn = 0.0, np.zeros(draws)
-    shares: list[list[Array]] = []  # of the other side's runs that each run beats, by stratum and unit
+    shares: list[list[Array]] = []  # share of the other side's runs that each run beats, by stratum and unit
     for one, other in zip(x, y, strict=True):
         runs, others = pooled(one), pooled(other)  # [m], [n]
         order = np.argsort(others, kind="stable")
-        # As many of the others, in their order, lie below a run, and as many below it or at it.
+        # Numbers of the others, in their order, that lie below a run, and below or at it.
         below, upto = (np.searchsorted(others[order], runs, side) for side in ("left", "right"))
         value += float((below + upto).sum()) / 2 / (len(runs) * len(others)) / len(x)
         mine, theirs = _drawn(one, draws, rng), _drawn(other, draws, rng)
@@ -235,8 +234,8 @@ def probability_of_improvement(
 def rank_ranges(low: ArrayLike, high: ArrayLike) -> NDArray[np.int64]:
     """The ranks that intervals allow: [k], [k] -> [k, 2], from the best to the worst possible one.
 
-    A rule is surely behind those whose interval lies above its own as a whole, and surely before those whose
-    interval lies below it.
+    A rule is surely behind the rules whose whole interval lies above its own, and surely before those whose
+    whole interval lies below it.
     """
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     above = (low[None, :] > high[:, None]).sum(1)
@@ -245,7 +244,7 @@ def rank_ranges(low: ArrayLike, high: ArrayLike) -> NDArray[np.int64]:
 
 
 class Tested(NamedTuple):
-    """A figure, its interval, and the two-sided p of its being 0, of one construction: 0 is outside where p < level."""
+    """A figure, its interval, and the two-sided p of its being 0. The interval excludes 0 where p < level."""
 
     value: float
     low: float
@@ -260,12 +259,12 @@ def permutation_interval(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Tested:
-    """Mean over M strata of mean(y) − mean(x), with a permutation test of no difference: M arrays [m], M arrays [n].
+    """Mean over M strata of mean(y) − mean(x), with a permutation test: M arrays [m], M arrays [n].
 
-    Runs are relabelled within each stratum, whose runs are to be alike but for chance. p is (1 + C) / (draws
-    + 1), C how many of the relabelled differences are as large. The interval holds each shift of y at which
-    the same test, with the same relabellings, would not have p < `level` (a test inverted: Garthwaite 1996,
-    doi:10.2307/2532852). It is infinite where no p can be as small.
+    The hypothesis is no difference. Runs are relabelled within each stratum, whose runs must be exchangeable.
+    p is (1 + C) / (draws + 1), with C the number of relabelled differences that are as large. The interval
+    contains each shift of y at which the same test, with the same relabellings, would not have p < `level`
+    (an inverted test: Garthwaite 1996, doi:10.2307/2532852). It is infinite if no p can be so small.
     """
     rng = np.random.default_rng(seed)
     value, drawn, kept, size = 0.0, np.zeros(draws), np.zeros(draws), 0.0
@@ -281,11 +280,11 @@ def permutation_interval(
             moved = (mine >= m).sum(1)  # of y, to x
             kept[part] += ((n - moved) / n - moved / m) / len(x)
         size = max(size, float(np.abs(runs).max()))
-    # A relabelling is as large at a shift δ where |drawn − δ kept| >= |value − δ|: between two δ, `value`
-    # among them.
+    # A relabelling is as large at a shift δ if |drawn − δ kept| >= |value − δ|: between two δ, around
+    # `value`.
     with np.errstate(divide="ignore", invalid="ignore"):
         ends = np.stack([(value - drawn) / (1 - kept), (value + drawn) / (1 + kept)])
-    same = np.abs(kept) > 1 - 1e-12  # nothing, or all, was exchanged: as large at every shift
+    same = np.abs(kept) > 1 - 1e-12  # nothing or everything was exchanged: as large at every shift
     low = np.where(same, -np.inf, ends.min(0))
     high = np.where(same, np.inf, ends.max(0))
     as_large = same | (np.abs(drawn) >= abs(value) - 1e-12 * size)
@@ -300,7 +299,7 @@ def permutation_interval(
 
 
 def holm(p: ArrayLike) -> Array:
-    """p values [k] adjusted so that the chance of one false finding among all k stays below each (Holm 1979)."""
+    """p values [k] adjusted for the chance of one false finding among all k (Holm 1979)."""
     p = np.asarray(p, np.float64)
     order = np.argsort(p, kind="stable")
     adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
@@ -322,10 +321,10 @@ class Ranks(NamedTuple):
 
 
 def friedman_nemenyi(scores: ArrayLike, alpha: float = 0.05) -> Ranks:
-    """Friedman's test of k rules over N tasks [N, k] of scores, higher better, and Nemenyi's critical difference.
+    """Friedman's test of scores [N, k] of k rules over N tasks, and Nemenyi's critical difference.
 
-    χ² = 12 N / (k (k+1)) (Σ_j R_j² − k (k+1)² / 4), corrected for ties; CD = q_α √(k (k+1) / (6 N)), q_α the
-    quantile of the studentised range of k and ∞ over √2.
+    Higher scores are better. χ² = 12 N / (k (k+1)) (Σ_j R_j² − k (k+1)² / 4), corrected for ties; CD = q_α
+    √(k (k+1) / (6 N)), q_α the quantile of the studentised range of k and ∞ over √2.
     """
     # SciPy is slow to import.
     from scipy.stats import chi2, studentized_range
@@ -363,7 +362,7 @@ def _ranks(values: Array) -> Array:
 def performance_profile(costs: ArrayLike, tau: ArrayLike) -> Array:
     """ρ(τ): share of tasks that a rule solves within τ × the cheapest rule's cost. [R, M], [K] -> [R, K].
 
-    A cost is inf where the rule does not solve the task. A task that none solves counts for none.
+    A cost is inf if the rule does not solve the task. A task that no rule solves counts for none.
     """
     costs, tau = np.asarray(costs, np.float64), np.asarray(tau, np.float64)
     if costs.size and np.nanmin(costs) <= 0:
@@ -375,9 +374,10 @@ def performance_profile(costs: ArrayLike, tau: ArrayLike) -> Array:
 
 
 def pareto_front(points: ArrayLike) -> NDArray[np.bool_]:
-    """Which of R points [R, D], lower better in each of D, no other beats: none as low in all and lower in one.
+    """Which of R points [R, D] are on the Pareto front; lower is better in each of D.
 
-    A point with a value that is missing (nan) is on no front. Maximise a column by its negative.
+    No other point is as low in all columns and lower in one. A point with a missing value (nan) is on no
+    front. Negate a column to maximise it.
     """
     points = np.asarray(points, np.float64)
     known = ~np.isnan(points).any(axis=1)
@@ -386,24 +386,24 @@ def pareto_front(points: ArrayLike) -> NDArray[np.bool_]:
     return known & ~(as_low & lower & known[None]).any(axis=1)
 
 
-#: Degrees of freedom that the spread common to all groups counts for beside a group's own.
+#: Degrees of freedom of the common spread of all groups, beside a group's own.
 PRIOR = 2.0
-#: Spreads from its group's middle beyond which an observation counts as one that lies so far.
+#: Spreads from its group's median beyond which an observation is drawn in to there.
 FAR = 3.0
 
 
 def moderated_intervals(groups: Sequence[ArrayLike], level: float = 1 - CONFIDENCE) -> list[Tested]:
     """Centres of k groups of observations [N], robust to outliers, each with a t test of its being 0.
 
-    Observations further than `FAR` spreads from their group's median are drawn in to there; the spread is the
-    larger of the group's own median absolute deviation and that of all groups together, both made good for
-    the normal distribution. The centre is the mean of what results. Its variance s² / N has s² = (d₀ s₀² + (N
-    − 1) s_g²) / (d₀ + N − 1), the group's own s_g² moderated by the common s₀² (Smyth 2004,
+    Observations further than `FAR` spreads from their group's median are drawn in to there. The spread is the
+    larger of the group's own median absolute deviation and that of all groups together, both scaled for the
+    normal distribution. The centre is the mean of the results. Its variance s² / N has s² = (d₀ s₀² + (N − 1)
+    s_g²) / (d₀ + N − 1), the group's own s_g² moderated by the common s₀² (Smyth 2004,
     doi:10.2202/1544-6115.1027, with d₀ = `PRIOR`, or as many as the other groups have); t has d₀ + N − 1
     degrees of freedom. s₀² is the median of the groups' own, each over the median of its distribution, so
-    that a group with outliers says no more than any other. s² is never below s_g²: a group that is noisier
-    than the others gains nothing from them. Where no group has two observations nothing is known of the
-    spread: intervals are infinite and p is 1.
+    that a group with outliers counts no more than any other. s² is never below s_g²: a group that is noisier
+    than the others gains nothing from them. If no group has two observations, the spread is unknown:
+    intervals are infinite and p is 1.
     """
     # SciPy is slow to import.
     from scipy.stats import chi2, t
@@ -418,7 +418,7 @@ def moderated_intervals(groups: Sequence[ArrayLike], level: float = 1 - CONFIDEN
     common = 1.4826 * float(np.median(np.concatenate([a for a in apart if len(a) > 1])))
     clipped = []
     for group, own in zip(arrays, apart, strict=True):
-        # Of three or fewer none can be told to lie far out.
+        # Three or fewer observations show no outlier.
         reach = FAR * max(common, 1.4826 * float(np.median(own))) if len(group) > 3 else np.inf
         clipped.append(np.clip(group, np.median(group) - reach, np.median(group) + reach))
     squares = np.array([float(np.var(group, ddof=1)) if len(group) > 1 else 0.0 for group in clipped])

@@ -21,24 +21,26 @@ from creditbench.results.table import latex_table, markdown_table, plain, ranged
 SIGNS = {True: "held", False: "did not hold", None: "not settled"}
 
 NOTES = (
-    "Scores are normalised: 0 is the trivial predictor, 1 is solved, both at the task's own parameters and data. "
-    f"Nothing bounds them, but means and IQM take them from {LOW:g} to {HIGH:g}, a run that diverged as {LOW:g}, and "
-    "the note says how many. IQM is the mean of the middle half of all runs (task × study × seed). Intervals are "
-    "95 %, from a bootstrap of tuning studies with their seeds, within tasks (after Agarwal et al. 2021).",
+    "Scores are normalised: 0 is the trivial predictor, 1 is solved, both at the task's own parameters and "
+    f"data. Nothing bounds them, but means and IQM take them from {LOW:g} to {HIGH:g}, a run that diverged "
+    f"as {LOW:g}, and the note says how many. IQM is the mean of the middle half of all runs (task × study × "
+    "seed). Intervals are 95 %, from a bootstrap of tuning studies with their seeds, within tasks (after "
+    "Agarwal et al. 2021).",
     "Ranks are ranges: the best and the worst that the intervals of the scores allow.",
     f"P(> {REFERENCE}) is the probability that a run of the rule beats one of {REFERENCE} on the "
     f"same task, Mann–Whitney's U / mn, mean over tasks; "
     "▲ and ▼ mark an interval that leaves ½ out.",
     "Costs are geometric means over tasks of medians over seeds: × forward and × bptt are the time "
     "of a training step over that of the "
-    "cell's forward pass and of bptt's step, in paired blocks; kB is what an update needs beyond weights and data.",
+    "cell's forward pass and of bptt's step, in paired blocks; kB is what an update needs beyond weights "
+    "and data.",
     f"A rank takes every task and {SEEDS} runs or more; q marks fewer with the preset quick. "
     f"Ranks count within one backend and device.",
 )
 
 
 def rank(row: Row) -> str:
-    """The ranks that a row may have, `2–5`, with the mark of the preset quick; a dash where it has none."""
+    """The ranks that a row may have, `2–5`, with the mark of the preset quick; a dash if it has none."""
     if row.ranks is None:
         return MISSING
     low, high = row.ranks
@@ -53,20 +55,20 @@ def interval(found: Estimate | None, form: str = columns.IQM.form) -> str:
 
 
 def mark(found: Estimate | None) -> str:
-    """▲ where a probability of improvement lies above ½ with its interval, ▼ where below, else nothing."""
+    """▲ if the interval of a probability of improvement lies above ½, ▼ if below, else nothing."""
     if found is None:
         return ""
     return "▲" if found.low > 0.5 else "▼" if found.high < 0.5 else ""
 
 
 def left_out(board: Board) -> str:
-    """What is said of the tasks that are left out; empty where there is none."""
+    """The note on tasks that are left out; empty if there are none."""
     names = ", ".join(board.left_out)
     return f"Left out, since one rule alone was run there: {names}." if names else ""
 
 
 def remarks(board: Board) -> list[str]:
-    """What a reader is to know of the board: columns left out, and what is not alike between its cells."""
+    """Remarks on the board: columns left out, and differences between its cells."""
     return [*filter(None, [left_out(board)]), *(f"{note[:1].upper()}{note[1:]}." for note in board.notes)]
 
 
@@ -81,7 +83,7 @@ def solved(row: Row) -> int:
 
 
 def aggregate(row: Row, name: str) -> float | None:
-    """A score of a row over all tasks; None where it has none."""
+    """A score of a row over all tasks; None if it has none."""
     return row.scores[name].value if name in row.scores else None
 
 
@@ -110,7 +112,7 @@ def ranking(board: Board) -> list[tuple[str, ...]]:
 
 
 def _ranking_heads() -> tuple[list[str], list[str]]:
-    """The heads of the ranking, and those that are aligned to the left."""
+    """The heads of the ranking, and those aligned to the left."""
     heads = [column.short for column in columns.RANKING]
     return heads, [column.short for column in columns.RANKING if column.left]
 
@@ -126,27 +128,27 @@ def ranking_latex(board: Board) -> str:
     """The ranking as a booktabs table."""
     heads, left = _ranking_heads()
     caption = (
-        "Normalised scores with 95\u202f% intervals, the ranks that they allow, and costs. ▲, ▼: the interval of the "
-        f"probability of improvement over {REFERENCE} leaves ½ out"
+        "Normalised scores with 95\u202f% intervals, the ranks that they allow, and costs. ▲, ▼: the "
+        f"interval of the probability of improvement over {REFERENCE} leaves ½ out"
     )
     return latex_table(caption, heads, ranking(board), left)
 
 
 def score(cell: Cell) -> str:
-    """The scores of a cell as they are, or its metrics: `0.50 (0.40 … 0.60)`, median, worst and best."""
+    """The unbounded scores of a cell, or its metrics: `0.50 (0.40 … 0.60)`, median, worst and best."""
     values = cell.runs if cell.normalises else cell.metrics
     if not len(values):
         return cell.status
     if cell.normalises:
         return ranged(values.tolist(), columns.IQM.form)
-    # Metrics are signed so that higher is better: the worst comes first, told as it was.
+    # Metrics are signed so that higher is better. The worst comes first, with its own sign.
     return ranged(
         values.tolist(), columns.TEST_SCORE.form, -1.0 if cell.records[0].metric_direction == "min" else 1.0
     )
 
 
 def tasks_markdown(board: Board) -> str:
-    """Normalised score of each row on each task, or its metric where there is none: median of the runs, their range."""
+    """Normalised score of each row on each task, else its metric: median and range of the runs."""
 
     def cell(row: Row, task: str) -> str:
         found = row.cells.get(task)
@@ -183,16 +185,17 @@ def differences(board: Board) -> str:
             for rank, row in sorted(zip(ranks.mean_ranks, ranked, strict=True), key=lambda pair: pair[0])
         )
         lines.append(
-            f"- {plain(f'{backend} {device}')}: Friedman χ² = {ranks.statistic:.3g}, p = {ranks.p:.2g}; mean ranks "
-            f"that lie {ranks.critical_difference:.2f} or more apart differ (Nemenyi, 5 %): {order}"
+            f"- {plain(f'{backend} {device}')}: Friedman χ² = {ranks.statistic:.3g}, p = {ranks.p:.2g}; "
+            f"mean ranks that lie {ranks.critical_difference:.2f} or more apart differ (Nemenyi, 5 %): "
+            f"{order}"
         )
     return "\n".join(lines) + "\n"
 
 
 def versus_markdown(rows: Sequence[Versus]) -> str:
-    """Rules beside their reference, a row each, and what is to be known of them.
+    """Rules beside their reference, a row each, with notes.
 
-    ∞: the level was never reached by half of the seeds.
+    ∞: half of the seeds or more never reached the level.
     """
 
     body = []
@@ -224,9 +227,9 @@ def versus_markdown(rows: Sequence[Versus]) -> str:
 
 
 def exponents_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A row a rule and backend, a column a quantity and axis: `1.98 (2)` is the exponent, and the claimed one.
+    """A row a rule and backend, a column a quantity and axis: `1.98 (2)` is the exponent and the claimed one.
 
-    ✓: held, ✗: not held; a time judges nobody. What was left out at the largest sizes is marked *.
+    ✓: held, ✗: not held; times are not judged. * marks a sweep whose largest sizes were left out.
     """
     swept = list(dict.fromkeys((row["quantity"], row["axis"]) for row in rows))
     cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
@@ -257,7 +260,7 @@ def again(verb: str, folders: Sequence[Path], *rest: str) -> str:
 
 
 def code(command: str) -> str:
-    """A command as code in a line of Markdown, whatever names are in it."""
+    """A command as code in a line of Markdown, safe for any name in it."""
     line = " ".join(command.splitlines())
     fence = "`" * (1 + max([0, *map(len, re.findall("`+", line))]))
     return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
@@ -331,7 +334,7 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
 
 
 def hardware(board: Board) -> str:
-    """A line an environment: what it is, and how many records were made on it."""
+    """A line an environment, with the number of records made on it."""
     counts: dict[str, int] = {}
     known = {}
     for record in board.results.records:
@@ -347,13 +350,14 @@ def hardware(board: Board) -> str:
         commit = f"commit {about['commit'][:12]}" if about.get("commit") else ""
         dirty = "with changes" if about.get("dirty") else ""
         lines.append(
-            f"- `{name}` ({count} trials): {plain('; '.join(filter(None, [*parts, packages, commit, dirty])))}"
+            f"- `{name}` ({count} trials): "
+            f"{plain('; '.join(filter(None, [*parts, packages, commit, dirty])))}"
         )
     return "\n".join(lines) + "\n"
 
 
 def readme(board: Board, target: Path, folders: Sequence[Path]) -> str:
-    """The README of a version: how it was made, by which command each table is printed, and the tables."""
+    """The README of a version: the command that made it, and each table with the command that prints it."""
     results, here = board.results, [target]
     counts = {
         "trials.csv": (len(results.records), "a row a trial"),

@@ -1,20 +1,20 @@
 """Does a rule match a reference: final score, convergence and cost, task by task.
 
-- *Score*: the difference of the mean normalised test scores, rule − reference, a run that diverged at the
-  floor of the scale (`board.LOW`). What is independent of what else is a *unit*: a tuning study with its
-  runs, or, without studies, a run. The means are those of the units' means, and the 95 % interval is Welch's
-  over them (Welch 1947): with S studies a side it has about 2 (S − 1) degrees of freedom, however many seeds
-  each has. `p` is of the same t: it is below 0.05 where the interval leaves 0 out. `p_corrected` is Holm's
-  over the rows that were asked for, whose number is the family.
+- *Score*: the difference of the mean normalised test scores, rule − reference; a run that diverged is at the
+  floor of the scale (`board.LOW`). The independent *units* are tuning studies with their runs, or, without
+  studies, runs. The means are those of the units' means, and the 95 % interval is Welch's over them (Welch
+  1947): with S studies a side it has about 2 (S − 1) degrees of freedom, however many seeds each has. `p` is
+  of the same t: it is below 0.05 where the interval excludes 0. `p_corrected` is Holm's; the family is the
+  rows that were asked for.
 - *Verdict*: `matches`: the interval lies within ± `margin`. `better`, `worse`: the corrected p is below 0.05.
-  `better (raw)`, `worse (raw)`: the interval leaves 0 out, and p is below 0.05 before the correction alone.
-  `undecided`: the interval holds 0. `undecided (one study)`, `(one run)`: there is no interval. A task
-  without a scale is judged by its metric, signed so that higher is better, and never `matches`: the margin is
-  one of normalised scores.
+  `better (raw)`, `worse (raw)`: the interval excludes 0, but only the uncorrected p is below 0.05.
+  `undecided`: the interval contains 0. `undecided (one study)`, `(one run)`: there is no interval. A task
+  without a scale is judged by its metric, signed so that higher is better, and never `matches`, since the
+  margin is in normalised scores.
 - *Convergence*: the level is `LEVEL` of the way from the validation score of untrained weights to the best
-  one, both as means over the reference's runs. Steps and training seconds until a run's validation score
-  first reaches it; medians over runs, infinite where half of the runs or more never do. Undefined where the
-  reference does not improve. Seconds are held against each other on one machine alone.
+  one, both as means over the reference's runs. Steps and training seconds are counted until a run's
+  validation score first reaches it. Medians over runs are shown, infinite if half of the runs or more never
+  do. They are undefined if the reference does not improve. Seconds are compared on one machine alone.
 - *Cost*: `step_time_ratio` is the time of a training step over the reference's, from `ratio_forward`; bytes
   are an update's.
 """
@@ -36,10 +36,9 @@ from creditbench.leaderboard.statistics import Array
 from creditbench.results.version import Results
 from creditbench.trials.record import Record
 
-#: Part of the way from untrained weights to the reference's best at which a rule counts as having converged
-#: to it.
+#: Part of the way from untrained weights to the reference's best at which a rule counts as converged.
 LEVEL = 0.95
-#: Difference of normalised scores that is as good as none.
+#: Difference of normalised scores that counts as none.
 MARGIN = 0.05
 ALPHA = 0.05
 _SAME = 1e-9  # standard error of runs that differ by rounding alone
@@ -49,30 +48,30 @@ _SAME = 1e-9  # standard error of runs that differ by rounding alone
 class Row:
     """A rule beside the reference on one task, backend and device."""
 
-    task: str  #: the board's column: the task, and conditions in which not all of its runs agree
+    task: str  #: the board's column: the task, and conditions in which its runs differ
     backend: str
     device: str
     rule: str
     seeds: int  #: runs
-    studies: int  #: tuning studies that they are of; 0 where none are named
+    studies: int  #: tuning studies of these runs; 0 if none are named
     metric: str
     score: float | None  #: mean of the test metric over runs that ended
     normalised: float | None  #: mean over units
     difference: float | None  #: rule − reference
     interval: tuple[float, float] | None  #: 95 %, uncorrected
-    scale: str  #: what the difference is of: `normalised`, or the metric, signed so that higher is better
+    scale: str  #: scale of the difference: `normalised`, or the metric, signed so that higher is better
     p: float | None
     p_corrected: float | None  #: Holm's, over the rows of the answer
     #: reference, better, worse, better (raw), worse (raw), matches, undecided, or how its runs failed
     verdict: str
     reached: str | None  #: runs that reached the reference's level, of all
-    steps: float | None  #: until then, median; infinite where it is never reached
+    steps: float | None  #: until then, median; infinite if it is never reached
     seconds: float | None
     steps_ratio: float | None  #: over the reference's
-    seconds_ratio: float | None  #: None too where the reference was timed on another machine
+    seconds_ratio: float | None  #: None too if the reference was timed on another machine
     step_time_ratio: float | None  #: time of a training step over the reference's
     bytes_ratio: float | None  #: of algorithm bytes
-    stale: str  #: why its numbers or the reference's may no longer hold; empty where they do
+    stale: str  #: why its numbers or the reference's may no longer hold; empty if they do
 
 
 def versus(
@@ -85,9 +84,9 @@ def versus(
 ) -> list[Row]:
     """Rules beside `reference`, under the same backend and device and the same conditions.
 
-    `rules` and `tasks` (columns, or tasks with all their columns) choose what is asked, none all; p values
-    are corrected for that. Raises `UsageError` where a name is not among the results, or `reference` was not
-    run there.
+    `rules` and `tasks` (columns, or tasks with all their columns) select the rows; without names, all. p
+    values are corrected for the selected rows. Raises `UsageError` if a name is not among the results, or
+    `reference` was not run there.
     """
     cells = {
         (backend, device, task, rule): cell
@@ -139,8 +138,7 @@ def _row(place: tuple[str, str, str, str], cell: Cell, other: Cell, reference: s
     elif not x or not y:
         verdict = cell.status if not x else f"{reference}: {other.status}"
     elif not np.isfinite([*x, *y]).all() or (scaled and max(*x, *y) <= LOW):
-        # Means of what has no scale take runs that ended; where all of both diverged there is nothing to
-        # tell.
+        # Means without a scale are over runs that ended; if all runs of both diverged, there is no verdict.
         verdict = "; ".join(
             f"{whose}{c.status}"
             for whose, c in (("", cell), (f"{reference}: ", other))
@@ -194,7 +192,7 @@ def signed(cell: Cell) -> str:
 
 
 def metrics(cell: Cell) -> list[Array]:
-    """Its test metrics by unit, as `Cell.units`, signed so that higher is better: -inf where a run diverged."""
+    """Its test metrics by unit, as `Cell.units`, signed so that higher is better; -inf for a diverged run."""
     units: dict[str, list[float]] = {}
     for record in cell.records:
         trial, sign = record.trial, -1.0 if record.metric_direction == "min" else 1.0
@@ -208,8 +206,8 @@ def metrics(cell: Cell) -> list[Array]:
 def welch(x: ArrayLike, y: ArrayLike) -> tuple[float, tuple[float, float] | None, float | None]:
     """Mean of x [m] − mean of y [n], its 95 % interval, and the two-sided p of no difference (Welch 1947).
 
-    Interval and p are None for a single unit on either side. Units without any spread differ for certain or
-    not at all.
+    Interval and p are None for a single unit on either side. Units without any spread differ with certainty
+    or not at all.
     """
     # SciPy is slow to import.
     from scipy.stats import t
@@ -239,16 +237,17 @@ def _verdict(row: Row, margin: float) -> str:
 
 
 def described(rows: Sequence[Row]) -> list[str]:
-    """What a reader is to know of the rows: of how many the p values are corrected, and what the verdicts mean."""
+    """Notes on the rows: how many the p values are corrected for, and the meaning of the verdicts."""
     tested = sum(row.p is not None for row in rows)
     found = [
-        f"intervals are 95 % each, p is of one row, p corrected of all {tested} that are compared here (Holm); "
-        "(raw): p below 0.05, corrected not"
+        f"intervals are 95 % each, p is of one row, p corrected of all {tested} that are compared here "
+        "(Holm); (raw): p below 0.05, corrected not"
     ]
     units = sorted({row.task for row in rows if row.scale != "normalised"})
     if units:
         found.append(
-            f"differences on {', '.join(units)} are of the metric, signed so that higher is better: there is no scale"
+            f"differences on {', '.join(units)} are of the metric, signed so that higher is better: "
+            "there is no scale"
         )
     if any(row.studies for row in rows):
         found.append("where a rule was tuned in studies, the interval is over their means")
@@ -256,7 +255,7 @@ def described(rows: Sequence[Row]) -> list[str]:
 
 
 def _level(records: Sequence[Record], part: float) -> float | None:
-    """The level in units of the metric; None where training does not better the validation score."""
+    """The level in units of the metric; None if training does not improve the validation score."""
     ends = [
         (record.curve[0].validation, record.validation_best)
         for record in records
@@ -271,7 +270,7 @@ def _level(records: Sequence[Record], part: float) -> float | None:
 
 
 def _reach(record: Record, level: float) -> tuple[float, float]:
-    """(steps, training seconds) until the validation score first reaches the level; infinite where it does not."""
+    """(steps, training seconds) until the validation score first reaches the level; infinite if never."""
     for point in record.curve:
         if point.validation is not None:
             below = point.validation <= level
@@ -281,7 +280,7 @@ def _reach(record: Record, level: float) -> tuple[float, float]:
 
 
 def _over(value: Sequence[float] | float | None, base: float | None) -> float | None:
-    """value / base; None where either is missing, 0 or both are infinite."""
+    """value / base; None if either is missing, or if `base` is 0 or infinite."""
     if value is None or base is None or not base or math.isinf(base):
         return None
     return float(value) / base  # type: ignore[arg-type]

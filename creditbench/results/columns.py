@@ -2,8 +2,8 @@
 
 Tables, Markdown, the page and the figures walk the lists of this module. A new figure of a trial takes two
 steps: a field of `creditbench.trials.record.Record`, and a `Column` here that is named in the lists of the
-views which show it. A view computes by itself what is no plain figure, such as ranks and how runs ended, and
-finds it by `Column.field`.
+views which show it. A view itself computes cells that are not plain figures, such as ranks and how runs
+ended, and finds them by `Column.field`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import dataclasses
 import math
 from typing import Literal
 
-#: Stands for a figure that is missing.
+#: Shown for a missing figure.
 MISSING = "–"
-#: The rule that others are held against.
+#: The rule that others are compared with.
 REFERENCE = "bptt"
 
 
@@ -25,7 +25,7 @@ class Column:
     field: str  #: of the record, row or point that has it
     label: str  #: head of its column
     form: str = ".3g"  #: how a number is written
-    unit: str = ""  #: of the number as it is written; empty for a count, a share and a text
+    unit: str = ""  #: of the number as written; empty for a count, a share and a text
     scale: float = 1.0  #: from the field to the unit
     better: Literal["min", "max"] | None = None  #: None: neither, or the task says it
     help: str = ""
@@ -35,8 +35,8 @@ class Column:
     axis: str = ""  #: the same where there is room for more, as in print; empty: `name`
     left: bool = False  #: aligned to the left, as text is
     optional: bool = False  #: left out of a task's table where no trial has it
-    infinite: str = MISSING  #: what stands for a figure that is infinite
-    changes: tuple[str, str] = ("", "")  #: what less and more of it is called, of `COUNTED`
+    infinite: str = MISSING  #: shown for an infinite figure
+    changes: tuple[str, str] = ("", "")  #: names of less and more of it, for `COUNTED`
 
     def __post_init__(self) -> None:
         for name, usual in (("short", "label"), ("heading", "short"), ("name", "label"), ("axis", "name")):
@@ -44,7 +44,7 @@ class Column:
                 object.__setattr__(self, name, getattr(self, usual))
 
     def text(self, value: float | None) -> str:
-        """The figure as it is written, or what stands for it where it is missing or infinite.
+        """The figure as text, with a stand-in if it is missing or infinite.
 
         >>> ALGORITHM_BYTES.text(65_536), ALGORITHM_BYTES.text(None)
         ('65.54', '–')
@@ -122,29 +122,29 @@ ALGORITHM_BYTES = Column(
     changes=("smaller", "bigger"),
 )
 
-#: Of a task: a row a rule.
+#: Columns of a task: a row a rule.
 SUMMARY = (
     *(RULE, BACKEND, SEEDS, TEST_SCORE, NORMALISED, STEPS_PER_SECOND, RATIO_FORWARD, RATIO_BPTT),
     *(TRAIN_SECONDS, COMPILE_SECONDS, FLOPS, ALGORITHM_BYTES, SEGMENT, BATCH, STATUS),
 )
-#: Left out of a terminal's table, in this order, where that is too narrow.
+#: Left out of a table, in this order, if the terminal is too narrow.
 DISPENSABLE = (
     *(COMPILE_SECONDS, BATCH, SEGMENT, FLOPS, ALGORITHM_BYTES, TRAIN_SECONDS, RATIO_BPTT, RATIO_FORWARD),
 )
-#: Of a rule, on the page: a row a task.
+#: Columns of a rule, on the page: a row a task.
 BY_TASK = (
     *(TASK, TEST_SCORE, NORMALISED, STEPS_TO_TARGET, SECONDS_TO_TARGET, STEPS_PER_SECOND, RATIO_FORWARD),
     *(RATIO_BPTT, ALGORITHM_BYTES, COMPILE_SECONDS, SEEDS),
     Column("machine", "machine", help="the environment of its trials"),
     Column("commands", "made again by", help="the commands that run the trials again"),
 )
-#: What scores are drawn against.
+#: Costs that scores are drawn against.
 FRONTS = (RATIO_FORWARD, ALGORITHM_BYTES)
-#: What is counted until the target is reached, which some seeds never do.
+#: Counted until the target is reached; some seeds never reach it.
 TARGETS = (STEPS_TO_TARGET, SECONDS_TO_TARGET)
-#: What a rule's way to the target costs, by the name of its performance profile.
+#: Costs of reaching the target, by the name of their performance profile.
 COSTS = {"steps": STEPS_TO_TARGET, "seconds": SECONDS_TO_TARGET, "bytes": ALGORITHM_BYTES}
-#: Figures that have no noise, so that any change is told.
+#: Figures without noise: any change is reported.
 COUNTED = (ALGORITHM_BYTES, FLOPS)
 
 # -- scores over tasks -----------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ SOLVED = Column(
 MEANS = (MEDIAN, MEAN, OPTIMALITY_GAP)
 NOTE = Column("note", "note", heading="Note", left=True)
 
-#: Of a board: a row a rule, backend and device.
+#: Columns of a board: a row a rule, backend and device.
 RANKING = (
     *(RANK, RULE, BACKEND, DEVICE, IQM, *MEANS, IMPROVEMENT, SOLVED),
     *(RATIO_FORWARD, RATIO_BPTT, ALGORITHM_BYTES, NOTE),
@@ -194,10 +194,10 @@ RANKING = (
 DIFFERENCE = Column(
     "difference", "difference", "+.3f", better="max", help="of scores, with its 95 % interval"
 )
-#: Of a comparison with a reference: a row a task, backend and rule.
+#: Columns of a comparison with a reference: a row a task, backend and rule.
 VERSUS = (
     *(TASK, BACKEND, RULE),
-    Column("studies", "studies", ".0f", help="tuning studies that its runs are of"),
+    Column("studies", "studies", ".0f", help="tuning studies of its runs"),
     SEEDS,
     Column("score", "score", ".4g", help="mean of the test metric"),
     Column("normalised", "normalised", ".3f", better="max", help="mean of the normalised scores"),
@@ -228,7 +228,7 @@ EXPONENT = Column(
     "exponent", "exponent", ".2f", help="of the cost in the size, 95 % interval", heading="Exponent"
 )
 CLAIMED = Column("claimed", "claimed", help="the exponent that the rule claims", heading="Claimed")
-#: Of sweeps: a row a rule, backend, size and cost.
+#: Columns of sweeps: a row a rule, backend, size and cost.
 EXPONENTS = (
     *(RULE, BACKEND),
     Column("axis", "in", heading="In", left=True),
@@ -238,16 +238,16 @@ EXPONENTS = (
     Column("held", "outcome", help="whether the claim holds"),
 )
 DRAWS_TO_COSINE = Column("draws_to_cosine", "draws to cosine 0.9", ".0f", better="min")
-#: How good an estimate of the gradient is.
+#: Quality of an estimate of the gradient.
 GRADIENTS = (
     Column("cosine", "cosine", better="max", axis="cosine of one draw"),
     Column("bias", "bias", better="min", axis="relative bias"),
     Column("variance", "variance", better="min", axis="relative variance"),
     DRAWS_TO_COSINE,
 )
-#: Of estimates of the gradient: a row a rule, backend, task and point.
+#: Columns of estimates of the gradient: a row a rule, backend, task and point.
 QUALITY = (
     *(RULE, BACKEND, TASK),
-    Column("point", "part of a bptt run", "g", help="after which the estimate was looked at"),
+    Column("point", "part of a bptt run", "g", help="after which the estimate was measured"),
     *GRADIENTS,
 )

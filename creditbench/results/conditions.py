@@ -1,4 +1,4 @@
-"""The conditions that trials were run under, as far as those of one task differ in them."""
+"""The conditions in which the trials of one task differ."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from creditbench.trials.record import Record
 
 
 def columns_of(records: Iterable[Record]) -> dict[str, str]:
-    """Where each record belongs, by its trial's id: its task, with the conditions in which runs of the task differ.
+    """The column of each record, by its trial's id: the task, with the conditions in which its runs differ.
 
-    Records of one column were made alike, whatever the rule (`Trial.conditions`).
+    Records of one column were made under the same conditions, whatever the rule (`Trial.conditions`).
     """
     settings: dict[str, dict[str, Record]] = {}
     keys = {}

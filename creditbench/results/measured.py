@@ -1,8 +1,8 @@
-"""Measurements beside training: what the verbs that take them leave in a folder of results, and what is read of it.
+"""Measurements beside training, as their verbs leave them in a folder of results.
 
 scaling.csv, gradients.csv and checks.csv of a version have the rows of `ScalingPoint`, `GradientQuality` and
-`CheckResult`. A run has the same files, `scaling/scaling.csv` and `gradients/gradients.csv`, and beside them
-what the verb printed, as JSON; checks it has a file a rule.
+`CheckResult`. A run has the same files, `scaling/scaling.csv` and `gradients/gradients.csv`, and beside each
+the output of the verb as JSON. It has one file of checks for each rule.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from creditbench.trials.trial import Amount, Count, Number, Size
 
 
 class ScalingPoint(Row):
-    """What one size costs, beside the exponent of all sizes: a row of scaling.csv."""
+    """The cost at one size, and the exponent over all sizes: a row of scaling.csv."""
 
     learner: str
     backend: str
@@ -36,7 +36,7 @@ class ScalingPoint(Row):
 
 
 class GradientQuality(Row):
-    """How good the estimates of one rule are at one point of a BPTT run: a row of gradients.csv."""
+    """Quality of one rule's estimates at one point of a BPTT run: a row of gradients.csv."""
 
     learner: str
     backend: str
@@ -58,7 +58,7 @@ class GradientQuality(Row):
 
 
 class CheckResult(Row):
-    """What `creditbench check` found of one rule: a row of checks.csv."""
+    """One result of `creditbench check` on one rule: a row of checks.csv."""
 
     learner: str
     learner_sha256: str  #: of the source that was checked
@@ -68,7 +68,7 @@ class CheckResult(Row):
 
 
 def read_rows(model: type[R], path: Path, verb: str) -> tuple[R, ...]:
-    """The rows that `creditbench VERB` left in a CSV file; none where there is no such folder. Raises `UsageError`."""
+    """The rows that `creditbench VERB` left in a CSV file, if any. Raises `UsageError`."""
     if not path.parent.is_dir():
         return ()
     cure = f"make it again with creditbench {verb} --output {path.parent}"
@@ -76,12 +76,12 @@ def read_rows(model: type[R], path: Path, verb: str) -> tuple[R, ...]:
 
 
 def read_scaling(directory: Path) -> tuple[ScalingPoint, ...]:
-    """What `creditbench scale --output DIRECTORY/scaling` left."""
+    """The rows that `creditbench scale --output DIRECTORY/scaling` left."""
     return read_rows(ScalingPoint, directory / "scaling" / "scaling.csv", "scale")
 
 
 def read_gradients(directory: Path) -> tuple[GradientQuality, ...]:
-    """What `creditbench gradients --output DIRECTORY/gradients` left."""
+    """The rows that `creditbench gradients --output DIRECTORY/gradients` left."""
     return read_rows(GradientQuality, directory / "gradients" / "gradients.csv", "gradients")
 
 
@@ -100,7 +100,7 @@ def write_scaling(
 
 
 def write_gradients(folder: Path, found: Sequence[Mapping[str, Any]]) -> None:
-    """Write the quality of gradients: gradients.csv, and the same with intervals as JSON. Raises `UsageError`."""
+    """Write gradients.csv, and with intervals gradients.json. Raises `UsageError`."""
     rows = []
     for values in found:
         ends = [_ends(values, f"{column.field}_interval", f"{column.field}_") for column in GRADIENTS]
@@ -120,7 +120,7 @@ def _write(
     rows: Sequence[Mapping[str, Any]],
     printed: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Write the columns of `model` as CSV, and what the verb printed as JSON."""
+    """Write the columns of `model` as CSV, and the output of the verb as JSON."""
     content = {
         f"{name}.json": json.dumps(printed, indent=1) + "\n",
         f"{name}.csv": as_csv([{column: row[column] for column in model.model_fields} for row in rows]),
@@ -133,7 +133,7 @@ def _write(
 
 
 def write_checks(directory: Path, about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
-    """Write what `creditbench check` found of one learner, for `load` to read; of a task nothing is kept.
+    """Write the results of `creditbench check` on a learner, for `load` to read. A task's are not kept.
 
     Raises `UsageError`.
     """
@@ -154,7 +154,7 @@ def write_checks(directory: Path, about: Mapping[str, Any], results: Sequence[Ma
 
 
 def read_checks(directory: Path) -> tuple[CheckResult, ...]:
-    """What `write_checks` left in a folder."""
+    """The rows that `write_checks` left in a folder."""
     return tuple(
         validate(CheckResult, row, path)
         for path in sorted((directory / "checks").glob("*.json"))

@@ -1,4 +1,4 @@
-"""Tables as text: CSV and JSON in a fixed form, read back row by row, each checked."""
+"""Tables as text: CSV and JSON in a fixed form. Each row is checked as it is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from creditbench.errors import UsageError, reason
 from creditbench.machine import files
 
-#: What to do about a table of a version that cannot be read.
+#: Advice for a table of a version that cannot be read.
 AGAIN = "take it from git again, or make it again with creditbench table --compact"
 
 
@@ -26,22 +26,22 @@ class Row(BaseModel):
 R = TypeVar("R", bound=Row)
 
 
-#: With what a cell begins that a spreadsheet would run as a formula.
+#: First characters of a cell that a spreadsheet would run as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def inert(text: str) -> str:
-    """A text for a cell of a CSV file: behind an apostrophe where a spreadsheet would run it as a formula."""
+    """A text for a cell of a CSV file, behind an apostrophe if a spreadsheet would run it."""
     return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
 
 
 def _inert_read(text: str) -> str:
-    """What `inert` was given."""
+    """The text that `inert` was given."""
     return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA) else text
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], exact: Collection[str] = ()) -> str:
-    """Rows as text; a float has nine significant digits, in the columns `exact` all."""
+    """Rows as text. A float has nine significant digits, and all of its digits in the columns `exact`."""
 
     def cell(name: str, value: Any) -> str:
         if value is None:
@@ -68,7 +68,7 @@ def read(path: Path, cure: str = AGAIN) -> bytes:
 
 
 def read_csv(path: Path, cure: str = AGAIN) -> list[dict[str, str]]:
-    """The rows of a CSV file. Raises `UsageError` where a row has not as many cells as there are columns."""
+    """The rows of a CSV file. Raises `UsageError` if a row has more or fewer cells than there are columns."""
     try:
         lines = list(csv.reader(io.StringIO(read(path, cure).decode(), newline=""), strict=True))
     except (ValueError, csv.Error) as error:
@@ -95,7 +95,7 @@ def read_json(path: Path) -> Any:
 def validate(
     model: type[R], values: Mapping[str, Any], path: Path, strict: bool = False, cure: str = AGAIN
 ) -> R:
-    """A row of a table; an empty cell was None. Raises `UsageError`."""
+    """A row of a table; an empty cell is None. Raises `UsageError`."""
     try:
         own = {name: None if value == "" else value for name, value in values.items()}
         return model.model_validate(own, strict=strict)
@@ -112,5 +112,5 @@ def read_objects(path: Path) -> list[dict[str, Any]]:
 
 
 def broken(path: Path, error: Exception, cure: str = AGAIN) -> UsageError:
-    """What is said of a table that cannot be read."""
+    """The error for a table that cannot be read."""
     return UsageError(f"table '{path}' cannot be read ({reason(error)}): {cure}")

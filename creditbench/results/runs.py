@@ -1,4 +1,4 @@
-"""A grid that is run into a folder of results, and one that is tuned there. What the folder has already is kept."""
+"""Run or tune a grid into a folder of results. Records that the folder has are kept."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from creditbench.trials.tuning import Tuned
 FAILURES = ("crashed", "invalid", "oom", "timeout")
 
 Say = Callable[[str], None]
-#: (what is counted, how many) -> a function to call as each of them is done.
+#: (unit that is counted, number of them) -> a function to call as each is done.
 Bars = Callable[[str, int], contextlib.AbstractContextManager[Callable[[str], None]]]
-#: What is tuned: (task, rule, DRAW/STUDY).
+#: One study of tuning: (task, rule, DRAW/STUDY).
 Place = tuple[str, str, str]
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was broken off by Ctrl-C: its text says what is done, and how to go on."""
+    """Ctrl-C interrupted a run: the message says how much is done, and how to resume."""
 
 
 class Report(Protocol):
-    """Is told how far a run is."""
+    """Is told the progress of a run."""
 
     def __enter__(self) -> Report: ...
 
@@ -49,7 +49,7 @@ class Report(Protocol):
         """Part of the budget of `trial` is done."""
 
     def say(self, line: str) -> None:
-        """Something is to be known meanwhile."""
+        """There is a message for the user."""
 
     def finished(self, record: Record) -> None:
         """A trial has its record."""
@@ -57,11 +57,11 @@ class Report(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Where:
-    """Where trials run, and the folder that has their records."""
+    """How trials run, and the folder of their records."""
 
     results: Path
     executor: str = "local"
-    jobs: int | None = None  #: processes at a time; None: as many as there is room for
+    jobs: int | None = None  #: processes at a time; None: as many as fit
     memory_limit: float | None = None  #: bytes that a trial may take; None: its share of all
 
     def make(self, options: Options) -> executors.Executor:
@@ -83,12 +83,12 @@ class Where:
 
 @dataclasses.dataclass(frozen=True)
 class GridOutcome:
-    """What came of a grid."""
+    """The outcome of a grid."""
 
     records: tuple[Record, ...]
     lost: tuple[
         tuple[Trial, str], ...
-    ]  #: trials without a record: the machine failed there, and what is known of it
+    ]  #: trials without a record, since the machine failed, each with the reason if it is known
 
     @property
     def failed(self) -> list[Record]:
@@ -148,8 +148,8 @@ def run_grid(
                     told.finished(record)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"interrupted: {len(done)} of {len(grid.trials)} trials are done, with records in '{store.records}'; "
-            "the same command without --force runs the rest"
+            f"interrupted: {len(done)} of {len(grid.trials)} trials are done, with records in "
+            f"'{store.records}'; the same command without --force runs the rest"
         ) from None
     why = {trial.id: detail for trial, detail in executor.lost}
     return GridOutcome(
@@ -159,7 +159,7 @@ def run_grid(
 
 
 def _what_is_not_confined(trials: Sequence[Trial], executor: str) -> Iterator[str]:
-    """What learners that are not shipped are not kept from here."""
+    """Warnings about learners that are not shipped: what this machine does not keep them from."""
     if any(is_contributed(trial) for trial in trials):
         if executor == "inline":
             yield "the executor 'inline' runs learners that are not shipped with all your rights"
@@ -169,12 +169,12 @@ def _what_is_not_confined(trials: Sequence[Trial], executor: str) -> Iterator[st
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How much a rule is tuned: the same for every task and rule."""
+    """The budget of tuning, the same for every task and rule."""
 
     points: int
     studies: int
     seeds: int  #: of every point
-    confirm: int  #: further seeds, at which the choice of a study must not diverge
+    confirm: int  #: further seeds at which the choice of a study must not diverge
     draw: int  #: another draw has other studies
 
     @property
@@ -206,13 +206,13 @@ def tune_grid(
     """Tune every task and rule of a grid, and write the choices of the studies into `output`.
 
     Args:
-        options: the grid, whose seeds are those of the plan.
-        command: what makes the file again, told in it.
-        keep: the studies that `output` has already stay as they are.
+        options: the grid; its seeds are those of the plan.
+        command: the command that makes the file again; the file names it.
+        keep: leave the studies that `output` has as they are.
         reuse: folders of results whose records are taken over first.
 
     Returns:
-        What the studies found, and whether all of them found something.
+        The choices of the studies, and whether every study has one.
 
     Raises `UsageError` for what cannot be run, read or written.
     """
@@ -257,7 +257,7 @@ def tune_grid(
 def _unconfirmed(
     store: Store, groups: dict[Place, list[Trial]], further: dict[Place, list[Trial]], plan: Plan
 ) -> Iterator[Trial]:
-    """The trials that the best points of now are to be confirmed with; they are added to `further`."""
+    """The trials that confirm the points that are best so far; they are added to `further`."""
     for place, group in groups.items():
         records, confirmed = store.found(group), store.found(further[place])
         whole = len(records) == len(group) and len(confirmed) == len(further[place])
@@ -277,7 +277,7 @@ def _choices(
     lost: Sequence[tuple[Trial, str]],
     say: Say,
 ) -> Iterator[Tuned]:
-    """The choice of each study that has one; it is said why another has none."""
+    """The choice of each study that has one; `say` is told why another has none."""
     for (task, rule, study), group in groups.items():
         wanted = [*group, *further[task, rule, study]]
         records, confirmed = store.found(group), store.found(further[task, rule, study])

@@ -1,8 +1,8 @@
-"""Runs that share one results folder: they share the work, and no trial is run by two of them.
+"""Runs that share one results folder: they share the work, and no two of them run the same trial.
 
-Whoever runs a trial holds a lock on it: on that byte of the folder's file `.lock` which the trial's id names.
-The system takes a lock away with its process, however that ends, so that what a killed run was at is free at
-once. Nothing is ever written into the file.
+The run that trains a trial holds a lock on it: on one byte of the folder's file `.lock`, named by the trial's
+id. The system releases the locks of a process when it ends, however it ends, so the trials of a killed run
+are free at once. Nothing is ever written into the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from creditbench.results.store import Store
 from creditbench.trials.record import Record
 from creditbench.trials.trial import Trial
 
-_PAUSE = 0.5  # seconds between two looks at what other runs have done
+_PAUSE = 0.5  # seconds between two looks at the records of other runs
 
 
 class Locks:
@@ -71,10 +71,10 @@ def run_missing(
     say: Callable[[str], None] = lambda line: None,
     describe: Callable[[Record], Record] = lambda record: record,
 ) -> Generator[tuple[Record, bool], None, None]:
-    """Run those of `trials` that nobody else is at, and wait for the others: the records, and which of them are new.
+    """Run those of `trials` that no other run has taken, and wait for the rest: (record, whether it is new).
 
-    Each is kept in `store` before it comes out, as `describe` has it. `make` turns trials into jobs. Of a
-    trial at which the machine failed no record comes: it is not tried again. Raises `UsageError` where a
+    Each record is completed by `describe` and kept in `store` before it is yielded. `make` turns trials into
+    jobs. A trial at which the machine failed gives no record and is not tried again. Raises `UsageError` if a
     record cannot be kept.
     """
     if not trials:
@@ -87,7 +87,7 @@ def run_missing(
     locks = Locks(store, say)
 
     def mine(jobs: Iterable[Job]) -> Iterator[Job]:
-        """What is still to be done of each job, locked."""
+        """The trials of each job that still have to run, locked."""
         for job in jobs:
             own = []
             for trial in job.trials:
@@ -102,13 +102,13 @@ def run_missing(
                 yield dataclasses.replace(job, trials=tuple(own))
 
     def restore() -> None:
-        """Write again what was deleted under the run."""
+        """Write the records again if the folder was deleted during the run."""
         nonlocal locks
         if store.is_there():
             return
         say(
-            f"results folder '{store.directory}' was deleted under the run: the {len(kept)} records that the run has "
-            "are written again, and others that were in it are lost"
+            f"results folder '{store.directory}' was deleted under the run: the {len(kept)} records that the "
+            "run has are written again, and others that were in it are lost"
         )
         store.require_writable()
         locks.close()
@@ -155,9 +155,9 @@ def _is_free(locks: Locks, trial: Trial) -> bool:
 
 
 def with_description(record: Record) -> Record:
-    """The record with what its rule said of itself, the class that was run and no other text of its file.
+    """The record with its rule's description of itself: that of the class that was run, not of its file.
 
-    Nothing of one that is shipped: its source says it. To be called where the trial was made.
+    A shipped rule is not described: its source does that. To be called in the process that made the trial.
     """
     trial = record.trial
     if trial.learner_path is not None:

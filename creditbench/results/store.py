@@ -1,4 +1,4 @@
-"""The records of a run on disk, one JSON file a trial, and whether what they are of is still what there is."""
+"""The records of a run on disk, one JSON file a trial, and whether their sources have changed since."""
 
 from __future__ import annotations
 
@@ -20,39 +20,40 @@ from creditbench.trials.trial import NUMERICS_VERSION, Trial
 class Store:
     """The records in one folder, each in `records/<trial's id>.json`.
 
-    A record is written whole or not at all, so that a run that is killed loses none that it had finished. A
-    file counts for nothing that it does not hold: a record in a file of another trial's name is refused.
+    A record is written whole or not at all, so a run that is killed keeps every record that it had finished.
+    A record in a file that is named after another trial is refused.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
         self.records = self.directory / "records"
-        self._folder: tuple[int, int] | None = None  #: the very one that a run began with
+        self._folder: tuple[int, int] | None = None  #: the one that a run began with
 
     def path(self, trial: Trial) -> Path:
-        """Where the record of `trial` is or would be."""
+        """The path of the record of `trial`, whether it exists or not."""
         return self.records / f"{trial.id}.json"
 
     def has(self, trial: Trial) -> bool:
-        """Whether there is a record of `trial`; it is not read. Raises UsageError where nobody may look."""
+        """Whether there is a record of `trial`; it is not read. Raises UsageError if this cannot be told."""
         return self.written(trial) is not None
 
     def written(self, trial: Trial) -> tuple[int, int] | None:
-        """What tells one writing of a trial's record from the next; None where there is none. Raises UsageError."""
+        """An identity of a trial's record as written last; None without a record. Raises UsageError."""
         try:
             found = self.path(trial).stat()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise UsageError(
-                f"results folder '{self.directory}' cannot be read ({reason(error)}): name another with --results"
+                f"results folder '{self.directory}' cannot be read ({reason(error)}): "
+                "name another with --results"
             ) from None
         return found.st_ino, found.st_mtime_ns
 
     def get(self, trial: Trial) -> Record:
         """The record of `trial`.
 
-        Raises KeyError where there is none, and UsageError where it is broken, another's, or of a newer
+        Raises KeyError if there is none, and UsageError if it is broken, another's, or of a newer
         schema.
         """
         if not self.has(trial):
@@ -60,17 +61,17 @@ class Store:
         return read_record(self.path(trial))
 
     def found(self, trials: Iterable[Trial]) -> list[Record]:
-        """The records of those of `trials` that have one, in their order. Raises UsageError as `get` does."""
+        """The records that there are of `trials`, in their order. Raises UsageError as `get` does."""
         return [self.get(trial) for trial in trials if self.has(trial)]
 
     def put(self, record: Record) -> None:
-        """Write `record`, in place of an older one of the same trial. Raises UsageError where it cannot be written."""
+        """Write `record`; it replaces an older one of its trial. Raises UsageError if that fails."""
         with self._writing():
             self.records.mkdir(parents=True, exist_ok=True)
             files.write(self.path(record.trial), record.model_dump_json(indent=1).encode() + b"\n")
 
     def require_writable(self) -> None:
-        """Raise UsageError where no record could be written, before anything is run for one."""
+        """Raise UsageError if no record can be written, before any trial runs."""
         with self._writing():
             self.records.mkdir(parents=True, exist_ok=True)
         cure = "name another with --results, or make room"
@@ -92,7 +93,7 @@ class Store:
         return files.output("results folder", self.directory, "name another with --results, or make room")
 
     def take(self, trials: Iterable[Trial], records: Iterable[Record]) -> int:
-        """Write those of `records` that are of `trials` and are missing here: how many. Raises UsageError."""
+        """Write those of `records` that `trials` lack here; returns their number. Raises UsageError."""
         shared = {record.trial.id: record for record in records}
         taken = [shared[trial.id] for trial in trials if trial.id in shared and not self.has(trial)]
         for record in taken:
@@ -100,11 +101,11 @@ class Store:
         return len(taken)
 
     def all(self) -> list[Record]:
-        """Every record, sorted by task, rule, backend and seed. Raises UsageError for one that cannot be read."""
+        """All records, sorted by task, rule, backend and seed. Raises UsageError if one cannot be read."""
         return sorted(map(read_record, self._paths()), key=order)
 
     def readable(self, curves: bool = True) -> tuple[list[Record], list[str]]:
-        """As `all`, of the records that can be read; and why each other one cannot. Raises UsageError."""
+        """As `all`, for the readable records, and why each of the others is not. Raises UsageError."""
         records, left_out = [], []
         for path in self._paths():
             try:
@@ -123,18 +124,19 @@ class Store:
             return []
         except OSError as error:
             raise UsageError(
-                f"results folder '{self.directory}' cannot be read ({reason(error)}): name another with --results"
+                f"results folder '{self.directory}' cannot be read ({reason(error)}): "
+                "name another with --results"
             ) from None
 
 
 def order(record: Record) -> tuple[Any, ...]:
-    """How records are sorted."""
+    """The sort key of records."""
     trial = record.trial
     return trial.task, trial.rule, trial.backend, trial.family, trial.seed
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file. Raises UsageError where it is broken, of a newer schema, or not of the file's name."""
+    """The record in a file. Raises UsageError if it is broken, misnamed or of a newer schema."""
     try:
         values = files.parse_json(files.read(path))
         if not isinstance(values, dict) or "schema_version" not in values:
@@ -142,12 +144,12 @@ def read_record(path: Path) -> Record:
         version = values["schema_version"]
         if type(version) is int and version > SCHEMA_VERSION:
             raise UsageError(
-                f"record '{path}' has the schema version {version}, and this creditbench reads up to {SCHEMA_VERSION}: "
-                "update creditbench"
+                f"record '{path}' has the schema version {version}, and this creditbench reads up to "
+                f"{SCHEMA_VERSION}: update creditbench"
             )
         if isinstance(values.get("curve"), list):
             values["curve"] = tuple(values["curve"])
-        # Strictly: in a table a text may stand for a number, and here not.
+        # Strict: a text may stand for a number in a table, but not here.
         record = Record.model_validate(values, strict=True)
         if record.trial.id != path.stem:
             raise ValueError(f"it is of the trial {record.trial.id}, and not of the one that its name says")
@@ -159,11 +161,11 @@ def read_record(path: Path) -> Record:
 
 
 def stale(record: Record) -> str:
-    """Why the numbers of `record` may no longer be what a run would yield now; empty where nothing has changed.
+    """Why a run might yield other numbers now than `record` has; empty if nothing has changed.
 
-    No user's code is run: a source is compared by the sha256 of its meaning, that of a task with the data
-    that it embeds; so is the code of this package that a rule runs through. A user's file that was since
-    taken into the shipped folder as it was counts as unchanged.
+    No user's code is run. Sources are compared by the sha256 of their meaning: of the task with its embedded
+    data, of the learner, and of the package's code that the rule runs through. A user's file that was since
+    moved unchanged into the shipped folder counts as unchanged.
     """
     trial = record.trial
     sources = (
@@ -185,7 +187,7 @@ def stale(record: Record) -> str:
 
 @cache
 def _source_sha256(kind: Kind, name: str, path: str | None) -> str | None:
-    """The sha256 of a task's or learner's source as it is now; None where it is gone."""
+    """The sha256 of a task's or learner's source as it is now; None if it is gone."""
     if path is None:
         plugin = registry.load(kind).get(name)
         return plugin.sha256 if plugin else None
@@ -197,7 +199,7 @@ def _source_sha256(kind: Kind, name: str, path: str | None) -> str | None:
 
 @cache
 def _vocabulary(learner: str, path: str | None, backend: str, decorrelates: bool) -> str | None:
-    """The sha256 of what a learner runs through as it is now; None where the learner is gone."""
+    """The sha256 of the code that a learner runs through, as it is now; None if the learner is gone."""
     plugin = registry.load("learners").get(learner)
     place = Path(path) if path is not None and Path(path).is_file() else plugin.path if plugin else None
     return None if place is None else meaning.vocabulary(place.read_bytes(), backend, decorrelates)

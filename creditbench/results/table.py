@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("rich", "markdown", "scores", "csv", "latex", "json", "environments")
-#: Settings of a rule that have no column; those in which a task's rows of a rule differ are shown beside it.
+#: Settings of a rule without a column. Those in which the rows of a rule differ are shown beside its name.
 _SETTINGS = ("optimizer", "lr", "decorrelation_rate", "device")
 
 
 def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """A row a trial: the columns of `Record.row`, and `stale`, why its source is no longer the same or empty."""
+    """A row a trial: the columns of `Record.row`, and `stale`: why its numbers may have changed, or empty."""
     return [record.row() | {"stale": stale(record)} for record in records]
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
-    """`rows` as a data frame; what was not measured is missing."""
+    """`rows` as a data frame; figures that were not measured are missing."""
     # pandas is slow to import.
     import pandas as pd
 
@@ -44,24 +44,24 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     for column in data.columns:
         kinds = {type(row[column]) for row in table} - {type(None)}
         if kinds == {int}:
-            data[column] = data[column].astype("Int64")  # a missing one would turn the others into floats
+            data[column] = data[column].astype("Int64")  # a missing value would turn the others into floats
     return data
 
 
 def environments(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
-    """What the records were made on, each environment once, by its id."""
+    """The environments that the records were made on, by id."""
     return {record.environment_id: constant(record.environment) for record in records}
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What is known of one task."""
+    """The table of one task."""
 
     task: str
     metric: str
     direction: str
     trivial: str
-    machines: tuple[str, ...]  #: processors that the times are of
+    machines: tuple[str, ...]  #: processors that the times were taken on
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]  #: text, in the order of `columns`
 
@@ -90,12 +90,12 @@ class Section:
 
 
 def summarise(records: Sequence[Record]) -> list[Section]:
-    """A section a task, with a row for each set of trials that are alike but for their seed and tuning study.
+    """A section a task, with a row for each set of trials that differ only in seed and tuning study.
 
-    A rule that has records on another task but none on this one has a row that says `missing`. What was run
-    otherwise or elsewhere stands in a row of its own that says so, and stale trials too. Test scores are
-    means over the seeds that ended ± standard deviation; normalised scores are medians, with the worst and
-    the best, which nothing bounds. Times are medians.
+    A rule that has records on another task but none on this one has a row that says `missing`. Trials with
+    other settings or on another machine have a row of their own that says so, and so have stale trials. Test
+    scores are means ± standard deviations over the seeds that ended. Normalised scores are medians with the
+    worst and the best, not bounded. Times are medians.
     """
     known = sorted({(r.trial.rule, r.trial.backend) for r in records})
     reasons = {id(record): stale(record) for record in records}
@@ -191,7 +191,7 @@ def _range(family: Sequence[Record]) -> str:
 
 
 def ranged(values: Sequence[float], form: str, sign: float = 1.0) -> str:
-    """`0.50 (0.40 … 0.60)`: the lower median, least and greatest of values, told times `sign`; -inf is diverged."""
+    """`0.50 (0.40 … 0.60)`: lower median, least and greatest of values, times `sign`; -inf is diverged."""
     middle, low, high = (
         format(sign * v, form) if math.isfinite(v) else "diverged"
         for v in (statistics.median_low(values), min(values), max(values))
@@ -200,12 +200,12 @@ def ranged(values: Sequence[float], form: str, sign: float = 1.0) -> str:
 
 
 def _variants(group: Sequence[Record]) -> list[list[str]]:
-    """The settings in which each of a rule's families, one record of each, differs from another on that task."""
+    """The settings in which the families of a rule differ on one task; `group` has one record of each."""
 
     def settings(record: Record) -> dict[str, Any]:
         trial = record.trial
         where = {"machine": record.machine, "versions": record.versions}
-        if trial.study is not None:  # what tuning has chosen is each study's own
+        if trial.study is not None:  # each study has its own tuned values
             return {"draw": trial.study.partition("/")[0]} | where
         return (
             {name: getattr(trial, name) for name in _SETTINGS}
@@ -226,10 +226,10 @@ def _variants(group: Sequence[Record]) -> list[list[str]]:
 def render(records: Sequence[Record], form: str) -> str:
     """The table as text: `markdown` and `latex` with a row a rule, `csv` and `json` with a row a trial.
 
-    `scores` is one Markdown table of test scores for all tasks; `environments` has, as JSON, each environment
-    once by the id that the column `environment` of a row names.
+    `scores` is one Markdown table of test scores for all tasks. `environments` is JSON: each environment by
+    the id in the column `environment`.
 
-    Raises `UsageError` for a format that is not known. `rich` is printed by `print_rich`.
+    Raises `UsageError` for an unknown format. `rich` is printed by `print_rich`.
     """
     if form == "environments":
         return json.dumps(environments(records), indent=1, sort_keys=True) + "\n"
@@ -275,7 +275,7 @@ def _scores(sections: Sequence[Section]) -> str:
 
 
 def print_rich(records: Sequence[Record], console: Any) -> None:
-    """The summary on a terminal, a table a task. Where the terminal is narrow, some columns are left out."""
+    """The summary on a terminal, a table a task. A narrow terminal gets fewer columns."""
     # For tables on a terminal alone.
     from rich.table import Table
     from rich.text import Text
@@ -284,7 +284,7 @@ def print_rich(records: Sequence[Record], console: Any) -> None:
         texts = {column: [row[i] for row in section.rows] for i, column in enumerate(section.columns)}
 
         def width(column: Column, texts: dict[Column, list[str]] = texts) -> int:
-            # A status may be broken between words; rich breaks others wherever it likes.
+            # A status may be broken between words. Rich would break other cells anywhere.
             cells = [column.label, *texts[column]]
             words = [word for cell in cells for word in cell.split()] if column is columns.STATUS else cells
             return 3 + max(map(len, words))
@@ -310,17 +310,17 @@ def _markdown(section: Section) -> str:
 
 
 class Markup(str):
-    """A text that is Markdown, and is left as it is."""
+    """A text that is Markdown already, and is left as it is."""
 
 
-#: What Markdown takes for more than a letter: HTML, entities, code, emphasis, links, and the end of a cell.
+#: Markup of Markdown: HTML, entities, code, emphasis, links, and the end of a cell.
 _MARKUP = re.compile(
     r"[\\`*|~]|<|&(?=#?\w+;)|\](?=[\[(:])|(?<![^\W_])_|_(?![^\W_])|^(?=(?:[#>+=-]|\d+[.)])(?:\s|$))"
 )
 
 
 def plain(text: object) -> str:
-    """A text for Markdown in one line, of which nothing is more than a letter; `Markup` as it is.
+    """A text as one line of Markdown with all markup escaped; `Markup` as it is.
 
     >>> print(plain("<b>a|b</b> [x](y) mackey_glass"))
     &lt;b>a\\|b&lt;/b> [x\\](y) mackey_glass

@@ -1,4 +1,4 @@
-"""The tables of a version: what a folder of results holds, read, described, and written as one."""
+"""The tables of a version: the content of a folder of results, read, described and written as one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import Field, StrictBool, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # whose fields pydantic can read under Python 3.11
+from typing_extensions import TypedDict  # pydantic can read its fields under Python 3.11
 
 import creditbench
 from creditbench.errors import UsageError, reason
@@ -41,7 +41,7 @@ from creditbench.trials.trial import Count, Name, Number, Size, Trial
 
 
 class LearnerAbout(TypedDict):
-    """What a version says of a learner."""
+    """A version's metadata of a learner."""
 
     name: str
     paper: str
@@ -52,7 +52,7 @@ class LearnerAbout(TypedDict):
 
 
 class TaskAbout(TypedDict):
-    """What a version says of a task."""
+    """A version's metadata of a task."""
 
     name: str
     citation: str
@@ -68,7 +68,7 @@ Table = Literal["trials.csv", "curves.parquet", "scaling.csv", "gradients.csv", 
 
 
 class Manifest(Row):
-    """What the files of a version must hold, and what its names stand for."""
+    """The content that the files of a version must have, and the metadata of its names."""
 
     schema_version: Size = SCHEMA_VERSION
     suite_version: str
@@ -82,7 +82,7 @@ class Manifest(Row):
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """All that a folder holds: records of trials, and measurements beside them."""
+    """The content of a folder: records of trials, and measurements beside them."""
 
     records: tuple[Record, ...] = ()
     scaling: tuple[ScalingPoint, ...] = ()
@@ -95,21 +95,19 @@ class Results:
 TABLES: tuple[Table, ...] = get_args(Table)
 _OF_A_VERSION = (*TABLES, "manifest.json", "environments.json", "README.md")
 _CURVE = ("trial", *Point.model_fields)
-_FEW_ROWS = (
-    1_000_000  # of a table of curves that no manifest speaks for, so that its fault is told by their count
-)
+_FEW_ROWS = 1_000_000  # a table of curves that has more, and more than its manifest says, is not read
 
 
 def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool = True) -> Results:
-    """What the folders hold: the tables of a version where there are any, else the records of runs.
+    """The content of the folders: the tables of a version if there are any, else the records of runs.
 
-    A record that cannot be read is left out, with a note on standard error; `whole` refuses its folder.
-    Without `curves` the records have none, and take a small part of the memory.
+    A record that cannot be read is left out, with a note on standard error; with `whole` it is an error.
+    Without `curves` the records have none, and take far less memory.
 
     A folder's measurements are in its tables, or as `creditbench scale --output DIR/scaling`, `creditbench
-    gradients --output DIR/gradients` and `creditbench check --results DIR` left them. Where two folders hold
-    the same trial, measurement or rule checked, that of the later one counts. Raises `UsageError` for a
-    folder that holds nothing, and for what cannot be read.
+    gradients --output DIR/gradients` and `creditbench check --results DIR` left them. If two folders have the
+    same trial, measurement or checked rule, the later folder counts. Raises `UsageError` for a folder without
+    content, and for a file that cannot be read.
     """
     records: dict[str, Record] = {}
     scaling: dict[Any, ScalingPoint] = {}
@@ -120,7 +118,7 @@ def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool
     for directory in map(Path, directories):
         tables = any((directory / name).exists() for name in ("trials.csv", "manifest.json"))
         found = read_tables(directory, curves) if tables else _read_run(directory, whole, curves)
-        # Measurements alone are something beside the records of another folder.
+        # A folder may have measurements alone, beside another one with the records.
         if not (found.records or found.checks or found.scaling or found.gradients):
             raise _no_records(directory)
         records |= {record.trial.id: record for record in found.records}
@@ -151,7 +149,7 @@ def _no_records(directory: Path) -> UsageError:
 
 
 def _read_run(directory: Path, whole: bool, curves: bool) -> Results:
-    """What runs and measurements left in a folder."""
+    """The files that runs and measurements left in a folder."""
     records, left_out = Store(directory).readable(curves)
     if left_out and whole:
         raise UsageError(left_out[0])
@@ -172,10 +170,10 @@ def _read_run(directory: Path, whole: bool, curves: bool) -> Results:
 def _describe(
     records: Iterable[Record], learners: Iterable[str] = ()
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The metadata of the records' learners and tasks by id; of one whose source is gone there is none.
+    """The metadata of the records' learners and tasks by id, without those whose source is gone.
 
-    No user's code is run: of a user's rule, its newest record has what it said of itself; of a user's task,
-    and of a rule whose records are older than that, the class of that id is read as text.
+    No user's code is run. The newest record of a user's rule has the rule's description of itself. The class
+    of a user's task is read as text, and so is a rule whose records have no description.
     """
     described = {r.trial.learner: r.described for r in sorted(records, key=lambda r: r.started_at)}
     paths = {("learners", r.trial.learner): r.trial.learner_path for r in records}
@@ -215,9 +213,9 @@ def _describe(
 
 
 def _read_attributes(path: Path, name: str) -> dict[str, Any]:
-    """What the class of the id `name` in a Python file has of plain attributes, or `Claims` of plain values.
+    """The attributes of the class of the id `name` in a Python file: plain values, and `Claims` of them.
 
-    It is not run. Of a file that cannot be read there are none.
+    The file is not run. One that cannot be read gives no attributes.
     """
 
     def plain(value: ast.expr) -> Any:
@@ -248,22 +246,23 @@ def _read_attributes(path: Path, name: str) -> dict[str, Any]:
 
 
 def _name(called: ast.expr) -> str:
-    """The last part of the name of what is called: `Claims` of `learner.Claims(...)`."""
+    """The last part of the name of a callee: `Claims` of `learner.Claims(...)`."""
     return called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
 
 
 def write_tables(results: Results, directory: Path, readme: str | Callable[[Results], str]) -> None:
     """Write `results` as the tables of a version: sorted, columns in fixed order, floats in fixed format.
 
-    trials.csv has a row a trial; curves.parquet a row a point of its curve; scaling.csv, gradients.csv and
-    checks.csv are there where something was measured or checked; manifest.json says what they must hold;
-    README.md is `readme`, or what that makes of what the tables hold: rounded as they are, two scores may tie
-    that did not. The version takes its place as a whole, beside what else the folder has. Raises
+    trials.csv has a row a trial, and curves.parquet a row a point of its curve. scaling.csv, gradients.csv
+    and checks.csv exist if something was measured or checked. manifest.json says what the files must contain.
+    README.md is `readme`, or the text that `readme` makes of the tables as read back, since rounding may tie
+    two scores. The version replaces an older one in one step; other files of the folder stay. Raises
     `UsageError`.
     """
     if (directory / "records").exists():
         raise UsageError(
-            f"folder '{directory}' has records of runs, which tables beside them would hide: name another folder"
+            f"folder '{directory}' has records of runs, which tables beside them would hide: "
+            "name another folder"
         )
     with files.output("tables", directory, "name another folder"), _replacing_folder(directory) as new:
         _write_version(results, new)
@@ -273,9 +272,9 @@ def write_tables(results: Results, directory: Path, readme: str | Callable[[Resu
 
 @contextlib.contextmanager
 def _replacing_folder(directory: Path) -> Iterator[Path]:
-    """A new folder, to be filled with a version, which then takes the place of `directory` in one step.
+    """A new folder for the body to fill with a version; it then replaces `directory` in one step.
 
-    What `directory` has that is not of a version goes along. Where the body fails all stays as it was.
+    Files of `directory` that are not of a version are kept. If the body fails, nothing changes.
     """
     place = directory.resolve()
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -303,7 +302,7 @@ def _replacing_folder(directory: Path) -> Iterator[Path]:
 
 
 def _link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """The same file under another name; a copy where the file system has no such names."""
+    """The same file under another name; a copy if the file system has no hard links."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:
@@ -314,7 +313,7 @@ _EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE, AT_FDCWD
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Exchange the names of two folders: under Linux in one step, elsewhere in two, between which a name is free."""
+    """Exchange the names of two folders, under Linux in one step. Elsewhere a name is free meanwhile."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     names = os.fsencode(one), os.fsencode(other)
     if rename is not None and rename(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0:
@@ -395,10 +394,9 @@ def _published(record: Record) -> Record:
 
 
 def read_tables(directory: Path, curves: bool = True) -> Results:
-    """The tables of a version; its records without their curves where these are not asked for.
+    """The tables of a version; the records have no curves unless `curves`.
 
-    Raises `UsageError` where one is broken, cut short, of a newer schema, or not the one that the manifest is
-    of.
+    Raises `UsageError` if one is broken, cut short, of a newer schema, or not the one of the manifest.
     """
     described = read_json(directory / "manifest.json")
     if not isinstance(described, dict):
@@ -433,8 +431,8 @@ def read_tables(directory: Path, curves: bool = True) -> Results:
         schema = row.get("schema_version", "")
         if schema.isdecimal() and len(schema) < 10 and int(schema) > SCHEMA_VERSION:
             raise UsageError(
-                f"{where}: the schema version is {schema}, and this creditbench reads up to {SCHEMA_VERSION}: "
-                "update creditbench"
+                f"{where}: the schema version is {schema}, and this creditbench reads up to "
+                f"{SCHEMA_VERSION}: update creditbench"
             )
         try:
             environment = manifest.environments.get(row.get("environment", ""), {})
@@ -457,7 +455,7 @@ def read_tables(directory: Path, curves: bool = True) -> Results:
         _plain(manifest.tasks),
         tuple(validate(CheckResult, row, directory / "checks.csv") for row in rows.get("checks.csv", ())),
     )
-    # Last, since what is said above is more of a help.
+    # Last, since the errors above are more helpful.
     for name, sha256 in manifest.sha256.items():
         path = directory / name
         if hashlib.sha256(read(path)).hexdigest() != sha256:
@@ -465,14 +463,14 @@ def read_tables(directory: Path, curves: bool = True) -> Results:
     return found
 
 
-#: Columns that a trial's id is taken of: written to the last digit.
+#: Columns that a trial's id is made from: written to the last digit.
 _EXACT = frozenset(Trial.model_fields)
 
 
 def _read_curves(path: Path, expected: int, points: bool) -> tuple[dict[str, list[Point]], int]:
-    """The points of each trial's curve by its id, where they are asked for, and the number of all.
+    """The points of each trial's curve by its id, if `points`, and the number of all points.
 
-    Of a table of `expected` rows, or of others that are few.
+    Raises `UsageError` for a table that has more than `expected` rows and is large.
     """
     # PyArrow is slow to import.
     import pyarrow as pa

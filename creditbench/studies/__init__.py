@@ -1,4 +1,4 @@
-"""What is asked of a rule beside its score, each in processes of its own.
+"""Studies of a rule beside its score, each in processes of its own.
 
 - `scaling`: exponents against T, n and B; `gradients`: cosine, bias and variance against reverse mode
 - `gate`: whether a revision is slower or bigger than another; `side`: the process of one of them

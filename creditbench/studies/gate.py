@@ -1,14 +1,14 @@
 """Whether a revision made rules slower or bigger: base and head measured in turn on the same machine.
 
-Each side is a process of its own (`creditbench.studies.side`) whose blocks alternate with the other's, base
-head head base, and so on. What has no clock in it is compared exactly. Times, of the processor on one thread,
-are compared as ratios head / base of neighbouring blocks:
+Each side is a process of its own (`creditbench.studies.side`). The blocks of both alternate: base head head
+base, and so on. Figures without a clock are compared exactly. Times, of the processor on one thread, are
+compared as ratios head / base of neighbouring blocks:
 
     ratio       median over pairs
     interval    95 %, by the bootstrap over pairs
 
-A rule is slower where the whole interval lies above the threshold, twice: two processes that run the same
-code may differ for as long as they live, by where their memory happens to lie, so that what looks slower is
+A rule is slower if the whole interval lies above the threshold, twice. Two processes that run the same code
+may differ for as long as they live, by where their memory happens to lie. So a rule that looks slower is
 measured anew, on more pairs, in fresh processes, and that verdict counts.
 """
 
@@ -29,7 +29,7 @@ from creditbench.machine.child import Child, child_environment
 from creditbench.ops import BACKENDS
 from creditbench.studies.side import SEGMENTS
 
-#: By how much a figure may grow.
+#: Relative growth that a figure may have.
 TOLERANCE = {"flops": 0.01, "algorithm_bytes": 0.01, "operations": 0.0, "kernels": 0.0, "compilations": 0.0}
 #: Ratio of times above which a rule is slower.
 THRESHOLD = 1.1
@@ -50,7 +50,7 @@ class Interval(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What became of one figure of one rule; of the whole rule where it crashed, is new or gone."""
+    """The verdict on one figure of one rule, or on the whole rule if it crashed, is new or is gone."""
 
     learner: str
     backend: str
@@ -65,10 +65,10 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """All that a comparison found."""
+    """The result of a comparison."""
 
     rows: tuple[Comparison, ...]
-    measured_again: int = 0  #: times that looked slower at first
+    measured_again: int = 0  #: number of times that looked slower at first
 
     @property
     def compared(self) -> int:
@@ -81,7 +81,7 @@ class Found:
 
     @property
     def passed(self) -> bool:
-        """Whether something was compared, and nothing of it fails."""
+        """Whether something was compared and nothing failed."""
         return self.compared > 0 and not self.failures
 
 
@@ -105,7 +105,7 @@ def slower(found: Interval, threshold: float = THRESHOLD) -> bool:
 def exact_rows(
     learner: str, backend: str, base: Mapping[str, int], head: Mapping[str, int], uncounted: str | None = None
 ) -> list[Comparison]:
-    """Verdicts on the figures without a clock. One that head alone lacks is lost, one that base lacks is left out."""
+    """Verdicts on exact figures. One that only head lacks is lost; one that base lacks is left out."""
     rows = []
     for name, tolerance in TOLERANCE.items():
         a, b = base.get(name), head.get(name)
@@ -144,14 +144,14 @@ class CrashError(Exception):
 
 
 class SideProcess:
-    """The process of one side. It is started at the first request, and again after one that ended it."""
+    """The process of one side. It starts at the first request, and again after a request that ended it."""
 
     def __init__(self, name: str, root: Path, backend: str) -> None:
         self.name, self.root, self.backend = name, root, backend
         self._child: Child | None = None
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
-        """The answer to a request. Raises `CrashError` where the process fails, ends or says nothing in time."""
+        """The answer to a request. Raises `CrashError` if the process fails, ends or answers too late."""
         child = self._child = self._child or self._start()
         try:
             child.send(do=do, **request)
@@ -166,7 +166,7 @@ class SideProcess:
         return answer
 
     def _end(self, child: Child) -> str:
-        """How a process ended that has closed its pipe, and the last line that it printed."""
+        """How a process with a closed pipe ended, and the last line that it printed."""
         code = child.code(10.0)
         if code is None:
             how = "its pipe closed, still running"
@@ -196,7 +196,7 @@ class SideProcess:
 
 
 def pairs(base: SideProcess, head: SideProcess, count: int) -> tuple[list[float], list[float], int]:
-    """Seconds of `count` blocks of each side's prepared program, in turn, and how many calls a block is."""
+    """Seconds of `count` blocks of each side's prepared program, in turn, and the calls in a block."""
     sides = {"base": base, "head": head}
     calls = max(
         1, math.ceil(BLOCK_SECONDS / min(s.ask("block", repeat=1)["seconds"] for s in (base, head) * 3))
@@ -219,9 +219,9 @@ def compare(
     count: int = PAIRS,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Found:
-    """Hold the rules of one checkout against those of another; all of them where `learners` is None.
+    """Compare the rules of one checkout with those of another; all of them if `learners` is None.
 
-    Raises `UsageError` where a side cannot even list its rules, and for a rule that neither has.
+    Raises `UsageError` if a side cannot list its rules, and for a rule that neither has.
     """
     rows: list[Comparison] = []
     again = 0
@@ -251,7 +251,7 @@ def compare(
 def _compared(
     base: SideProcess, head: SideProcess, learner: str, threshold: float, count: int
 ) -> tuple[list[Comparison], bool]:
-    """The rows of a rule that both sides have, and whether its time was measured again. Raises `CrashError`."""
+    """The rows of a rule of both sides, and whether its time was measured again. Raises `CrashError`."""
     backend = head.backend
     try:
         before = base.ask("prepare", learner=learner)
@@ -284,8 +284,8 @@ def _listed(side: SideProcess) -> dict[str, list[str]]:
         return side.ask("list")["learners"]
     except CrashError as error:
         raise UsageError(
-            f"the rules cannot be listed: {error}: mend that, or name a later base where this one is older than "
-            "what is needed to measure it"
+            f"the rules cannot be listed: {error}: mend that, or name a later base if this one is too old "
+            "to be measured"
         ) from None
 
 
@@ -298,7 +298,7 @@ def _chosen(wanted: Sequence[str] | None, base: Mapping[str, Any], head: Mapping
         yield learner
 
 
-# -- what is said of it ------------------------------------------------------------------------------------
+# -- reports -----------------------------------------------------------------------------------------------
 
 
 def sentence(row: Comparison) -> str:
@@ -310,7 +310,10 @@ def sentence(row: Comparison) -> str:
         return f"{who}: {row.figure} was {row.base:,.0f} and can no longer be counted: {row.detail}"
     if row.verdict == "slower":
         assert row.interval is not None
-        return f"{who}: slower, time × {row.ratio:.2f} (95 % interval {row.interval[0]:.2f} to {row.interval[1]:.2f})"
+        return (
+            f"{who}: slower, time × {row.ratio:.2f} (95 % interval "
+            f"{row.interval[0]:.2f} to {row.interval[1]:.2f})"
+        )
     return f"{who}: {row.figure} grew from {row.base:,.0f} to {row.head:,.0f}"
 
 

@@ -1,4 +1,4 @@
-"""How good an estimate of the gradient is, against reverse mode on the same weights and the same segment.
+"""Quality of an estimate of the gradient, against reverse mode on the same weights and the same segment.
 
 With g_1 … g_N independent draws of a rule's estimate, μ = E[g], and g* the gradient:
 
@@ -8,14 +8,14 @@ With g_1 … g_N independent draws of a rule's estimate, μ = E[g], and g* the g
     draws to cosine c   the least N for which the mean of N draws reaches it:
                         μ·g* / ‖g*‖ = c √(‖μ‖² + V/N), with V = E‖g - μ‖²
 
-‖ḡ - g*‖² over N draws is ‖μ - g*‖² + V/N in expectation: it is not the bias. What is used instead is the mean
-over pairs of different draws, (g_i - g*)·(g_j - g*), which has the expectation ‖μ - g*‖², and likewise
-g_i·g_j for ‖μ‖². Intervals are 95 %, by the jackknife over 20 groups of draws. Where the interval of the
-squared bias reaches below 0, that of the bias starts at 0, and no bias has been shown.
+‖ḡ - g*‖² over N draws is ‖μ - g*‖² + V/N in expectation: it is not the bias. The mean of (g_i - g*)·(g_j -
+g*) over pairs of different draws is used instead. Its expectation is ‖μ - g*‖². Likewise g_i·g_j is used for
+‖μ‖². Intervals are 95 %, by the jackknife over 20 groups of draws. If the interval of the squared bias
+reaches below 0, that of the bias starts at 0, and no bias has been shown.
 
-The noise of some rules lies in a state that starts without any, as weights that wander about their mean do.
-Each of their draws must be a chain of its own: N segments at fixed weights, until the state has settled, and
-then the segment whose estimate is the draw.
+The noise of some rules lies in a state that starts without noise, such as weights that wander about their
+mean. Each of their draws must be a chain of its own: N segments at fixed weights, until the state has
+settled, and then the segment whose estimate is the draw.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def statistics(draws: NDArray[Any], gradient: NDArray[Any]) -> dict[str, Any]:
         return math.sqrt(max(0.0, float(x)))
 
     def needed(rate: float) -> int | None:
-        # `rate` is 1/N; where it is not positive no number of draws is enough.
+        # `rate` is 1/N; if it is not positive, no number of draws is enough.
         return max(1, math.ceil(1 / rate - 1e-9)) if rate > 0 else None
 
     return {
@@ -113,7 +113,7 @@ def _figures(products: NDArray[Any], along: NDArray[Any]) -> NDArray[Any]:
 
 
 def flatten(ops: Ops, cell: Any, grads: Mapping[str, Any]) -> Any:
-    """Gradients as one vector [p], in the order of the cell's parameters; a parameter that is not trained has zeros."""
+    """Gradients as one vector [p], in the order of the cell's parameters; untrained parameters have zeros."""
     parts = [
         ops.dense(grads[name]).reshape((-1,)) if name in grads else ops.zeros((math.prod(shape),))
         for name, shape in cell.shapes().items()
@@ -131,11 +131,11 @@ def sample(
     seed: int = 0,
     before: Batch | None = None,
 ) -> NDArray[Any]:
-    """Draws of a rule's estimate of one segment, [draws, p], each from the rule's first state; vmapped under JAX.
+    """Draws [draws, p] of a rule's estimate of one segment, from the rule's first state; vmapped under JAX.
 
-    `before`: segments [N, K, B, ·] that each draw runs first, at the same weights and with noise of its own,
-    each from the start of new sequences; the rule's state is carried on. A rule whose first two draws are the
-    same has no noise, and gives one.
+    `before`: segments [N, K, B, ·] that each draw runs first, at the same weights and with its own noise,
+    each from the start of new sequences; the rule's state is carried on. A rule whose first two draws are
+    equal has no noise, and gives one draw.
     """
     rows = batch.weights.shape[1]
     first_state = rule.init(ops, cell, params, rows)
@@ -180,7 +180,7 @@ def why_none(ops: Ops, cell: Any, rule: Any, params: Any, batch: Batch, settle: 
     if rule.segment(ops, cell, params, state, batch, ops.key(0)).assigned:
         return "gives no gradient: it sets its weights itself"
     if settle == 0:
-        return "has a first estimate of zero, as where noise lies in the state: give --settle, as in --settle 100"
+        return "has a first estimate of zero: if noise lies in its state, give --settle, as in --settle 100"
     return f"has an estimate of zero after {settle} segments too: give a greater --settle"
 
 
@@ -206,9 +206,9 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """The figures of the rule of each of `trials`, at each of `points` of the BPTT run of the trial `run`.
 
-    `points` are parts of the run's budget, 0 the weights as drawn. The segment is `run`'s next one at each
-    point; on a stream, `steps` steps from the zero state. The `settle` segments that a draw runs before it
-    are those that come after it in the run. Raises `UsageError`.
+    `points` are parts of the run's budget; 0 means the weights as drawn. The segment at a point is the next
+    one of `run`, on a stream `steps` steps from the zero state. The `settle` segments that a draw runs before
+    it are those that follow it in the run. Raises `UsageError`.
     """
     reverse = Trainer(Trial.model_validate(run), ops)
     rules = [OwnBlocks(Trial.model_validate(trial), ops) for trial in trials]
@@ -219,7 +219,7 @@ def measure(
         gradient = reference(ops, cell, params, batch)
         if not gradient.any():
             raise UsageError(
-                f"the gradient on {reverse.trial.task} at {point:g} is zero, as where no step there is scored: "
+                f"the gradient on {reverse.trial.task} at {point:g} is zero, as if no step is scored there: "
                 "choose other --parts, or on a stream other --steps"
             )
         for blocks in rules:
@@ -238,7 +238,7 @@ def measure(
 
 
 class Order(NamedTuple):
-    """The rules that are looked at along one BPTT run."""
+    """The rules that are measured along one BPTT run."""
 
     backend: str
     rules: list[Trial]
@@ -248,13 +248,13 @@ class Order(NamedTuple):
 def orders(options: Options, steps: int | None) -> list[Order]:
     """The rules of `options` by backend and task, each beside the BPTT run of that task.
 
-    Raises `UsageError` for what cannot be run, and where `steps` are given for a task that has episodes.
+    Raises `UsageError` for trials that cannot run, and if `steps` are given for a task with episodes.
     """
     found = []
     for backend in options.backends:
         here = dataclasses.replace(options, backends=(backend,))
         trials = make_grid(here).trials
-        # The run is on the same tasks, set likewise; what is set of a learner is not `bptt`'s.
+        # The run has the same tasks and their settings, but not the settings of other learners.
         tasks = {trial.task for trial in trials}
         of_tasks = {
             name: value for name, value in options.settings.items() if name.partition(".")[0] in tasks
@@ -263,8 +263,8 @@ def orders(options: Options, steps: int | None) -> list[Order]:
         for run in make_grid(reverse).trials:
             if steps is not None and run.protocol == "episodes":
                 raise UsageError(
-                    f"--steps is {steps}: {run.task} has episodes of {run.segment} steps, and one is a segment; "
-                    "leave out --steps"
+                    f"--steps is {steps}: {run.task} has episodes of {run.segment} steps, and one is a "
+                    "segment; leave out --steps"
                 )
             found.append(Order(backend, [trial for trial in trials if trial.task == run.task], run))
     return found
@@ -282,7 +282,7 @@ def look(
     draws: int,
     settle: int,
 ) -> list[dict[str, Any]]:
-    """The figures of `measure` for each order, taken in processes of their own: a row a rule, task and point.
+    """The figures of `measure` for each order, measured in separate processes: a row a rule, task and point.
 
     A rule that gives no gradient has no row: `say` is told why.
     """

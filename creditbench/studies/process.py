@@ -1,7 +1,7 @@
-"""A process of its own in which to measure: one backend, its thread pools pinned before any library starts.
+"""A separate process for measurements: one backend, with thread pools pinned before any library starts.
 
 `python -m creditbench.studies.process ORDERS REPORTS` (`creditbench.machine.child`) takes one order and sends
-its results, a message each. What a rule prints goes to the log.
+its results, a message each. The output of a rule goes to the log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from creditbench.errors import UsageError
 from creditbench.machine.child import Child, Send, child_environment
 from creditbench.machine.threads import usable_cores
 
-#: What such a process can do: name -> module and function that yields results, called with the order's other
+#: Jobs of such a process: name -> module and function that yields results, called with the order's other
 #: items.
 _JOBS = {
     "scale": ("creditbench.studies.scaling", "measure"),
@@ -26,9 +26,9 @@ _JOBS = {
 
 
 def results(job: str, *, backend: str, device: str, threads: int, **order: Any) -> Iterator[dict[str, Any]]:
-    """Have a process of its own do `job`; its results as they come. Closing the iterator ends the process.
+    """Do `job` in a separate process; its results as they come. Closing the iterator ends the process.
 
-    Raises `UsageError` where the process does, or where it ends without a word.
+    Raises `UsageError` if the process does, or if it ends without a message.
     """
     environment = child_environment(threads, device)
     with Child("-m", "creditbench.studies.process", environment=environment, session=False) as child:
@@ -52,8 +52,7 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, usable_cores()[-threads:])
     try:
-        # Here, for they import the framework: first the cores are chosen, which libraries count when they
-        # start.
+        # Imported here, since libraries count the cores when they start: these are chosen first.
         from creditbench.machine.compilation import keep_programs
         from creditbench.ops import COMPILED, make_ops
 

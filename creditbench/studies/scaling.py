@@ -3,8 +3,8 @@
     log cost = exponent · log size + constant          least squares over the upper half of the sizes, on a
     log scale
 
-with a bootstrap interval: sizes are drawn anew, and for times the blocks at each size too. Beside the
-exponent stands the one that the rule claims.
+with a bootstrap interval: sizes are drawn anew, and for times the blocks at each size too. The exponent is
+shown beside the one that the rule claims.
 """
 
 from __future__ import annotations
@@ -35,16 +35,15 @@ AXES = ("T", "n", "B")
 QUANTITIES = ("time", "algorithm_bytes", "flops")
 #: The pseudo-learner that is a plain forward pass.
 FORWARD = "forward"
-#: Of T whole chunks of 64 and of 10 from 320 on: a rest is compiled apart.
-#: A small size for the eye, and three from the geometric middle on, which are fitted.
+#: T is whole chunks of 64 and of 10 from 320 on, since a remainder is compiled apart. One small size is shown
+#: only, and three from the geometric middle on are fitted.
 SIZES = {"T": (160, 640, 1280, 2560), "n": (32, 128, 256, 512), "B": (1, 16, 32, 64)}
-#: Figures that are exact: they have no noise, so fewer sizes do. PyTorch runs them slowly, operation by
-#: operation.
+#: Exact figures have no noise, so fewer sizes are enough. PyTorch runs them slowly, operation by operation.
 EXACT_SIZES = {"T": (320, 640, 1280), "n": (64, 128, 256), "B": (16, 32, 64)}
 #: Seconds that a figure may take at one size.
 LIMIT = 20.0
 _INPUTS = _OUTPUTS = 2
-#: The tolerance where an exponent of 0 is claimed, and else.
+#: The tolerance for a claimed exponent of 0, and for any other.
 _CONSTANT, _EXACT = 0.05, 0.1
 
 
@@ -57,10 +56,10 @@ class Fit(NamedTuple):
 
 
 def fit(sizes: Sequence[float], values: Sequence[Sequence[float]], draws: int = 2000) -> Fit:
-    """The exponent of `values` in `sizes`; `values` has the measurements at each size, whose median is fitted.
+    """The exponent of `values` in `sizes`, fitted to the median of the measurements at each size.
 
     The upper half of the range counts: the sizes from the geometric middle of the least and the greatest on,
-    but two at least. Raises `UsageError` for fewer than two sizes, and for values that are not positive.
+    but at least two. Raises `UsageError` for fewer than two sizes, and for values that are not positive.
     """
     if len(set(sizes)) < 2:
         raise UsageError(
@@ -92,16 +91,16 @@ def _slope(x: NDArray[Any], y: NDArray[Any]) -> float:
 
 
 class Rule(NamedTuple):
-    """A learner as a measuring process is told of it."""
+    """A learner, as a measuring process gets it."""
 
     order: tuple[str, str | None, dict[str, Any]]  #: id, path of a user's file, hyper-parameters
     backends: frozenset[str]
 
 
 def rules_of(names: Sequence[str], settings: Mapping[str, str], extra: Sequence[str] = ()) -> list[Rule]:
-    """The learners of those names, with the fields that are set; `extra` are names of none, for every backend.
+    """The learners of those names, with `settings`; `extra` are names that stand for no learner.
 
-    Raises `UsageError` for a name that is not known, and for a field that no learner has.
+    These run on every backend. Raises `UsageError` for an unknown name, and for a field that no learner has.
     """
     found = resolve_learners([name for name in names if name not in extra], settings)
     rules = {
@@ -119,7 +118,7 @@ _POWERS = {"n": {"n": 1.0, "m": 1.0, "p": 2.0}, "T": {"T": 1.0}, "B": {"B": 1.0}
 
 
 def claimed(claims: Claims, axis: str, quantity: str) -> float | None:
-    """The exponent that a rule claims, of one update on T steps of B sequences; None where it claims none."""
+    """The exponent that a rule claims, of one update on T steps of B sequences; None if it claims none."""
     if quantity == "algorithm_bytes":
         return exponent_of(claims.memory_in_T if axis == "T" else claims.memory, axis)
     # `time` is of one step of one sequence.
@@ -128,7 +127,7 @@ def claimed(claims: Claims, axis: str, quantity: str) -> float | None:
 
 
 def exponent_of(text: str, axis: str) -> float | None:
-    """The exponent of `axis` in text such as `O(n²p)`, `O(√T n B)`, `O(1)`; None in other text. A sum has its greatest.
+    """The exponent of `axis` in text such as `O(n²p)`; in a sum the greatest; None in other text.
 
     >>> exponent_of("O(n²p)", "n"), exponent_of("O(√T n B)", "T"), exponent_of("O(1)", "B")
     (4.0, 0.5, 0.0)
@@ -151,11 +150,11 @@ def exponent_of(text: str, axis: str) -> float | None:
 
 
 def held(found: Fit, claim: float | None, axis: str, quantity: str) -> bool | None:
-    """Whether a cost grows no faster than claimed; None where nothing is claimed.
+    """Whether a cost grows no faster than claimed; None if nothing is claimed.
 
-    None for times too: caches and neighbours bend them, so they are shown and judge nobody. None for bytes
+    None for times too: caches and neighbours distort them, so they are shown but not judged. None for bytes
     that grow faster with n than claimed and no faster than the gradient: it has the size of the weights, no
-    claim counts it, and what hides behind it cannot be told.
+    claim counts it, and smaller arrays cannot be seen beside it.
     """
     if claim is None or quantity == "time":
         return None
@@ -166,7 +165,7 @@ def held(found: Fit, claim: float | None, axis: str, quantity: str) -> bool | No
 
 
 def tolerance(claim: float) -> float:
-    """By how much the exponent of an exact figure may exceed the one claimed."""
+    """The most that the exponent of an exact figure may exceed the claimed one."""
     return _CONSTANT if claim == 0 else _EXACT
 
 
@@ -174,7 +173,7 @@ def tolerance(claim: float) -> float:
 
 
 def claims_of(name: str, path: str | None, hyperparameters: Mapping[str, Any]) -> Claims:
-    """What that rule, so set, claims."""
+    """The claims of that rule with those hyper-parameters."""
     return FORWARD_CLAIMS if name == FORWARD else _learner(name, path, hyperparameters).claims
 
 
@@ -191,7 +190,7 @@ def make_update(
     n: int,
     B: int,
 ) -> Update:
-    """One update of a rule, or the forward pass where `name` is `FORWARD`, on an episode of T steps of B sequences."""
+    """One update of a rule, or the forward pass for `FORWARD`, on an episode of T steps of B sequences."""
     cell = Cell(_INPUTS, n, _OUTPUTS)
     learner = None if name == FORWARD else _learner(name, path, hyperparameters or {})
     return Update(learner=learner, cell=cell, steps=T, batch=B)
@@ -207,10 +206,11 @@ def measure(
     seconds: float = clock.SECONDS,
     limit: float = LIMIT,
 ) -> Iterator[dict[str, Any]]:
-    """The costs at the sizes of each quantity: dicts of learner, axis, size, quantity and values, as each is ready.
+    """The costs at the sizes of each quantity: dicts of learner, axis, size, quantity and values.
 
-    A size that would take longer than `limit` seconds, by the last one's and the growth that the rule claims,
-    is left out, and so are all above it; the two least are always measured. Such a dict has no values.
+    A size is left out if it would take longer than `limit` seconds, by the time of the last one and the
+    growth that the rule claims, and so are all above it. Its dict has no values. The two least sizes are
+    always measured.
     """
     for name, path, hyperparameters in learners:
         growth = claimed(claims_of(name, path, hyperparameters), axis, "time") or 1.0
@@ -231,14 +231,14 @@ def _figure(ops: Ops, update: Update, quantity: str, seconds: float) -> tuple[li
     """(values, the seconds that they took in running the update)."""
     if quantity == "time":
         values = clock.blocks(prepare(ops, update, update.steps), budget=seconds)
-        # Beside the blocks the calls that warm up, and PyTorch's recording.
+        # The blocks, the calls that warm up, and PyTorch's recording.
         return values, (clock.BLOCKS + 3) * float(np.median(values))
     start = time.perf_counter()
     if quantity == "flops":
         value = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1)).flops
     else:
         value = memory.algorithm_bytes(ops, update)
-    # Where a program is traced, nothing has run.
+    # A program that is only traced does not run.
     return [value], 0.0 if ops.host.traces else time.perf_counter() - start
 
 
@@ -247,8 +247,8 @@ def shares(
 ) -> Iterator[dict[str, Any]]:
     """Each rule's share of the roofline that its FLOPs and bytes allow.
 
-    The peaks are taken before each rule and after the last, and the best count: were the machine busy with
-    other things in one moment alone, a rule could else come out faster than the peak.
+    The peaks are measured before each rule and after the last, and the best count. If the machine were busy
+    during a single measurement of the peak, a rule could exceed it.
     """
     best, measured = peaks(ops), []
     cache = last_cache_bytes() if ops.device == "cpu" else None
@@ -275,7 +275,7 @@ def shares(
 def sizes_of(
     axes: Sequence[str], quantities: Sequence[str], asked: Sequence[int] = ()
 ) -> dict[str, dict[str, Sequence[int]]]:
-    """axis -> quantity -> the sizes that are asked for, or the usual ones."""
+    """axis -> quantity -> the given sizes, or the default ones."""
     return {
         axis: {name: asked or (SIZES if name == "time" else EXACT_SIZES)[axis] for name in quantities}
         for axis in axes
@@ -283,13 +283,13 @@ def sizes_of(
 
 
 def left_out(row: Mapping[str, Any]) -> str:
-    """At what sizes of a sweep nothing was measured."""
+    """The sizes of a sweep that were not measured."""
     sizes = ", ".join(map(str, row["left_out"]))
     return f"{row['learner']} {row['backend']}: {row['quantity']} at {row['axis']} = {sizes}"
 
 
 def broken(row: Mapping[str, Any]) -> str:
-    """How a sweep leaves its claim."""
+    """How a sweep exceeds its claim."""
     return (
         f"{row['learner']} {row['backend']}: {row['quantity']} grows as {row['axis']}^{row['exponent']:.2f}, "
         f"claimed {row['claimed']:g}"
@@ -310,10 +310,10 @@ def sweep(
     """Measure what the rules cost at each size, in processes of their own.
 
     Args:
-        rules: those to measure, by backend.
+        rules: the rules to measure, by backend.
         sizes: axis -> quantity -> the sizes.
-        fixed: T, n and B where they are not swept.
-        bars: told as each of so many figures is taken.
+        fixed: T, n and B while they are not swept.
+        bars: told as each figure is measured.
         seconds: least time that the blocks of one figure take; `limit`: most time that a figure may take.
 
     Returns:

@@ -2,9 +2,9 @@
 
 `python -P side.py ORDERS REPORTS BACKEND THREADS`, with the checkout in PYTHONPATH, answers the requests that
 come over one file descriptor on the other, a line of JSON each. Rules, `ops`, cell and optimisers are the
-checkout's; what measures them is always that of this file's own checkout, so that both sides are measured
-alike. Of the package nothing is imported before the first request, `creditbench.machine.child` neither: that
-a checkout cannot be imported is an answer.
+checkout's. The measuring code is always that of this file's own checkout, so that both sides are measured
+alike. Nothing of the package is imported before the first request, not even `creditbench.machine.child`: a
+failed import of the checkout must be answered too.
 
 | request | answer |
 | --- | --- |
@@ -12,7 +12,7 @@ a checkout cannot be imported is an answer.
 | `{"do": "prepare", "learner": ID}` | `figures`: the exact ones, by name; `uncounted`: why one is missing |
 | `{"do": "block", "repeat": R}` | `seconds` of processor time that R calls of the prepared program took |
 
-What goes wrong is answered with `crashed`, a sentence.
+An error is answered with `crashed`, a sentence.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ SEGMENTS = 2
 
 
 def _own_measure() -> None:
-    """Have what measures from this file's own checkout, whatever checkout the rest of the package comes from."""
+    """Load the measuring code from this file's own checkout, wherever the rest of the package comes from."""
     package = Path(__file__).resolve().parents[1]
     _load("creditbench.measure", package / "measure" / "__init__.py")
-    # Another checkout may be of a time when the package had no rooms: what is the same lay elsewhere.
+    # An older checkout may have no subpackages: its modules lie elsewhere.
     if importlib.util.find_spec("creditbench.machine") is None:
         _load("creditbench.machine", package / "machine" / "__init__.py")
-    # No more of that room: where rules lie is the checkout's own to say.
+    # Nothing more of that subpackage: the checkout itself says where its rules lie.
     _load("creditbench.machine.memory", package / "machine" / "memory.py")
     if importlib.util.find_spec("creditbench.cells") is None:
         sys.modules["creditbench.cells"] = importlib.import_module("creditbench.cell")
@@ -117,7 +117,7 @@ class Side:
         return {"figures": figures, "uncounted": uncounted}
 
     def block(self, repeat: int) -> dict[str, Any]:
-        """Processor seconds of that many calls: others on the machine disturb them less than the time of day."""
+        """Processor seconds of that many calls: other processes disturb them less than wall-clock time."""
         begin = time.process_time()
         for _ in range(repeat):
             self.prepared()

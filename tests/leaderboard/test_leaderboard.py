@@ -625,7 +625,7 @@ def test_figures_for_print_are_drawn(results, tmp_path, capsys):
     assert "no scaling in B (known: T, n)" in capsys.readouterr().err
     assert main(["figure", "profiles", *some]) == 0
     assert main(["figure", "profiles", *some, "--axis", "n"]) == 2
-    assert "--axis is n: it is of the figure scaling alone" in capsys.readouterr().err
+    assert "--axis is n: only the figure scaling has it" in capsys.readouterr().err
 
 
 def test_what_cannot_be_drawn_is_said(results, tmp_path, capsys):
