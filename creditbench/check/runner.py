@@ -26,7 +26,7 @@ _LONGEST_DETAIL = 1000
 
 
 @dataclass
-class Report:
+class CheckReport:
     """The results of checking one learner or task."""
 
     subject: str  #: as it was named
@@ -91,7 +91,7 @@ def run(
     only: Sequence[str] | None = None,
     seconds: float = SECONDS,
     advance: Callable[[str], None] = lambda text: None,
-) -> Report:
+) -> CheckReport:
     """Check one learner or task, a process a backend, in parallel; `advance` gets each result's name."""
     order = resolve(item) | {"only": None if only is None else list(only)}
     if order.get("kind") == "tasks":
@@ -216,7 +216,7 @@ def _describes(about: dict[str, Any]) -> bool:
     return False
 
 
-def merge(item: str, sides: dict[str, _Sent], only: Sequence[str] | None = None) -> Report:
+def merge(item: str, sides: dict[str, _Sent], only: Sequence[str] | None = None) -> CheckReport:
     """One result a check from those of the processes: held if it held under every backend with a result."""
     about: dict[str, Any] = next((side.about for side in sides.values() if side.about), {})
     for side in sides.values():
@@ -224,7 +224,7 @@ def merge(item: str, sides: dict[str, _Sent], only: Sequence[str] | None = None)
             side.results[side.running] = Result(side.running, False, side.died)
     # A backend that the rule is not written for gives no results, nor does the second process of a task.
     said = {b: s for b, s in sides.items() if not s.about or s.about["runs"]} or sides
-    report = Report(item, about)
+    report = CheckReport(item, about)
     for name in lists.names(about.get("kind")):
         own = {b: s.results[name] for b, s in said.items() if name in s.results}
         if name == parity.NAME and not any(result.held is False for result in own.values()):

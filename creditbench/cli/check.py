@@ -92,9 +92,9 @@ def _show(report: object, titled: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from creditbench.check.runner import Report
+    from creditbench.check.runner import CheckReport
 
-    assert isinstance(report, Report)
+    assert isinstance(report, CheckReport)
     table = Table(title=Text(report.subject) if titled else None, title_justify="left")
     table.add_column("check", no_wrap=True)
     table.add_column("held", no_wrap=True)

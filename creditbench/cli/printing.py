@@ -85,7 +85,7 @@ def label(trial: Trial) -> str:
     return f"{trial.task} {trial.rule} {trial.backend} lr={trial.lr:g} seed={trial.seed}"
 
 
-class Report:
+class TrialBars:
     """Progress of a run on standard error: bars on a terminal, else a line for each finished trial."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:
@@ -93,7 +93,7 @@ class Report:
         self.bars: Any = None
         self.running: dict[str, Any] = {}
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> TrialBars:
         if self.total and sys.stderr.isatty():
             self.bars = _progress()
             self.overall = self.bars.add_task("trials", total=self.total)

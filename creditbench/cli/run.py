@@ -13,7 +13,7 @@ import typer
 
 from creditbench.cli import options
 from creditbench.cli.options import LOCAL
-from creditbench.cli.printing import Report, console, label, say
+from creditbench.cli.printing import TrialBars, console, label, say
 from creditbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -162,7 +162,11 @@ def run(
     try:
         with _ends_on_sigterm():
             outcome = run_grid(
-                *(asked, where, Report, say), together=together, force=force, retry=retry, reuse=reuse or ()
+                *(asked, where, TrialBars, say),
+                together=together,
+                force=force,
+                retry=retry,
+                reuse=reuse or (),
             )
     except Interrupted as stop:
         say(str(stop))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from creditbench.leaderboard import statistics
-from creditbench.leaderboard.statistics import Array, Estimate, Ranks
+from creditbench.leaderboard.statistics import Array, Interval, Ranks
 from creditbench.results.columns import COSTS, REFERENCE, TARGETS
 from creditbench.results.conditions import columns_of
 from creditbench.results.store import stale
@@ -38,7 +38,7 @@ LOW, HIGH = -10.0, 10.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Entry:
     """The results of one row on one task: runs that differ only in seed and tuning study."""
 
     records: tuple[Record, ...]
@@ -146,17 +146,17 @@ class Cell:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Standing:
     """One rule under one backend on one kind of device."""
 
     rule: str
     learner: str
     backend: str
     device: str
-    cells: Mapping[str, Cell]  #: by task; a task that was not run is missing
+    cells: Mapping[str, Entry]  #: by task; a task that was not run is missing
     tasks: tuple[str, ...]  #: all tasks of the board
-    scores: Mapping[str, Estimate]  #: by the names of `statistics.AGGREGATES`; empty if no cell has a score
-    improvement: Estimate | None  #: probability of improvement over `REFERENCE`
+    scores: Mapping[str, Interval]  #: by the names of `statistics.AGGREGATES`; empty if no cell has a score
+    improvement: Interval | None  #: probability of improvement over `REFERENCE`
     unranked: str  #: why it has no rank; empty if it has one
     quick: bool  #: ranked with the seeds of the preset `quick`
     rank: int | None = None  #: among the rows of its backend and device; rows of one score share it
@@ -199,7 +199,7 @@ class Board:
 
     results: Results
     tasks: tuple[str, ...]  #: its columns
-    rows: tuple[Row, ...]
+    rows: tuple[Standing, ...]
     left_out: tuple[str, ...] = ()  #: columns of a single rule: they compare nothing
     unscaled: tuple[str, ...] = ()  #: columns without normalised scores: each is ranked by its metric
     notes: tuple[str, ...] = ()  #: differences between its rows that a reader has to know
@@ -210,14 +210,14 @@ class Board:
         return tuple(task for task in self.tasks if task not in self.unscaled)
 
     @cached_property
-    def groups(self) -> dict[tuple[str, str], list[Row]]:
+    def groups(self) -> dict[tuple[str, str], list[Standing]]:
         """Rows by backend and device."""
-        found: dict[tuple[str, str], list[Row]] = {}
+        found: dict[tuple[str, str], list[Standing]] = {}
         for row in self.rows:
             found.setdefault((row.backend, row.device), []).append(row)
         return dict(sorted(found.items()))
 
-    def ranks(self, rows: Sequence[Row]) -> tuple[list[Row], Ranks] | None:
+    def ranks(self, rows: Sequence[Standing]) -> tuple[list[Standing], Ranks] | None:
         """Friedman and Nemenyi over the ranked `rows`; None for fewer than `TASKS` tasks or two rules."""
         ranked = [row for row in rows if row.rank is not None]
         if len(self.tasks) < TASKS or len(ranked) < 2:
@@ -225,7 +225,7 @@ class Board:
         levels = [[row.cells[task].level for row in ranked] for task in self.tasks]
         return ranked, statistics.friedman_nemenyi(levels)
 
-    def places(self, rows: Sequence[Row], task: str) -> dict[tuple[str, str, str], int]:
+    def places(self, rows: Sequence[Standing], task: str) -> dict[tuple[str, str, str], int]:
         """The place of each of `rows` on one task, by its level there; equal levels share a place."""
         levels = {row.key: cell.level for row in rows if (cell := row.cells.get(task)) and len(cell.metrics)}
         return {key: 1 + sum(other > own for other in levels.values()) for key, own in levels.items()}
@@ -238,7 +238,7 @@ class Board:
             counts.setdefault(" ".join(row.key[1:]), Counter()).update(c.machine for c in row.cells.values())
         return {group: max(sorted(found), key=found.__getitem__) for group, found in counts.items()}
 
-    def profile(self, rows: Sequence[Row], cost: str) -> tuple[Array, Array]:
+    def profile(self, rows: Sequence[Standing], cost: str) -> tuple[Array, Array]:
         """Performance profiles: τ [K] up to the largest ratio, and ρ(τ) [R, K]. `cost` is one of `COSTS`."""
         column = COSTS[cost]
         costs = np.full((len(rows), len(self.tasks)), np.inf)
@@ -258,7 +258,7 @@ class Board:
         tau = np.append(tau, 1.2 * tau[-1])
         return tau, statistics.performance_profile(costs, tau * (1 + 1e-12))
 
-    def front(self, rows: Sequence[Row], cost: str) -> list[bool]:
+    def front(self, rows: Sequence[Standing], cost: str) -> list[bool]:
         """Whether each row is on the front: no other is better in score and in `cost`, a record's field.
 
         Only rows count that have a score on every task, none of them stale.
@@ -281,14 +281,14 @@ def _normalised(record: Record) -> float | None:
 
 def make_cells(
     results: Results, column: Mapping[str, str] | None = None
-) -> dict[tuple[str, str, str], dict[str, Cell]]:
+) -> dict[tuple[str, str, str], dict[str, Entry]]:
     """The cells: results of each rule under each backend on each kind of device, by column.
 
     `column`: the column of each trial; None for that of `columns_of`. A cell is a set of runs that are alike
     (`Record.alike`). If there are several sets, one counts: not stale, most runs, best mean on *validation*.
     The number of the others is kept, and they stay in the tables.
     """
-    cells: dict[tuple[str, str, str], dict[str, Cell]] = {}
+    cells: dict[tuple[str, str, str], dict[str, Entry]] = {}
     grouped: dict[tuple[str, str, str, str], dict[Any, list[Record]]] = {}
     column = columns_of(results.records) if column is None else column
     for record in results.records:
@@ -299,7 +299,7 @@ def make_cells(
         best = max(sets.values(), key=_preference)
         reason = stale(best[0])
         fresh = sum(not stale(one[0]) for one in sets.values()) - (not reason)
-        cells.setdefault((rule, backend, device), {})[task] = Cell(tuple(best), reason, fresh)
+        cells.setdefault((rule, backend, device), {})[task] = Entry(tuple(best), reason, fresh)
     return cells
 
 
@@ -335,7 +335,7 @@ def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
         unranked, quick = _unranked(own, tasks, unscaled) if own else (alone, False)
         scores = statistics.aggregates(list(scored.values()), draws) if scored else {}
         rows.append(
-            Row(key[0], trial.learner, key[1], key[2], own, tasks, scores, improvement, unranked, quick)
+            Standing(key[0], trial.learner, key[1], key[2], own, tasks, scores, improvement, unranked, quick)
         )
     rows.sort(
         key=lambda row: (bool(row.unranked), -row.scores["iqm"].value if row.scores else np.inf, row.key)
@@ -345,13 +345,13 @@ def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
     return dataclasses.replace(board, notes=tuple(_unlike(board)))
 
 
-def _exact(cell: Cell) -> list[Array]:
+def _exact(cell: Entry) -> list[Array]:
     """The unbounded runs of a cell, by unit."""
     ends = np.cumsum([len(unit) for unit in cell.units])[:-1]
     return np.split(cell.runs, ends)
 
 
-def _with_ranks(rows: Sequence[Row]) -> list[Row]:
+def _with_ranks(rows: Sequence[Standing]) -> list[Standing]:
     """The rows; those that may be ranked have their rank and the ranks that the intervals allow."""
     found = list(rows)
     for group in {row.key[1:] for row in rows}:
@@ -404,7 +404,9 @@ def _preference(group: Sequence[Record]) -> tuple[Any, ...]:
     return not stale(group[0]), len(group), best, group[0].trial.family
 
 
-def _unranked(cells: Mapping[str, Cell], tasks: Sequence[str], unscaled: Collection[str]) -> tuple[str, bool]:
+def _unranked(
+    cells: Mapping[str, Entry], tasks: Sequence[str], unscaled: Collection[str]
+) -> tuple[str, bool]:
     """Why a row has no rank (empty: it has one), and whether it is marked as preset `quick`."""
     missing = [task for task in tasks if task not in cells]
     if len(missing) > len(cells):

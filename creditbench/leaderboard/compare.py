@@ -38,7 +38,7 @@ import numpy as np
 
 from creditbench.errors import UsageError
 from creditbench.leaderboard import statistics
-from creditbench.leaderboard.board import Cell, Row, make_board, make_cells
+from creditbench.leaderboard.board import Entry, Standing, make_board, make_cells
 from creditbench.leaderboard.statistics import Array, Tested
 from creditbench.leaderboard.versus import metrics, signed
 from creditbench.results.columns import COUNTED
@@ -190,7 +190,7 @@ def agreement(a: Results, b: Results) -> Agreement | None:
     if len(rules) < 3:
         return None
 
-    def rows(results: Results) -> dict[Key, Row]:
+    def rows(results: Results) -> dict[Key, Standing]:
         kept = [
             r
             for r in results.records
@@ -219,7 +219,7 @@ def agreement(a: Results, b: Results) -> Agreement | None:
     return Agreement(len(keys), len(columns), tau, settled, int(turned))
 
 
-def _cells(results: Results, label: Mapping[str, str]) -> dict[Place, Cell]:
+def _cells(results: Results, label: Mapping[str, str]) -> dict[Place, Entry]:
     """The cell of each rule, backend, device and column, with the same names in both results.
 
     Stale trials count: the comparison is about changed sources.
@@ -235,19 +235,19 @@ def _where(place: Sequence[str]) -> str:
     return place[1] if place[2] == "cpu" else f"{place[1]} {place[2]}"
 
 
-def _presence(kind: str, place: Place, cell: Cell) -> Change:
+def _presence(kind: str, place: Place, cell: Entry) -> Change:
     before, after = (None, cell.status) if kind == "new" else (cell.status, None)
     return Change(kind, place[0], _where(place), place[3], "trials", before, after)
 
 
-def _settings(a: Cell, b: Cell) -> list[str]:
+def _settings(a: Entry, b: Entry) -> list[str]:
     """The settings in which two cells differ, without sources, seeds and studies."""
     one, other = a.records[0].trial, b.records[0].trial
     x, y = (trial.model_dump(exclude=_NO_SETTINGS) for trial in (one, other))
     return [f"{name} {x[name]} → {y[name]}" for name in x if x[name] != y[name]]
 
 
-def _failures(before: Mapping[Any, Cell], after: Mapping[Any, Cell], common: Sequence[Any]) -> list[Change]:
+def _failures(before: Mapping[Any, Entry], after: Mapping[Any, Entry], common: Sequence[Any]) -> list[Change]:
     """Cells whose share of failed runs changed: crashed, timed out, invalid or out of memory."""
     found = []
     for place in common:
@@ -259,7 +259,7 @@ def _failures(before: Mapping[Any, Cell], after: Mapping[Any, Cell], common: Seq
     return found
 
 
-def _tuned(cell: Cell) -> dict[str, str]:
+def _tuned(cell: Entry) -> dict[str, str]:
     """The choice of each of its studies, by the study's name."""
     return {
         record.trial.study: record.trial.model_dump_json(exclude=_NO_SETTINGS)
@@ -268,7 +268,7 @@ def _tuned(cell: Cell) -> dict[str, str]:
     }
 
 
-def _strata(a: Cell, b: Cell, scaled: bool) -> list[tuple[Array, Array]]:
+def _strata(a: Entry, b: Entry, scaled: bool) -> list[tuple[Array, Array]]:
     """Values that may be relabelled between two cells: runs of each common study, else means of units."""
     one, other = (cell.units if scaled else metrics(cell) for cell in (a, b))
     mine, theirs = _tuned(a), _tuned(b)
@@ -279,7 +279,7 @@ def _strata(a: Cell, b: Cell, scaled: bool) -> list[tuple[Array, Array]]:
 
 
 def _scores(
-    before: Mapping[Place, Cell], after: Mapping[Place, Cell], common: Sequence[Place], alpha: float
+    before: Mapping[Place, Entry], after: Mapping[Place, Entry], common: Sequence[Place], alpha: float
 ) -> tuple[list[Change], dict[str, int], list[str]]:
     groups: dict[tuple[str, str | None], dict[Place, list[tuple[Array, Array]]]] = {}
     notes = []
@@ -345,8 +345,8 @@ def _scored(
 
 
 def _times(
-    before: Mapping[Place, Cell],
-    after: Mapping[Place, Cell],
+    before: Mapping[Place, Entry],
+    after: Mapping[Place, Entry],
     common: Sequence[Place],
     alpha: float,
     tolerance: float,
@@ -421,7 +421,7 @@ def _exp(value: float) -> float:
 
 
 def _logs(
-    before: Mapping[Place, Cell], after: Mapping[Place, Cell], common: Sequence[Place], quantity: str
+    before: Mapping[Place, Entry], after: Mapping[Place, Entry], common: Sequence[Place], quantity: str
 ) -> dict[Key, list[float]]:
     """log(B / A) of the time by rule, backend and device: one a column, or a seed if none has two."""
     sign = -1 if quantity == "steps_per_second" else 1  # more steps a second are less time
@@ -445,7 +445,7 @@ def _logs(
 
 
 def _counts(
-    before: Mapping[Place, Cell], after: Mapping[Place, Cell], common: Sequence[Place]
+    before: Mapping[Place, Entry], after: Mapping[Place, Entry], common: Sequence[Place]
 ) -> tuple[list[Change], dict[str, int]]:
     changes, compared = [], {}
     for column in COUNTED:

@@ -16,9 +16,9 @@ import numpy as np
 
 import creditbench
 from creditbench.leaderboard import charts, text
-from creditbench.leaderboard.board import Board, Cell, Row
+from creditbench.leaderboard.board import Board, Entry, Standing
 from creditbench.leaderboard.claims import claims
-from creditbench.leaderboard.statistics import Estimate
+from creditbench.leaderboard.statistics import Interval
 from creditbench.leaderboard.text import NOTES, aggregate, interval, mark
 from creditbench.results import columns
 from creditbench.results.columns import MISSING, Column
@@ -374,7 +374,7 @@ def _ranking(board: Board) -> str:
     return f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
 
 
-def _improvement(row: Row) -> str:
+def _improvement(row: Standing) -> str:
     sign = mark(row.improvement)
     said = {"▲": "better", "▼": "worse"}.get(sign, "")
     return escape(interval(row.improvement)) + (
@@ -382,13 +382,13 @@ def _improvement(row: Row) -> str:
     )
 
 
-def _small(found: Estimate, column: Column) -> str:
+def _small(found: Interval, column: Column) -> str:
     """A figure, and its interval in small letters."""
     value, _, ends = interval(found, column.form).partition(" ")
     return f"{value} <small>{ends}</small>"
 
 
-def _whisker(found: Estimate | None) -> str:
+def _whisker(found: Interval | None) -> str:
     """A score, its interval, and a bar of both from −0.1 to 1.1."""
     if found is None:
         return MISSING
@@ -456,7 +456,7 @@ def _exponents(board: Board) -> str:
             escape(p.backend),
             escape(columns.AXES.get(p.axis, p.axis)),
             escape(_quantity(p.quantity)),
-            _small(Estimate(p.exponent, p.low, p.high), columns.EXPONENT),
+            _small(Interval(p.exponent, p.low, p.high), columns.EXPONENT),
             columns.CLAIMED.text(p.claimed),
             signs[p.held],
         )
@@ -512,10 +512,10 @@ def _paper(paper: str) -> str:
     return " ".join(words) + ("." if paper else "")
 
 
-def _cells(row: Row) -> str:
+def _cells(row: Standing) -> str:
     """The results of one row on each task, with the commands that reproduce them."""
 
-    def line(task: str, cell: Cell) -> str:
+    def line(task: str, cell: Entry) -> str:
         notes = [cell.status, *([f"stale: {cell.stale}"] if cell.stale else [])]
         notes += [f"{cell.others} other settings in the table"] if cell.others else []
         environments = sorted({record.environment_id for record in cell.records})

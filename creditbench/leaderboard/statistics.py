@@ -31,7 +31,7 @@ CONFIDENCE = 0.95
 _AT_ONCE = 1 << 20  # weights
 
 
-class Estimate(NamedTuple):
+class Interval(NamedTuple):
     """A figure and its interval."""
 
     value: float
@@ -142,7 +142,7 @@ def degrees(strata: Strata) -> float:
 
 def aggregates(
     strata: Strata, draws: int = DRAWS, confidence: float = CONFIDENCE, seed: int = 0
-) -> dict[str, Estimate]:
+) -> dict[str, Interval]:
     """Each of `AGGREGATES` of M strata, with its interval from one stratified bootstrap.
 
     The interval is infinite if a stratum has a single unit: its spread is unknown. Raises ValueError if there
@@ -167,7 +167,7 @@ def aggregates(
         df = degrees([[np.clip(unit, *own) for unit in stratum] for stratum in strata])
         if name == "iqm":  # the half that is left out adds no degrees (Tukey & McLaughlin 1963)
             df = min(df, sum(len(stratum) - 1 for stratum in strata) / 2)
-        found[name] = Estimate(float(f(arrays)), *percentiles(np.concatenate(values[name]), confidence, df))
+        found[name] = Interval(float(f(arrays)), *percentiles(np.concatenate(values[name]), confidence, df))
     return found
 
 
@@ -199,7 +199,7 @@ def wins(x: ArrayLike, y: ArrayLike) -> Array:
 
 def probability_of_improvement(
     x: Strata, y: Strata, draws: int = DRAWS, confidence: float = CONFIDENCE, seed: int = 0
-) -> Estimate:
+) -> Interval:
     """P(X > Y) = mean over tasks of U / (m n), a tie counted as half; M strata of each, of the same tasks.
 
     The interval is from a stratified bootstrap of both, as sums over the drawn pairs.
@@ -228,7 +228,7 @@ def probability_of_improvement(
             (other, 1 - lost / (2 * len(runs))),
         ):
             shares.append(np.split(share, np.cumsum([np.size(unit) for unit in stratum])[:-1]))
-    return Estimate(value, *percentiles(drawn, confidence, degrees(shares)))
+    return Interval(value, *percentiles(drawn, confidence, degrees(shares)))
 
 
 def rank_ranges(low: ArrayLike, high: ArrayLike) -> NDArray[np.int64]:

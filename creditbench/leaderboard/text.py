@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from creditbench.leaderboard.board import HIGH, LOW, SEEDS, Board, Cell, Row
+from creditbench.leaderboard.board import HIGH, LOW, SEEDS, Board, Entry, Standing
 from creditbench.leaderboard.claims import claims
-from creditbench.leaderboard.statistics import Estimate
-from creditbench.leaderboard.versus import Row as Versus
-from creditbench.leaderboard.versus import described
+from creditbench.leaderboard.statistics import Interval
+from creditbench.leaderboard.versus import Versus, described
 from creditbench.results import columns
 from creditbench.results.columns import MISSING, REFERENCE
 from creditbench.results.table import latex_table, markdown_table, plain, ranged
@@ -39,7 +38,7 @@ NOTES = (
 )
 
 
-def rank(row: Row) -> str:
+def rank(row: Standing) -> str:
     """The ranks that a row may have, `2–5`, with the mark of the preset quick; a dash if it has none."""
     if row.ranks is None:
         return MISSING
@@ -47,14 +46,14 @@ def rank(row: Row) -> str:
     return f"{low if low == high else f'{low}–{high}'}{'q' if row.quick else ''}"
 
 
-def interval(found: Estimate | None, form: str = columns.IQM.form) -> str:
+def interval(found: Interval | None, form: str = columns.IQM.form) -> str:
     """`0.50 [0.40, 0.60]`."""
     if found is None:
         return MISSING
     return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
 
 
-def mark(found: Estimate | None) -> str:
+def mark(found: Interval | None) -> str:
     """▲ if the interval of a probability of improvement lies above ½, ▼ if below, else nothing."""
     if found is None:
         return ""
@@ -77,12 +76,12 @@ def _remarks(board: Board) -> list[str]:
     return [f"{plain(line)}\n" for line in remarks(board)]
 
 
-def solved(row: Row) -> int:
+def solved(row: Standing) -> int:
     """Tasks that more than half of the seeds bring to their target."""
     return sum(math.isfinite(cell.target("steps_to_target")) for cell in row.cells.values())
 
 
-def aggregate(row: Row, name: str) -> float | None:
+def aggregate(row: Standing, name: str) -> float | None:
     """A score of a row over all tasks; None if it has none."""
     return row.scores[name].value if name in row.scores else None
 
@@ -134,7 +133,7 @@ def ranking_latex(board: Board) -> str:
     return latex_table(caption, heads, ranking(board), left)
 
 
-def score(cell: Cell) -> str:
+def score(cell: Entry) -> str:
     """The unbounded scores of a cell, or its metrics: `0.50 (0.40 … 0.60)`, median, worst and best."""
     values = cell.runs if cell.normalises else cell.metrics
     if not len(values):
@@ -150,7 +149,7 @@ def score(cell: Cell) -> str:
 def tasks_markdown(board: Board) -> str:
     """Normalised score of each row on each task, else its metric: median and range of the runs."""
 
-    def cell(row: Row, task: str) -> str:
+    def cell(row: Standing, task: str) -> str:
         found = row.cells.get(task)
         if found is None:
             return "missing"
@@ -293,7 +292,7 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
         exponents = [
             (
                 *key,
-                interval(Estimate(p.exponent, p.low, p.high), columns.EXPONENT.form),
+                interval(Interval(p.exponent, p.low, p.high), columns.EXPONENT.form),
                 columns.CLAIMED.text(p.claimed),
                 SIGNS[p.held],
             )
@@ -307,7 +306,7 @@ def markdown(board: Board, folders: Sequence[Path]) -> str:
         for g in results.gradients:
             place = (g.learner, g.backend, g.task, f"{g.point:g}")
             figures = (
-                Estimate(*(getattr(g, f"{c.field}{end}") for end in ("", "_low", "_high")))
+                Interval(*(getattr(g, f"{c.field}{end}") for end in ("", "_low", "_high")))
                 for c in columns.GRADIENTS
                 if c is not columns.DRAWS_TO_COSINE
             )

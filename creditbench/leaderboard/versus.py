@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike
 
 from creditbench.errors import UsageError, unknown
 from creditbench.leaderboard import statistics
-from creditbench.leaderboard.board import LOW, Cell, make_cells
+from creditbench.leaderboard.board import LOW, Entry, make_cells
 from creditbench.leaderboard.statistics import Array
 from creditbench.results.version import Results
 from creditbench.trials.record import Record
@@ -45,7 +45,7 @@ _SAME = 1e-9  # standard error of runs that differ by rounding alone
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Versus:
     """A rule beside the reference on one task, backend and device."""
 
     task: str  #: the board's column: the task, and conditions in which its runs differ
@@ -81,7 +81,7 @@ def versus(
     margin: float = MARGIN,
     rules: Collection[str] = (),
     tasks: Collection[str] = (),
-) -> list[Row]:
+) -> list[Versus]:
     """Rules beside `reference`, under the same backend and device and the same conditions.
 
     `rules` and `tasks` (columns, or tasks with all their columns) select the rows; without names, all. p
@@ -126,7 +126,7 @@ def versus(
     return [dataclasses.replace(row, verdict=row.verdict or _verdict(row, margin)) for row in rows]
 
 
-def _row(place: tuple[str, str, str, str], cell: Cell, other: Cell, reference: str, level: float) -> Row:
+def _row(place: tuple[str, str, str, str], cell: Entry, other: Entry, reference: str, level: float) -> Versus:
     backend, device, task, rule = place
     first = cell.records[0]
     tests = cell.values("test_score")
@@ -159,7 +159,7 @@ def _row(place: tuple[str, str, str, str], cell: Cell, other: Cell, reference: s
         base = [plain.median_high(v) for v in zip(*(_reach(r, goal) for r in other.records), strict=True)]
         alike = cell.machine == other.machine
         ratios = _over(steps, base[0]), _over(seconds, base[1]) if alike else None
-    return Row(
+    return Versus(
         task,
         backend,
         device,
@@ -185,14 +185,14 @@ def _row(place: tuple[str, str, str, str], cell: Cell, other: Cell, reference: s
     )
 
 
-def signed(cell: Cell) -> str:
+def signed(cell: Entry) -> str:
     """The name of its metric, with a minus where lower is better."""
     first = cell.records[0]
     return f"−{first.metric}" if first.metric_direction == "min" else first.metric
 
 
-def metrics(cell: Cell) -> list[Array]:
-    """Its test metrics by unit, as `Cell.units`, signed so that higher is better; -inf for a diverged run."""
+def metrics(cell: Entry) -> list[Array]:
+    """Its test metrics by unit, as `Entry.units`, signed so that higher is better; -inf for a diverged run."""
     units: dict[str, list[float]] = {}
     for record in cell.records:
         trial, sign = record.trial, -1.0 if record.metric_direction == "min" else 1.0
@@ -225,7 +225,7 @@ def welch(x: ArrayLike, y: ArrayLike) -> tuple[float, tuple[float, float] | None
     return difference, (difference - half, difference + half), 2 * float(t.sf(abs(difference) / error, df))
 
 
-def _verdict(row: Row, margin: float) -> str:
+def _verdict(row: Versus, margin: float) -> str:
     if row.interval is None or row.p is None or row.p_corrected is None or row.difference is None:
         return "undecided"
     if row.scale == "normalised" and -margin <= row.interval[0] and row.interval[1] <= margin:
@@ -236,7 +236,7 @@ def _verdict(row: Row, margin: float) -> str:
     return way if row.p_corrected < ALPHA else f"{way} (raw)"
 
 
-def described(rows: Sequence[Row]) -> list[str]:
+def described(rows: Sequence[Versus]) -> list[str]:
     """Notes on the rows: how many the p values are corrected for, and the meaning of the verdicts."""
     tested = sum(row.p is not None for row in rows)
     found = [

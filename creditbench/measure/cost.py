@@ -11,7 +11,7 @@ from creditbench.measure.update import Update, prepare
 from creditbench.ops.base import Ops
 
 
-class Cost(NamedTuple):
+class ExactCost(NamedTuple):
     """What can be said of an update without a clock; the same on every machine."""
 
     flops: int  #: of one update, optimiser included
@@ -21,10 +21,10 @@ class Cost(NamedTuple):
     algorithm_bytes: int  #: of one segment's estimate
 
 
-def cost(ops: Ops, update: Update) -> Cost:
+def cost(ops: Ops, update: Update) -> ExactCost:
     """The exact figures of one update."""
     found = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1))
-    return Cost(
+    return ExactCost(
         found.flops, found.bytes, found.product_bytes, found.operations, memory.algorithm_bytes(ops, update)
     )
 
@@ -82,7 +82,7 @@ def kernels(ops: Ops, update: Update, segments: int = 2) -> int | None:
     return ops.host.kernels(ops.compile(update.block(ops), carry, xs), carry, xs)
 
 
-def figures(ops: Ops, update: Update, rate: float, budget: float) -> tuple[Cost, Ratios]:
+def figures(ops: Ops, update: Update, rate: float, budget: float) -> tuple[ExactCost, Ratios]:
     """Exact figures and ratios of a rule of which `rate` steps a second are known, in about `budget` seconds.
 
     The ratios are taken anew each time, the exact figures once for the same update of the same `ops`.

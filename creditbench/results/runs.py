@@ -38,10 +38,10 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C interrupted a run: the message says how much is done, and how to resume."""
 
 
-class Report(Protocol):
+class Reporter(Protocol):
     """Is told the progress of a run."""
 
-    def __enter__(self) -> Report: ...
+    def __enter__(self) -> Reporter: ...
 
     def __exit__(self, *_: object) -> None: ...
 
@@ -98,7 +98,7 @@ class GridOutcome:
 def run_grid(
     options: Options,
     where: Where,
-    report: Callable[[Sequence[Trial]], Report],
+    report: Callable[[Sequence[Trial]], Reporter],
     say: Say,
     *,
     together: bool = False,

@@ -41,7 +41,7 @@ BLOCK_SECONDS, DEADLINE = 0.005, 180.0
 FAILURES = ("grown", "slower", "lost", "crashed")
 
 
-class Interval(NamedTuple):
+class RatioInterval(NamedTuple):
     """A ratio and its 95 % interval."""
 
     ratio: float
@@ -49,7 +49,7 @@ class Interval(NamedTuple):
     high: float
 
 
-class Comparison(NamedTuple):
+class GateRow(NamedTuple):
     """The verdict on one figure of one rule, or on the whole rule if it crashed, is new or is gone."""
 
     learner: str
@@ -67,7 +67,7 @@ class Comparison(NamedTuple):
 class Found:
     """The result of a comparison."""
 
-    rows: tuple[Comparison, ...]
+    rows: tuple[GateRow, ...]
     measured_again: int = 0  #: number of times that looked slower at first
 
     @property
@@ -76,7 +76,7 @@ class Found:
         return sum(row.ratio is not None for row in self.rows)
 
     @property
-    def failures(self) -> tuple[Comparison, ...]:
+    def failures(self) -> tuple[GateRow, ...]:
         return tuple(row for row in self.rows if row.verdict in FAILURES)
 
     @property
@@ -88,23 +88,23 @@ class Found:
 # -- verdicts: no clock and no process from here to the next line ------------------------------------------
 
 
-def bootstrap(base: Sequence[float], head: Sequence[float], draws: int = 2000) -> Interval:
+def bootstrap(base: Sequence[float], head: Sequence[float], draws: int = 2000) -> RatioInterval:
     """The median of head / base over pairs, with the interval of 2,000 resamples of the pairs."""
     ratios: NDArray[Any] = np.asarray(head) / np.asarray(base)
     rng = np.random.default_rng(0)
     medians = np.median(ratios[rng.integers(len(ratios), size=(draws, len(ratios)))], axis=1)
     low, high = np.quantile(medians, (0.025, 0.975))
-    return Interval(float(np.median(ratios)), float(low), float(high))
+    return RatioInterval(float(np.median(ratios)), float(low), float(high))
 
 
-def slower(found: Interval, threshold: float = THRESHOLD) -> bool:
+def slower(found: RatioInterval, threshold: float = THRESHOLD) -> bool:
     """Whether the whole interval lies above the threshold."""
     return found.low > threshold
 
 
 def exact_rows(
     learner: str, backend: str, base: Mapping[str, int], head: Mapping[str, int], uncounted: str | None = None
-) -> list[Comparison]:
+) -> list[GateRow]:
     """Verdicts on exact figures. One that only head lacks is lost; one that base lacks is left out."""
     rows = []
     for name, tolerance in TOLERANCE.items():
@@ -112,11 +112,11 @@ def exact_rows(
         if a is None:
             continue
         if b is None:
-            rows.append(Comparison(learner, backend, name, a, None, None, None, "lost", uncounted))
+            rows.append(GateRow(learner, backend, name, a, None, None, None, "lost", uncounted))
             continue
         verdict = "grown" if b > a * (1 + tolerance) else "less" if b < a else "same"
         rows.append(
-            Comparison(learner, backend, name, a, b, b / a if a else math.inf if b else 1.0, None, verdict)
+            GateRow(learner, backend, name, a, b, b / a if a else math.inf if b else 1.0, None, verdict)
         )
     return rows
 
@@ -128,12 +128,12 @@ def time_row(
     head: Sequence[float],
     threshold: float = THRESHOLD,
     scale: float = 1.0,
-) -> Comparison:
+) -> GateRow:
     """The verdict on paired seconds of blocks; `scale` makes them seconds of an update."""
     found = bootstrap(base, head)
     verdict = "slower" if slower(found, threshold) else "faster" if found.high < 1 / threshold else "same"
     seconds = (scale * float(np.median(base)), scale * float(np.median(head)))
-    return Comparison(learner, backend, "seconds", *seconds, found.ratio, (found.low, found.high), verdict)
+    return GateRow(learner, backend, "seconds", *seconds, found.ratio, (found.low, found.high), verdict)
 
 
 # -- measuring -------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def compare(
 
     Raises `UsageError` if a side cannot list its rules, and for a rule that neither has.
     """
-    rows: list[Comparison] = []
+    rows: list[GateRow] = []
     again = 0
     for backend in backends:
         with SideProcess("base", base_root, backend) as base, SideProcess("head", head_root, backend) as head:
@@ -250,7 +250,7 @@ def compare(
 
 def _compared(
     base: SideProcess, head: SideProcess, learner: str, threshold: float, count: int
-) -> tuple[list[Comparison], bool]:
+) -> tuple[list[GateRow], bool]:
     """The rows of a rule of both sides, and whether its time was measured again. Raises `CrashError`."""
     backend = head.backend
     try:
@@ -260,7 +260,7 @@ def _compared(
         return [_whole(learner, backend, "mended", str(error))], False
     after = head.ask("prepare", learner=learner)
 
-    def timed(base: SideProcess, head: SideProcess, count: int) -> Comparison:
+    def timed(base: SideProcess, head: SideProcess, count: int) -> GateRow:
         a, b, calls = pairs(base, head, count)
         return time_row(learner, backend, a, b, threshold, 1 / (calls * SEGMENTS))
 
@@ -275,8 +275,8 @@ def _compared(
     return [*exact, time], again
 
 
-def _whole(learner: str, backend: str, verdict: str, detail: str | None = None) -> Comparison:
-    return Comparison(learner, backend, None, None, None, None, None, verdict, detail)
+def _whole(learner: str, backend: str, verdict: str, detail: str | None = None) -> GateRow:
+    return GateRow(learner, backend, None, None, None, None, None, verdict, detail)
 
 
 def _listed(side: SideProcess) -> dict[str, list[str]]:
@@ -301,7 +301,7 @@ def _chosen(wanted: Sequence[str] | None, base: Mapping[str, Any], head: Mapping
 # -- reports -----------------------------------------------------------------------------------------------
 
 
-def sentence(row: Comparison) -> str:
+def sentence(row: GateRow) -> str:
     """One failure in a line."""
     who = f"{row.learner} {row.backend}"
     if row.verdict == "crashed":
@@ -339,7 +339,7 @@ def markdown(found: Found, base: str) -> str:
         if row.verdict in ("new", "gone", "mended")
     ]
     names = [*TOLERANCE, "seconds"]
-    table: dict[tuple[str, str], dict[str, Comparison]] = {}
+    table: dict[tuple[str, str], dict[str, GateRow]] = {}
     for row in found.rows:
         if row.figure is not None:
             table.setdefault((row.learner, row.backend), {})[row.figure] = row
@@ -354,7 +354,7 @@ def markdown(found: Found, base: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(row: Comparison | None) -> str:
+def _cell(row: GateRow | None) -> str:
     if row is None:
         return "–"
     if row.interval is not None:

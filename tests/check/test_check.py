@@ -615,7 +615,7 @@ def test_what_was_checked_before_an_interruption_is_kept(tmp_path, monkeypatch):
         if item == "wp":
             raise KeyboardInterrupt
         about = {"kind": "learners", "id": item, "sha256": "0" * 64}
-        return runner.Report(item, about, [Result("online", True, "so")])
+        return runner.CheckReport(item, about, [Result("online", True, "so")])
 
     monkeypatch.setattr(runner, "run", run)
     assert main(["check", "np", "wp", "--results", str(tmp_path)]) == 130

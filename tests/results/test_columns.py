@@ -9,7 +9,7 @@ import pytest
 
 from creditbench.leaderboard import page, text
 from creditbench.leaderboard.board import make_board
-from creditbench.leaderboard.versus import Row as Versus
+from creditbench.leaderboard.versus import Versus
 from creditbench.results import columns
 from creditbench.results.columns import Column
 from creditbench.results.measured import GradientQuality, ScalingPoint

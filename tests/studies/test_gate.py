@@ -16,7 +16,7 @@ from creditbench.cli import main
 from creditbench.errors import UsageError
 from creditbench.machine import revision
 from creditbench.studies import gate
-from creditbench.studies.gate import Comparison, CrashError, Found, bootstrap, compare, exact_rows, time_row
+from creditbench.studies.gate import CrashError, Found, GateRow, bootstrap, compare, exact_rows, time_row
 
 ROOT = Path(__file__).parents[2]
 EXACT = {"flops": 1000, "algorithm_bytes": 4000, "operations": 60, "compilations": 1}
@@ -79,7 +79,7 @@ def test_a_figure_that_can_no_longer_be_counted_fails_and_one_that_now_can_does_
 
 
 def test_nothing_compared_is_no_pass():
-    for rows in ((), (Comparison("anp", "jax", None, None, None, None, None, "new"),)):
+    for rows in ((), (GateRow("anp", "jax", None, None, None, None, None, "new"),)):
         found = Found(rows)
         assert not found.passed and gate.summary(found, "main") == "FAILED: nothing was compared against main"
 

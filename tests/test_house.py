@@ -1,4 +1,4 @@
-"""Imports stand at the top of a module. Each one in a function has its reason beside it."""
+"""The house: imports stand at the top of a module or have their reason beside them; no name stands for two things."""
 
 from __future__ import annotations
 
@@ -46,3 +46,13 @@ def test_an_import_without_a_reason_is_seen():
         without_a_reason(plain.replace("    import", "    # It is slow.\n    import csv\n\n    import")) == []
     )
     assert without_a_reason("import json\n") == []
+
+
+def test_no_two_classes_have_one_name():
+    """A reader of `Cell` has not to ask which."""
+    places: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(path.name)
+    assert len(places) > 100 and not {name: found for name, found in places.items() if len(found) > 1}
