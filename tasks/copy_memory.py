@@ -67,8 +67,9 @@ class CopyMemory(Task):
         needed, there = self.train_sequences + 2 * self.evaluation_sequences, self.symbols**self.length
         if needed > there:
             raise UsageError(
-                f"copy_memory.length is {self.length}: {self.symbols} symbols make {there} different sequences of that "
-                f"length, and {needed} are needed: set a longer one, or fewer train_sequences and evaluation_sequences"
+                f"copy_memory.length is {self.length}: {self.symbols} symbols make {there} different "
+                f"sequences of that length, and {needed} are needed: set a longer one, or fewer "
+                "train_sequences and evaluation_sequences"
             )
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:

@@ -107,7 +107,8 @@ def _utterances() -> dict[str, NDArray]:
             lines = path.read_text(encoding="utf-8").partition("@data\n")[2].split()
         except OSError as error:
             raise UsageError(
-                f"data file '{path}' cannot be read ({error.strerror}): install aeon 1.x, as in pip install aeon"
+                f"data file '{path}' cannot be read ({error.strerror}): install aeon 1.x, as in pip install "
+                "aeon"
             ) from None
         # A line: the 12 coefficients, each as its values over the frames, and the speaker from 1 on.
         fields = [line.split(":") for line in lines]

@@ -108,7 +108,8 @@ class Text8Chars(Task):
         if steps <= WARMUP:
             raise UsageError(
                 f"text '{self._source}': {len(part)} characters of {split} make {max(steps, 0)} steps in "
-                f"each of {rows} rows, and more than {WARMUP} are needed: give a longer text or a smaller batch"
+                f"each of {rows} rows, and more than {WARMUP} are needed: give a longer text or a smaller "
+                "batch"
             )
         now, later = (part[k : k + rows * steps].reshape(rows, steps).T for k in (0, 1))
         shown: Any = [Rows(np.eye(len(CHARACTERS), dtype=np.float32), codes) for codes in (now, later)]
@@ -178,8 +179,8 @@ class Text8Chars(Task):
         codes = _reduced(text)
         if np.count_nonzero(codes) < LEAST * len(text):
             raise UsageError(
-                f"text '{self._source}': of its {len(text)} bytes {np.count_nonzero(codes)} become letters a to z: "
-                "give a text in Latin letters"
+                f"text '{self._source}': of its {len(text)} bytes {np.count_nonzero(codes)} become letters a "
+                "to z: give a text in Latin letters"
             )
         ends = [int(share * len(codes)) for share in SHARES]
         return dict(zip(("train", "validation", "test"), np.split(codes, ends), strict=True))

@@ -116,7 +116,8 @@ class Weather(Task):
 
         if hours is not None and self.splits == "weeks":
             raise UsageError(
-                f"weather.train_hours is {hours}, and the weeks leave no choice: set weather.splits to 'tail' too"
+                f"weather.train_hours is {hours}, and the weeks leave no choice: set weather.splits to "
+                "'tail' too"
             )
         self.require_whole(warmup=0)
         most = WEEK - self.horizon - LEAST_STEPS
@@ -138,15 +139,17 @@ class Weather(Task):
         if rows % count and count % rows:
             parts = [k for k in range(1, count + 1) if count % k == 0]
             raise UsageError(
-                f"batch is {rows}, and the {count} cycles of weather data '{self._source}' do not go into so many "
-                f"rows: give {', '.join(map(str, parts))} or a multiple of {count}, or set weather.splits to 'tail'"
+                f"batch is {rows}, and the {count} cycles of weather data '{self._source}' do not go into so "
+                f"many rows: give {', '.join(map(str, parts))} or a multiple of {count}, or set "
+                "weather.splits to 'tail'"
             )
         # A row is one or more pieces in whole, or a piece is cut into rows.
         cuts = max(1, rows // count)
         steps = last // cuts
         if steps - unscored < LEAST_STEPS:
             raise UsageError(
-                f"weather data '{self._source}': {hours.shape[1]} hours of {split} make {steps} steps in each of "
+                f"weather data '{self._source}': {hours.shape[1]} hours of {split} make {steps} steps in "
+                "each of "
                 f"{cuts} rows at horizon {self.horizon}, and at least {LEAST_STEPS + unscored} are needed: "
                 "give a longer series" + (" or a smaller batch" if cuts > 1 else "")
             )
@@ -238,8 +241,9 @@ class Weather(Task):
         needed = 2 * WEEK + self.horizon + LEAST_STEPS
         if length < needed:
             raise UsageError(
-                f"weather data '{self._source}' have {len(values)} hours, and a cycle with its two weeks needs "
-                f"{needed} at horizon {self.horizon}: give a longer series, or set weather.splits to 'tail'"
+                f"weather data '{self._source}' have {len(values)} hours, and a cycle with its two weeks "
+                f"needs {needed} at horizon {self.horizon}: give a longer series, or set weather.splits to "
+                "'tail'"
             )
         cut = values[: cycles * length].reshape(cycles, length, -1)
         train, validation, test = np.split(cut, [length - 2 * WEEK, length - WEEK], axis=1)

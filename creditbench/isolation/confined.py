@@ -261,7 +261,8 @@ class Confined:
         if written > self.limits.file_bytes:
             raise ConfinedError(
                 "invalid",
-                f"{show_bytes(written)} in its working folder, over the limit of {show_bytes(self.limits.file_bytes)}",
+                f"{show_bytes(written)} in its working folder, over the limit of "
+                f"{show_bytes(self.limits.file_bytes)}",
             )
 
     def _conclude(self) -> None:

@@ -343,7 +343,8 @@ def stand_in(path: str, sha256: str, package: str | None) -> Any:
             segment = answer["stream_segment"]
             if type(segment) is not int or segment < 1:
                 raise UsageError(
-                    f"stream_segment of {found['class']} in {path} is {segment!r}: it must be a whole number from 1"
+                    f"stream_segment of {found['class']} in {path} is {segment!r}: it must be a whole number "
+                    "from 1"
                 )
             object.__setattr__(self, "_stream_segment", segment)
 

@@ -300,7 +300,8 @@ def test_what_a_users_file_says_of_itself_is_read_and_not_run(tmp_path):
     path.write_text(
         "raise SystemExit('it was run')\n"
         "class Mine(Learner):\n"
-        "    id = 'mine'\n    name = 'My rule'\n    paper: ClassVar[str] = 'I 2030, doi:10.0/1'\n    family = 'mine'\n"
+        "    id = 'mine'\n    name = 'My rule'\n    paper: ClassVar[str] = 'I 2030, doi:10.0/1'\n    family "
+        "= 'mine'\n"
         "    claims = Claims(online=True, time='O(n)')\n    sigma: float = open('no such file')\n"
     )
     (trial,) = trials("bptt")
@@ -320,7 +321,8 @@ def test_what_a_rule_says_of_itself_is_what_its_record_says(tmp_path):
     from tests.records import record, trials
 
     own = (
-        "class Mine(Learner):\n    id = 'mine'\n    name = 'My rule'\n    paper = 'I 2030'\n    family = 'mine'\n"
+        "class Mine(Learner):\n    id = 'mine'\n    name = 'My rule'\n    paper = 'I 2030'\n    family = "
+        "'mine'\n"
         "    claims = Claims()\n"
     )
     decoy = "class Notes:\n    name = 'Exact'\n    family = 'exact'\n    claims = Claims(unbiased=True, online=True)\n"
@@ -762,8 +764,8 @@ def test_text_stands_out_from_its_ground_in_light_and_in_dark():
 def _column(browser, name: str) -> list[str]:
     return browser.execute_script(
         "const i = [...document.querySelectorAll('#board thead th')].findIndex(h => "
-        "h.textContent.startsWith(arguments[0]));"
-        "return [...document.querySelectorAll('#board tbody tr:not([hidden])')].map(r => r.cells[i].dataset.value)",
+        "h.textContent.startsWith(arguments[0]));return [...document.querySelectorAll('#board tbody "
+        "tr:not([hidden])')].map(r => r.cells[i].dataset.value)",
         name,
     )
 
@@ -862,7 +864,8 @@ def test_the_page_in_a_browser(board, tmp_path, width, height):
         browser.execute_script("document.querySelector('#board a').click()")
         wait(
             browser,
-            "document.querySelector('details.rule[open] .command code')?.textContent.startsWith('creditbench run')",
+            "document.querySelector('details.rule[open] .command "
+            "code')?.textContent.startsWith('creditbench run')",
         )
 
         # Every control has a name, every chart a description.

@@ -241,7 +241,8 @@ def test_a_worktree_is_removed_whatever_happens(repository):
 def test_a_worktree_is_removed_on_a_signal(repository, number):
     path, git = repository
     program = (
-        "import pathlib, signal, time, creditbench.machine.revision as revision, creditbench.cli.perf_gate as verb\n"
+        "import pathlib, signal, time, creditbench.machine.revision as revision, creditbench.cli.perf_gate "
+        "as verb\n"
         # A shell gives what it starts in the background an ignored SIGINT.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"revision.root = lambda: pathlib.Path({str(path)!r})\n"
