@@ -57,7 +57,7 @@ class Blocks(abc.ABC):
 
     @abc.abstractmethod
     def restart(self, carry: Any) -> Any:
-        """The carry after a seam of a stream: the network is at rest, and the rule keeps its learned state."""
+        """The carry after a seam of a stream: the network is at rest, the rule keeps its learned state."""
 
     @abc.abstractmethod
     def load(self, carry: Any, xs: Any, data: Any) -> None:
