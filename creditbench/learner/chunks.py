@@ -53,7 +53,7 @@ def sum_over_chunks(
 def chunk_size(batch: Batch) -> int:
     """Steps in a chunk of at most `ROWS_KEPT` rows.
 
-    A divisor of K if there is one: a shorter last chunk would be compiled separately.
+    A divisor of K if there is one near: a shorter last chunk would be compiled separately.
     """
     K, B = batch.weights.shape
     size = max(1, ROWS_KEPT // B)
