@@ -1,4 +1,4 @@
-"""`creditbench check` and `creditbench new`: what is sound passes, and each bad submission fails by its own line."""
+"""`creditbench check` and `creditbench new`: sound files pass, each bad submission fails by its own line."""
 
 from __future__ import annotations
 

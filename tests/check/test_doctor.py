@@ -1,4 +1,4 @@
-"""What works on a machine, found without harm."""
+"""`creditbench doctor`: finds out without harm what works on a machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `creditbench check` finds in the sequences of a task: leaks, chance, and nothing to learn."""
+"""`creditbench check` on the sequences of a task: leaks, chance, and nothing to learn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def checked(name: str, **parts: object) -> Result:
-    """What that check finds of the template with other methods or attributes."""
+    """The result of that check on the template with other methods or attributes."""
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(
         type("Changed", (MyTask,), {"__module__": MyTask.__module__, **parts})
     )

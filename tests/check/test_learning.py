@@ -1,4 +1,4 @@
-"""What `check` holds an estimate to beyond its claims: small rules, each with one fault, and what is said of it."""
+"""Checks of an estimate beyond its claims: small rules, each with one fault and its message."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_sum_over_the_batch_is_looked_at_under_jax_too():
 
 
 def test_what_is_learned_within_a_segment_is_no_fault():
-    """The kernel and the synthetic gradient are learned from all rows; each step's estimate is a sum all the same."""
+    """Kernel and synthetic gradient are learned from all rows, but each step's estimate is still a sum."""
     for name in ("kernl", "dni"):
         result = looked(registry.find("learners", name).cls, "rows")
         assert result.held is True and "of one step" in result.detail

@@ -447,8 +447,9 @@ def test_a_folder_laid_out_as_the_hub_trains(tmp_path, capsys, monkeypatch):
 def test_a_configuration_file_gives_defaults_over_which_the_command_line_wins(tmp_path, capsys):
     path = tmp_path / "grid.toml"
     path.write_text(
-        'task = ["mackey_glass"]\nlearner = "bptt,anp"\npreset = "smoke"\nbudget = 40\nhidden = 4\nseeds = 4\n'
-        'lr = [0.01]\nbias = true\nexecutor = "inline"\nset = { anp.sigma = 0.5, "mackey_glass.steps" = 300 }\n'
+        'task = ["mackey_glass"]\nlearner = "bptt,anp"\npreset = "smoke"\nbudget = 40\nhidden = 4\n'
+        'seeds = 4\nlr = [0.01]\nbias = true\nexecutor = "inline"\n'
+        'set = { anp.sigma = 0.5, "mackey_glass.steps" = 300 }\n'
         f'results = "{tmp_path / "results"}"\n'
     )
     assert main(["run", "--config", str(path), "--seed", "7", "--learner", "anp", "--json"]) == 0

@@ -1,4 +1,4 @@
-"""`creditbench show task` and `list tasks --format markdown`: what they draw and print, and what they refuse."""
+"""`creditbench show task` and `list tasks --format markdown`: output and refusals."""
 
 from __future__ import annotations
 

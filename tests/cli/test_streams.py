@@ -1,4 +1,4 @@
-"""Where people run the command line: streams that are closed, full or of few letters, and files that are none."""
+"""The command line with streams that are closed, full or of few letters, and paths that are not files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def shell(line: str, folder: Path, **environment: str) -> tuple[int, str, str]:
     ("line", "status", "said"),
     [
         ("cb list backends >&-", 2, "error: standard output is closed: redirect it"),
-        ("cb list backends > /dev/full", 2, "error: the system refuses what is needed (OSError: No space left"),
+        ("cb list backends > /dev/full", 2, "error: the system refuses what is needed "
+         "(OSError: No space left"),
         ("cb list task 2> /dev/full", 2, ""),
         ("cb list task 2>&-", 2, ""),
         ("cb list backends <&- > t.txt", 0, ""),

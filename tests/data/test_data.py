@@ -1,4 +1,4 @@
-"""What holds for `creditbench.data`, which tasks read tables with."""
+"""`creditbench.data`, by which tasks read data."""
 
 from __future__ import annotations
 
@@ -405,7 +405,7 @@ def test_configurations_are_named_where_one_must_be_chosen(hub: Path) -> None:
 def test_without_a_network_a_hub_data_set_comes_from_the_cache_or_is_refused(
     hub: Path, tmp_path: Path
 ) -> None:
-    """In a process with HF_HUB_OFFLINE=1; in its cache is what a process with a network would have left there."""
+    """In a process with HF_HUB_OFFLINE=1, whose cache is like that of a process with a network."""
     import datasets
 
     folder = tmp_path / "cache"

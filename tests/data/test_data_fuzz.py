@@ -1,4 +1,4 @@
-"""Whatever a data file holds, it is read or refused in one sentence, and soon: CREDITBENCH_FUZZ=2000 pytest FILE."""
+"""Any data file is read or refused in one sentence, and soon: CREDITBENCH_FUZZ=2000 pytest FILE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read of values that look wrong: right, refused with one sentence, or told of."""
+"""Values that look wrong are read right, refused with one sentence, or noted."""
 
 from __future__ import annotations
 
@@ -441,7 +441,8 @@ def test_what_is_told_of_data_is_a_note_of_the_grid(tmp_path: Path) -> None:
     (note,) = grid.make_grid(options).notes
     assert (
         note
-        == f"data file '{tmp_path / 't.csv'}': column 'Unnamed: 0' counts the rows, and is not read as a pixel"
+        == f"data file '{tmp_path / 't.csv'}': column 'Unnamed: 0' counts the rows, and is not read as a "
+        "pixel"
     )
 
 

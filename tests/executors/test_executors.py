@@ -1,4 +1,4 @@
-"""Executors: one record a trial, whatever its rule does, and no trial harmed by another."""
+"""Executors: one record per trial, whatever its rule does, and no trial harmed by another."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def none_left(alive, seconds=10.0) -> bool:
 
 
 def harm(*ways: str) -> list[Trial]:
-    """Trials of a user's task that does harm in its worker. Rules, which do not come into it: test_isolation."""
+    """Trials of a user's task that does harm in its worker. (Rules do not run there: see test_isolation.)"""
     tasks = (str(PLUGINS / "misbehaves.py"),)
     return [trials("bptt", tasks=tasks, settings={"misbehaves.how": way})[0] for way in ways]
 
@@ -475,7 +475,7 @@ def test_a_worker_that_fails_before_the_trial_is_replaced_once(tmp_path, monkeyp
 
 
 def killed():
-    """The executor of a run whose worker is killed from outside as its trial trains, and the run's records."""
+    """The executor and the records of a run whose worker is killed from outside while it trains."""
     executor = make_executor("local", slots=1)
 
     def kill(*_):

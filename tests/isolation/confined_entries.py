@@ -1,4 +1,4 @@
-"""What a confined process of the tests does."""
+"""Entry functions of the tests' confined processes."""
 
 import ctypes
 import mmap

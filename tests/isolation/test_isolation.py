@@ -1,6 +1,6 @@
-"""Code that is not trusted: what it is kept from, and that its trial costs nobody else anything.
+"""Untrusted code: forbidden acts are refused, and its trial does not affect others.
 
-The pack of bad rules is in `tests/submissions`; each is caught with a line of its own.
+The bad rules are in `tests/submissions`; each is caught with a line of its own.
 """
 
 from __future__ import annotations
@@ -291,7 +291,7 @@ def test_between_orders_the_process_stands_still_and_its_memory_is_what_is_measu
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """The honest rule in a package with an entry point: its file, and one that it makes where it is not confined."""
+    """The honest rule in a package: its file, and a file that it makes if it is not confined."""
     site, note = tmp_path / "site", tmp_path / "trusted"
     (site / "own_rules").mkdir(parents=True)
     (site / "own_rules" / "__init__.py").touch()
@@ -336,7 +336,7 @@ def test_a_rule_that_an_installed_package_brings_is_held_as_one_given_by_path(in
 
 @landlock
 def test_an_installed_rule_counts_with_all_of_its_package(installed):
-    """Whatever changes in it, the trial is another one and its record stale; but for what Python compiles of it."""
+    """Any change in it, except Python's compiled files, gives another trial and makes the record stale."""
     rule, _ = installed
     site = rule.parents[1]
     (site / "own_rules-1.0.dist-info" / "RECORD").write_text("own_rules/rule.py,,\nown_beside.py,,\n")
@@ -497,7 +497,7 @@ def test_a_filter_that_not_all_threads_took_is_an_error(monkeypatch):
 
 @seccomp
 def test_a_call_that_is_refused_is_named_once_in_the_log(tmp_path):
-    """And fails with EPERM, or as one that the kernel does not have where it is newer than all that is known."""
+    """It fails with EPERM; a call newer than all known ones fails as one that the kernel does not have."""
     with Confined(f"{ENTRIES}:calls_what_it_may_not", {}, readable=[TESTS]) as child:
         found, said = child.receive(), child.printed().decode()
     assert found == {"inotify_init1": errno.EPERM, "fchmod": errno.EPERM, "newest": errno.ENOSYS}

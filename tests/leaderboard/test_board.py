@@ -1,4 +1,4 @@
-"""The board: what stands side by side was made alike, ranks are what intervals allow, diverged is the floor."""
+"""The board: only like runs are compared, ranks follow from intervals, diverged runs are the floor."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def rows(board):
     ],
 )
 def test_what_was_not_run_alike_stands_in_columns_of_its_own(results, tmp_path, trial, said):
-    """And takes no rank from each other: a rule with more steps, an easier task or other data is not compared."""
+    """Their ranks are separate: a rule with more steps, an easier task or other data is not compared."""
     mixed = changed(results, of("rule_01"), trial)
     board = make_board(mixed, DRAWS)
     assert len({column for column in columns_of(mixed.records).values() if said in column}) == 5
@@ -96,7 +96,7 @@ def test_what_tuning_and_rules_choose_separates_nothing(results):
 
 
 def test_seconds_of_two_machines_are_not_compared(results, tmp_path):
-    """Scores are; the profile of seconds leaves out the machine that fewer cells are of, and the board says so."""
+    """Scores are. The profile of seconds leaves out the machine with fewer cells, and the board says so."""
     other = CPU | {"cpu": "Another Processor 9000"}
     quick = changed(results, of("rule_01"), environment=other, seconds_to_target=1e-3)
     board = make_board(quick, DRAWS)

@@ -1,4 +1,4 @@
-"""Tables of a version, the board made of them, and the page: opened from disk in a real browser where there is one."""
+"""Tables of a version, their board, and the page, opened from disk in a real browser if there is one."""
 
 from __future__ import annotations
 
@@ -162,7 +162,11 @@ def _put(content, column, value):
         ("trials.csv", lambda c: "", "it is empty"),
         ("trials.csv", _swap(",128,1,1.0,", ",129,1,1.0,"), "its settings are those of the trial"),
         ("trials.csv", _swap(",ok,", ",fine,"), "not a whole record"),
-        ("manifest.json", _swap(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'), "update creditbench"),
+        (
+            "manifest.json",
+            _swap(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'),
+            "update creditbench",
+        ),
         ("manifest.json", lambda c: c[:-20], "manifest.json' cannot be read"),
         ("environments.json", _swap("imagined", "other"), "there is no environment|not a whole record"),
         ("scaling.csv", _swap(",time,32,", ",time,many,"), "scaling.csv' cannot be read"),
@@ -315,7 +319,7 @@ def test_what_a_users_file_says_of_itself_is_read_and_not_run(tmp_path):
 
 
 def test_what_a_rule_says_of_itself_is_what_its_record_says(tmp_path):
-    """The text of its file may have more than the class that ran: another class, or what no reader gets through."""
+    """The text of its file may have more than the class that ran: another class, or unreadable parts."""
     from creditbench.plugins.importing import embedded
     from creditbench.results.version import _describe
     from tests.records import record, trials
@@ -325,7 +329,10 @@ def test_what_a_rule_says_of_itself_is_what_its_record_says(tmp_path):
         "'mine'\n"
         "    claims = Claims()\n"
     )
-    decoy = "class Notes:\n    name = 'Exact'\n    family = 'exact'\n    claims = Claims(unbiased=True, online=True)\n"
+    decoy = (
+        "class Notes:\n    name = 'Exact'\n    family = 'exact'\n"
+        "    claims = Claims(unbiased=True, online=True)\n"
+    )
     (trial,) = trials("bptt")
     path = tmp_path / "mine.py"
     of_mine = record(trial.model_copy(update={"learner": "mine", "learner_path": str(path)}))

@@ -1,4 +1,4 @@
-"""Rules that carry an influence or an eligibility trace forward in time: what their equations promise."""
+"""Rules that carry an influence or an eligibility trace forward in time: properties of their equations."""
 
 import numpy as np
 import pytest
@@ -184,7 +184,7 @@ def test_symmetric_eprop_equals_rflo_with_the_readouts_weights(ops, options):
 
 @pytest.mark.parametrize("options", SOME_CELLS)
 def test_snapn_goes_from_snap1_to_rtrl(ops, options):
-    """On the weights that exist: n = 1 is snap1, n - 1 at least the diameter is RTRL, and in between is neither."""
+    """On existing weights: n = 1 is snap1, n - 1 at least the diameter is RTRL, between them is neither."""
     cell = make_cell(**options)
     sparse = {"density": 0.25}  # two inputs a unit
     diameter = diameter_of(learner("snapn", **sparse).connected(cell))
@@ -323,8 +323,7 @@ def test_claims_are_those_that_the_tests_show(name):
     assert claims.memory_in_T == "O(1)"
 
 
-# -- the equations once more, in plain NumPy
-# ------------------------------------------------------------------
+# -- the equations again, in plain NumPy -------------------------------------------------------------------
 
 
 def steps_numpy(cell, params, batch):
@@ -553,7 +552,7 @@ STATE = {
 
 @pytest.mark.parametrize("name", STATE)
 def test_what_is_carried_grows_with_n_as_claimed(ops, name):
-    """Exponent of the carried numbers in n: O(n p) is 3, O(p) and O(n²) are 2; none in T, for a state has no T."""
+    """Exponent of the carried numbers in n: O(n p) is 3, O(p) and O(n²) are 2. A state has no T."""
     sizes = []
     for n in (64, 128):
         cell = make_cell(hidden=n)
@@ -568,7 +567,7 @@ def test_what_is_carried_grows_with_n_as_claimed(ops, name):
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_step_that_is_not_scored_does_not_move_the_estimate(ops, name):
-    """Not by its target, which may be anything; two segments, so that what is learned on the way is compared too."""
+    """Nor does its target, which may be anything. Two segments, to compare learned state too."""
     cell = make_cell(alpha=0.3)
     params, found = make_params(cell), []
     for unscored in (0.0, 1e6):
@@ -625,8 +624,7 @@ def test_rules_change_none_of_their_arguments(ops):
             ops.tree_map(np.testing.assert_array_equal, before, after)
 
 
-# -- kernl and dni: what is learned on the way
-# ----------------------------------------------------------------
+# -- kernl and dni: their learned state --------------------------------------------------------------------
 
 
 def small_cell(alpha, W_rec, outputs=0.0):

@@ -1,4 +1,4 @@
-"""What the rules' equations promise, held against finite differences, closed forms and each other."""
+"""The rules' equations against finite differences, closed forms and each other."""
 
 import numpy as np
 import pytest
@@ -170,9 +170,9 @@ def draws(ops, rule, cell, params, batch, count):
 
 
 def deviations(samples, expected, cell):
-    """|mean - expected| in standard errors, along fixed directions of every parameter and each coordinate group.
+    """|mean - expected| in standard errors, along fixed directions of every parameter and coordinate group.
 
-    Of each parameter: along the expected gradient itself, and along 8 random directions.
+    Each parameter has the expected gradient itself as a direction, and 8 random ones.
     """
     rng, found, start = np.random.default_rng(0), [], 0
     for shape in cell.shapes().values():
@@ -413,7 +413,7 @@ def test_any_segmentation_of_an_episode_gives_the_same_summed_gradient(both, nam
 
 
 def cut(ops, rule, cell, params, batch, keys, sizes):
-    """Sum of the gradients of an episode in segments of `sizes` steps, one key a step whatever the segment."""
+    """Sum of the gradients of an episode in segments of `sizes` steps, with one key per step."""
     total, start = dict.fromkeys(cell.shapes(), 0.0), 0
     params = ops.from_numpy(params)
     state = rule.init(ops, cell, params, B)

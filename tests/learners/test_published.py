@@ -1,4 +1,4 @@
-"""np, wp and anp with the options that make them what was published, held against those equations in NumPy.
+"""np, wp and anp with the options of the published rules, against the published equations in NumPy.
 
 Garcia Fernandez, Keemink & van Gerven 2024, arXiv 2405.08967, and the code published with it. Their network
 has no biases and no leak; a loss is the mean over the batch and the outputs, and L_t that of step t. A noisy

@@ -1,4 +1,4 @@
-"""Time, memory and work of an update: against hand counts, and against rules that are made worse on purpose."""
+"""Time, memory and work of an update, against hand counts and rules made worse on purpose."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BACKENDS = ("jax", "torch")
 
 @pytest.fixture(params=BACKENDS)
 def ops(request):
-    """Each backend in float32, as figures are taken; PyTorch on one thread, JAX on those that it started with."""
+    """Each backend in float32, as for figures; PyTorch on one thread, JAX on those of its start."""
     if request.param == "jax":
         yield make_ops("jax")
         return
@@ -86,7 +86,7 @@ class Hoarder(ReverseMode):
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("id", ["forward", "bptt", "anp", "np"])
 def test_products_are_those_of_a_hand_count(ops, id, batch):
-    """Multiplications and additions of the products of a segment of T steps; T is a whole number of chunks."""
+    """Multiplications and additions of the products of a segment of T steps, in whole chunks."""
     n, inputs, outputs, T, B = 24, 3, 2, 128, batch
     forward = n * (inputs + n + outputs)  # of one step of one sequence: input, recurrence, readout
     factors = {
@@ -396,7 +396,7 @@ def test_every_learner_has_claims_that_can_be_read():
 
 
 def test_a_block_on_cuda_is_timed_by_two_events_about_its_launch(monkeypatch):
-    """With a device that is made up: launched between the events, waited for once, milliseconds to seconds."""
+    """With a made-up device: launched between the events, waited for once, milliseconds to seconds."""
     import torch
 
     said = []

@@ -1,4 +1,4 @@
-"""What makes a source another one: its syntax and what it runs through, and neither its words nor its place."""
+"""A source's hash depends on its syntax and the code that it runs through, not on words or place."""
 
 import ast
 import shutil

@@ -114,7 +114,7 @@ def test_rules_against_reverse_mode(problem):
 
 
 def test_a_rule_whose_noise_lies_in_its_state_settles_first(problem):
-    """`oua` at fixed weights: the part of the gradient that its expected loss takes away, and no other direction.
+    """`oua` at fixed weights: its expected loss takes away a part of the gradient, in no other direction.
 
     The deviation u of the weights has an autocorrelation e^-λ, and the expected loss averages it at the rate
     ρ, so that E[(u - ū) u] = s² (1 - ρ e^-λ / (1 - (1-ρ) e^-λ)). The mean of N draws has a cosine that rises

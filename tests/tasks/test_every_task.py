@@ -79,7 +79,7 @@ UNKNOWN = {
 
 
 def settings(cls: type[Task]) -> list[dict[str, object]]:
-    """The defaults, each number halved, doubled and times four, each flag flipped, each other choice; one at a time."""
+    """The defaults with one change: a number halved, doubled or times four, a flag flipped, a new choice."""
     found: list[dict[str, object]] = [{}]
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
@@ -135,7 +135,7 @@ def test_solved_is_better_than_trivial(any_task: type[Task]) -> None:
 
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")  # of a series that stands still
 def test_no_setting_turns_the_scale_upside_down(any_task: type[Task]) -> None:
-    """What is solved is strictly better than trivial, or not known; and a better metric never scores lower."""
+    """Solved is strictly better than trivial, or not known. A better metric never scores lower."""
     known = refused = 0
     for changed in settings(any_task):
         try:

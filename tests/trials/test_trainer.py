@@ -72,7 +72,7 @@ def test_a_seed_alone_is_the_seed_in_company(task, learner, backend):
     ],
 )
 def test_a_point_alone_is_the_point_in_company(task, learner):
-    """Points of a rule's search space are trained as one program, their numbers its arguments; float64, JAX."""
+    """Points of a rule's search space train as one program with their numbers as arguments; float64, JAX."""
     options = dict(budget=100 if task == "adding" else 200, hidden=4, dtype="float64", evaluations=1)
     (base,) = trials(task=task, learner=learner, **options)
     points = [p for p in draw(space(base), 8, (0, 0), base.decorrelate != "none") if p.optimizer == "sgd"][:2]
@@ -238,7 +238,7 @@ def stretched(monkeypatch, length=60, stretches=3):
 
 @pytest.mark.parametrize(("segment", "evaluations"), [(1, 4), (7, 3), (20, 6)])
 def test_a_block_lies_in_one_stretch(monkeypatch, segment, evaluations):
-    """Blocks are of one length, stretches come in their order, and no segment crosses from one into the next."""
+    """Blocks have one length, stretches keep their order, and no segment crosses a seam."""
     stretched(monkeypatch)
     trial = trials(segment=segment, budget=600, evaluations=evaluations)[0]
     run = _Run(Trainer(trial), trial)
@@ -256,7 +256,7 @@ def test_a_block_lies_in_one_stretch(monkeypatch, segment, evaluations):
 
 
 def test_the_network_is_at_rest_after_a_seam(backend, monkeypatch):
-    """Three stretches are trained on as by hand: the state anew for each, weights and optimiser carried on."""
+    """Three stretches against training by hand: a new state for each, the same weights and optimiser."""
     stretched(monkeypatch)
     trial = trials(
         learner="bptt",

@@ -1,4 +1,4 @@
-"""Tuning: equal budgets, scored on validation, frozen so that a run reads it, resumed where it was broken off."""
+"""Tuning: equal budgets, scored on validation, frozen for a run to read, resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_the_best_on_validation_is_chosen_never_on_test(trial):
     diverged = good[3].model_copy(update={"status": "diverged"})
     found = choose([*good[:3], diverged], "0/2")
     assert found.values == {
-        "optimizer": points[1].optimizer, "lr": points[1].lr, "decorrelation_rate": points[1].decorrelation_rate,
-        "sigma": 1e-3,
+        "optimizer": points[1].optimizer, "lr": points[1].lr,
+        "decorrelation_rate": points[1].decorrelation_rate, "sigma": 1e-3,
     }  # fmt: skip
     assert (found.study, found.validation, found.diverged, found.beat_trivial) == ("0/2", 0.3, 1, True)
     assert found.sensitivity == 2 / 4  # 0.3 and 0.55 come half of the way from 1 to 0.3
@@ -110,7 +110,7 @@ def test_no_cap_hides_which_point_is_better(trial):
 
 
 def test_a_point_that_diverged_is_worse_than_any_that_did_not(trial):
-    """It took the place of stable points that were worse than trivial, so that a rule was frozen where it diverges."""
+    """Otherwise it could replace stable points worse than trivial, and a rule that diverges be frozen."""
     points = draw({}, 4, (0, 0), True)
     found = choose(points_of(trial, (None, 7.0, 3.0, None)))
     assert found.values["lr"] == points[2].lr
@@ -323,7 +323,8 @@ def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys)
     """Its seeds and backends are the results' own; a rule that fails at every point is told, and left out."""
     config = tmp_path / "grid.toml"
     config.write_text(
-        'task = ["mackey_glass"]\nlearner = ["bptt", "np"]\nset = ["np.credit=trace"]\nbackend = ["jax", "torch"]\n'
+        'task = ["mackey_glass"]\nlearner = ["bptt", "np"]\nset = ["np.credit=trace"]\n'
+        'backend = ["jax", "torch"]\n'
         'seeds = 5\nbudget = 600\nhidden = 4\npreset = "smoke"\ntuned = "none.toml"\nresults = "nowhere"\n'
     )
     out = tmp_path / "tuned.toml"
