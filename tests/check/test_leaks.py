@@ -27,7 +27,7 @@ def checked(name: str, **parts: object) -> Result:
 
 
 def recalled(x: np.ndarray, delay: int = 2) -> Sequences:
-    """Say what was shown `delay` steps ago."""
+    """The input of `delay` steps ago."""
     targets, weights = np.zeros_like(x), np.zeros(x.shape[:2], np.float32)
     targets[delay:], weights[delay:] = x[:-delay], 1.0
     return Sequences(x, targets, weights)
@@ -89,7 +89,7 @@ def independent(self: Task, split: str, seed: int, batch: int) -> Sequences:
 
 
 def smooth(self: Task, split: str, seed: int, batch: int) -> Sequences:
-    """A sine: every stretch comes again, in the train split of any seed."""
+    """A sine: every stretch repeats, in the train split of any seed."""
     phase = self.rng(split, seed).uniform(0, 6, batch)
     return recalled(np.sin(np.arange(2000)[:, None, None] / 9 + phase[:, None]).astype(np.float32))
 

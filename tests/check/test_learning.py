@@ -56,7 +56,7 @@ def without(found: Estimate, *names: str) -> Estimate:
 
 
 def seeing(name: str, change: Any, **parts: Any) -> Any:
-    """A shipped rule that has another batch than it was given: `change(batch, ops)`."""
+    """A shipped rule that gets `change(batch, ops)` in place of its batch."""
     base = registry.find("learners", name).cls
 
     def segment(self, ops, cell, params, state, batch, key):
@@ -125,7 +125,7 @@ def test_a_rule_may_say_why_its_sequences_are_coupled():
     assert looked(giving("bptt", normalised), "rows").held is False
     result = looked(giving("bptt", normalised, couples_rows="the norm is of the batch"), "rows")
     assert result.held is None and "the norm is of the batch" in result.detail
-    # With noise a scale is nobody's claim; it is said all the same.
+    # No rule with noise claims a scale, but the check reports it.
     result = looked(registry.find("learners", "anp").cls, "rows")
     assert result.held is None and "means another thing at another batch" in result.detail
 

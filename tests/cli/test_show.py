@@ -24,7 +24,7 @@ def cache(tmp_path_factory, monkeypatch):
 
 
 def refused(arguments, capsys) -> str:
-    """The one line that the command says as it refuses."""
+    """The one line of the command's refusal."""
     assert main([str(argument) for argument in arguments]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.startswith("error: ") and said.err.count("\n") == 1

@@ -27,7 +27,7 @@ def results(tmp_path_factory) -> Path:
 
 
 def shell(line: str, folder: Path, **environment: str) -> tuple[int, str, str]:
-    """What a shell's line exits with and says; `cb` in it is the command line."""
+    """The exit status and output of a shell's line; `cb` in it is the command line."""
     line = line.replace("cb ", f"'{sys.executable}' -m creditbench ")
     known = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     done = subprocess.run(["bash", "-c", line], capture_output=True, cwd=folder, env=known, timeout=60)
@@ -69,7 +69,7 @@ def test_an_encoding_that_lacks_letters_ends_no_table(results, environment):
 
 
 def test_names_that_are_no_text_are_taken_as_they_are(results, tmp_path):
-    """As Python gives them: what is no UTF-8 is half of a pair."""
+    """As Python gives them: bytes that are not UTF-8 become lone surrogates."""
     version, page = (os.fsdecode(os.fsencode(tmp_path) + name) for name in (b"/\xff", b"/\xfe"))
     for words in (["table", "--compact", version], ["leaderboard", "--draws", "100", "--output", page]):
         line = [sys.executable, "-m", "creditbench", *words, "--results", str(results)]
@@ -220,7 +220,7 @@ def test_a_task_that_never_makes_its_data_ends_with_the_timeout(method, tmp_path
 
 
 def test_a_run_without_a_record_of_a_trial_goes_on_and_exits_1(tmp_path, capsys, monkeypatch):
-    """The machine failed at it, and no rule."""
+    """The machine failed at the trial, not the rule."""
     from creditbench import executors
     from creditbench.executors.base import Executor, failure
 

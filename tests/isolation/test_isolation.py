@@ -56,7 +56,7 @@ seccomp = pytest.mark.skipif(not isolation.confinement()["seccomp"], reason="the
 
 @pytest.fixture(autouse=True)
 def nothing_left(tmp_path, monkeypatch):
-    """No process below this one, and nothing in the folder for what is temporary."""
+    """No process below this one, and nothing in the temporary folder."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
@@ -87,7 +87,7 @@ def bad(name: str) -> str:
 
 
 def numbers(record) -> tuple:
-    """What a trial yields apart from times and memory."""
+    """The results of a trial except times and memory."""
     points = tuple((point.step, point.loss, point.validation) for point in record.curve)
     return record.status, record.validation_best, record.test_score, record.normalised_score, points
 
@@ -189,7 +189,7 @@ def test_a_stand_in_says_what_the_rule_says(tmp_path):
 
 
 def test_the_grid_goes_on_after_each(tmp_path, monkeypatch):
-    """In one slot, and in one worker as long as it lives: what cheats scores as its honest twin does."""
+    """In one slot, and in one worker while it lives. A cheating rule scores as its honest twin."""
     expected = {
         "exits_in_segment": ("crashed", "exit code 5: so long"),
         "forges": ("invalid", "it sent something that is no answer to 'load'"),
@@ -266,7 +266,7 @@ def test_figures_that_no_machine_has_are_refused(capfd):
 
 
 def test_between_orders_the_process_stands_still_and_its_memory_is_what_is_measured():
-    """Else it could train while the clock does not run."""
+    """Otherwise it could train while the clock does not run."""
     (trial,) = trials(bad("honest"), backends=("torch",))
     trial = trial.model_copy(update={"measure": True})
     trainer, seen = confined_trainer(trial, Limits(seconds=300.0)), []
@@ -487,7 +487,7 @@ def test_with_a_gpu_no_more_is_open_than_cuda_needs(device, needed):
 
 
 def test_a_filter_that_not_all_threads_took_is_an_error(monkeypatch):
-    """The system then answers with the number of a thread, and confines nothing."""
+    """The system then answers with the number of a thread, and confines no thread."""
     if not kernel.seccomp():
         pytest.skip("the kernel takes no filters")
     monkeypatch.setattr(calls, "syscall", lambda *_: 4321)
@@ -515,7 +515,7 @@ def test_what_an_honest_rule_does_is_refused_nowhere(backend):
 
 @seccomp
 def test_where_the_kernel_asks_nobody_calls_are_refused_all_the_same(monkeypatch):
-    """In a fork, which is never the same again: its status has a bit for each that is not as it should be."""
+    """In a fork, because a filter stays for good. Its status has one bit per wrong answer."""
     real, libc = calls.syscall, ctypes.CDLL(None, use_errno=True)
 
     def older(number, *args):
@@ -540,7 +540,7 @@ def test_where_the_kernel_asks_nobody_calls_are_refused_all_the_same(monkeypatch
 
 @linux
 def test_tables_of_pages_are_memory_too():
-    """Of pages of zeros that were read and never written, which no other account has."""
+    """Page tables of zero pages that were read and never written count in no other figure."""
     limits = Limits(memory=160 << 20)
     with (
         pytest.raises(ConfinedError, match="of memory taken, over the limit of 168 MB"),
@@ -606,7 +606,7 @@ def environment_of(process: psutil.Process) -> dict[str, str]:
 
 
 def verdict(program: bytes, number: int, *arguments: int, architecture: int) -> int:
-    """What a filter returns for a system call."""
+    """The return value of a filter for a system call."""
     data = struct.pack("=iIQ6Q", number, architecture, 0, *arguments, *[0] * (6 - len(arguments)))
     at, accumulator = 0, 0
     while True:

@@ -159,7 +159,7 @@ def test_only_the_framework_in_use_is_imported(used, other):
 
 
 def test_no_setting_of_jax_changes_the_draws():
-    """Each of these changes them where it is left to JAX, as the last line shows."""
+    """Each of these settings changes JAX's own draws, as the last line shows."""
     code = (
         "import sys, jax\n"
         "from creditbench.ops import make_ops\n"

@@ -175,7 +175,7 @@ def test_three_draws_have_intervals():
 
 
 def test_a_segment_of_which_nothing_is_scored_is_refused():
-    """The gradient of `add_stream` at its first step, whose targets need earlier ones, is zero."""
+    """The gradient of `add_stream` at its first step is zero, because its targets need earlier steps."""
     options = Options(
         tasks=("add_stream",), learners=("bptt",), backends=("torch",), hidden=4, preset="smoke"
     )

@@ -293,7 +293,7 @@ def test_sizes_are_those_of_the_train_split(any_task: type[Task]) -> None:
 
 
 def test_generating_is_quick(any_task: type[Task]) -> None:
-    """Processor time, the best of three: what a quiet machine takes, on a busy one too."""
+    """Processor time, the best of three, so that a busy machine passes too."""
     any_task().generate("test", 0, any_task.batch)  # fills the cache
     times = []
     for _ in range(3):

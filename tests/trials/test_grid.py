@@ -297,7 +297,7 @@ def test_each_field_but_a_label_changes_the_id(field):
 
 
 def test_the_id_outlives_versions_of_python_and_of_the_harness():
-    """Where this fails, every record that was ever made is orphaned: raise NUMERICS_VERSION and say so."""
+    """If this fails, every existing record loses its trial: raise NUMERICS_VERSION and say so."""
     assert FIXED.id == "56100926c874270b"
 
 

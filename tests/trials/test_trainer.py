@@ -33,7 +33,7 @@ def backend(request):
 
 
 def numbers(record):
-    """What training decided, clocks left out."""
+    """The fields that training decided, without clocks."""
     return [(p.step, p.loss, p.validation) for p in record.curve], record.test_score, record.validation_best
 
 
@@ -152,7 +152,7 @@ def test_divergence_is_recorded_with_its_step_and_stops(backend):
 
 
 def test_weights_best_on_validation_are_tested(backend, monkeypatch):
-    """The test split is touched once, with the weights of the best point of the curve."""
+    """The test split is used once, with the weights of the best point of the curve."""
     seen = []
     evaluate = Trainer.evaluate
 
@@ -177,7 +177,7 @@ def test_weights_best_on_validation_are_tested(backend, monkeypatch):
 
 
 def test_episode_batches_are_the_tasks_sequences(backend):
-    """Every sequence once an epoch, weights summing to one in each segment."""
+    """Every sequence once per epoch, with weights that sum to one in each segment."""
     trial = trials(task="adding", backend=backend, batch=10, budget=20 * 120, evaluations=4)[0]
     run = _Run(Trainer(trial), trial)
     rows = run.train.inputs.shape[1]
@@ -191,7 +191,7 @@ def test_episode_batches_are_the_tasks_sequences(backend):
 
 @pytest.mark.parametrize("task", ["adding", "sequential_digits", "dyck"])
 def test_gathered_episodes_train_as_those_handed_over(backend, task, monkeypatch):
-    """Bit for bit: whether the device gathers its segments, or is given them as a confined process is."""
+    """Bit for bit, whether the device gathers its segments or gets them as a confined process does."""
     group = trials(task=task, learner="bptt", backend=backend, batch=6, budget=2000, evaluations=2)
     gathered = next(run_trials(group))
     monkeypatch.setattr(OwnBlocks, "holds_data", False)
@@ -353,7 +353,7 @@ def test_a_metric_that_is_not_a_number_is_no_result(backend, monkeypatch):
 
 
 def test_without_a_solved_score_there_is_no_normalised_one(backend, monkeypatch):
-    """Nor where what counts as solved is no better than trivial: a scale upside down is none."""
+    """Nor if solved is no better than trivial."""
     task = registry.find("tasks", "mackey_glass").cls
     for solved in (None, 2.0):
         monkeypatch.setattr(task, "solved_score", lambda self, sequences, solved=solved: solved)

@@ -67,7 +67,7 @@ def test_no_two_studies_share_a_tuning_seed():
 
 
 def points_of(trial, metrics, **values):
-    """A record at each of as many points, with those metrics on validation; None diverged."""
+    """One record per point, with these metrics on validation; None means diverged."""
     points = draw({}, len(metrics), (0, 0), True)
     return [
         record(t, validation_best=v, test_score=0.1, train_seconds=2.0, **values)
@@ -99,7 +99,7 @@ def test_the_best_on_validation_is_chosen_never_on_test(trial):
 
 
 def test_no_cap_hides_which_point_is_better(trial):
-    """Of points far better than solved the best counts, not the first one drawn."""
+    """Among points far better than solved the best counts, not the first one drawn."""
     points = draw({}, 4, (0, 0), True)
     solved = choose(points_of(trial, (0.09, 0.05, 0.01, 0.03)))
     assert solved.values["lr"] == points[2].lr and solved.validation == 0.01
@@ -173,7 +173,7 @@ def test_without_a_scale_the_raw_metric_chooses_all_the_same(trial, monkeypatch)
 
 
 def test_what_is_frozen_is_what_a_run_reads(trial, tmp_path):
-    """Each study's choice with seeds of its own, and where it is from."""
+    """Each study's choice, with its own seeds and its origin."""
     chosen = [trials_of(trial, draw({}, 1, (5, k), True))[0] for k in range(3)]
     values = ({"validation_best": 0.5}, {"validation_best": 2.0}, {"status": "diverged"})
     found = [choose([record(t, **v)], f"5/{k}") for k, (t, v) in enumerate(zip(chosen, values, strict=True))]
@@ -320,7 +320,7 @@ def test_rules_are_added_to_a_file_that_keeps_what_it_has(tmp_path, capsys):
 
 
 def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys):
-    """Its seeds and backends are the results' own; a rule that fails at every point is told, and left out."""
+    """Its seeds and backends are for results only. A rule that fails at every point is noted and left out."""
     config = tmp_path / "grid.toml"
     config.write_text(
         'task = ["mackey_glass"]\nlearner = ["bptt", "np"]\nset = ["np.credit=trace"]\n'
