@@ -108,9 +108,8 @@ def main() -> None:
                 counts["strikes"] += 1
                 counts[f"of {how}"] += 1
                 counts["processes killed"] += struck
-            if (
-                how == "one"
-            ):  # the run goes on without it or fails with a reason; then the whole run is killed
+            # The run goes on without the process or fails with a reason. Then the whole run is killed.
+            if how == "one":
                 time.sleep(rng.uniform(0.5, 6.0))
                 if process.poll() is None:
                     counts["strikes"] += 1

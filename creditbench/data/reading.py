@@ -236,10 +236,9 @@ def _read(
             "or a hub data set as hf:OWNER/NAME"
         )
     try:
+        # A read from a pipe would wait for its writer.
         if path.exists() and not path.is_file():
-            raise UsageError(
-                f"data file '{path}' is no regular file: name one that is"
-            )  # a pipe would be waited for
+            raise UsageError(f"data file '{path}' is no regular file: name one that is")
         with path.open("rb") as file:
             _check_size(f"data file '{path}'", path.stat().st_size)
             digest = hashlib.file_digest(file, "sha256")

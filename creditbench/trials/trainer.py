@@ -146,9 +146,8 @@ class Trainer:
             return ops.tree_map(lambda leaf: leaf[i], tree) if many else tree
 
         runs = [_Run(self, t) for t in trials]
-        differ = runs[
-            : 1 if alike else None
-        ]  # runs with data of their own; trials that are alike share one's
+        # Trials that are alike have the same data and draws, so those of the first serve all.
+        differ = runs[: 1 if alike else None]
         data = runs[0].data() if alike else stacked(ops, [run.data() for run in runs])
         segments, unit, seconds = runs[0].segments, runs[0].unit, 0.0
         keys = [self.keys(t.seed, trial.evaluations * segments, unit) for t in trials[: len(differ)]]

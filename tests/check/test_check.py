@@ -586,9 +586,8 @@ def test_a_template_is_created_checked_run_and_ranked(tmp_path, monkeypatch, cap
     assert (tmp_path / "v1" / "checks.csv").is_file()
     results = load("v1")
     found = {claim.name: claim for claim in board_claims(results, "my_idea")}
-    assert (
-        "unbiased" not in found and results.learners["my_idea"]["family"] != "exact"
-    )  # those of the class that ran
+    # The claims are those of the class that ran.
+    assert "unbiased" not in found and results.learners["my_idea"]["family"] != "exact"
     assert found["online"].held is True and found["forward only"].held is True
     assert "creditbench check" in found["online"].detail
     # Of another source, what was found says nothing.

@@ -652,12 +652,8 @@ def test_the_filter_allows_what_is_needed_and_refuses_all_else(machine, monkeypa
         assert said(name, asks=True) == calls._ASK, name
         assert said(name, device="cuda") == (allow if name == "flock" else expected), name
     assert said("clone", 0x3D0F00) == allow
-    for flags in (
-        0,
-        17,
-        0x3D0F00 & ~0x400,
-        0x3D0F00 | 0x20000000,
-    ):  # a process, descriptors of its own, a network
+    # Flags for a process, for descriptors of its own, for a network.
+    for flags in (0, 17, 0x3D0F00 & ~0x400, 0x3D0F00 | 0x20000000):
         assert said("clone", flags) == refuse
     assert said("clone3") == calls._ERRNO | errno.ENOSYS
     assert [said("kill", number, 15) for number in (own, 1, own + 1)] == [allow, refuse, refuse]

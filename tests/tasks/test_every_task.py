@@ -69,12 +69,8 @@ BEST = {"add_stream": pytest.approx(0.4545, abs=0.01)}
 UNKNOWN = {
     ("dyck", "kinds", 1),  # the kind of a bracket is known
     ("dyck", "depth", 1),  # the bracket to be closed has just been opened
-    ("mackey_glass", "gamma", 0.4),  # the series comes to a stand
-    (
-        "weather",
-        "warmup",
-        96,
-    ),  # on the 48 hours a week that are left, the ridge is no better than persistence
+    ("mackey_glass", "gamma", 0.4),  # the series becomes constant
+    ("weather", "warmup", 96),  # on the other 48 hours of a week the ridge is no better than persistence
 }
 
 
@@ -162,9 +158,8 @@ def test_the_constant_is_what_is_solved_by_default(any_task: type[Task]) -> None
     task = any_task()
     found = task.solved_score(task.generate("test", 0, any_task.batch))
     assert found == pytest.approx(any_task.solved, rel=1e-4)
-    assert (
-        task.solved_score(task.generate("test", 1, any_task.batch)) == found
-    )  # ranks do not hang on the seed
+    # Ranks do not depend on the seed.
+    assert task.solved_score(task.generate("test", 1, any_task.batch)) == found
 
 
 def test_asking_what_is_solved_again_is_quick(any_task: type[Task]) -> None:
