@@ -1,13 +1,13 @@
-"""What a change adds to `learners/` and `tasks/`: is it fit, and how does it do beside the revision before it?
+"""Checks and runs the rules and tasks that a change adds or alters, beside the revision before it.
 
     python .github/submission.py --base REV [--summary FILE]
 
 1. `creditbench check` on every rule and task whose file is new or differs from REV.
-2. A small board of these in both backends: this checkout's, and, of what REV has too, REV's.
-3. What changed between the two boards.
+2. A small board of these in both backends, by this checkout and, for those that REV has too, by REV.
+3. The differences between the two boards.
 
-Exits 1 where a check failed or a trial of this checkout ended in an error. What got worse is shown and fails
-nothing: at this size it is a hint. The boards lie in results/submission/.
+Exits 1 if a check failed or a trial of this checkout ended in an error. A worse score is shown and does not
+fail: at this size it is a hint. The boards lie in results/submission/.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from creditbench.plugins.registry import load
 
 BOARD = ("--backend", "jax,torch", "--preset", "smoke", "--hidden", "32", "--seeds", "3")
 KINDS: tuple[Kind, ...] = ("learners", "tasks")
-#: What stands beside a rule that changed, and a task.
+#: The rules beside a changed rule, and its task.
 RULES, TASKS = ("bptt", "readout_rls"), ("mackey_glass", "copy_memory")
-#: Lines of a command's output that the summary keeps, the last ones.
+#: The summary keeps this many last lines of a command's output.
 LINES = 200
 
 
 def creditbench(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line of a checkout; standard error goes where this one's goes."""
+    """The command line of a checkout, with this process's standard error."""
     path = os.pathsep.join(filter(None, (str(checkout), os.environ.get("PYTHONPATH"))))
     return subprocess.run(
         [sys.executable, "-P", "-m", "creditbench", *arguments],
@@ -46,7 +46,7 @@ def creditbench(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[
 
 
 def ids(checkout: Path, kind: str) -> list[str]:
-    """The rules or tasks that a checkout has."""
+    """The rules or tasks of a checkout."""
     answer = creditbench(checkout, "list", kind, "--json")
     if answer.returncode:
         raise UsageError(f"the {kind} of {checkout} cannot be listed: see above")
@@ -54,7 +54,7 @@ def ids(checkout: Path, kind: str) -> list[str]:
 
 
 def board(checkout: Path, rules: list[str], tasks: list[str], results: Path) -> tuple[int, str]:
-    """Run a board afresh: the exit status of the run, and its table."""
+    """Run a new board: the exit status of the run, and its table."""
     shutil.rmtree(results, ignore_errors=True)
     names = ("--learner", ",".join(rules), "--task", ",".join(tasks), "--results", str(results))
     ran = creditbench(checkout, "run", *names, *BOARD)
@@ -74,7 +74,7 @@ def main() -> int:
         print(*lines, sep="\n", flush=True)
         report.extend(lines)
 
-    # Those of the folders themselves: what lies deeper is a task's data.
+    # Only files of the folders themselves: deeper ones are a task's data.
     files = [path for path in changed(options.base) if str(path.parent) in KINDS and path.suffix == ".py"]
     if files:
         say(f"{len(files)} files differ from {options.base}: {', '.join(map(str, files))}", "")

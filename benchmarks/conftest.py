@@ -1,4 +1,4 @@
-"""Pins the threads before any framework starts, and prints what the benchmarks found, one line each, at the end."""
+"""Pins the threads before any framework starts, and prints one line per benchmark at the end."""
 
 import os
 
@@ -11,7 +11,7 @@ if hasattr(os, "sched_setaffinity"):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """One line a benchmark."""
+    """One line per benchmark."""
     session = getattr(config, "_benchmarksession", None)
     for bench in session.benchmarks if session else []:
         figures = "  ".join(f"{name}={value}" for name, value in bench.extra_info.items())

@@ -1,12 +1,11 @@
-"""Kill runs at random moments, and count what that has cost.
+"""Kill runs at random moments, and count the cost.
 
     python benchmarks/kills.py --kills 100
 
-A grid of shipped rules and a user's own, under both frameworks, is run over and over on one folder. Each time
-it is
-struck: all its processes at once, the command alone, or one of the processes that it has started, always by
-SIGKILL. In the end it runs undisturbed, and its records are held against those of a run that was never
-touched. Ctrl-C ends it, with what has been counted so far.
+A grid of shipped rules and a user's rule, under both frameworks, runs again and again on one folder. Each
+time processes are killed by SIGKILL: all at once, the command alone, or one that it has started. In the end
+the grid runs undisturbed, and its records are compared with those of an undisturbed run. Ctrl-C ends it and
+prints the counts so far.
 """
 
 import argparse
@@ -47,7 +46,7 @@ def start(results: Path, rule: Path, seeds: int) -> subprocess.Popen[bytes]:
 
 
 def strike(process: subprocess.Popen[bytes], how: str, rng: random.Random) -> int:
-    """Kill what `how` says of a run; how many processes that were."""
+    """Kill the processes of a run that `how` selects. Returns their number."""
     try:
         below = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -61,12 +60,12 @@ def strike(process: subprocess.Popen[bytes], how: str, rng: random.Random) -> in
             os.kill(number, signal.SIGKILL)
             struck += 1
         except ProcessLookupError:
-            continue  # it went with another
+            continue  # it ended with another
     return struck
 
 
 def records(results: Path) -> dict[str, tuple]:
-    """What training decided, by trial. Raises where a record is broken."""
+    """trial -> the fields that training decided. Raises for a broken record."""
     return {
         record.trial.id: (
             record.status,
@@ -78,7 +77,7 @@ def records(results: Path) -> dict[str, tuple]:
 
 
 def main() -> None:
-    """Strike as often as asked, and print the counts."""
+    """Kill as often as asked, and print the counts."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -109,14 +108,15 @@ def main() -> None:
                 counts["strikes"] += 1
                 counts[f"of {how}"] += 1
                 counts["processes killed"] += struck
-            if how == "one":  # the run goes on without it, or says why not, and is struck as a whole in turn
+            # The run goes on without the process or fails with a reason. Then the whole run is killed.
+            if how == "one":
                 time.sleep(rng.uniform(0.5, 6.0))
                 if process.poll() is None:
                     counts["strikes"] += 1
                     counts["of all"] += 1
                     counts["processes killed"] += strike(process, "all", rng)
             process.wait()
-            # Guards end what outlives its run, and give the folder's locks back.
+            # Guards end processes that outlive their run, and release the folder's locks.
             after = records(results)
             counts["records lost"] += len(before.keys() - after.keys())
             counts["records changed"] += sum(after[k] != before[k] for k in before.keys() & after.keys())

@@ -1,13 +1,14 @@
-"""Give the rows of a version the ids of today, once it is shown that their numbers still hold.
+"""Give the rows of a version today's ids, after a proof that their numbers still hold.
 
     python benchmarks/migrate.py results/v0.2 --base REVISION
 
-A row is stale once its rule, its task or what the rule runs through has another sha256 than it was run with.
-Where sources have only been moved or reworded, its numbers are still right. This trains one row of each rule,
-backend and task twice on this machine, in the code of REVISION and in that of this checkout: the two must
-agree bit for bit. (What the row itself says may be of another processor, whose rounding a long training
-magnifies.) Where all of a rule's agree, each of its rows gets today's sha256s, and with them its id; the rows
-of other rules stay as they are. What a row was run with by its bytes is looked up in git's history.
+A row is stale once its rule, its task or the code that the rule runs through has another sha256 than in its
+run. If sources were only moved or reworded, the numbers are still right. This script trains one row of each
+rule, backend and task twice on this machine, by the code of REVISION and by this checkout. The two must agree
+bit for bit. (The row's own numbers may come from another processor, whose rounding a long training
+magnifies.) If all trainings of a rule agree, each of its rows gets today's sha256s, and with them its id. The
+rows of other rules stay as they are. For rows with the sha256 of a file's bytes, git's history gives the
+source.
 """
 
 import argparse
@@ -38,7 +39,7 @@ ROOT = PACKAGE.parent
 
 @cache
 def known(kind: str, name: str) -> frozenset[str]:
-    """The sha256s, by bytes and by meaning, that a shipped source has had in git and whose meaning is today's."""
+    """The sha256s, by bytes and by meaning, of a shipped source's versions in git with today's meaning."""
     path = shipped(kind) / f"{name}.py"
     now = meaning.digest(path.read_bytes())
     found = {source_sha256(path)}
@@ -66,7 +67,7 @@ def known(kind: str, name: str) -> frozenset[str]:
 
 
 def renewed(record: Record) -> Record | None:
-    """The record as of today's sources; None where one of them has another meaning now, or is no shipped one."""
+    """The record with today's sources; None if one of them has another meaning now, or is not shipped."""
     trial = record.trial
     if trial.task_path or trial.learner_path:
         return None
@@ -91,7 +92,7 @@ def renewed(record: Record) -> Record | None:
     )
 
 
-#: Trains trials, a line of JSON each, in whatever checkout it is run: before and after the package had rooms.
+#: Trains trials, one line of JSON each, in older and newer checkouts, whose modules have different places.
 _TRAIN = """
 import sys
 try:
@@ -107,7 +108,7 @@ for line in sys.stdin:
 
 
 def train(root: Path, trials: Sequence[Trial], jobs: int) -> Iterator[dict[str, Any]]:
-    """The records of trials as the checkout at `root` trains them, in their order."""
+    """The records of trials trained by the checkout at `root`, in their order."""
     environment = os.environ | thread_environment(1) | {"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
     lines = [
         trial.model_copy(update={"measure": False}).model_dump_json(exclude={"vocabulary_sha256"})
@@ -133,7 +134,7 @@ def train(root: Path, trials: Sequence[Trial], jobs: int) -> Iterator[dict[str, 
 
 
 def differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """What of the training of two records of one trial is not the same; empty where all is."""
+    """The differences between the trainings of two records of one trial; empty if there are none."""
     for name in ("status", "test_score", "validation_best"):
         if one[name] != other[name]:
             return f"{name} was {one[name]}, and is {other[name]} now"
@@ -145,7 +146,7 @@ def differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Train, compare, and write the version anew."""
+    """Train, compare, and write the version again."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

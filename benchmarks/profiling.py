@@ -1,6 +1,6 @@
 """Where the time of a rule's update goes.
 
-python benchmarks/profiling.py anp --backend torch     a table of operations, the dearest first
+python benchmarks/profiling.py anp --backend torch     a table of operations, the slowest first
 python benchmarks/profiling.py anp --backend jax       a trace, for https://ui.perfetto.dev or TensorBoard
 """
 

@@ -1,12 +1,11 @@
-"""What the harness adds to a trial of ten seconds: the part of a job that is neither training nor compilation.
+"""The overhead of a trial of ten seconds: the part of a job that is neither training nor compilation.
 
     pytest benchmarks/test_overhead.py
 
-A short trial warms a worker and says how many steps it trains a second; the next one, in the same worker, is
-given as many as take ten seconds. Its job lasts from the one record to the other, as the parent gets them:
-orders and messages, data, evaluation, fingerprint and clearing up are all in it. The aim is a part below
-0.05. `executor` is what lies outside the trainer alone. On a busy machine the ten seconds hold less training,
-and the part is larger.
+A short trial warms a worker and gives its steps per second. The next trial, in the same worker, has the steps
+of ten seconds. Its job lasts from one record to the next, as the parent receives them. So it includes orders
+and messages, data, evaluation, fingerprint and cleaning up. The aim is a part below 0.05. `executor` is the
+part outside the trainer. On a busy machine the ten seconds hold less training, and the part is larger.
 """
 
 import time
@@ -22,14 +21,14 @@ SECONDS, AIM = 10.0, 0.05
 @pytest.mark.parametrize("task", ["mackey_glass", "copy_memory"])
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_overhead(benchmark, backend, task):
-    """Of the built-in rule `bptt` at the sizes of the quick preset, one thread."""
+    """The overhead of the shipped rule `bptt` at the sizes of the quick preset, on one thread."""
 
     def job(**options):
         options |= {"tasks": (task,), "learners": ("bptt",), "backends": (backend,), "preset": "quick"}
         return Job(make_grid(Options(**options)).trials)
 
     def run(jobs):
-        """(seconds since the record before, record) of each job."""
+        """(seconds since the previous record, record) of each job."""
         clock = time.perf_counter()
         for record in make_executor("local", slots=1).run(jobs):
             yield time.perf_counter() - clock, record

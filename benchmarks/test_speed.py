@@ -1,15 +1,15 @@
-"""How fast the rules are: updates of one program, compiled and warm, against a plain forward pass in the same run.
+"""The speed of the rules: updates of one program, compiled and warm, beside a plain forward pass.
 
     make bench                                          all of it
     pytest benchmarks/test_speed.py -k "anp and 500"    some of it
 
     make bench ARGS="-k anp --benchmark-save=before"    keep a run, one file for each number of threads
-    make bench ARGS="-k anp --benchmark-compare"        set the next one beside the last that was kept
+    make bench ARGS="-k anp --benchmark-compare"        compare the next run with the last one kept
 
-One round is one compiled block of updates; the table's times are seconds a block. `extra_info` (in the JSON,
-and printed at the end) has steps or updates a second and the paired ratio to the forward pass: a block of the
-rule and a block of the forward pass follow each other, the ratio is taken pair by pair, and its median is
-given. The tables are grouped by rule.
+One round is one compiled block of updates; the table's times are seconds per block. `extra_info` (in the
+JSON, and printed at the end) has steps or updates per second and the paired ratio to the forward pass. Blocks
+of the rule and of the forward pass run in turn, and the figure is the median of the ratios of pairs. The
+tables are grouped by rule.
 """
 
 import os
@@ -23,8 +23,7 @@ from creditbench.measure.update import Prepared, Update
 from creditbench.ops import make_ops
 from creditbench.plugins import registry
 
-#: One thread, and all of them. JAX fixes its threads when it starts: `make bench` runs this file once for
-#: each.
+#: One thread, and all threads. JAX fixes its threads at its start: `make bench` runs this file once for each.
 THREADS = int(os.environ.get("CREDITBENCH_THREADS", "1"))
 
 RULES = registry.load("learners")
@@ -51,7 +50,7 @@ def ops(request):
 
 
 def measure(benchmark, ops, id, hyperparameters, cell, segments, steps, episodes=None):
-    """Time blocks of the rule by the plug-in, then pair by pair against the forward pass."""
+    """Time blocks of the rule by pytest-benchmark, then in pairs with the forward pass."""
     learner = registry.find("learners", id).cls(**hyperparameters)
     update = Update(
         learner=learner, cell=cell, steps=steps, episodes=steps > 1 if episodes is None else episodes
@@ -71,7 +70,7 @@ def measure(benchmark, ops, id, hyperparameters, cell, segments, steps, episodes
 
 @pytest.mark.parametrize("id", RULES)
 def test_update(benchmark, ops, id):
-    """Every rule of the registry on episodes of T = 64, n = 64, B = 1; one update an episode."""
+    """Every rule of the registry on episodes of T = 64, n = 64, B = 1; one update per episode."""
     if ops.name not in RULES[id].cls.backends:
         pytest.skip(f"{id} has no {ops.name}")
     measure(benchmark, ops, id, {}, Cell(2, 64, 2), 10, 64)
@@ -86,7 +85,7 @@ def test_stream(benchmark, ops, id, hyperparameters, decorrelate, n):
 
 @pytest.mark.parametrize(("id", "hyperparameters", "n"), EPISODES, ids=str)
 def test_episodes(benchmark, ops, id, hyperparameters, n):
-    """The shapes of copy_memory: T = 210, 10 symbols, B = 1; one update a sequence."""
+    """The shapes of copy_memory: T = 210, 10 symbols, B = 1; one update per sequence."""
     cell = Cell(10, n, 10)
     updates = 1 if hyperparameters.get("resample") == "step" else 5
     measure(benchmark, ops, id, hyperparameters, cell, updates, 210)
@@ -102,7 +101,7 @@ def test_online(benchmark, ops, id, steps, n):
 
 @pytest.mark.parametrize("n", [500])
 def test_normals(benchmark, ops, n):
-    """The bound of weight perturbation with fresh noise at every step: drawing the noise of 10 steps, and no more."""
+    """The bound of weight perturbation with fresh noise at every step: only drawing the noise of 10 steps."""
     shapes, steps = Cell(10, n, 10).shapes(), 10
     keys = ops.split(ops.key(0), steps)
 

@@ -1,10 +1,10 @@
-"""How long tasks take to make their data: every one at its default size, and what is read, from the cache.
+"""The time of tasks to make their data, at their default size; data from files come from the cache.
 
     make bench ARGS="-k tasks"
 
-Generating any task takes less than half a second and loading one from the cache less than 50 ms: the tests
-fail where the best round does not. Timed is processor time, and of the task's work alone: its file and the
-libraries that it needs are imported before.
+Generating any task takes less than half a second, and loading one from the cache less than 50 ms. A test
+fails if its best round takes longer. The time is processor time of the task's work alone: its file and its
+libraries are imported before.
 """
 
 import importlib.util
@@ -35,7 +35,7 @@ def needs_data(id):
 
 @pytest.mark.parametrize("id", TASKS)
 def test_generate(benchmark, id):
-    """The train split of the next seed; for a task that reads a file, from the cache."""
+    """The train split of the next seed. Tasks that read a file take it from the cache."""
     needs_data(id)
     cls = TASKS[id]
     cls().generate("train", 0, cls.batch)
@@ -62,7 +62,7 @@ def test_first_time(benchmark, id, tmp_path, monkeypatch):
 
 
 def test_from_cache(benchmark):
-    """200 MB, as many as the pixels of MNIST as numbers: memory-mapped, not read."""
+    """200 MB, the size of MNIST's pixels as numbers: memory-mapped, not read."""
     make = lambda: {"a": np.zeros((60_000, 784), np.float32)}  # noqa: E731
     data.cached("key", make)
     benchmark.pedantic(lambda: data.cached("key", make), rounds=7)

@@ -1,26 +1,26 @@
 """creditbench: a benchmark of temporal credit assignment in recurrent networks.
 
-What is public is decided here. Importing this package imports neither torch nor jax, and NumPy only once
-a name that needs it is used: the command line answers `--help` without it.
+This module holds the public names. Importing it imports neither torch nor jax. NumPy is imported once a
+name needs it, so that the command line answers `--help` quickly.
 
-The rooms, from the top down. Each imports from those below it, never from one above (`make lint` checks it).
+The subpackages, from the top down. Each imports only from those below it (`make lint` checks this).
 
-    cli           the command line, a file a verb
+    cli           the command line, one file per verb
     leaderboard   scores, statistics, page and figures, made from tables
-    results       grids run into a folder, records on disk, the tables of a version, what is shown of them
+    results       grids run into a folder, records on disk, the tables of a version
     check         is a learner, a task, a machine fit?
     studies       scaling, quality of gradients, one revision against another
     executors     where trials run: this process, or processes of their own
     trials        from options to trials, from trials to records: grid, tuning, trainer
-    measure       what one update costs: time, memory, work
-    plugins       what tasks and learners there are, and how a file becomes one
+    measure       the cost of one update: time, memory, work
+    plugins       the known tasks and learners, and how a file becomes one
     isolation     a process that can do little else than compute
 
-What a contributed file may import lies below:
+A contributed file may import from these:
 
-    learner       the contract of a rule, and what rules share
+    learner       the contract of a rule, and code that rules share
     cells         the networks (`cell`: the name that rules import)
-    data, task    what tasks are made of
+    data, task    the building blocks of tasks
     optimizers
     ops           one vocabulary over JAX and PyTorch
     machine       this machine, its folders and files

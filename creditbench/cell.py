@@ -1,4 +1,4 @@
-"""The name under which rules import what they need of a network; `creditbench.cells` has it."""
+"""The module from which rules import the network; it is defined in `creditbench.cells`."""
 
 from creditbench.cells import Cell, CellState, Unrolled
 

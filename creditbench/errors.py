@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and what an error makes of a trial."""
+"""Errors that the user can fix, and the status that an error gives a trial."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
-FailureStatus = Literal["timeout", "oom", "crashed", "invalid"]  #: of a trial that failed
+FailureStatus = Literal["timeout", "oom", "crashed", "invalid"]  #: the status of a trial that failed
 
-#: What libraries say when memory is refused, in lower case. Not all of them raise MemoryError.
+#: Messages of libraries when memory is refused, in lower case. Not all of them raise MemoryError.
 _NO_MEMORY = (
     "memoryerror",
     "out of memory",
@@ -19,7 +19,7 @@ _NO_MEMORY = (
     "cannot allocate memory",
     "bad_alloc",
 )
-#: Letters of a usage error's message, and what of it is too long to be a path or a name.
+#: The most letters of a usage error's message; and a word in it that is too long to be a path or a name.
 _LONGEST, _LONG_WORD = 1400, re.compile(r"\S{400,}")
 _OF_MACHINE = {
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "ENOMEM", "EIO", "EROFS", "ENFILE", "ESTALE")
@@ -29,8 +29,8 @@ _OF_MACHINE = {
 class UsageError(Exception):
     """Bad input. Its message is one sentence that names the thing, the value and the cure.
 
-    The command line prints the message and exits with status 2. Of a value that goes on for hundreds of
-    letters the message has the beginning and the end.
+    The command line prints the message and exits with status 2. The message keeps only the beginning and the
+    end of a value of hundreds of letters.
     """
 
     def __init__(self, message: object) -> None:
@@ -43,9 +43,9 @@ class InvalidEstimateError(Exception):
 
 
 class ConfinedError(Exception):
-    """How a confined process failed: a status of `Record`, and one sentence.
+    """A confined process failed. It has a status of `Record`, and one sentence.
 
-    `usage`: the sentence is that of a `UsageError` in the process.
+    `usage`: the sentence comes from a `UsageError` in the process.
     """
 
     def __init__(self, status: FailureStatus, detail: str, usage: bool = False) -> None:
@@ -54,14 +54,14 @@ class ConfinedError(Exception):
 
 
 class MachineError(ConfinedError):
-    """What failed was the machine, by this sentence, and not the rule: nothing is to be kept of the trial."""
+    """The machine failed, not the rule. Nothing of the trial is kept. The sentence says how it failed."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("crashed", detail)
 
 
 def is_of_machine(error: BaseException) -> bool:
-    """Whether the machine failed, and not what ran on it: no space, no memory for the system itself, a broken disk."""
+    """Whether the machine failed, not the program on it: full disk, no system memory, broken disk."""
     return isinstance(error, MachineError) or (isinstance(error, OSError) and error.errno in _OF_MACHINE)
 
 
@@ -84,12 +84,12 @@ def tells_of_no_memory(text: str) -> bool:
 
 
 def _refused(error: BaseException) -> list[dict[str, Any]]:
-    """What a model of pydantic refused, one by one; empty where the error is not one of its."""
+    """The values that a pydantic model refused, one by one; empty if the error is not pydantic's."""
     return error.errors() if type(error).__name__ == "ValidationError" and hasattr(error, "errors") else []
 
 
 def reason(error: BaseException) -> str:
-    """Why a file cannot be read or written, or a value is refused, in one line."""
+    """The reason why a file cannot be read or written, or a value is refused, in one line."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if refused := _refused(error):
         place = ".".join(map(str, refused[0]["loc"]))
@@ -110,7 +110,7 @@ def one_line(error: BaseException) -> str:
 
 
 def unknown(kind: str, value: str, known: Iterable[str], see: str) -> UsageError:
-    """The error for a name that is not among those known, with the nearest one as a suggestion.
+    """The error for an unknown name. It suggests the nearest known name.
 
     >>> print(unknown("learner", "anpp", ["anp", "bptt"], "creditbench list learners"))
     unknown learner 'anpp': did you mean 'anp'? see: creditbench list learners

@@ -1,8 +1,8 @@
 """Optimisers: pure functions over a dict of parameters, written once on `Ops`.
 
-A gradient may be an array or an `Outer`. What is linear in it is added by its factors; Adam's squares are so
-only for a single outer product. A parameter without a gradient is left alone. Parameters and state are given
-up by the caller.
+A gradient may be an array or an `Outer`. Terms linear in the gradient are added by its factors. Adam's
+squares keep factors only for a single outer product. A parameter without a gradient stays as it is. The
+caller gives up parameters and state: their memory may be reused.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ class Momentum(SGD):
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(SGD):
-    """m ← β1 m + (1-β1) g; v ← β2 v + (1-β2) g²; θ ← θ - lr m̂ / (√v̂ + ε) (Kingma & Ba 2015, arXiv 1412.6980)."""
+    """m ← β1 m + (1-β1) g; v ← β2 v + (1-β2) g²; θ ← θ - lr m̂ / (√v̂ + ε).
+
+    Source: Kingma & Ba 2015, arXiv 1412.6980.
+    """
 
     id: ClassVar[str] = "adam"
     beta1: float = 0.9
@@ -83,7 +86,7 @@ class Adam(SGD):
 
 
 def _square(grad: Array | Outer) -> Array | Outer:
-    """g², elementwise; that of one outer product is the outer product of the squares."""
+    """g², elementwise. The square of one outer product is the outer product of the squares."""
     if isinstance(grad, Outer):
         if grad.post.shape[0] == 1:
             return Outer(grad.post * grad.post, grad.pre * grad.pre)
@@ -95,7 +98,7 @@ OPTIMIZERS = {cls.id: cls for cls in (SGD, Momentum, Adam)}
 
 
 def make_optimizer(name: str, lr: float) -> SGD:
-    """The optimiser of that name. Raises `UsageError` for a name that is not known or a rate that is not positive."""
+    """The optimiser of that name. Raises `UsageError` for an unknown name or a rate that is not positive."""
     if name not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS, "creditbench run --help")
     return OPTIMIZERS[name](lr=lr)

@@ -1,4 +1,4 @@
-"""What is to be learned: a seeded generator or loader of sequences, in NumPy alone."""
+"""Tasks: a seeded generator or loader of sequences, in NumPy alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from creditbench.errors import UsageError
 
 Split = Literal["train", "validation", "test"]
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-_SCORED = 1 << 18  # steps, of all rows, that a metric scores together
+_SCORED = 1 << 18  # the number of steps, over all rows, that a metric scores at once
 
 
 class Sequences(NamedTuple):
@@ -34,15 +34,13 @@ class Task:
     id: ClassVar[str]
     name: ClassVar[str]
     citation: ClassVar[str]
-    version: ClassVar[int]  #: goes up whenever the numbers of the task would change
+    version: ClassVar[int]  #: goes up with every change of the task's numbers
     protocol: ClassVar[Literal["stream", "episodes"]]
     loss: ClassVar[Literal["mse", "cross_entropy"]]
     metric: ClassVar[str]
     metric_direction: ClassVar[Literal["min", "max"]]  #: whether a lower or a higher metric is better
     trivial: ClassVar[float]  #: metric of the best trivial predictor, at default parameters
-    solved: ClassVar[
-        float
-    ]  #: metric at which the task counts as solved, at default parameters and on default data
+    solved: ClassVar[float]  #: metric of a solved task, at default parameters and on default data
     budgets: ClassVar[dict[str, int]]  #: preset -> training time steps of one batch row
     batch: ClassVar[int] = 1  #: default number of rows trained together
     alpha: ClassVar[float] = 1.0  #: default leak of the cell, in (0, 1]
@@ -51,14 +49,14 @@ class Task:
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
         """The sequences of one split.
 
-        `split`, `seed`: the same pair yields the same bytes; different splits share no data.
-        `batch`: how many rows are trained together. A stream's train split has exactly `batch`
-        rows; every other split has as many rows as the task finds right.
+        `split`, `seed`: the same pair gives the same bytes. Different splits share no data.
+        `batch`: the number of rows trained together. A stream's train split has exactly `batch` rows. The
+        task chooses the number of rows of every other split.
         """
         raise NotImplementedError
 
     def score(self, outputs: NDArray[np.float32], sequences: Sequences) -> float:
-        """The metric of `outputs` [T, N, O] (the network's raw outputs) on `sequences`."""
+        """The metric of the network's raw outputs [T, N, O] on `sequences`."""
         raise NotImplementedError
 
     def trivial_score(self, sequences: Sequences) -> float:
@@ -66,18 +64,18 @@ class Task:
         raise NotImplementedError
 
     def solved_score(self, sequences: Sequences) -> float | None:
-        """The metric at which the task counts as solved on `sequences`, with these parameters and these data.
+        """The metric of a solved task on `sequences`, with these parameters and these data.
 
-        None where nobody knows: then there is no normalised score. As written here it is known at default
-        parameters alone; a task that can compute it for others does so.
+        None where it is not known; then there is no normalised score. This method knows it at default
+        parameters alone. A task that can compute it for others overrides it.
         """
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         return self.solved if vars(self).items() >= defaults.items() else None
 
     def stretches(self, batch: int) -> int:
-        """Of how many stretches of equal length, end to end, a stream's training row consists.
+        """The number of stretches of equal length, end to end, in a stream's training row.
 
-        The network starts each of them from rest, and the first again after the last.
+        The network starts each stretch from rest. After the last stretch the first comes again.
         """
         return 1
 
@@ -87,7 +85,7 @@ class Task:
         return (*train.inputs.shape, train.targets.shape[-1])
 
     def rng(self, split: Split, seed: int) -> np.random.Generator:
-        """The generator of a split: streams of different splits and seeds are independent."""
+        """The random generator of a split. Different splits and seeds have independent streams."""
         return np.random.default_rng([seed, _SPLITS.index(split)])
 
     def better(self, a: float, b: float) -> bool:
@@ -95,16 +93,16 @@ class Task:
         return a < b if self.metric_direction == "min" else a > b
 
     def normalise(self, metric: float, trivial: float, solved: float | None) -> float | None:
-        """The normalised score: 0 is the trivial predictor, 1 is solved, and nothing bounds it.
+        """The normalised score, unbounded: 0 is the trivial predictor, 1 is solved.
 
-        None where `solved` is not known, or is no better than `trivial`: a scale upside down is none.
+        None where `solved` is not known or is no better than `trivial`.
         """
         if solved is None or not self.better(solved, trivial):
             return None
         return (trivial - metric) / (trivial - solved)
 
     def require_whole(self, **least: int) -> None:
-        """Raise `UsageError` unless each named field is a whole number, and no less than what is given for it."""
+        """Raise `UsageError` unless each named field is a whole number and at least the number given."""
         for field, low in least.items():
             value = getattr(self, field)
             if type(value) is not int or value < low:
@@ -119,13 +117,13 @@ class Task:
             )
 
     def require_one_of(self, field: str, allowed: tuple[object, ...]) -> None:
-        """Raise `UsageError` unless the field is one of the values allowed, and of its type."""
+        """Raise `UsageError` unless the field equals an allowed value and has its type."""
         value = getattr(self, field)
         if not any(value == one and type(value) is type(one) for one in allowed):
             raise UsageError(f"{self.id}.{field} is {value!r}: set it to {' or '.join(map(repr, allowed))}")
 
 
-# -- metrics, on the scored steps alone; not a number where an output there is not finite ------------------
+# -- metrics on the scored steps alone; NaN where an output there is not finite ----------------------------
 
 
 def accuracy(outputs: NDArray[np.float32], sequences: Sequences) -> float:
@@ -143,15 +141,18 @@ def mse(outputs: NDArray[np.float32], sequences: Sequences) -> float:
 
 
 def nrmse(outputs: NDArray[np.float32], sequences: Sequences) -> float:
-    """Root mean squared error over the standard deviation of the target; of several outputs, the root mean square."""
+    """Root mean squared error over the standard deviation of the target.
+
+    For several outputs: the root mean square over the outputs.
+    """
     found, target = _scored(outputs, sequences)
     return float(np.sqrt(np.mean(np.mean((found - target) ** 2, axis=0) / np.var(target, axis=0))))
 
 
 def cross_entropy(outputs: NDArray[np.float32], sequences: Sequences) -> float:
-    """The cross-entropy of the targets, as probabilities, and the softmax of the outputs, in nats."""
+    """The cross-entropy between the targets, as probabilities, and the softmax of the outputs, in nats."""
     terms = []
-    # A part at a time, because a long text is large in float64.
+    # One part at a time: a long text is large in float64.
     steps = max(1, _SCORED // outputs.shape[1])
     for start in range(0, len(outputs), steps):
         part = slice(start, start + steps)
@@ -162,28 +163,29 @@ def cross_entropy(outputs: NDArray[np.float32], sequences: Sequences) -> float:
     return float(-np.concatenate(terms).mean())
 
 
-# -- what a predictor without a network reaches, for `Task.solved_score` -----------------------------------
+# -- scores of predictors without a network, for `Task.solved_score` ---------------------------------------
 
 
 @functools.lru_cache(maxsize=256)
 def linear_score(task: Task, lags: int) -> float:
-    """The score of the best linear filter of a stream's last `lags` inputs, fitted to and scored on fixed data.
+    """The score of the best linear filter of a stream's last `lags` inputs.
 
-    Least squares on 4 rows of the train split of seed 0; scored on 4 of seed 1, less their first `lags`
-    steps. So it depends on the task's parameters alone; how long its rows are is better left out of them.
+    The filter is fitted by least squares to 4 rows of the train split of seed 0. It is scored on 4 rows of
+    seed 1, without their first `lags` steps. So the score depends on the task's parameters alone. Pass a
+    task with rows of a fixed length, so that the score does not depend on the length.
     """
     fit, test = (task.generate("train", seed, 4) for seed in (0, 1))
     known = _past(fit.inputs, lags)[lags:]
     known = known.reshape(-1, known.shape[-1])
     said = fit.targets[lags:].astype(np.float64).reshape(len(known), -1)
-    # A ridge too small to matter, for inputs that are not independent.
+    # The ridge is too small to matter. It keeps the matrix invertible if inputs depend on each other.
     gram = known.T @ known + 1e-6 * np.eye(known.shape[1])
     test.weights[:lags] = 0.0
     return task.score(_past(test.inputs, lags) @ np.linalg.solve(gram, known.T @ said), test)
 
 
 def _past(inputs: NDArray[np.float32], lags: int) -> NDArray[np.float64]:
-    """[T, N, lags I + 1]: the inputs now and before, 0 before the start, and a 1."""
+    """[T, N, lags I + 1]: the last `lags` inputs, 0 before the start, and a 1."""
     padded = np.concatenate([np.zeros((lags - 1, *inputs.shape[1:])), inputs])
     shifted = [padded[lags - 1 - k :][: len(inputs)] for k in range(lags)]
     return np.concatenate([*shifted, np.ones((*inputs.shape[:2], 1))], axis=-1)

@@ -1,4 +1,4 @@
-"""Activity-based node perturbation: the change of activity that noise causes takes the place of the noise itself.
+"""Activity-based node perturbation: the change of activity by noise replaces the noise itself.
 
 A clean and a noisy pass run side by side, both carried over time. Noise ξ_t ~ N(0, σ²) enters the noisy pass
 at every pre-activation and output. With Δa_t = ã_t - a_t, which holds the effect of all earlier noise too,
@@ -6,12 +6,12 @@ and each sequence's own loss difference ΔL_t,
 
     ∂L/∂W_rec ≈ Σ_t √N  ΔL_t Δa_t / ‖Δa_t‖²  ĥ_{t-1}ᵀ
 
-layer by layer: ‖·‖² over the units of the layer and the batch, N = all units with noise, outputs among them.
-The estimate does not depend on σ to first order. It is not an unbiased estimate of the gradient, nor meant to
-be: the norm divides by about n B σ², so its scale is that of the gradient divided by n B/√N.
+layer by layer: ‖·‖² is over the units of the layer and the batch, N is the number of all units with noise,
+including outputs. The estimate does not depend on σ to first order. It is not meant to be unbiased: the norm
+divides by about n B σ², so its scale is that of the gradient divided by n B/√N.
 
 As published: `difference = batch`, where the rows share the batch's ΔL_t = Σ_b ΔL_tb, and `counted = all`,
-where N has the inputs too. Where an update is made at every step the published code also divides by B: its
+where N also counts the inputs. With an update at every step the published code also divides by B: its
 learning rate is ours times B. On episodes it has `decorrelation = before`.
 
 Source: Garcia Fernandez, Keemink & van Gerven 2024, Front. Neurosci. 18:1439155, arXiv 2405.08967.
@@ -36,9 +36,9 @@ class ActivityNodePerturbation(Learner):
     search = {"sigma": (1e-4, 1e-1)}
 
     sigma: float = 1e-3  #: standard deviation of the noise
-    difference: Literal["row", "batch"] = "row"  #: whose ΔL credits the noise of a row
+    difference: Literal["row", "batch"] = "row"  #: the ΔL that credits a row: its own, or the batch's
     counted: Literal["noisy", "all"] = "noisy"  #: the units in N: those with noise, or the inputs too
-    decorrelation: Literal["after", "before"] = "after"  #: when D moves: before takes one more clean pass
+    decorrelation: Literal["after", "before"] = "after"  #: when D moves; before needs one more clean pass
 
     def __post_init__(self):
         require_positive(self, "sigma")

@@ -8,7 +8,7 @@ On episodes this is the gradient of the loss. On a stream the segment is cut off
 segments of K steps is truncated BPTT(K), with one update every K steps.
 
 Source: Werbos 1990, Proc. IEEE 78(10):1550. The recursion itself is `creditbench.learner.backpropagate`,
-since it is also what every other rule is measured against.
+because every other rule is measured against it.
 """
 
 from dataclasses import dataclass

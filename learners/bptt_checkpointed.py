@@ -1,13 +1,13 @@
 """Backpropagation through time with recomputation: the gradient of BPTT in memory O(√T).
 
-The segment is cut into chunks of about √T steps. A forward pass keeps the state at each chunk's start only.
-Then, from the last chunk to the first, the chunk's activity is computed once more, reverse mode runs through
-it from the adjoint λ that the later chunk has left, and what was computed is given up:
+The segment is cut into chunks of about √T steps. A forward pass keeps only the state at each chunk's start.
+Then the chunks are taken from last to first. A chunk's activity is computed again, reverse mode runs through
+it from the adjoint λ of the later chunk, and the activity is dropped:
 
     chunk c:  λ_c, ∂L/∂θ += pull_back(h at the start of c, λ_{c+1})
 
-The result is BPTT's, to rounding, at the price of one more forward pass. On a stream the segment is cut off
-from its past, as for `bptt`.
+The result equals that of BPTT up to rounding, at the cost of one more forward pass. On a stream the segment
+is cut off from its past, as for `bptt`.
 
 Source: Chen et al. 2016, arXiv 1604.06174. The recursion is `creditbench.learner.pull_back`.
 """
@@ -70,6 +70,9 @@ class CheckpointedBPTT(Learner):
 
 
 def sqrt_divisor(T):
-    """Steps in a chunk: √T, rounded up, or where there is one the nearest divisor of T: a rest is compiled apart."""
+    """Steps in a chunk: the largest divisor of T from about √T / 2 to √T, or √T rounded up if there is none.
+
+    A divisor is better: a shorter last chunk would be compiled separately.
+    """
     size = isqrt(T - 1) + 1 if T > 1 else 1
     return next((d for d in range(size, size // 2, -1) if T % d == 0), size)

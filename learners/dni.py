@@ -1,19 +1,20 @@
-"""Decoupled neural interface: a synthetic gradient stands for what later losses will say of this step's activity.
+"""Decoupled neural interface: a synthetic gradient predicts the gradient of later losses in the activity.
 
     S_t = A ã_t,  ã_t = [ĥ_t, y*_t, 1]               S_t ≈ ∂L_{>t}/∂h_t, linear in ã;  A: [n, n+O+1]
-                                                     y*_t is 0 where the step is not scored
+                                                     y*_t is 0 at an unscored step
     c_t = δ_t + S_t                                  ∂L_{≥t}/∂h_t
     ∂L/∂θ ≈ Σ_t (c_t ⊙ α φ'(a_t)) z_tᵀ               z_t = [ĥ_{t-1}, x̂_t, 1]
 
-A learns by bootstrapping: a step later, S_{t-1} is held against what has come back over that one step.
+A learns by bootstrapping: a step later, S_{t-1} is compared with the gradient that came back over that step.
 
     ε_t = A ã_{t-1} - H_tᵀ c_t                       H_t as in `rtrl`
     A ← A - η ε_t ã_{t-1}ᵀ / (1 + ‖ã_{t-1}‖²)        averaged over the batch
 
-The step is normalised, so that one rate η serves every n. A starts as 0, so that the rule starts as TBPTT(1);
-A outlives a sequence. The form is the online one of Marschall, Cho & Savin, with one step between bootstraps;
-there A ã stands for the whole of c_t, here the loss of the step itself is exact. It is unbiased only as far
-as the future is linear in ã. A sequence's end is not told to the rule: S_T stands for losses that never come.
+The step is normalised, so that one rate η suits every n. A starts as 0, so that the rule starts as TBPTT(1).
+A is kept after a sequence. The form is the online one of Marschall, Cho & Savin, with one step between
+bootstraps. There A ã replaces all of c_t; here the loss of the step itself is exact. The rule is unbiased
+only as far as the future is linear in ã. The rule does not know a sequence's end: S_T predicts losses that
+never come.
 
 Source: Jaderberg et al. 2017, arXiv 1608.05343; Marschall, Cho & Savin 2020, JMLR 21(135), arXiv 1907.02649.
 """
@@ -41,7 +42,7 @@ class DNI(Learner):
 
     def init(self, ops, cell, params, batch_size):
         width = cell.hidden + cell.outputs + 1
-        # Before the first step ã is 0: there is nothing to be held against, and A stays.
+        # Before the first step ã is 0: there is no prediction to compare, and A stays.
         trace = ops.zeros((cell.hidden, width)), ops.zeros((batch_size, width))
         return {"cell": cell.start(ops, batch_size), "trace": trace}
 
@@ -54,7 +55,7 @@ class DNI(Learner):
 
         def advance(trace, now, _):
             A, before = trace
-            # A target that is not scored may be anything, the answer to come among it.
+            # An unscored target may be anything, even the later answer.
             target = xp.where(now.weight > 0, now.target, xp.zeros_like(now.target))
             features = xp.concat((now.out, target, xp.ones_like(target[:, :1])), axis=1)
             c = ops.linear(features, A, now.delta)

@@ -3,14 +3,14 @@
     P_t = (1-α) P_{t-1} + α φ'(a_t) z_tᵀ             [n, m];  z_t = [ĥ_{t-1}, x̂_t, 1]
     ∂L/∂θ ≈ Σ_t l_t ⊙ P_t                            e_t = w_t ∂ℓ_t/∂y_t
 
-    feedback = symmetric     l_t = δ_t = Dᵀ W_outᵀ e_t feedback = random        l_t = B e_t, with B [n, O]
-    drawn once, N(0, 2/(n+O)) as W_out is, and fixed feedback = adaptive      the same, and B follows the
-    readout: B ← (1-λ) B - η ĥ_t e_tᵀ, summed over the batch
+    feedback = symmetric     l_t = δ_t = Dᵀ W_outᵀ e_t
+    feedback = random        l_t = B e_t, with a fixed B [n, O], drawn once from N(0, 2/(n+O)) as W_out is
+    feedback = adaptive      the same, but B follows the readout: B ← (1-λ) B - η Σ_b ĥ_t e_tᵀ
 
-For a leaky unit the trace is the part of RTRL's influence that does not go through recurrent weights, and the
-same as that of `rflo`. The readout of this cell has no leak, so the trace is not filtered by one. An adaptive
-B outlives a sequence. It learns at its own rate η, whatever the optimiser of W_out does, and W_out itself
-does not decay.
+For a leaky unit the trace is the part of RTRL's influence that does not go through recurrent weights. It is
+the trace of `rflo`. The readout of this cell has no leak, so no leak filters the trace. An adaptive B is kept
+after a sequence. It learns at its own rate η, independent of the optimiser of W_out. W_out itself does not
+decay.
 
 Source: Bellec et al. 2020, Nat. Commun. 11:3625.
 """

@@ -5,9 +5,9 @@
 At any σ this is an unbiased estimate of the gradient of E L(θ + σv), the loss smoothed by the perturbation,
 and as σ → 0 of the gradient itself. There is no shaping of fitness and no weight decay.
 
-All members start a segment from the network's own state and see the same data; a pass at θ beside them gives
-the loss and the state that is carried on. On a stream the estimate is thus that of the segment's loss, its
-start held fixed; `pes` mends that.
+All members start a segment from the network's own state and see the same data. A further pass at θ gives the
+loss and the state that is carried on. So on a stream the estimate is for the segment's loss with a fixed
+start; `pes` removes this limit.
 
 Source: Salimans et al. 2017, arXiv 1703.03864.
 """

@@ -3,12 +3,12 @@
     V_i = A_iᵀ B_i / √r       A_i [r, rows], B_i [r, columns] ~ N(0, I);  biases: v_i ~ N(0, I)
     ∂L/∂W ≈ 1/P Σ_i (L(W + σV_i) - L(W - σV_i)) / 2σ  V_i         P antithetic pairs
 
-E[V_ab V_cd] = 1/r Σ_kl E[A_ka A_lc] E[B_kb B_ld] = δ_ac δ_bd whatever r, and different parameters are
-uncorrelated: as σ → 0 the estimate is unbiased at every rank. Rank costs variance: V is Gaussian only as r →
-∞, where this is `es`; at finite σ the two smooth the loss differently.
+E[V_ab V_cd] = 1/r Σ_kl E[A_ka A_lc] E[B_kb B_ld] = δ_ac δ_bd for every r, and different parameters are
+uncorrelated: as σ → 0 the estimate is unbiased at every rank. A low rank costs variance. V is Gaussian only
+as r → ∞, where the rule is `es`; at finite σ the two smooth the loss differently.
 
-A member's pass is W x for all members at once plus A_iᵀ (B_i x): no n×n matrix is drawn or kept for any of
-them. The update is one product of P·r rows. State and segments are as in `es`.
+A member's pass is W x, one product for all members, plus A_iᵀ (B_i x): no n×n matrix is drawn or kept for a
+member. The update is one product of P·r rows. State and segments are as in `es`.
 
 Source: Sarkar et al. 2025 (EGGROLL), arXiv 2511.16652.
 """

@@ -4,9 +4,9 @@
     s_t = α tanh'(a_t) ⊙ g_t
     ∂L/∂W_rec ≈ Σ_t s_t ĥ_{t-1}ᵀ   ∂L/∂W_in ≈ Σ_t s_t x̂_tᵀ   ∂L/∂W_out = Σ_t e_t ĥ_tᵀ
 
-This is `bptt` on the network unrolled in time, with B_out [n, O] for Dᵀ W_outᵀ and B_rec [n, n] for Dᵀ
-W_recᵀ: drawn once, N(0, 2/(n+O)) and N(0, 1/n) as W_out and W_rec are, and fixed. The forward weights come to
-agree with them, or do not. With B_rec = 0 nothing travels back but by the leak.
+This is `bptt` on the network unrolled in time, with B_out [n, O] in place of Dᵀ W_outᵀ and B_rec [n, n] in
+place of Dᵀ W_recᵀ. They are drawn once, from N(0, 2/(n+O)) and N(0, 1/n) as W_out and W_rec are, and fixed.
+The forward weights may align with them or not. With B_rec = 0 errors go back in time only through the leak.
 
 Source: Lillicrap et al. 2016, Nature Communications 7:13276.
 """

@@ -1,6 +1,6 @@
 """Forward gradient: the slope of the loss along one random direction, by one forward-mode pass.
 
-With v ~ N(0, I) over all trained parameters, drawn once a segment, the tangents run beside the activity:
+With v ~ N(0, I) over all trained parameters, drawn once per segment, the tangents run beside the activity:
 
     ȧ_t = W_rec ĥ̇_{t-1} + V_rec ĥ_{t-1} + V_in x̂_t + v_b
     ḣ_t = (1-α) ḣ_{t-1} + α tanh'(a_t) ⊙ ȧ_t           ĥ̇_t = D ḣ_t
@@ -8,10 +8,10 @@ With v ~ N(0, I) over all trained parameters, drawn once a segment, the tangents
     L̇   = Σ_t e_t · ẏ_t                                 with e_t = w_t ∂ℓ_t/∂y_t;  L̇ = ∇L · v, exactly
     ∂L/∂θ ≈ L̇ v
 
-E[v vᵀ] = I makes this unbiased, at any scale of v. Its variance is that of p + 1 directions seen through one:
-the squared error is (p + 1) ‖∇L‖². Nothing is kept over time. The state that is carried is the network's own;
-the tangent starts from zero in each segment, so on a stream the estimate is that of the segment's loss, its
-start held fixed.
+E[v vᵀ] = I makes this unbiased, at any scale of v. The variance comes from seeing all directions through one:
+the squared error is (p + 1) ‖∇L‖². Nothing is kept over time. The state carried on is the network's own. The
+tangent starts from zero in each segment, so on a stream the estimate is for the segment's loss with a fixed
+start.
 
 Source: Baydin et al. 2022, arXiv 2202.08587; Silver et al. 2022, ICLR.
 """

@@ -1,20 +1,19 @@
-"""Kernel RNN learning: influence as a learned sensitivity times a kernel that decays in time, learned too.
+"""Kernel RNN learning: influence as a learned sensitivity times a learned kernel that decays in time.
 
     ∂h_t/∂h_{t-τ} ≈ β diag(e^{-γτ})                  β: [n, n], γ: [n]
     P_t = e^{-γ} ⊙ P_{t-1} + α φ'(a_t) z_tᵀ          [n, m];  z_t = [ĥ_{t-1}, x̂_t, 1]
     ∂L/∂θ ≈ Σ_t (βᵀ δ_t) ⊙ P_t
 
-β and γ learn to predict what noise does. Beside the network runs one whose activity gets noise σ ξ_t, ξ_t ~
-N(0, 1), at every step; ψ_t is the difference of the two, in units of σ.
+β and γ learn to predict the effect of noise. A second network runs whose activity gets noise σ ξ_t,
+ξ_t ~ N(0, 1), at every step. ψ_t is the difference of the two networks, in units of σ.
 
     Ω_t = e^{-γ} ⊙ Ω_{t-1} + ξ_t                     Γ_t = ∂Ω_t/∂γ = e^{-γ} ⊙ (Γ_{t-1} - Ω_{t-1})
     ε_t = β Ω_t - ψ_t
     β ← β - η_β ε_t Ω_tᵀ / (1 + ‖Ω_t‖²)              γ ← max(0, γ - η_γ (βᵀε_t) ⊙ Γ_t / (1 + ‖Γ_t‖²))
 
-averaged over the batch. The steps are normalised, which the paper's are not, so that one rate serves every n.
-β starts as I, so that the rule starts as a leaky trace. β and γ outlive a sequence. A step's gradient is
-taken with the β and γ that the step before left. The influence is a reduced-rank approximation, so the rule
-is biased.
+averaged over the batch. The steps are normalised, unlike the paper's, so that one rate suits every n. β
+starts as I, so that the rule starts as a leaky trace. β and γ are kept after a sequence. A step's gradient
+uses the β and γ of the step before. The influence is a reduced-rank approximation, so the rule is biased.
 
 Source: Roth, Kanitscheider & Fiete 2019, Kernel RNN learning (KeRNL), ICLR, openreview ryGfnoC5KQ.
 """
@@ -34,7 +33,7 @@ class Kernel(NamedTuple):
     psi: Array  #: [B, n]
     Omega: Array  #: [B, n]
     Gamma: Array  #: [B, n]
-    beta: Array  #: transposed: row k holds what unit k does to each unit, [n, n]
+    beta: Array  #: transposed: row k holds the effect of unit k on each unit, [n, n]
     gamma: Array  #: [n]
 
 

@@ -1,4 +1,4 @@
-"""Kronecker-factored RTRL: the influence as the Kronecker product of a vector and a matrix, exact in expectation.
+"""Kronecker-factored RTRL: the influence as a vector times a matrix (Kronecker), exact in expectation.
 
     J_k,(ij) ≈ u_j A_ki                                 u: [m], A: [n, n]
     u ← c1 p1 u + c2 p2 z_t                             z_t = [ĥ_{t-1}, x̂_t, 1];  c1, c2: fresh random signs
@@ -6,9 +6,9 @@
     p1 = √(‖H_t A‖/‖u‖)     p2 = √(‖diag(α φ'(a_t))‖/‖z_t‖)
     ∂L/∂θ ≈ Σ_t (Aᵀδ_t) uᵀ
 
-for each sequence of the batch. E[u ⊗ A] = J whatever p1 and p2 are, as long as they do not depend on this
-step's signs and are not 0; so a small ε, added to every norm, costs nothing of that. The gradient of a step
-is an outer product, and stays one.
+for each sequence of the batch. E[u ⊗ A] = J for all p1 and p2 that do not depend on this step's signs and are
+not 0. So a small ε, added to every norm, leaves the rule unbiased. The gradient of a step is an outer
+product, and is kept as one.
 
 Source: Mujika, Meier & Steger 2018, arXiv 1805.10842.
 """

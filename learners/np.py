@@ -1,20 +1,20 @@
 """Node perturbation: noise on every unit, credited with the loss difference that it makes.
 
 A clean and a noisy pass run side by side, both carried over time. Noise ξ_t ~ N(0, σ²) enters the noisy pass
-at every pre-activation and output. With each sequence's own loss difference ΔL_t = L̃_t - L_t, and ΔL = Σ_t
-ΔL_t,
+at every pre-activation and output. With each sequence's own loss difference ΔL_t = L̃_t - L_t and
+ΔL = Σ_t ΔL_t,
 
     credit = step        ∂L/∂W_rec ≈ Σ_t ΔL_t ξ_t ĥ_{t-1}ᵀ / σ²             expectation of TBPTT(1)
     credit = episode     ∂L/∂W_rec ≈ ΔL Σ_t ξ_t ĥ_{t-1}ᵀ / σ²               expectation of BPTT
     credit = trace       ∂L/∂W_rec ≈ Σ_t ΔL_t Σ_{s≤t} ξ_s ĥ_{s-1}ᵀ / σ²     expectation of BPTT, less variance
 
-as σ → 0, and likewise for W_in, b and, with the outputs' noise, W_out, c. `step` and `trace` keep nothing
-over time (`trace` keeps a sum of the size of the weights for each sequence, carried from segment to segment);
-`episode` keeps the noise and the activity of the segment.
+as σ → 0, and likewise for W_in, b and, with the outputs' noise, W_out, c. `step` keeps nothing over time.
+`trace` keeps one sum of the size of the weights for each sequence, carried from segment to segment. `episode`
+keeps the noise and the activity of the segment.
 
 As published: `step`, with `difference = batch`, where the rows share the batch's ΔL_t = Σ_b ΔL_tb. The paper
-multiplies by ΔL ξ/σ where the theory has ΔL ξ/σ²: its learning rate is ours divided by σ. Shared, the rows
-are each other's noise; of one row the two are the same. On episodes the published code also has
+multiplies by ΔL ξ/σ where the theory has ΔL ξ/σ²: its learning rate is ours divided by σ. With a shared ΔL
+each row adds noise to the others; for one row the two are the same. On episodes the published code also has
 `decorrelation = before`.
 
 Source: Fiete & Seung 2006, Phys. Rev. Lett. 97:048104; Garcia Fernandez, Keemink & van Gerven 2024,
@@ -40,8 +40,8 @@ class NodePerturbation(Learner):
 
     sigma: float = 1e-2  #: standard deviation of the noise
     credit: Literal["step", "episode", "trace"] = "step"
-    difference: Literal["row", "batch"] = "row"  #: whose ΔL credits the noise of a row
-    decorrelation: Literal["after", "before"] = "after"  #: when D moves: before takes one more clean pass
+    difference: Literal["row", "batch"] = "row"  #: the ΔL that credits a row: its own, or the batch's
+    decorrelation: Literal["after", "before"] = "after"  #: when D moves; before needs one more clean pass
 
     def __post_init__(self):
         require_positive(self, "sigma")
@@ -85,8 +85,8 @@ class NodePerturbation(Learner):
                 if self.credit == "episode":
                     grads = gradient(xp.broadcast_to(total, (K, B)))
                 else:
-                    # Within the chunk a step is credited with the losses from it on; what came before, with
-                    # all.
+                    # A step of this chunk is credited with the losses from it on; an earlier step, with all
+                    # losses of the chunk.
                     grads = gradient(total - xp.cumulative_sum(delta_loss, axis=0) + delta_loss)
                     grads = {
                         k: ops.dense(g) + xp.tensordot(total, state["trace"][k], axes=1)
@@ -101,12 +101,12 @@ class NodePerturbation(Learner):
 
 
 def shared(xp, delta_loss, shape):
-    """Every row's ΔL in place of its own: the sum over the batch, step by step, [R]."""
+    """The batch's ΔL in place of each row's own: the sum over the batch, step by step, [R]."""
     return xp.broadcast_to(delta_loss.reshape(shape).sum(1)[:, None], shape).reshape((-1,))
 
 
 def per_sequence(xp, cell, shape, xi, x, before, out):
-    """Σ noise ⊗ presynaptic over the K steps of each sequence: [B, rows, columns]; for biases [B, rows]."""
+    """Σ noise ⊗ presynaptic over the K steps of each sequence: [B, rows, columns], biases [B, rows]."""
     by_sequence = [
         r.reshape((*shape, -1)) for r in (xi[:, : cell.hidden], xi[:, cell.hidden :], x, before, out)
     ]

@@ -1,4 +1,4 @@
-"""Ornstein–Uhlenbeck adaptation: weights wander about a mean, and the mean follows where reward surprises.
+"""Ornstein–Uhlenbeck adaptation: weights fluctuate about a mean, which follows unexpected reward.
 
 The network runs with the weights θ, which follow an Ornstein–Uhlenbeck process about the mean μ:
 
@@ -7,16 +7,15 @@ The network runs with the weights θ, which follow an Ornstein–Uhlenbeck proce
     dμ = η (r - r̄) (θ - μ) dt                    r - r̄: the reward prediction error
 
 A segment is the unit of time, one step on a stream unless the trial says otherwise. θ takes the process's
-exact step in it, θ ← μ + e^{-λ} (θ - μ) + s √(1 - e^{-2λ}) ε. The parameters that the harness holds and
-evaluates are the mean μ; θ is state, and outlives a sequence. What the optimiser is given is
+exact step in it, θ ← μ + e^{-λ} (θ - μ) + s √(1 - e^{-2λ}) ε. The harness holds and evaluates the mean μ; θ
+is state, and is kept after a sequence. The optimiser gets
 
-    ∂L/∂μ ≈ (L - L̄) (θ - μ) / s²                with L̄ = -r̄: the paper's η is the learning rate divided by
-    s²
+    ∂L/∂μ ≈ (L - L̄) (θ - μ) / s²                with L̄ = -r̄; the paper's η is the learning rate / s²
 
-With θ from the stationary distribution and L̄ the expected loss, its expectation is as s → 0 the gradient of
-the segment's loss. A run starts at θ = μ, L̄ follows the loss from its first value, and θ moves slowly, so
-that one estimate is not unbiased by itself. There is no clean pass: loss and state are those of the network
-run with θ. A segment without a scored step has no reward: θ wanders on, and L̄ and μ stay.
+If θ has the stationary distribution and L̄ is the expected loss, its expectation as s → 0 is the gradient of
+the segment's loss. A run starts at θ = μ, L̄ follows the loss from its first value, and θ moves slowly, so a
+single estimate is not unbiased. There is no clean pass: loss and state are those of the network with θ. A
+segment without a scored step has no reward: θ moves on, and L̄ and μ stay.
 
 Source: Garcia Fernandez, Ahmad & van Gerven 2024, arXiv 2410.13563.
 """
@@ -39,8 +38,8 @@ class OrnsteinUhlenbeckAdaptation(Learner):
     search = {"sigma": (1e-3, 1e-1), "reward_rate": (1e-2, 0.99)}
 
     sigma: float = 2e-2  #: s, stationary standard deviation of the weights about their mean
-    reversion: float = 0.1  #: λ, a segment
-    reward_rate: float = 0.1  #: ρ, a segment
+    reversion: float = 0.1  #: λ, per segment
+    reward_rate: float = 0.1  #: ρ, per segment
 
     def __post_init__(self):
         require_positive(self, "sigma", "reversion", "reward_rate")

@@ -1,20 +1,20 @@
-"""Persistent evolution strategy: each pair of perturbed networks lives on, and is credited with all its noise.
+"""Persistent evolution strategy: pairs of perturbed networks go on, each credited with all its noise.
 
-P antithetic pairs of networks are carried from segment to segment, each with its own state and the running
-sum ξ_i of the perturbations that it has had. In each segment
+P antithetic pairs of networks are carried from segment to segment, each with its own state and the sum ξ_i of
+its perturbations so far. In each segment
 
     v_i ~ N(0, I)          fresh
     ξ_i ← ξ_i + v_i
-    L_i^±                   the segment's loss of the networks θ ± σ v_i, from where they were
+    L_i^±                   the segment's loss of the networks θ ± σ v_i, from their own states
     ∂L/∂θ ≈ 1/P Σ_i (L_i^+ - L_i^-) / 2σ  ξ_i
 
-The estimates of a sequence's segments add up to one of the gradient of the whole sequence's loss, unbiased as
-σ → 0 however the sequence is cut, where `es` sees no further than one segment. Its variance grows with the
-number of segments whose noise has been summed. On a stream that has no end the pairs are therefore restarted
-every `horizon` segments, from the state of the network itself and with ξ = 0: no credit reaches back beyond
-the last restart.
+The estimates of a sequence's segments add up to an estimate of the gradient of the whole sequence's loss. It
+is unbiased as σ → 0 for any cut into segments, while `es` sees no further than one segment. Its variance
+grows with the number of segments whose noise is summed. So on an endless stream the pairs are restarted every
+`horizon` segments, from the network's own state and with ξ = 0: no credit reaches back beyond the last
+restart.
 
-A pass at θ beside them gives the loss and the network's own state.
+A further pass at θ gives the loss and the network's own state.
 
 Source: Vicol, Metz & Sohl-Dickstein 2021, arXiv 2112.13835.
 """

@@ -1,18 +1,17 @@
 """Ridge regression of the readout, recurrent weights fixed: an echo state network, solved in closed form.
 
-Over all scored rows ĥ seen so far, a 1 appended for the bias, the sums are kept and solved at each segment's
-end:
+Sums over all scored rows ĥ so far, with a 1 appended for the bias, are kept and solved at each segment's end:
 
     A ← A + ĥᵀ ĥ           A_0 = λ I
     C ← C + ĥᵀ y*          C_0 = λ W_0ᵀ
     W_outᵀ = A⁻¹ C         the minimum of Σ ‖W ĥ - y*‖² + λ ‖W - W_0‖²
 
-with W_0 the initial readout: it is the problem that `readout_rls` solves step by step, and has the same
-solution. With W_0 = 0 it is Jaeger's. Where the task's loss is the cross-entropy, the readout is fitted to
-the one-hot targets all the same.
+with W_0 the initial readout. `readout_rls` solves the same problem step by step, with the same solution. With
+W_0 = 0 it is Jaeger's. If the task's loss is the cross-entropy, the readout is still fitted to the one-hot
+targets by least squares.
 
-A and C outlive a sequence. A segment of K steps costs a solve, O(n³), so on a stream the readout is set every
-K steps. The loss of a segment is that of the readout in hand when it starts.
+A and C are kept after a sequence. A segment of K steps costs a solve, O(n³), so on a stream the readout is
+set every K steps. The loss of a segment is that of the readout at its start.
 
 Source: Jaeger 2001, GMD report 148.
 """
@@ -67,7 +66,7 @@ class ReadoutRidge(Learner):
             A, C = ops.accumulate(A, Outer(h, h)), ops.accumulate(C, Outer(h, target))
             return (state, A, C, loss), None if cell.decorrelate == "none" else out
 
-        # The sums in hand belong to the caller; the fold adds to copies.
+        # The sums belong to the caller, so the fold adds to copies.
         A, C = (xp.asarray(state[k], copy=True) for k in "AC")
         start = state["cell"], A, C, ops.zeros(())
         (after, A, C, loss), hidden = fold_chunks(ops, chunk, start, batch, chunk_size(batch))

@@ -1,14 +1,14 @@
-"""Recursive least squares on the readout, recurrent weights fixed: the floor that a recurrent rule must beat.
+"""Recursive least squares on the readout, recurrent weights fixed: the baseline for recurrent rules.
 
     K_t   = P ĥᵀ (I + ĥ P ĥᵀ)⁻¹               ĥ: the scored rows of a step, [B, n], a 1 appended for the bias
     P     ← P - K_t ĥ P                       P_0 = I/λ
     W_out ← W_out - (K_t (y_t - y*_t))ᵀ
 
 For one row this is P ← P - P h hᵀ P/(1 + hᵀPh), W_out ← W_out - e (P h)ᵀ. After any number of steps W_out is
-the exact solution of the ridge problem, shrunk towards the initial W_out with strength λ. Where the task's
-loss is the cross-entropy, the readout is fitted to the one-hot targets all the same.
+the exact solution of the ridge problem, shrunk towards the initial W_out with strength λ. If the task's loss
+is the cross-entropy, the readout is still fitted to the one-hot targets by least squares.
 
-P outlives a sequence: new episodes start from a zero activity and the old P.
+P is kept after a sequence: new episodes start from zero activity and the old P.
 
 Source: Sussillo & Abbott 2009, Neuron 63:544; Jaeger 2001, GMD report 148.
 """
@@ -67,7 +67,7 @@ class ReadoutRLS(Learner):
             loss = loss + weight @ cell.losses(ops, y, target)
             return (after, P, W_out, c, loss), after.out if cell.decorrelate != "none" else None
 
-        # The weights in hand belong to the caller; the scan updates a copy.
+        # The weights belong to the caller, so the scan updates a copy.
         carry = (
             state["cell"],
             xp.asarray(state["P"], copy=True),

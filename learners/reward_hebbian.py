@@ -1,26 +1,26 @@
-"""Reward-modulated Hebbian learning: fluctuations of activity, gated by a reward that comes at the end of a trial.
+"""Reward-modulated Hebbian learning: fluctuations of activity, gated by a reward at the end of a trial.
 
-One noisy pass, with ξ_t ~ N(0, σ²) on every pre-activation and output; a trial is a segment. The rule does
-not know its noise. It takes as a fluctuation how far a unit is from its own running mean:
+There is one noisy pass, with ξ_t ~ N(0, σ²) on every pre-activation and output. A trial is a segment. The
+rule does not know its noise. A unit's fluctuation is its distance from its own running mean:
 
-    ā_t = λ ā_{t-1} + (1-λ) a_t                              running mean of the noisy a, of each sequence e
-    = Σ_t S((a_t - ā_{t-1}) ĥ_{t-1}ᵀ)                    eligibility trace; S(z) = z³, elementwise ∂L/∂W_rec ≈
-    Σ_b (L_b - L̄) e_b / (3 σ⁴)                  reward R_b = -L_b: each sequence's own part of the loss L̄  ←
-    β L̄ + (1-β) mean_b L_b                             expected loss of a sequence, from trial to trial
+    ā_t = λ ā_{t-1} + (1-λ) a_t                      running mean of the noisy a, of each sequence
+    e   = Σ_t S((a_t - ā_{t-1}) ĥ_{t-1}ᵀ)            eligibility trace; S(z) = z³, elementwise
+    ∂L/∂W_rec ≈ Σ_b (L_b - L̄) e_b / (3 σ⁴)          reward R_b = -L_b: each sequence's own part of the loss
+    L̄  ← β L̄ + (1-β) mean_b L_b                     expected loss of a sequence, from trial to trial
 
-and likewise for W_in, b and, from the outputs' fluctuations, W_out, c. S is supralinear so that a
-perturbation outweighs many small fluctuations that the network makes by itself. The cube of a product is the
-product of the cubes, so e is a sum of outer products. `exponent = 1` is the rule without it.
+and likewise for W_in, b and, from the outputs' fluctuations, W_out, c. S is supralinear, so that a
+perturbation outweighs many small fluctuations of the network itself. The cube of a product is the product of
+the cubes, so e is a sum of outer products. `exponent = 1` is the rule without S.
 
-Scale: were the fluctuation the noise itself, E[(L - L̄) ξ³] = 3 σ⁴ ∂L/∂a (and E[(L - L̄) ξ] = σ² ∂L/∂a, by
+Scale: if the fluctuation were the noise itself, E[(L - L̄) ξ³] = 3 σ⁴ ∂L/∂a (and E[(L - L̄) ξ] = σ² ∂L/∂a, by
 which `exponent = 1` divides). It is not, so the rule is biased: by the network's own fluctuations, by those
-that earlier noise has caused, and by the cube on ĥ.
+due to earlier noise, and by the cube on ĥ.
 
-The paper perturbs a unit in one of 300 steps, with large uniform noise, where we add normal noise at every
-step; it learns W_rec alone; it keeps an L̄ for each kind of trial, clips its updates and multiplies them by
-L̄. λ and β are its own. L̄ starts as the first trial's mean loss, and outlives a sequence. The loss and the
-state are those of the noisy pass, the only one that there is. On a stream each segment is a trial, ā is
-carried on and e starts anew.
+The paper perturbs a unit in one of 300 steps, with large uniform noise; here normal noise is added at every
+step. It learns W_rec alone. It keeps an L̄ for each kind of trial, clips its updates and multiplies them by L̄.
+λ and β are the paper's. L̄ starts as the first trial's mean loss, and is kept after a sequence. The loss and
+the state are those of the noisy pass, since there is no other. On a stream each segment is a trial, ā is
+carried on and e starts again from 0.
 
 Source: Miconi 2017, eLife 6:e20899.
 """
@@ -84,7 +84,7 @@ class RewardHebbian(Learner):
             state, mean, loss, trace, key = carry
             batch = Batch(*xs)
             K = batch.weights.shape[0]
-            if not whole:  # the keys of all steps at once would grow with the segment
+            if not whole:  # draw keys per chunk: the keys of all steps at once would grow with the segment
                 key, own = ops.split(key)
             keys = ops.split(key if whole else own, K)
             x, target, weight = rows(batch)
@@ -118,7 +118,7 @@ class RewardHebbian(Learner):
 
 
 def fluctuations(ops, units, mean, decay):
-    """x_t - x̄_{t-1} of units [K, B, N] whose running mean so far is [B, N]; and the mean after them."""
+    """(x_t - x̄_{t-1} of units [K, B, N], the running mean after them), given the mean [B, N] before."""
     K = len(units)
     t, s = np.arange(K + 1)[:, None], np.arange(K)
     kernel = np.where(s < t, (1.0 - decay) * decay ** np.maximum(t - 1 - s, 0), 0.0)
@@ -128,7 +128,7 @@ def fluctuations(ops, units, mean, decay):
 
 
 def eligibility(xp, cell, post, x, before, out):
-    """Σ_t post ⊗ presynaptic of each sequence, [B, rows, columns] and for biases [B, rows].
+    """Σ_t post ⊗ presynaptic of each sequence, [B, rows, columns]; for biases [B, rows].
 
     `post` [K, B, n + O]; `x` [K·B, I], `before` and `out` [K·B, n].
     """

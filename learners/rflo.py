@@ -3,9 +3,9 @@
     P_t = (1-α) P_{t-1} + α φ'(a_t) z_tᵀ             [n, m];  z_t = [ĥ_{t-1}, x̂_t, 1]
     ∂L/∂θ ≈ Σ_t (B_fb e_t) ⊙ P_t                     e_t = w_t ∂ℓ_t/∂y_t
 
-Beside what RTRL has, the trace leaves out all influence through the recurrent weights, and the feedback B_fb
-[n, O] stands for Dᵀ W_outᵀ. It is drawn once, N(0, 2/(n+O)) as W_out is, and fixed. With B_fb = W_outᵀ the
-rule is `eprop` with symmetric feedback.
+Unlike RTRL, the trace leaves out all influence through the recurrent weights, and the feedback B_fb [n, O]
+replaces Dᵀ W_outᵀ. B_fb is drawn once, from N(0, 2/(n+O)) as W_out is, and fixed. With B_fb = W_outᵀ the rule
+is `eprop` with symmetric feedback.
 
 Source: Murray 2019, eLife 8:e43299.
 """

@@ -4,8 +4,7 @@
     diag(H_t) = (1-α) + α φ'(a_t) diag(W_rec D)      z_t = [ĥ_{t-1}, x̂_t, 1]
     ∂L/∂θ ≈ Σ_t δ_t ⊙ J_t
 
-This is RTRL where W_rec D is diagonal. It is biased elsewhere: what reaches a unit by way of others is left
-out.
+This is RTRL if W_rec D is diagonal. Otherwise it is biased: influence by way of other units is left out.
 
 Source: Menick et al. 2021, arXiv 2006.07232.
 """

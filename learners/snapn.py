@@ -1,17 +1,17 @@
-"""Sparse n-step approximation: influence is kept only where a weight reaches a unit within n steps of a sparse W_rec.
+"""Sparse n-step approximation: influence is kept only on units within n steps in a sparse W_rec.
 
     J_t = R ⊙ (H_t J_{t-1}) + Ī_t                    J, H, Ī as in `rtrl`
-    R_k,(ij) = 1 where unit k can be reached from unit i in at most n-1 connections, else 0
+    R_k,(ij) = 1 if unit k can be reached from unit i in at most n-1 connections, else 0
     ∂L/∂θ ≈ Σ_t δ_t J_t
 
-n = 1 is `snap1`; n-1 at least the graph's diameter is RTRL. All weights of a unit share their pattern, so J
-is kept as r rows of m for each unit i, r the most units that any unit reaches, and H J is a product over [r,
-r] for each unit.
+n = 1 is `snap1`; with n-1 at least the graph's diameter the rule is RTRL. All weights of a unit share their
+pattern, so J is kept as r rows of m for each unit i, where r is the most units that any unit reaches. H J is
+a product over [r, r] for each unit.
 
-Which weights exist is a hyper-parameter, not read from their values: each unit has inputs from a part
-`density` of the units, drawn from `graph_seed`. The others start as zero and get no gradient, so the graph
-never changes and the shape of the pattern is known before training. With decorrelation, H has entries beyond
-the graph of W_rec; the pattern stays that of the graph.
+The graph is a hyper-parameter, not read from the weights: each unit has inputs from a part `density` of the
+units, drawn from `graph_seed`. The other weights start as zero and get no gradient. So the graph never
+changes, and the shape of the pattern is known before training. With decorrelation, H has entries beyond the
+graph of W_rec; the pattern stays that of the graph.
 
 Source: Menick et al. 2021, arXiv 2006.07232.
 """
@@ -33,8 +33,8 @@ class SnApN(Learner):
     claims = Claims(online=True, forward_only=True, time="O(r²p)", memory="O(r p)")
 
     steps: int = 2  #: n
-    density: float = 0.1  #: part of the units that a unit has inputs from
-    graph_seed: int = 0  #: draws which
+    density: float = 0.1  #: the part of the units that give input to a unit
+    graph_seed: int = 0  #: draws the graph
 
     def __post_init__(self):
         require_positive(self, "steps", "density")
@@ -42,7 +42,7 @@ class SnApN(Learner):
             raise UsageError(f"density is {self.density!r}: SnApN needs a part of the units, in (0, 1]")
 
     def connected(self, cell):
-        """Whether unit i acts on unit k, [n(k), n(i)]; every unit has equally many inputs."""
+        """Whether unit i acts on unit k, [n(k), n(i)]. Every unit has equally many inputs."""
         n = cell.hidden
         fan_in = max(1, round(self.density * n))
         order = np.random.default_rng([self.graph_seed, n]).permuted(np.tile(np.arange(n), (n, 1)), axis=1)

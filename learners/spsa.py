@@ -2,13 +2,13 @@
 
     ∂L/∂θ ≈ (L(θ + σv) - L(θ - σv)) / 2σ  v         v: a random sign for every parameter
 
-As σ → 0 this is (∇L · v) v, whose expectation is the gradient; at finite σ it is off by O(σ²). Spall divides
-by v where we multiply: for signs it is the same.
+As σ → 0 this is (∇L · v) v, whose expectation is the gradient; at finite σ its error is O(σ²). Spall divides
+by v and this rule multiplies: for signs it is the same.
 
-v is drawn from its key for either point and once more for the update, and not held in between, as in MeZO:
+As in MeZO, v is drawn again from its key for each point and for the update, and not kept in between. So
 beside the weights there is one array of their size at a time. A third pass, at θ, gives the loss and the
-state that is carried on; both points start from it, so that on a stream the estimate is that of the segment's
-loss, its start held fixed.
+state that is carried on. Both points start from the carried state, so on a stream the estimate is for the
+segment's loss with a fixed start.
 
 Source: Spall 1992, IEEE Trans. Autom. Control 37(3):332; Malladi et al. 2023 (MeZO), arXiv 2305.17333.
 """

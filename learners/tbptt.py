@@ -1,7 +1,7 @@
-"""Truncated backpropagation through time: BPTT in chunks of K steps, the state carried across, its gradient not.
+"""Truncated backpropagation through time: BPTT in chunks of K steps, with no gradient between chunks.
 
-On a stream there is one update a chunk. On episodes the gradients of a sequence's chunks are added up at
-fixed weights, so that K ≥ T is BPTT.
+The state is carried from chunk to chunk. On a stream there is one update per chunk. On episodes the gradients
+of a sequence's chunks are added up at fixed weights, so that K ≥ T is BPTT.
 
 Source: Williams & Peng 1990, Neural Computation 2(4):490.
 """

@@ -1,13 +1,13 @@
 """Unbiased online recurrent optimisation: the influence as one outer product, whose expectation is RTRL's.
 
-    h̃ ← ρ0 H_t h̃ + ρ1 ν                              [n];  ν: fresh random signs θ̃ ← θ̃/ρ0 + νᵀĪ_t/ρ1
-    [n, m];  νᵀĪ_t = (ν ⊙ α φ'(a_t)) z_tᵀ, z_t = [ĥ_{t-1}, x̂_t, 1] ρ0 = √(‖θ̃‖/‖H_t h̃‖)    ρ1 =
-    √(‖νᵀĪ_t‖/‖ν‖)      both keep the factors of a like norm, for the least variance ∂L/∂θ ≈ Σ_t (δ_t h̃_t)
-    θ̃_t
+    h̃ ← ρ0 H_t h̃ + ρ1 ν                              [n];  ν: fresh random signs
+    θ̃ ← θ̃/ρ0 + νᵀĪ_t/ρ1                              [n, m];  νᵀĪ_t = (ν ⊙ α φ'(a_t)) z_tᵀ
+    ρ0 = √(‖θ̃‖/‖H_t h̃‖)    ρ1 = √(‖νᵀĪ_t‖/‖ν‖)      equal norms of the factors, for the least variance
+    ∂L/∂θ ≈ Σ_t (δ_t h̃_t) θ̃_t                        z_t = [ĥ_{t-1}, x̂_t, 1]
 
-for each sequence of the batch, with H_t as in `rtrl`. E[h̃ θ̃ᵀ] = J whatever ρ0 and ρ1 are, as long as they
-do not depend on this step's ν and are not 0: what h̃ is multiplied by, θ̃ is divided by. So a small ε, added
-to every norm, costs nothing of that; at the first step, with h̃ = θ̃ = 0, it makes ρ0 = 1.
+for each sequence of the batch, with H_t as in `rtrl`. E[h̃ θ̃ᵀ] = J for all ρ0 and ρ1 that do not depend on
+this step's ν and are not 0: h̃ is multiplied and θ̃ divided by the same number. So a small ε, added to every
+norm, leaves the rule unbiased. At the first step, with h̃ = θ̃ = 0, it makes ρ0 = 1.
 
 Source: Tallec & Ollivier 2018, arXiv 1702.05043.
 """

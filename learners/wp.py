@@ -1,21 +1,21 @@
 """Weight perturbation: noise on every weight, credited with the loss difference that it makes.
 
-A clean and a noisy pass run side by side, both carried over time; the noisy one has the weights θ + Ξ, with
+A clean and a noisy pass run side by side, both carried over time. The noisy one has the weights θ + Ξ, with
 Ξ ~ N(0, σ²) shared by the batch. With ΔL_t = L̃_t - L_t, summed over the batch,
 
     resample = step, credit = step        ∂L/∂θ ≈ Σ_t ΔL_t Ξ_t / σ²             expectation of TBPTT(1)
-    resample = step, credit = episode     ∂L/∂θ ≈ (Σ_t ΔL_t) (Σ_t Ξ_t) / σ²     expectation of BPTT resample =
-    step, credit = trace       ∂L/∂θ ≈ Σ_t ΔL_t Σ_{s≤t} Ξ_s / σ²     expectation of BPTT, less variance
+    resample = step, credit = episode     ∂L/∂θ ≈ (Σ_t ΔL_t) (Σ_t Ξ_t) / σ²     expectation of BPTT
+    resample = step, credit = trace       ∂L/∂θ ≈ Σ_t ΔL_t Σ_{s≤t} Ξ_s / σ²     the same, with less variance
     resample = episode                    ∂L/∂θ ≈ (Σ_t ΔL_t) Ξ / σ²             expectation of BPTT
 
-as σ → 0. With one noise a segment the three credits are the same. On a stream a segment is one step, unless
+as σ → 0. With one noise per segment the three credits are the same. On a stream a segment is one step, unless
 the trial says otherwise. `trace` carries its sum from segment to segment.
 
 With fresh noise at every step the rule's time is that of drawing T·p normals: at n = 500 the draws of a step
-take longer than everything else together (benchmarks/test_speed.py measures the share).
+take longer than all else together (benchmarks/test_speed.py measures the share).
 
 As published: `resample = step`, `credit = step`, and `recurrent_from = second`, where W_rec gets no credit at
-a state's first step, since ĥ_0 = 0 lets its noise do nothing there. The paper multiplies by ΔL Ξ/σ where the
+a state's first step: since ĥ_0 = 0, its noise has no effect there. The paper multiplies by ΔL Ξ/σ where the
 theory has ΔL Ξ/σ²: its learning rate is ours divided by σ. On episodes the published code also has
 `decorrelation = before`.
 
@@ -45,8 +45,8 @@ class WeightPerturbation(Learner):
     sigma: float = 1e-2  #: standard deviation of the noise
     resample: Literal["step", "episode"] = "episode"
     credit: Literal["step", "episode", "trace"] = "episode"
-    recurrent_from: Literal["first", "second"] = "first"  #: the step of a state from which on W_rec has noise
-    decorrelation: Literal["after", "before"] = "after"  #: when D moves: before takes one more clean pass
+    recurrent_from: Literal["first", "second"] = "first"  #: the first step of a state with noise on W_rec
+    decorrelation: Literal["after", "before"] = "after"  #: when D moves; before needs one more clean pass
 
     def __post_init__(self):
         require_positive(self, "sigma")
@@ -91,7 +91,7 @@ class WeightPerturbation(Learner):
         return sum_over_chunks(ops, cell, chunk, state, batch, None, chunk_size(batch))
 
     def fresh_noise(self, ops, cell, params, state, batch, key):
-        """Noise drawn anew at every step. The clean pass needs none, and is taken a chunk at a time."""
+        """Fresh noise at every step. The clean pass needs no noise, and runs chunk by chunk."""
         sigma, credit = self.sigma, self.credit
 
         def chunk(state, batch, keys):
@@ -107,7 +107,7 @@ class WeightPerturbation(Learner):
                 Xi = draw(ops, cell, key, sigma)
                 if begun:
                     Xi = Xi | {"W_rec": begun[0] * Xi["W_rec"]}
-                # All is linear in the weights: θ + Ξ, as large as the weights, is never formed.
+                # Both products are linear in the weights, so θ + Ξ, as large as the weights, is never formed.
                 noise = ops.linear(noisy.out, Xi["W_rec"], cell.drive(ops, Xi, x))
                 _, noisy = cell.step(ops, params, noisy, drive + noise)
                 y = cell.readout(ops, params, noisy.out, cell.readout(ops, Xi, noisy.out))
@@ -121,7 +121,7 @@ class WeightPerturbation(Learner):
 
             total = {} if credit == "step" else zero_gradients(ops, cell)
             if self.traced:
-                # What was carried here belongs to the caller; the scan adds to a copy.
+                # The carried sum belongs to the caller, so the scan adds to a copy.
                 total = {k: ops.accumulate(total[k], state["trace"][k]) for k in total}
             grads = {} if credit == "episode" else zero_gradients(ops, cell)
             steps = drive.reshape((K, -1, cell.hidden)), losses.reshape((K, -1)).sum(1)

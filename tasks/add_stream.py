@@ -1,23 +1,22 @@
 """Add two delayed effects of random bits.
 
-At every step a fair random bit x(t) is shown. The probability of the answer 1 depends on two earlier
-bits, t1 and t2 steps ago:
+Every step shows a fair random bit x(t). The probability of the answer 1 depends on two earlier bits, t1 and
+t2 steps ago:
 
     p(t) = 0.5 + 0.5 x(t - t1) - 0.25 x(t - t2)
 
     inputs  [T, N, 2]   one-hot: x, 1 - x
-    targets [T, N, 2]   p, 1 - p; or, `sampled`, a draw from them, one-hot
+    targets [T, N, 2]   p, 1 - p; if `sampled`, a draw from them, one-hot
     weights [T, N]      0 at the first t2 steps, whose causes were not shown
 
-The metric is the cross-entropy in nats. What a predictor can reach says what it has found out, and is
-known exactly: with neither dependency 0.6616, the entropy of the mean of p; with that on x(t - t1)
-alone 0.5192, on x(t - t2) alone 0.6278; with both 0.4545, the floor. `levels` computes them. Solved is
-0.461, whatever the delays: both dependencies known, and nine tenths of the way gone from one of them to both.
-Every step that is scored has had its causes shown. A training row is gone through again, from rest, when the
-budget is longer.
+The metric is the cross-entropy in nats. The best scores are known exactly, and show which dependencies a
+predictor has learned: with neither 0.6616, the entropy of the mean of p; with that on x(t - t1) alone 0.5192,
+on x(t - t2) alone 0.6278; with both 0.4545, the floor. `levels` computes them. Solved is 0.461 for all
+delays: nine tenths of the way from the stronger dependency alone to both. The causes of every scored step
+were shown. If the budget is longer than a training row, the row is repeated, from rest.
 
-With probabilities as targets no predictor can be below the floor, by chance or otherwise; `sampled`
-targets, as in the first of the two sources, are noisier in training and in the score.
+With probabilities as targets no predictor can be below the floor, even by chance. `sampled` targets, as in
+the first of the two sources, are noisier in training and in the score.
 
 Source: Pitis (2016), Recurrent neural networks in Tensorflow I (the problem, with sampled answers);
 Marschall, Cho and Savin (2020), A unified framework of online learning algorithms for training
@@ -44,7 +43,7 @@ class AddStream(Task):
     """Add two delayed effects of random bits; see the module's text."""
 
     t1: int = 5  #: delay of the stronger effect, time steps
-    t2: int = 9  #: delay of the weaker one, longer than t1
+    t2: int = 9  #: delay of the weaker effect, longer than t1
     sampled: bool = False  #: whether the targets are draws, not probabilities
     steps: int = 5000  #: length of a training row, and of all rows of another split together
 
@@ -86,17 +85,17 @@ class AddStream(Task):
         return cross_entropy(outputs, sequences)
 
     def trivial_score(self, sequences: Sequences) -> float:
-        """What is reached with neither dependency."""
+        """The best score with neither dependency."""
         return self.levels()["none"]
 
     def solved_score(self, sequences: Sequences) -> float:
-        """A tenth of the way from knowing both dependencies to knowing the stronger one alone, in closed form."""
+        """A tenth of the way from the score with both dependencies to that with the stronger one alone."""
         levels = self.levels()
         return levels["both"] + (levels["t1"] - levels["both"]) / 10
 
     @staticmethod
     def levels() -> dict[str, float]:
-        """The best cross-entropy of a predictor that knows of neither dependency, one of them, both."""
+        """The best cross-entropy of a predictor that knows neither dependency, one of them, both."""
         # p by (x(t - t1), x(t - t2)); the four cases are equally frequent.
         p = np.array([[0.5 + 0.5 * a - 0.25 * b for b in (0, 1)] for a in (0, 1)])
         known = {"none": (0, 1), "t1": (1,), "t2": (0,), "both": ()}

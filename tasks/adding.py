@@ -1,19 +1,18 @@
 """Add the two marked ones of 20 numbers.
 
-At every step a number, uniform in [0, 1), is shown, and beside it a mark that is 1 at two steps,
-one in each half of the episode, and 0 elsewhere. At the last step the sum of the two marked
-numbers is asked for.
+Every step shows a number, uniform in [0, 1), and a mark. The mark is 1 at two steps, one in each half of the
+episode, and 0 elsewhere. The answer at the last step is the sum of the two marked numbers.
 
     inputs  [T, N, 2]   number, mark
     targets [T, N, 1]   sum of the marked numbers at the last step, 0 before
     weights [T, N]      1 at the last step, 0 before
 
-The metric is the mean squared error. To say 1 always, the mean of the sum, scores its variance,
-1/6; to know one of the two numbers scores 1/12. Solved is 0.01: an error of 0.1 in the typical
-sum, which no predictor reaches that forgets either number.
+The metric is the mean squared error. The constant 1, the mean of the sum, scores the sum's variance, 1/6.
+Knowing one of the two numbers scores 1/12. Solved is 0.01, an error of 0.1 in the typical sum. No predictor
+that forgets either number reaches it.
 
-Twenty steps are within reach: a plain tanh network of 128 units begins to solve them after 1,000
-to 2,000 updates of backpropagation through time; at 30 steps it is still at the trivial score.
+Twenty steps can be learned: a plain tanh network of 128 units begins to solve them after 1,000 to 2,000
+updates of backpropagation through time. At 30 steps it is still at the trivial score.
 
 Source: Hochreiter and Schmidhuber (1997), Long short-term memory, Neural Computation 9:1735-1780,
 doi:10.1162/neco.1997.9.8.1735, experiment 4; in the form of Le, Jaitly and Hinton (2015), A simple
@@ -56,7 +55,7 @@ class Adding(Task):
         self.require_whole(length=2, train_sequences=1, evaluation_sequences=1)
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
-        """`train_sequences` or `evaluation_sequences` episodes; `batch` plays no part."""
+        """`train_sequences` or `evaluation_sequences` episodes. `batch` is not used."""
         rows = self.train_sequences if split == "train" else self.evaluation_sequences
         rng = self.rng(split, seed)
         row, half = np.arange(rows), self.length // 2
@@ -79,5 +78,5 @@ class Adding(Task):
         return self.score(np.ones_like(sequences.targets), sequences)
 
     def solved_score(self, sequences: Sequences) -> float | None:
-        """0.01 at every length, for the sum's variance depends on none; None where trivial is by chance no worse."""
+        """0.01 at every length, which the sum's variance does not depend on; None if trivial is no worse."""
         return self.solved if self.solved < self.trivial_score(sequences) else None

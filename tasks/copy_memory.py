@@ -1,22 +1,22 @@
 """Recall 5 symbols after a delay of 10.
 
-The alphabet has 10 letters: 0 is blank, 1 to 8 are the symbols, 9 is "go". An episode shows 5 random
-symbols, then 10 blanks, then "go" 5 times. The answer is blank until the first "go", and then the symbols in
-their order, one a step.
+The alphabet has 10 letters: 0 is blank, 1 to 8 are the symbols, 9 is "go". An episode shows 5 random symbols,
+then 10 blanks, then "go" 5 times. The answer is blank until the first "go", and then the symbols in their
+order, one per step.
 
     inputs  [T, N, 10]   one-hot;  T = 5 + 10 + 5
     targets [T, N, 10]   one-hot
 
-No two episodes of a seed show the same symbols, in whatever split. The loss is the mean squared error on the
-one-hot target at every step, as in the paper; the metric is the fraction of wrong symbols on recall, where
-the largest of the 10 outputs is the answer. To guess is wrong 7 times in 8. Solved is a tenth of that,
-0.0875: to recall all but one of five symbols and guess that one is wrong 0.175 of the times.
+No two episodes of a seed show the same symbols, in any split. The loss is the mean squared error on the
+one-hot target at every step, as in the paper. The metric is the fraction of wrong symbols on recall; the
+largest of the 10 outputs is the answer. A guess is wrong 7 times in 8. Solved is a tenth of that, 0.0875. (If
+four of five symbols are recalled and one is guessed, 0.175 of the answers are wrong.)
 
-Five symbols are within reach: a plain tanh network of 64 units solves them after 1,000 to 2,000 updates of
-backpropagation through time (Adam, learning rate 0.003); of ten it needs ten times as many.
+Five symbols can be learned: a plain tanh network of 64 units solves them after 1,000 to 2,000 updates of
+backpropagation through time (Adam, learning rate 0.003). Ten symbols need ten times as many updates.
 
-The paper has sequences of 100 symbols, which no rule learns to recall here. As published, one sequence trains
-and one other tests: `length=100`, `train_sequences=1`, `evaluation_sequences=1`.
+The paper has sequences of 100 symbols, which no rule learns to recall here. As published, training has one
+sequence and the test another: `length=100`, `train_sequences=1`, `evaluation_sequences=1`.
 
 Source: Garcia Fernandez, Keemink and van Gerven (2024), Gradient-free training of recurrent neural
 networks using random perturbations, Frontiers in Neuroscience 18:1439155,
@@ -45,7 +45,7 @@ class CopyMemory(Task):
 
     length: int = 5  #: symbols to recall
     delay: int = 10  #: blanks between the last symbol and the first "go"
-    symbols: int = 8  #: different symbols; the alphabet has a blank and a "go" besides
+    symbols: int = 8  #: different symbols; the alphabet also has a blank and a "go"
     train_sequences: int = 2000
     evaluation_sequences: int = 500  #: in validation and in test
 
@@ -67,12 +67,13 @@ class CopyMemory(Task):
         needed, there = self.train_sequences + 2 * self.evaluation_sequences, self.symbols**self.length
         if needed > there:
             raise UsageError(
-                f"copy_memory.length is {self.length}: {self.symbols} symbols make {there} different sequences of that "
-                f"length, and {needed} are needed: set a longer one, or fewer train_sequences and evaluation_sequences"
+                f"copy_memory.length is {self.length}: {self.symbols} symbols make {there} different "
+                f"sequences of that length, and {needed} are needed: set a longer one, or fewer "
+                "train_sequences and evaluation_sequences"
             )
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
-        """`train_sequences` or `evaluation_sequences` episodes; `batch` plays no part."""
+        """`train_sequences` or `evaluation_sequences` episodes. `batch` is not used."""
         shown, go = 1 + self._symbols(split, seed), self.symbols + 1
         blanks = np.full((self.delay, shown.shape[1]), BLANK)
         seen = np.concatenate([shown, blanks, np.full_like(shown, go)])
@@ -81,7 +82,7 @@ class CopyMemory(Task):
         return Sequences(one_hot[seen], one_hot[said], np.ones(seen.shape, np.float32))
 
     def score(self, outputs: NDArray[np.float32], sequences: Sequences) -> float:
-        """The fraction of wrong symbols on recall; not a number where an output is not finite."""
+        """The fraction of wrong symbols on recall; NaN if an output is not finite."""
         recalled = outputs[-self.length :]
         if not np.isfinite(recalled).all():
             return float("nan")
@@ -89,18 +90,18 @@ class CopyMemory(Task):
         return float(wrong.mean())
 
     def trivial_score(self, sequences: Sequences) -> float:
-        """The fraction wrong on guessing, whatever the sequences."""
+        """The expected fraction of wrong guesses."""
         return 1 - 1 / self.symbols
 
     def solved_score(self, sequences: Sequences) -> float:
-        """The fraction wrong when one symbol in ten is guessed and the others are known, whatever the sequences."""
+        """The expected fraction of wrong symbols if one in ten is guessed and the others are known."""
         return self.trivial_score(sequences) / 10
 
     def _symbols(self, split: Split, seed: int) -> NDArray[np.int64]:
         """The symbols to recall, from 0 on, [length, N]."""
         ends = np.cumsum([self.train_sequences, self.evaluation_sequences])
         there = self.symbols**self.length
-        if there >= 2**62:  # so many that no two will be alike
+        if there >= 2**62:  # among so many no two draws will be alike
             rows = self.train_sequences if split == "train" else self.evaluation_sequences
             return self.rng(split, seed).integers(0, self.symbols, (self.length, rows))
         # One draw without replacement for all splits, so that they share nothing.

@@ -1,18 +1,17 @@
 """Tell whether two stimuli, a delay apart, were the same.
 
-One of 4 stimuli is shown for 2 steps, then nothing for `delay` steps, then a second stimulus for 2
-steps: the same one in half of the episodes, else one of the other three. Whether they match is asked
-for at the last step. All channels but the first are noisy.
+One of 4 stimuli is shown for 2 steps, then nothing for `delay` steps, then a second stimulus for 2 steps: the
+same one in half of the episodes, else one of the other three. The answer at the last step is whether they
+match. All channels except the first are noisy.
 
-    inputs  [T, N, 5]   1 until the second stimulus, then 0; a channel a stimulus, 1 where it is shown;
-                        each of those plus a normal of 0.1
+    inputs  [T, N, 5]   1 until the second stimulus, then 0; a channel per stimulus, 1 while it is shown;
+                        each of those plus normal noise of 0.1
     targets [T, N, 2]   one-hot: match, no match; at every step
     weights [T, N]      1 at the last step, 0 before
 
-The metric is accuracy. Chance is 0.5, and so is any predictor that has forgotten the first stimulus, or sees
-nothing of the second. Solved is nine tenths of the way from there to what the ideal observer of the noisy
-channels scores, who errs about none at the default noise: 0.95. To hold all stimuli apart but two scores
-0.917.
+The metric is accuracy. Chance is 0.5. Any predictor that forgets the first stimulus or ignores the second
+scores this too. Solved is nine tenths of the way from chance to the ideal observer of the noisy channels, who
+makes almost no errors at the default noise: 0.95. A predictor that confuses two of the stimuli scores 0.917.
 
 Source: Miller, Erickson and Desimone (1996), Neural mechanisms of visual working memory in prefrontal
 cortex of the macaque, Journal of Neuroscience 16:5154-5167, doi:10.1523/JNEUROSCI.16-16-05154.1996; for
@@ -40,7 +39,7 @@ class DelayedMatch(Task):
 
     stimuli: int = 4
     delay: int = 12  #: steps between the stimuli
-    noise: float = 0.1  #: standard deviation, above 0: what makes no two episodes alike
+    noise: float = 0.1  #: standard deviation, above 0, so that no two episodes are alike
     train_sequences: int = 10_000
     evaluation_sequences: int = 2000  #: in validation and in test
 
@@ -63,7 +62,7 @@ class DelayedMatch(Task):
         self.require_number("noise", 0, 1)
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
-        """`train_sequences` or `evaluation_sequences` episodes; `batch` plays no part."""
+        """`train_sequences` or `evaluation_sequences` episodes. `batch` is not used."""
         rows = self.train_sequences if split == "train" else self.evaluation_sequences
         rng, steps = self.rng(split, seed), 2 * SHOWN + self.delay
         first, differs = rng.integers(0, self.stimuli, rows), rng.integers(0, 2, rows)
@@ -83,20 +82,20 @@ class DelayedMatch(Task):
         return accuracy(outputs, sequences)
 
     def trivial_score(self, sequences: Sequences) -> float:
-        """Chance: a constant's accuracy, were the two answers equally frequent."""
+        """Chance: a constant's accuracy if both answers are equally frequent."""
         return 0.5
 
     def solved_score(self, sequences: Sequences) -> float:
-        """Nine tenths of the way from chance to the ideal observer, whatever the sequences."""
+        """Nine tenths of the way from chance to the ideal observer, for any sequences."""
         return 0.5 + 0.9 * (self.ideal - 0.5)
 
     @functools.cached_property
     def ideal(self) -> float:
-        """The accuracy of who knows how episodes are drawn, on 20,000 fixed ones."""
+        """The accuracy of an observer that knows how episodes are drawn, on 20,000 fixed ones."""
         rng, k, rows = np.random.default_rng(0), self.stimuli, 20_000
         first, differs = rng.integers(0, k, rows), rng.integers(0, 2, rows)
         second = (first + differs * rng.integers(1, k, rows)) % k
-        # Of a channel's steps the sum is all that matters; the probability that a stimulus was shown is a
+        # Only the sum over a channel's steps matters. The probability that a stimulus was shown is a
         # softmax.
         noise = self.noise * np.sqrt(SHOWN) * rng.standard_normal((2, rows, k))
         sums = SHOWN * np.eye(k)[np.stack([first, second])] + noise

@@ -1,19 +1,18 @@
 """Tell which brackets may come next.
 
-A string of brackets of 2 kinds is read, nested no deeper than 4. At depth 0 a bracket is opened, at
-depth 4 closed, between them either with the probability one half; kinds are equally frequent.
+The input is a string of brackets of 2 kinds, nested at most 4 deep. At depth 0 a bracket is opened, at depth
+4 one is closed; in between, both have probability one half. Kinds are equally frequent.
 
     inputs  [T, N, 4]   one-hot: ( [ ) ]
     targets [T, N, 4]   1 for each bracket that may come next, else 0
 
-The metric is accuracy at closing brackets: of the steps after which one is closed, the fraction at which the
-largest output among the closing brackets is that of the right kind. After an opening bracket that one
-is in sight, after a closing one it has to be remembered. The trivial predictor closes what was opened at
-this very step, and else guesses; it is right 0.826 of the times. To
-remember the innermost two brackets and to guess what was opened before scores 0.929, the innermost
-three 0.975; `remembering` computes these. Solved is midway between them, 0.952; where brackets are nested
-two deep, midway between the innermost one and all. With one kind, or a depth of one, there is nothing to
-remember, and no such score.
+The metric is accuracy at closing brackets: the fraction of steps before a closing bracket at which the
+largest output among the closing brackets has the right kind. After an opening bracket that kind is in the
+input; after a closing one it has to be remembered. The trivial predictor closes a bracket opened at this very
+step, and guesses otherwise; it is right 0.826 of the time. Remembering the innermost two brackets and
+guessing the others scores 0.929; the innermost three, 0.975. `remembering` computes these. Solved is midway
+between them, 0.952; if brackets are nested two deep, midway between the innermost one and all. With one kind,
+or a depth of one, nothing has to be remembered, and there is no such score.
 
 Source: Hewitt, Hahn, Ganguli, Liang and Manning (2020), RNNs can generate bounded hierarchical
 languages with optimal memory, EMNLP, arXiv:2010.07515; Suzgun et al. (2019), LSTM networks can perform
@@ -36,7 +35,7 @@ class Dyck(Task):
     """Which brackets may come next; see the module's text."""
 
     kinds: int = 2  #: of brackets
-    depth: int = 4  #: how deep they may be nested
+    depth: int = 4  #: deepest nesting
     length: int = 40  #: symbols read, time steps
     train_sequences: int = 5000
     evaluation_sequences: int = 1000  #: in validation and in test
@@ -58,7 +57,7 @@ class Dyck(Task):
         self.require_whole(kinds=1, depth=1, length=2, train_sequences=1, evaluation_sequences=1)
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
-        """`train_sequences` or `evaluation_sequences` episodes; `batch` plays no part."""
+        """`train_sequences` or `evaluation_sequences` episodes. `batch` is not used."""
         rows = self.train_sequences if split == "train" else self.evaluation_sequences
         rng, row = self.rng(split, seed), np.arange(rows)
         coins = rng.integers(0, 2, (self.length, rows)) == 1
@@ -78,7 +77,7 @@ class Dyck(Task):
         return Sequences(inputs, targets, np.ones(depths.shape, np.float32))
 
     def score(self, outputs: NDArray[np.float32], sequences: Sequences) -> float:
-        """Accuracy at closing brackets; not a number where an output there is not finite."""
+        """Accuracy at closing brackets; NaN if an output there is not finite."""
         k = self.kinds
         closes = sequences.inputs[1:, :, k:].any(-1)
         found = outputs[:-1][closes][:, k:]
@@ -88,20 +87,21 @@ class Dyck(Task):
         return float(right.mean())
 
     def trivial_score(self, sequences: Sequences) -> float:
-        """The exact accuracy of remembering the innermost bracket alone, whatever the sequences."""
+        """The exact expected accuracy of remembering the innermost bracket alone."""
         return self.remembering(1)
 
     def solved_score(self, sequences: Sequences) -> float | None:
-        """Exactly midway between remembering the innermost two brackets and three; None where trivial is as good."""
+        """Midway between remembering the innermost two and three brackets; None if trivial is as good."""
         reach = min(2, self.depth - 1)
         solved = (self.remembering(reach) + self.remembering(reach + 1)) / 2
         return solved if solved > self.remembering(1) else None
 
     def remembering(self, reach: int) -> float:
-        """The exact accuracy of remembering the innermost `reach` of the open brackets, and else guessing.
+        """The exact accuracy of remembering the innermost `reach` open brackets and guessing the others.
 
-        Of a bracket that was ever more than `reach` deep below the innermost, the kind is lost. Expected
-        counts over the string, by a Markov chain over (depth, how many of the innermost are known).
+        The kind of a bracket is lost once it has been more than `reach` deep below the innermost. The
+        accuracy follows from expected counts over the string, by a Markov chain over (depth, number of known
+        innermost brackets).
         """
         m = self.depth
         state = np.zeros((m + 1, reach + 1))  # [depth, known]

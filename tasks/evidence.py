@@ -1,18 +1,18 @@
 """Sum up noisy evidence and tell its sign.
 
-At every step a sample of evidence comes: its mean is the episode's direction, +1 or -1, times the
-episode's coherence, its standard deviation 1; shown is a third of it. Asked for, at the last step, is
-the sign of the sum of all samples, which at low coherence need not be the direction.
+Every step gives a sample of evidence. Its mean is the episode's direction, +1 or -1, times the episode's
+coherence; its standard deviation is 1. The input is a third of it. The answer at the last step is the sign of
+the sum of all samples. At low coherence it may differ from the direction.
 
     inputs  [T, N, 1]   a third of the sample
-    targets [T, N, 2]   one-hot: the sum is above 0, below; at every step
+    targets [T, N, 2]   one-hot: the sum is above 0, or below; at every step
     weights [T, N]      1 at the last step, 0 before
 
-Row r has the coherence number r modulo 4 of 0, 0.1, 0.2 and 0.4. The metric is accuracy, and
-`accuracy_by_coherence` has it apart for each. Chance is 0.5; the sign of the last sample alone scores 0.58.
-Solved is what the ideal observer of all but a twentieth of the evidence scores, 0.95: a sum that misses the
-first 2 of the 20 samples scores 0.92, and one that forgets a twentieth at every step 0.93, so that all of the
-evidence must be summed up, and nearly evenly.
+Row r has the coherence number r modulo 4 of 0, 0.1, 0.2 and 0.4. The metric is accuracy;
+`accuracy_by_coherence` gives it for each coherence. Chance is 0.5; the sign of the last sample alone scores
+0.58. Solved is the score of the ideal observer of all but a twentieth of the evidence, 0.95. A sum that
+misses the first 2 of the 20 samples scores 0.92, and one that forgets a twentieth at every step 0.93. So all
+of the evidence must be summed, and nearly evenly.
 
 Source: Gold and Shadlen (2007), The neural basis of decision making, Annual Review of Neuroscience
 30:535-574, doi:10.1146/annurev.neuro.29.051605.113038; as a task for networks, Song, Yang and Wang
@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from creditbench.task import Sequences, Split, Task, accuracy
 
 COHERENCES = (0.0, 0.1, 0.2, 0.4)
-MISSED = 0.05  # of the evidence, by who counts as having solved the task
-SCALE = 3.0  # keeps the inputs in reach of a tanh
+MISSED = 0.05  # the share of the evidence that a solver of the task may miss
+SCALE = 3.0  # keeps the inputs in the range of a tanh
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,12 +61,12 @@ class Evidence(Task):
         self.require_whole(length=1, train_sequences=1, evaluation_sequences=1)
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
-        """`train_sequences` or `evaluation_sequences` episodes; `batch` plays no part."""
+        """`train_sequences` or `evaluation_sequences` episodes. `batch` is not used."""
         rows = self.train_sequences if split == "train" else self.evaluation_sequences
         rng = self.rng(split, seed)
         mean = (2 * rng.integers(0, 2, rows) - 1) * np.resize(COHERENCES, rows)
         samples = (mean + rng.standard_normal((self.length, rows))).astype(np.float32)
-        # The sum of what is shown, float32 as it is, so that no rounding separates it from the answer.
+        # The sum of the inputs as float32, so that rounding cannot change the answer.
         below = (samples.sum(0, dtype=np.float64) < 0).astype(int)
         weights = np.zeros(samples.shape, np.float32)
         weights[-1] = 1.0
@@ -85,19 +85,19 @@ class Evidence(Task):
         }
 
     def trivial_score(self, sequences: Sequences) -> float:
-        """Chance: a constant's accuracy, were the two answers equally frequent."""
+        """Chance: a constant's accuracy if both answers are equally frequent."""
         return 0.5
 
     def solved_score(self, sequences: Sequences) -> float:
-        """The exact accuracy of the sign of a sum without `MISSED` of the evidence, whatever the sequences."""
+        """The exact expected accuracy of the sign of a sum without `MISSED` of the evidence."""
         missed, seen = MISSED * self.length, (1 - MISSED) * self.length
         z = np.linspace(-8, 8, 2001)
         density = np.exp(-(z**2) / 2)
         density /= density.sum()
         right = 0.0
         for coherence in COHERENCES:
-            part = seen * coherence + math.sqrt(seen) * z  # the sum of what was seen
-            # The rest, of mean `missed` times the coherence and that variance, leaves the sign as it is.
+            part = seen * coherence + math.sqrt(seen) * z  # the sum of the seen evidence
+            # The rest has mean `missed` times the coherence and variance `missed`. It must keep the sign.
             beyond = np.sign(part) * (part + missed * coherence) / math.sqrt(missed)
             right += float(density @ [(1 + math.erf(b / math.sqrt(2))) / 2 for b in beyond])
         return right / len(COHERENCES)

@@ -1,17 +1,16 @@
 """Hold 3 bits that sparse pulses set.
 
-On each of 3 channels a pulse of +1 or -1 comes now and then, and the channel's answer is the sign of its last
-pulse, until another comes. Every row begins with a pulse on every channel, so that the first step has all
-that its answer needs, and every step is scored. A training row is gone through again, from rest, when the
-budget is longer.
+Each of 3 channels has occasional pulses of +1 or -1. A channel's answer is the sign of its last pulse. Every
+row begins with a pulse on every channel, so that every step has an answer and is scored. If the budget is
+longer than a training row, the row is repeated, from rest.
 
     inputs  [T, N, 3]   +1 or -1 at a pulse, else 0
     targets [T, N, 3]   sign of the channel's last pulse
 
-At every later step a channel has a pulse with the probability 0.05, half of which change nothing. The metric
-is the mean squared error. The best constant is 0 and scores 1; to repeat the pulses as they come and say 0
-between them scores 0.95. Solved is what an answer leaves that fades with a time constant of three times the
-mean time between pulses, 0.095; the best linear filter of the last 60 steps leaves 0.48.
+At every later step a channel has a pulse with probability 0.05. Half of the pulses change nothing. The metric
+is the mean squared error. The best constant is 0 and scores 1; repeating the pulses, with 0 between them,
+scores 0.95. Solved is the error of an answer that decays with a time constant of three times the mean time
+between pulses, 0.095. The best linear filter of the last 60 steps scores 0.48.
 
 Source: Sussillo and Barak (2013), Opening the black box: low-dimensional dynamics in high-dimensional
 recurrent neural networks, Neural Computation 25:626-649, doi:10.1162/NECO_a_00409.
@@ -35,7 +34,7 @@ class FlipFlop(Task):
     """Hold bits that sparse pulses set; see the module's text."""
 
     bits: int = 3  #: channels
-    rate: float = 0.05  #: probability of a pulse, a step and channel
+    rate: float = 0.05  #: probability of a pulse, per step and channel
     steps: int = 5000  #: length of a training row, and of all rows of another split together
 
     id: ClassVar[str] = "flip_flop"
@@ -64,7 +63,7 @@ class FlipFlop(Task):
         comes = rng.random(shape) < self.rate
         comes[0] = True
         sign = 2 * rng.integers(0, 2, shape) - 1
-        # The step of the last pulse, and then its sign.
+        # The step of the last pulse, then its sign.
         last = np.maximum.accumulate(np.where(comes, np.arange(steps)[:, None, None], 0), axis=0)
         held = np.take_along_axis(sign, last, axis=0)
         return Sequences(
@@ -80,9 +79,9 @@ class FlipFlop(Task):
         return mse(np.zeros_like(sequences.targets), sequences)
 
     def solved_score(self, sequences: Sequences) -> float:
-        """The exact error of an answer that loses rate / 3 of itself at every step, whatever the sequences.
+        """The exact expected error of an answer that loses rate / 3 of itself at every step.
 
-        After s steps without a pulse, as many as come with the probability rate (1 - rate)^s, it is kept^s.
+        After s steps without a pulse, which have the probability rate (1 - rate)^s, it is kept^s.
         """
         rate, kept = self.rate, 1 - self.rate / 3
         return 1 - 2 * rate / (1 - (1 - rate) * kept) + rate / (1 - (1 - rate) * kept**2)

@@ -2,23 +2,21 @@
 
     dx/dt = 10 (y - x)      dy/dt = x (28 - z) - y      dz/dt = x y - 8/3 z
 
-is integrated by the Runge-Kutta method of fourth order with steps of 0.025, of which every second one is
-shown. Where it will be after each of the `horizons`, in Lyapunov times of 1/0.9056, is asked for.
+is integrated by the Runge-Kutta method of fourth order with steps of 0.025. Every second step is shown. The
+answer is the state after each of the `horizons`, in Lyapunov times of 1/0.9056.
 
     inputs  [T, N, 3]   x/20, y/20, z/25
     targets [T, N, 3H]  the same, after each of H horizons
 
-z is not centred: the equations do not change when x and y change their signs, so that an odd network
-without biases could not predict a centred z. Every row starts near the attractor at a random place and
-runs through 200 steps of washout, after which rows are out of step with each other. A training row is gone
-through again, from rest, when the budget is longer. Validation and test are 5 shorter rows each, the first 50
-steps of which are not scored.
+z is not centred: the equations do not change if x and y change their signs, so an odd network without biases
+could not predict a centred z. Every row starts near the attractor at a random place. After 200 steps of
+washout the rows are out of step. If the budget is longer than a training row, the row is repeated, from rest.
+Validation and test are 5 shorter rows each, whose first 50 steps are not scored.
 
-The metric is the root mean squared error over the standard deviation of the target, as a root mean
-square over coordinates and horizons. `valid_time` has the longest of the horizons, in Lyapunov times,
-at which it is still below 0.4. The best constant scores 1, which persistence does not reach, at the
-horizons 0.25, 0.5 and 1. The best linear predictor from the last 20 steps scores 0.83. Solved is three tenths
-of that, 0.25.
+The metric is the root mean squared error over the standard deviation of the target, as a root mean square
+over coordinates and horizons. `valid_time` is the longest horizon, in Lyapunov times, at which the error is
+still below 0.4. At the horizons 0.25, 0.5 and 1 the best constant scores 1, and persistence is worse. The
+best linear predictor from the last 20 steps scores 0.83. Solved is three tenths of that, 0.25.
 
 Source: Lorenz (1963), Deterministic nonperiodic flow, Journal of the Atmospheric Sciences 20:130-141,
 doi:10.1175/1520-0469(1963)020<0130:DNF>2.0.CO;2; valid time: Vlachas et al. (2020), Backpropagation
@@ -69,7 +67,7 @@ class Lorenz(Task):
     def __post_init__(self) -> None:
         self.require_whole(steps=EVALUATION_ROWS, warmup=0, washout=0)
         self.require_whole(steps=EVALUATION_ROWS * (self.warmup + 2))
-        # A field of a frozen value; a list, as a file of settings may give it, would not be hashable.
+        # A file of settings may give a list, but a field of a frozen class must be hashable.
         object.__setattr__(self, "horizons", tuple(self.horizons))
         if not self.horizons or not all(
             isinstance(h, int | float) and not isinstance(h, bool) and 0.05 <= h <= 100 for h in self.horizons
@@ -115,7 +113,7 @@ class Lorenz(Task):
         return min(nrmse(mean, sequences), nrmse(unchanged, sequences))
 
     def solved_score(self, sequences: Sequences) -> float | None:
-        """Three tenths of what the best linear predictor from the last 20 steps scores, on fixed data."""
+        """Three tenths of the score of the best linear predictor from the last 20 steps, on fixed data."""
         solved = 0.3 * linear_score(dataclasses.replace(self, steps=2500, warmup=0), 20)
         return solved if self.better(solved, self.trivial_score(sequences)) else None
 
@@ -123,8 +121,8 @@ class Lorenz(Task):
 def _flow(state: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
     """`steps` states [steps, 3, N] from `state` [3, N] on.
 
-    Chaos magnifies every rounding error, so there are only sums and products here, which are rounded
-    exactly: the same bytes come on every processor.
+    Chaos magnifies every rounding error. So there are only sums and products here: they are rounded exactly,
+    and give the same bytes on every processor.
     """
     states = np.empty((steps, *state.shape))
     for out in states:

@@ -1,30 +1,29 @@
 """Predict a chaotic series 15 steps ahead.
 
-The Mackey-Glass equation with delay tau = 17, where the series is chaotic,
+The Mackey-Glass equation with delay tau = 17, for which the series is chaotic,
 
     dx/dt = beta x(t - tau) / (1 + x(t - tau)^n) - gamma x(t)
 
-is integrated by Euler's method with 10 sub-steps of 0.1 a time step, from x = 1.2 and the history
+is integrated by Euler's method with 10 sub-steps of 0.1 per time step, from x = 1.2 and the history
 1.2 + 0.2 (U - 0.5), U uniform in [0, 1). After 2,000 time steps of washout the series is
-y_t = tanh(x(t) - 1), less its long-run mean at the default parameters. Each row is a series with a
-history of its own; that long it takes until rows with such histories are no longer in step with each other.
-A training row is gone through again, from rest, when the budget is longer.
+y_t = tanh(x(t) - 1), less its long-run mean at the default parameters. Each row is a series with its own
+history. Rows with such histories need the long washout to get out of step with each other. If the budget is
+longer than a training row, the row is repeated, from rest.
 
     inputs  [T, N, 1]   y_t
     targets [T, N, 1]   y_{t+15} (direction "predict") or y_{t-15} (direction "recall")
 
-Validation and test are 5 shorter series each, the first 50 steps of which are not scored, because
-a network begins them with an empty memory.
+Validation and test are 5 shorter series each, whose first 50 steps are not scored, because a network begins
+them with an empty memory.
 
 The metric is the root mean squared error over the standard deviation of the target, so that the best constant
 scores 1. "No change" scores 1.6; the best linear predictor from the last 40 steps scores 0.47. Solved is a
-fifth of that, 0.094, a hundredth of the variance left: well below any linear memory, and in reach of 128
-units trained by backpropagation through time for 200,000 steps. Of "recall", it is a fifth of what the best
-linear predictor scores from the steps since the one asked for. It is never less than a twentieth of the
-trivial score.
+fifth of that, 0.094, which leaves a hundredth of the variance. It is well below any linear memory, and within
+reach of 128 units trained by backpropagation through time for 200,000 steps. For "recall" it is a fifth of
+the score of the best linear predictor from the steps after the target. It is never less than a twentieth of
+the trivial score.
 
-Direction "recall" is what the code published with Garcia Fernandez et al. (2024) computes; it asks
-for memory alone.
+The code published with Garcia Fernandez et al. (2024) computes the direction "recall". It needs only memory.
 
 Source: Mackey and Glass (1977), Oscillation and chaos in physiological control systems, Science
 197:287-289, doi:10.1126/science.267326; as used by Garcia Fernandez, Keemink and van Gerven
@@ -60,7 +59,7 @@ class MackeyGlass(Task):
     beta: float = 0.2
     gamma: float = 0.1
     n: int = 10  #: exponent
-    substeps: int = 10  #: Euler steps a time step
+    substeps: int = 10  #: Euler steps per time step
 
     id: ClassVar[str] = "mackey_glass"
     name: ClassVar[str] = "Mackey-Glass series"
@@ -114,17 +113,17 @@ class MackeyGlass(Task):
         return min(self.score(mean, sequences), self.score(sequences.inputs, sequences))
 
     def solved_score(self, sequences: Sequences) -> float | None:
-        """A fifth of what the best linear predictor scores, on fixed data; None for a series that stands still."""
+        """A fifth of the best linear predictor's score, on fixed data; None for a constant series."""
         lags = 40 if self.direction == "predict" else self.horizon
         trivial = self.trivial_score(sequences)
         solved = max(0.2 * linear_score(dataclasses.replace(self, steps=5000, warmup=0), lags), trivial / 20)
         return solved if self.better(solved, trivial) else None
 
     def _series(self, rng: np.random.Generator, steps: int, rows: int) -> NDArray[np.float32]:
-        """`rows` series of their own, [steps, rows].
+        """`rows` independent series, [steps, rows].
 
-        Chaos magnifies every rounding error, so only exactly rounded operations come before tanh:
-        a library's power function would yield another series on another processor.
+        Chaos magnifies every rounding error, so only exactly rounded operations come before tanh: a library's
+        power function would give another series on another processor.
         """
         delay = self.tau * self.substeps
         total = (self.washout + steps) * self.substeps

@@ -1,7 +1,7 @@
 """Follow a fixed random network.
 
-A teacher, a leaky tanh network like the one that learns, but smaller and never trained, is driven by
-random signs, and its readout is to be reproduced. Its weights are the same for every seed:
+The target is the readout of a teacher driven by random signs. The teacher is a leaky tanh network like the
+learning one, but smaller and never trained. Its weights are the same for every seed:
 
     h_t = (1 - a) h_{t-1} + a tanh(W h_{t-1} + V x_t)      y_t = U h_t
 
@@ -10,13 +10,13 @@ a = 0.5, W of `gain` / sqrt(n) times a normal, V normal over sqrt(I), U normal o
     inputs  [T, N, 4]   signs, independent
     targets [T, N, 4]   y_t
 
-The teacher forgets where it began: whatever its first state, after the 300 steps of washout its outputs agree
-to 1e-6, so that the answer depends on the inputs alone. A training row is gone through again, from rest, when
-the budget is longer. Validation and test are 5 shorter rows each, the first 50 steps of which are not scored.
+The teacher forgets its first state: after the 300 steps of washout its outputs agree to 1e-6 for any first
+state, so that the answer depends on the inputs alone. If the budget is longer than a training row, the row is
+repeated, from rest. Validation and test are 5 shorter rows each, whose first 50 steps are not scored.
 
-The metric is the mean squared error; the trivial predictor is the mean of the target, and scores its
-variance. Solved is an eighth of what the best linear filter of the last 30 inputs leaves, 0.0112 of 0.090, a
-22nd of the variance: the teacher's nonlinearity has to be found as well as its memory.
+The metric is the mean squared error. The trivial predictor is the mean of the target; its score is the
+variance. The best linear filter of the last 30 inputs scores 0.090. Solved is an eighth of that, 0.0112, a
+22nd of the variance: a network must learn the teacher's nonlinearity as well as its memory.
 
 Source: Marschall, Cho and Savin (2020), A unified framework of online learning algorithms for training
 recurrent neural networks, Journal of Machine Learning Research 21(135):1-34.
@@ -65,7 +65,7 @@ class Mimic(Task):
     def __post_init__(self) -> None:
         self.require_whole(units=1, steps=EVALUATION_ROWS, warmup=0, washout=0)
         self.require_whole(steps=EVALUATION_ROWS * (self.warmup + 1))
-        self.require_number("gain", 0, 2)  # beyond, a teacher may not forget
+        self.require_number("gain", 0, 2)  # with a larger gain, a teacher may not forget its first state
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
         """Train: `batch` rows of `steps`; validation and test: 5 rows of a fifth as many."""
@@ -99,7 +99,7 @@ class Mimic(Task):
         return float(sequences.targets[sequences.weights > 0].var(0, dtype=np.float64).mean())
 
     def solved_score(self, sequences: Sequences) -> float | None:
-        """An eighth of what the best linear filter of the last 30 inputs leaves, on fixed data."""
+        """An eighth of the error of the best linear filter of the last 30 inputs, on fixed data."""
         solved = linear_score(dataclasses.replace(self, steps=5000, warmup=0), 30) / 8
         return solved if self.better(solved, self.trivial_score(sequences)) else None
 

@@ -2,19 +2,19 @@
 
     y_{t+1} = 0.3 y_t + 0.05 y_t (y_t + ... + y_{t-9}) + 1.5 u_{t-9} u_t + 0.1
 
-Its input u is uniform in [0, 0.5); its next value is asked for.
+Its input u is uniform in [0, 0.5). The answer is its next value.
 
     inputs  [T, N, 1]   4 u_t, uniform in [0, 2)
     targets [T, N, 1]   y_{t+1}
 
-The system starts from y = 0, runs through 100 steps of washout, and for rare inputs runs away to infinity: a
-row in which y passes 1.25, about one of 30 rows of 5,000 steps, is drawn anew. A training row is gone through
-again, from rest, when the budget is longer. Validation and test are 5 shorter rows each, the first 50 steps
-of which are not scored.
+The system starts from y = 0, and has 100 steps of washout. For rare inputs it diverges: a row in which y
+passes 1.25, about one of 30 rows of 5,000 steps, is drawn again. If the budget is longer than a training row,
+the row is repeated, from rest. Validation and test are 5 shorter rows each, whose first 50 steps are not
+scored.
 
-The metric is the root mean squared error over the standard deviation of the target, so that the best
-constant scores 1. The best linear filter of the last 40 inputs scores 0.38. Solved is half of that, 0.19: the
-product of inputs ten steps apart has been found.
+The metric is the root mean squared error over the standard deviation of the target, so that the best constant
+scores 1. The best linear filter of the last 40 inputs scores 0.38. Solved is half of that, 0.19: it needs the
+product of inputs ten steps apart.
 
 Source: Atiya and Parlos (2000), New results on recurrent network training, IEEE Transactions on Neural
 Networks 11:697-709, doi:10.1109/72.846741; Jaeger (2003), Adaptive nonlinear system identification with
@@ -33,8 +33,8 @@ from creditbench.task import Sequences, Split, Task, linear_score, nrmse
 
 EVALUATION_ROWS = 5
 ORDER = 10
-BOUND = 1.25  # y = 0.3 y + 0.5 y² + 0.1, without input, is at 1.24: from beyond, hardly any row comes back
-SCALE = 4.0  # of what is shown: about a unit of variance, and a mean that serves as a bias
+BOUND = 1.25  # y = 0.3 y + 0.5 y² + 0.1, without input, holds at 1.24: above it hardly any row comes back
+SCALE = 4.0  # of the input shown: a variance of about 1, and a mean that serves as a bias
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,13 +89,13 @@ class Narma10(Task):
         return nrmse(np.full_like(sequences.targets, mean), sequences)
 
     def solved_score(self, sequences: Sequences) -> float | None:
-        """Half of what the best linear filter of the last 40 inputs scores, on fixed data."""
+        """Half of the score of the best linear filter of the last 40 inputs, on fixed data."""
         solved = linear_score(dataclasses.replace(self, steps=5000, warmup=0), 40) / 2
         return solved if self.better(solved, self.trivial_score(sequences)) else None
 
 
 def _respond(u: NDArray[np.float64]) -> NDArray[np.float64]:
-    """y_{t+1} for every u_t, [T, N], from rest. It may run away to infinity."""
+    """y_{t+1} for every u_t, [T, N], from rest. It may diverge."""
     # y[t + ORDER - 1] is y_t; nine zeros come before the first.
     y = np.zeros((len(u) + ORDER, u.shape[1]))
     product = np.zeros_like(u)

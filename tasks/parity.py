@@ -1,15 +1,15 @@
 """Tell whether a number of bits holds an odd number of ones.
 
-Random bits are shown, one a step. Asked for at every step is the parity of those shown so far; or, not
-`running`, at the last step alone, which is far harder.
+Random bits are shown, one per step. The answer at every step is the parity of the bits so far. If not
+`running`, only the last step is scored, which is far harder.
 
     inputs  [T, N, 2]   one-hot: the bit, 1 - the bit
     targets [T, N, 2]   one-hot: odd, even; of the bits so far
-    weights [T, N]      1 at every step; not `running`, at the last one
+    weights [T, N]      1 at every step; if not `running`, only at the last one
 
-No two episodes of a seed show the same bits, in whatever split. The metric is accuracy. Chance is 0.5,
-and so is any predictor that misses one of the bits so far. Solved is 0.95: to count right up to 5 ones and
-to guess from then on scores 0.84.
+No two episodes of a seed show the same bits, in any split. The metric is accuracy. Chance is 0.5, and so is
+the score of any predictor that misses one of the bits so far. Solved is 0.95. Counting up to 5 ones and then
+guessing scores 0.84.
 
 Source: Hochreiter and Schmidhuber (1997), Long short-term memory, Neural Computation 9:1735-1780,
 doi:10.1162/neco.1997.9.8.1735, on parity; Minsky and Papert (1969), Perceptrons (the problem).
@@ -32,7 +32,7 @@ class Parity(Task):
     """Parity of bits; see the module's text."""
 
     length: int = 16  #: bits, time steps
-    running: bool = True  #: whether the parity so far is asked for at every step, or at the last one alone
+    running: bool = True  #: whether every step is scored, or the last one alone
     train_sequences: int = 10_000
     evaluation_sequences: int = 2000  #: in validation and in test
 
@@ -60,7 +60,7 @@ class Parity(Task):
             )
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
-        """`train_sequences` or `evaluation_sequences` episodes; `batch` plays no part."""
+        """`train_sequences` or `evaluation_sequences` episodes. `batch` is not used."""
         ends = np.cumsum([self.train_sequences, self.evaluation_sequences])
         total = int(ends[-1]) + self.evaluation_sequences
         # One draw without replacement for all splits, so that they share nothing.
@@ -79,9 +79,9 @@ class Parity(Task):
         return accuracy(outputs, sequences)
 
     def trivial_score(self, sequences: Sequences) -> float:
-        """Chance: a constant's accuracy, were the two answers equally frequent."""
+        """Chance: a constant's accuracy if both answers are equally frequent."""
         return 0.5
 
     def solved_score(self, sequences: Sequences) -> float:
-        """Nine tenths of the way from chance to no error at all, whatever the parameters."""
+        """Nine tenths of the way from chance to no error, for all parameters."""
         return self.solved

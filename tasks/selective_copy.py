@@ -1,15 +1,15 @@
 """Recall the marked symbols and no others.
 
-At each of 12 steps one of 8 symbols is shown, and 3 of the steps, at random, bear a mark. Then "go" is
-shown 3 times, and the marked symbols are to be said in their order.
+Each of 12 steps shows one of 8 symbols, and 3 of the steps, at random, have a mark. Then "go" is shown 3
+times, and the answers are the marked symbols in their order.
 
     inputs  [T, N, 10]  one-hot: 8 symbols, "go"; and the mark;  T = 12 + 3
-    targets [T, N, 8]   one-hot: the symbol to be said; blank, all 0, before the first "go"
+    targets [T, N, 8]   one-hot: the symbol to recall; blank, all 0, before the first "go"
     weights [T, N]      1 at "go", 0 before
 
-The loss is the cross-entropy, the metric the fraction of wrong symbols. To guess is wrong 7 times in 8.
-Solved is a tenth of that, 0.0875: to recall all but one of three symbols and guess that one is wrong 0.29 of
-the times.
+The loss is the cross-entropy, the metric the fraction of wrong symbols. A guess is wrong 7 times in 8. Solved
+is a tenth of that, 0.0875. (If two of three symbols are recalled and one is guessed, 0.29 of the answers are
+wrong.)
 
 Source: Gu and Dao (2023), Mamba: linear-time sequence modeling with selective state spaces,
 arXiv:2312.00752.
@@ -58,7 +58,7 @@ class SelectiveCopy(Task):
             )
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
-        """`train_sequences` or `evaluation_sequences` episodes; `batch` plays no part."""
+        """`train_sequences` or `evaluation_sequences` episodes. `batch` is not used."""
         rows = self.train_sequences if split == "train" else self.evaluation_sequences
         rng, k = self.rng(split, seed), self.symbols
         shown = rng.integers(0, k, (self.length, rows))
@@ -80,9 +80,9 @@ class SelectiveCopy(Task):
         return 1 - accuracy(outputs, sequences)
 
     def trivial_score(self, sequences: Sequences) -> float:
-        """The fraction wrong on guessing, whatever the sequences."""
+        """The expected fraction of wrong guesses."""
         return 1 - 1 / self.symbols
 
     def solved_score(self, sequences: Sequences) -> float:
-        """The fraction wrong when one symbol in ten is guessed and the others are known, whatever the sequences."""
+        """The expected fraction of wrong symbols if one in ten is guessed and the others are known."""
         return self.trivial_score(sequences) / 10

@@ -1,23 +1,23 @@
-"""Classify a handwritten digit that is read one pixel a step.
+"""Classify a handwritten digit that is read one pixel per step.
 
-The 1,797 images of 8 x 8 pixels of real handwriting that scikit-learn ships are read pixel by
-pixel, in one fixed random order of the pixels (`permuted`) or row by row. The class is asked for
-at the last step, or, `scored = "every"`, trained for at every step, as in the code published with Garcia
-Fernandez et al. (2024), and scored at the last one all the same.
+scikit-learn ships 1,797 images of 8 x 8 pixels of real handwriting. They are read pixel by pixel, in one
+fixed random order (`permuted`) or row by row. The answer at the last step is the class. With
+`scored = "every"`, every step is trained, as in the code published with Garcia Fernandez et al. (2024), but
+still only the last one is scored.
 
     inputs  [T, N, 1]     brightness in [0, 1];  T = 64
     targets [T, N, 10]    the class, one-hot, at every step
-    weights [T, N]        1 at the last step, 0 before; of "every", in training, 1
+    weights [T, N]        1 at the last step, 0 before; with "every", 1 at all training steps
 
-Train, validation and test hold 70%, 10% and 20% of the images of every class, the same ones for
-every seed; the seed sets the order of the training images. The loss is cross-entropy, the metric
-accuracy. The largest class is a tenth of the images. Solved is what the nearest class mean
-reaches, of the training images at hand, that sees all pixels at once: 0.908.
+Train, validation and test hold 70%, 10% and 20% of the images of every class, the same ones for every seed.
+The seed sets the order of the training images. The loss is cross-entropy, the metric accuracy. The largest
+class is a tenth of the images. Solved is the accuracy of the nearest class mean of the training images, which
+sees all pixels at once: 0.908.
 
 `data` names other images of up to 10 classes, such as MNIST of the hub (`hf:ylecun/mnist`, 28 x 28 pixels,
-T = 784): a table or data set with the class in the column `label`, and the image in the column `image` or
-its pixels, of which the brightest is 1, in all the other columns. Where the data set has a test split
-of its own, that one tests, and of its train split 90% of every class train and 10% validate.
+T = 784). It is a table or data set with the class in the column `label`, and the image in the column `image`
+or its pixels in all other columns. The brightest pixel becomes 1. If the data set has a test split, that is
+the test split, and its train split is divided into 90% training and 10% validation of every class.
 
 Source: Le, Jaitly and Hinton (2015), A simple way to initialize recurrent networks of rectified
 linear units, arXiv:1504.00941 (reading order and permutation); Alpaydin and Kaynak (1998), Optical
@@ -39,8 +39,8 @@ from creditbench.errors import UsageError
 from creditbench.task import Sequences, Split, Task, accuracy
 
 CLASSES = 10
-SHARES = (0.7, 0.8)  # where train and validation end in a class; test is the rest
-SHARES_BESIDE_TEST = (0.9, 1.0)  # the same, of data that have a test split of their own
+SHARES = (0.7, 0.8)  # the ends of train and validation in a class; test is the rest
+SHARES_BESIDE_TEST = (0.9, 1.0)  # the same for data with a test split of their own
 SPLIT_SEED = 88
 PERMUTATION_SEED = 64
 
@@ -50,8 +50,8 @@ class SequentialDigits(Task):
     """Classify a digit read pixel by pixel; see the module's text."""
 
     permuted: bool = True  #: whether the pixels come in one fixed random order
-    scored: Literal["last", "every"] = "last"  #: at which steps the label is trained for
-    data: str | None = None  #: images of the user's; None for scikit-learn's
+    scored: Literal["last", "every"] = "last"  #: the steps at which the label is trained
+    data: str | None = None  #: a user's images; None for those of scikit-learn
 
     id: ClassVar[str] = "sequential_digits"
     name: ClassVar[str] = "Sequential handwritten digits"
@@ -75,7 +75,7 @@ class SequentialDigits(Task):
             raise UsageError(f"sequential_digits.data is {self.data!r}: name a file, or hf:OWNER/NAME")
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
-        """All images of the split; `batch` plays no part. Raises UsageError for images that are not fit."""
+        """All images of the split. `batch` is not used. Raises UsageError for unfit images."""
         pixels, labels = self._images[split]
         rows = self.rng(split, seed).permutation(len(labels)) if split == "train" else np.arange(len(labels))
         series = pixels[rows].T
@@ -97,7 +97,7 @@ class SequentialDigits(Task):
         return float(sequences.targets[-1].mean(0).max())
 
     def solved_score(self, sequences: Sequences) -> float | None:
-        """The accuracy of the nearest class mean on these sequences; None where that is no better than trivial."""
+        """The accuracy of the nearest class mean on these sequences; None if it is no better than trivial."""
         means = self._means
         near = sequences.inputs[..., 0].T @ means - (means**2).sum(0) / 2  # and |x|² the same for all
         near[:, np.isnan(means[0])] = -np.inf
@@ -106,7 +106,7 @@ class SequentialDigits(Task):
 
     @functools.cached_property
     def _means(self) -> NDArray[np.float64]:
-        """The mean image of each class in the training images, [T, 10], in the order read; nan for a class of none."""
+        """The mean training image of each class, [T, 10], in the order read; NaN for an empty class."""
         train = self.generate("train", 0, self.batch)
         classes = train.targets[-1].astype(np.float64)
         with np.errstate(invalid="ignore"):
@@ -114,12 +114,12 @@ class SequentialDigits(Task):
 
     @functools.cached_property
     def _brightest(self) -> np.float32:
-        """The brightness of white, as the training images have it."""
+        """The brightness of white: the largest in the training images."""
         return np.float32(self._images["train"][0].max())
 
     @functools.cached_property
     def _images(self) -> dict[Split, tuple[NDArray, NDArray]]:
-        """Of each split the pixels [N, P] and the classes [N]."""
+        """The pixels [N, P] and the classes [N] of each split."""
         if self.data is None:
             # scikit-learn takes more than a second to import, so its images are kept in the cache.
             found = cached(f"digits-{importlib.metadata.version('scikit-learn')}", _digits)
@@ -147,7 +147,7 @@ class SequentialDigits(Task):
         return splits
 
     def _check(self, part: str, pixels: NDArray, labels: NDArray) -> None:
-        """Raise UsageError for a class or a brightness that is none."""
+        """Raise UsageError for a class or a brightness out of range."""
         if labels.max() >= CLASSES:
             raise UsageError(
                 f"image data '{self.data}': {part} has the class {labels.max()}: "

@@ -1,19 +1,19 @@
 """Tell nine speakers apart by one vowel sequence.
 
-Nine men said the Japanese vowels "ae"; each utterance is 7 to 29 frames of 12 LPC cepstrum
-coefficients. Who speaks is asked for at an utterance's last frame.
+Nine men said the Japanese vowels "ae"; each utterance is 7 to 29 frames of 12 LPC cepstrum coefficients. The
+answer at an utterance's last frame is the speaker.
 
     inputs  [29, N, 12]  half of the coefficients; 0 after the last frame
     targets [29, N, 9]   the speaker, one-hot, at every step
     weights [29, N]      1 at the last frame, else 0
 
-The test split is the data's own: 370 utterances. Of the 270 others, 30 a speaker, 24 of each train and 6
-validate, the same ones for every seed; the seed sets the order of the training utterances. The loss is the
-cross-entropy, the metric accuracy. The largest class of the test split is 88 of 370. Solved is 0.941, what
-the method of the data's own paper reached.
+The test split is the data's own: 370 utterances. The 270 others, 30 per speaker, are divided into 24 for
+training and 6 for validation, the same ones for every seed. The seed sets the order of the training
+utterances. The loss is the cross-entropy, the metric accuracy. The largest class of the test split is 88 of
+370. Solved is 0.941, the accuracy in the paper of the data.
 
-The data come with the optional package aeon, of which one file is read and nothing imported. Where it is
-missing, generating says how to install it.
+The data come with the optional package aeon. One of its files is read, and nothing is imported. If it is
+missing, `generate` says how to install it.
 
 Source: Kudo, Toyama and Shimbo (1999), Multidimensional curve classification using passing-through regions,
 Pattern Recognition Letters 20:1103-1111, doi:10.1016/S0167-8655(99)00077-X; data: UCI machine learning
@@ -38,7 +38,7 @@ from creditbench.task import Sequences, Split, Task, accuracy
 FRAMES, COEFFICIENTS, SPEAKERS = 29, 12, 9
 VALIDATION = 6  # utterances of each speaker
 SPLIT_SEED = 9
-SCALE = 2.0  # keeps the inputs in reach of a tanh
+SCALE = 2.0  # keeps the inputs in the range of a tanh
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class SpeechVowels(Task):
     batch: ClassVar[int] = 32
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
-        """All utterances of the split; `batch` plays no part. Raises UsageError where aeon is missing."""
+        """All utterances of the split. `batch` is not used. Raises UsageError if aeon is missing."""
         if importlib.util.find_spec("aeon") is None:
             raise UsageError(
                 "task 'speech_vowels' reads its data from the package aeon, which is not installed: "
@@ -83,7 +83,7 @@ class SpeechVowels(Task):
         return Sequences(inputs, targets, weights)
 
     def sizes(self) -> tuple[int, int, int, int]:
-        """T, N, I, O of the train split, which are known without the data."""
+        """T, N, I, O of the train split, known without the data."""
         return FRAMES, SPEAKERS * (30 - VALIDATION), COEFFICIENTS, SPEAKERS
 
     def score(self, outputs: NDArray[np.float32], sequences: Sequences) -> float:
@@ -96,7 +96,7 @@ class SpeechVowels(Task):
 
 
 def _utterances() -> dict[str, NDArray]:
-    """Of each part: `frames` [N, 29, 12] float32, 0 after the last, `lengths` [N], `speakers` [N]."""
+    """For each part: `frames` [N, 29, 12] float32, 0 after the last, `lengths` [N], `speakers` [N]."""
     spec = importlib.util.find_spec("aeon")
     assert spec is not None and spec.submodule_search_locations
     folder = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "JapaneseVowels"
@@ -107,9 +107,10 @@ def _utterances() -> dict[str, NDArray]:
             lines = path.read_text(encoding="utf-8").partition("@data\n")[2].split()
         except OSError as error:
             raise UsageError(
-                f"data file '{path}' cannot be read ({error.strerror}): install aeon 1.x, as in pip install aeon"
+                f"data file '{path}' cannot be read ({error.strerror}): install aeon 1.x, as in pip install "
+                "aeon"
             ) from None
-        # A line: the 12 coefficients, each as its values over the frames, and the speaker from 1 on.
+        # A line has the 12 coefficients, each as its values over the frames, and the speaker from 1 on.
         fields = [line.split(":") for line in lines]
         series = [np.array([values.split(",") for values in f[:-1]], np.float32).T for f in fields]
         frames = np.zeros((len(series), FRAMES, COEFFICIENTS), np.float32)

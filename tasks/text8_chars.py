@@ -1,26 +1,24 @@
 """Predict the next character of a text.
 
-A text is reduced to 27 characters as that of text8 was: letters are made small, digits spelled out, and
-every run of anything else becomes one space. At each character the next one is asked for.
+A text is reduced to 27 characters as text8 was: letters become lower case, digits are spelled out, and every
+run of other characters becomes one space. The answer at each character is the next one.
 
     inputs  [T, N, 27]  one-hot: space, a to z
     targets [T, N, 27]  the next character
 
-The text is cut, in its order, into train (90%), validation and test (5% each), as text8 is, and no character
-is in two of them. The training rows are contiguous stretches of equal length, gone through again, from rest,
-when the budget is longer; validation and test are 5 such rows each, the first 20 characters of which are not
-scored. Data do not depend on the seed. Of a text of more than 10 million characters there are more rows of
-validation and test, none of which is longer than 100,000, and of the two splits the first million characters
-are used.
+The text is cut, in its order, into train (90%), validation and test (5% each), as text8 is. The splits do not
+overlap. The training rows are contiguous stretches of equal length. If the budget is longer than a row, the
+row is repeated, from rest. Validation and test are 5 such rows each, whose first 20 characters are not
+scored. Data do not depend on the seed. A text of more than 10 million characters has more rows of validation
+and test, of at most 100,000 characters; they use the first million characters of the two splits.
 
-Without `data`, the text is 300,000 characters of the King James Bible (see `data/README.md`). `data`
-names a .txt file, or a .csv or .parquet table or hub data set with a column `text`; there, rows are
-joined with a space. Of a long text, such as text8 itself, the one-hot vectors are made as they are asked for.
+Without `data`, the text is 300,000 characters of the King James Bible (see `data/README.md`). `data` names a
+.txt file, or a .csv or .parquet table or hub data set with a column `text`, whose rows are joined with a
+space. For a long text, such as text8 itself, one-hot vectors are made only when they are read.
 
-The loss is the cross-entropy, the metric bits a character. The trivial predictor has the frequencies of the
-characters in the training text: 4.02 bits. Solved is what the frequencies of triples of characters there
-reach, 2.49, or those of pairs, here 3.16, where these are better. Each character is counted once more after
-each one or two.
+The loss is the cross-entropy, the metric bits per character. The trivial predictor has the frequencies of the
+characters in the training text: 4.02 bits. Solved is the score with the frequencies of triples of characters
+there, 2.49, or of pairs, here 3.16, if that is better. To each count one is added.
 
 Source: Mahoney (2006), About the test data, http://mattmahoney.net/dc/textdata; as a task for recurrent
 networks: Mikolov et al. (2012), Subword language modeling with neural networks.
@@ -42,19 +40,19 @@ from creditbench.task import Sequences, Split, Task, cross_entropy
 
 EMBEDDED = Path(__file__).parent / "data" / "text_kjv.txt"
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz"
-SHARES = (0.9, 0.95)  # where train and validation end
+SHARES = (0.9, 0.95)  # the ends of train and validation
 EVALUATION_ROWS = 5
-LONGEST = 100_000  # steps of a validation or test row: a longer text makes more rows of them
-EVALUATED = 1_000_000  # characters at most that validate, and that test: bits of a million are known to 0.01
+LONGEST = 100_000  # the most steps of a validation or test row: a longer text has more rows
+EVALUATED = 1_000_000  # the most characters of validation, and of test: a million give bits to 0.01
 CHUNK = 1_000_000  # characters counted at a time
-LARGE = 10_000_000  # characters of a split from which on its one-hot vectors are not laid out
-LEAST = 0.1  # of the characters of a text are letters or digits, or it is in another script
+LARGE = 10_000_000  # a split with so many characters is not laid out as one-hot vectors
+LEAST = 0.1  # the smallest share of letters and digits: with less, the text is in another script
 WARMUP = 20  # first characters of a validation or test row that are not scored
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 class Rows:
-    """The rows of a table that `places` [T, N] names, [T, N, ·]: indexed as an array, and taken when asked for."""
+    """The rows `places` [T, N] of a table, [T, N, ·]. They are taken when the object is indexed."""
 
     def __init__(self, table: NDArray[np.float32], places: NDArray[Any]) -> None:
         self.table, self.places = table, places
@@ -64,7 +62,7 @@ class Rows:
         return len(self.places)
 
     def __getitem__(self, steps: Any) -> NDArray[np.float32]:
-        """`steps`: an index of the first axis, or of the first two."""
+        """The rows at `steps`, an index of the first axis or of the first two."""
         return self.table[self.places[steps]]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -75,7 +73,7 @@ class Rows:
 class Text8Chars(Task):
     """Predict the next character; see the module's text."""
 
-    data: str | None = None  #: a text of the user's; None for the embedded one
+    data: str | None = None  #: a user's text; None for the embedded one
 
     id: ClassVar[str] = "text8_chars"
     name: ClassVar[str] = "Characters of a text"
@@ -96,9 +94,9 @@ class Text8Chars(Task):
             raise UsageError(f"text8_chars.data is {self.data!r}: name a file, or hf:OWNER/NAME")
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
-        """Train: `batch` stretches; validation and test: 5 or more. Raises UsageError for a text that is too short.
+        """Train: `batch` stretches; validation and test: 5 or more. Raises UsageError for a short text.
 
-        Of a split of `LARGE` characters or more, inputs and targets are `Rows`, and weights a view of one
+        For a split of `LARGE` characters or more, inputs and targets are `Rows`, and weights a view of one
         number.
         """
         part = self._parts[split]
@@ -108,7 +106,8 @@ class Text8Chars(Task):
         if steps <= WARMUP:
             raise UsageError(
                 f"text '{self._source}': {len(part)} characters of {split} make {max(steps, 0)} steps in "
-                f"each of {rows} rows, and more than {WARMUP} are needed: give a longer text or a smaller batch"
+                f"each of {rows} rows, and more than {WARMUP} are needed: give a longer text or a smaller "
+                "batch"
             )
         now, later = (part[k : k + rows * steps].reshape(rows, steps).T for k in (0, 1))
         shown: Any = [Rows(np.eye(len(CHARACTERS), dtype=np.float32), codes) for codes in (now, later)]
@@ -123,11 +122,11 @@ class Text8Chars(Task):
         return Sequences(shown[0], shown[1], weights)
 
     def score(self, outputs: NDArray[np.float32], sequences: Sequences) -> float:
-        """The cross-entropy in bits a character."""
+        """The cross-entropy in bits per character."""
         return cross_entropy(outputs, sequences) / np.log(2)
 
     def trivial_score(self, sequences: Sequences) -> float:
-        """Bits a character with the frequencies of the training text, each character counted once more."""
+        """Bits per character with the frequencies of the training text, with one added to each count."""
         train = self._parts["train"]
         counts = np.ones(len(CHARACTERS), np.int64)
         for start in range(0, len(train), CHUNK):
@@ -136,7 +135,7 @@ class Text8Chars(Task):
         return self.score(np.broadcast_to(frequencies, sequences.targets.shape), sequences)
 
     def solved_score(self, sequences: Sequences) -> float | None:
-        """Bits a character of the best of pairs and triples of the training text; None where trivial is as good."""
+        """Bits per character with the better of pairs and triples; None if trivial is as good."""
         inputs: Any = sequences.inputs
         shown = inputs.places if isinstance(inputs, Rows) else inputs.argmax(-1)
         places = np.arange(len(shown))
@@ -153,11 +152,11 @@ class Text8Chars(Task):
 
     @functools.cached_property
     def _tables(self) -> dict[int, NDArray[np.float32]]:
-        """Of pairs and triples: the log-probabilities [contexts, 27] of a character, each counted once more."""
+        """The log-probabilities [contexts, 27] of pairs and triples, with one added to each count."""
         kinds, train, tables = len(CHARACTERS), self._parts["train"], {}
         for order in (2, 3):
             counts = np.ones(kinds**order)
-            # A piece at a time, so that a long text takes little memory.
+            # One piece at a time, so that a long text takes little memory.
             for start in range(0, len(train) - order + 1, CHUNK):
                 piece = train[start : start + CHUNK + order - 1].astype(np.int64)
                 length = len(piece) - order + 1
@@ -173,20 +172,20 @@ class Text8Chars(Task):
 
     @functools.cached_property
     def _parts(self) -> dict[str, NDArray[np.uint8]]:
-        """The characters of each split, as their places in CHARACTERS."""
+        """The characters of each split, as indices into CHARACTERS."""
         text = read_text(EMBEDDED if self.data is None else self.data)
         codes = _reduced(text)
         if np.count_nonzero(codes) < LEAST * len(text):
             raise UsageError(
-                f"text '{self._source}': of its {len(text)} bytes {np.count_nonzero(codes)} become letters a to z: "
-                "give a text in Latin letters"
+                f"text '{self._source}': of its {len(text)} bytes {np.count_nonzero(codes)} become letters a "
+                "to z: give a text in Latin letters"
             )
         ends = [int(share * len(codes)) for share in SHARES]
         return dict(zip(("train", "validation", "test"), np.split(codes, ends), strict=True))
 
 
 def _reduced(text: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """UTF-8 bytes as places in CHARACTERS; runs of spaces become one."""
+    """UTF-8 bytes as indices into CHARACTERS. Runs of spaces become one."""
     raw = text.tobytes()
     for digit, word in enumerate(_DIGITS):
         raw = raw.replace(str(digit).encode(), f" {word} ".encode())

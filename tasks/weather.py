@@ -1,40 +1,38 @@
 """Predict the dry-bulb temperature a day ahead from hourly weather.
 
-Every hour a station reports its weather; the temperature 24 hours later (or 1, or 48) is asked
-for.
+A station reports its weather every hour. The answer is the temperature 24 hours later (or 1, or 48).
 
     inputs  [T, N, I]   the variables of the hour, each scaled to [0, 1] by its least and greatest
                         value in the training hours
-    targets [T, N, 1]   the temperature `horizon` hours later, scaled alike
+    targets [T, N, 1]   the temperature `horizon` hours later, scaled in the same way
 
-All seasons are in every split (`splits = "weeks"`): the series is cut into cycles of about 6.5 weeks, of
-equal length, and the last fortnight of each is a validation week and a test week; what comes before is a
-stretch of training. No hour, be it input or target, is in two splits. A training row consists of as many
-stretches as there are cycles a row, in the order of time, each begun from rest, and is gone through again
-when the budget is longer: `batch` has to divide the number of cycles, or to be a multiple of it, and then
-stretches are cut. Validation and test have a row a week, the first `warmup` hours of which are not scored,
-because a network begins them from rest; in training every step is. Data do not depend on the seed.
+With `splits = "weeks"` all seasons are in every split. The series is cut into cycles of equal length, about
+6.5 weeks. The last fortnight of each cycle is a validation week and a test week; the hours before are a
+stretch of training. No hour, as input or target, is in two splits. The stretches are divided among the
+training rows, in the order of time, and each begins from rest. If the budget is longer than a row, the row is
+repeated. `batch` has to divide the number of cycles, or to be a multiple of it; then stretches are cut.
+Validation and test have one row per week. Its first `warmup` hours are not scored, because a network begins
+it from rest. In training every step is scored. Data do not depend on the seed.
 
 `splits = "tail"`, as published, trains on the first hours, validates on half of the rest and tests on the
-last, a row each, of other seasons than those trained last. There, a table as long as the paper's trains on
-its first 33,600 hours, a shorter one on 80% of its hours, or on `train_hours`.
+last hours, with one row each; their seasons differ from the last ones in training. There, a table as long as
+the paper's trains on its first 33,600 hours, a shorter one on 80% of its hours, or on `train_hours`.
 
 Without `data`, the series is the embedded year 2013 at New York's JFK airport (8 variables, see
 `data/README.md`), of 8 cycles. `data` names a table of hourly rows in the order of time with at least the
 columns of `COLUMNS`, such as the paper's file WTH.csv (9 variables; 32 cycles; its Celsius columns repeat
-others; in 64 of its hours zeros stand for values that are missing, and are read as they are, as in the
-paper).
+others; in 64 of its hours zeros replace missing values, and are read as they are, as in the paper).
 
-The loss is the mean squared error on the scaled target, the metric the root mean squared error in
-degrees Celsius. The trivial predictor is persistence ("as warm as now"; 24 hours ahead that is
-also "as yesterday at that hour"), or the mean of the training hours where that is better.
-Persistence is 3.08 on the embedded data. Solved is what a ridge regression reaches that foretells the
-change of temperature from the hour and from the `warmup` hours before it, fitted to the training stretches
-and scored on the same steps as the network: 2.84 there, and 0.81 an hour ahead, where persistence is 0.97.
-With one row a network forgets winter over summer; 8 rows see all seasons in every update.
+The loss is the mean squared error on the scaled target, the metric the root mean squared error in degrees
+Celsius. The trivial predictor is persistence ("as warm as now"; for 24 hours ahead also "as yesterday at that
+hour"), or the mean of the training hours if that is better. Persistence scores 3.08 on the embedded data.
+Solved is the score of a ridge regression that predicts the change of temperature from the hour and the
+`warmup` hours before it. It is fitted to the training stretches and scored on the same steps as the network:
+2.84 on the embedded data, and 0.81 one hour ahead, where persistence scores 0.97. With one row a network
+forgets winter during summer; 8 rows see all seasons in every update.
 
-`scale_on = "all"` takes the extremes from the whole series, test hours included, as the code
-published with the paper does.
+`scale_on = "all"` takes the extremes from the whole series, including test hours, as the code published with
+the paper does.
 
 Source: Garcia Fernandez, Keemink and van Gerven (2024), Gradient-free training of recurrent neural
 networks using random perturbations, Frontiers in Neuroscience 18:1439155,
@@ -57,7 +55,7 @@ from creditbench.task import Sequences, Split, Task, mse
 
 EMBEDDED = Path(__file__).parent / "data" / "weather_nyc.csv"
 EMBEDDED_COLUMNS = (*("temp", "dewp", "humid", "wind_dir"), *("wind_speed", "precip", "pressure", "visib"))
-#: Columns of a user's file: those of the paper's. The first one, in Fahrenheit, is the target.
+#: Columns of a user's file, as in the paper. The first one, in Fahrenheit, is the target.
 COLUMNS = (
     *("DryBulbFarenheit", "WetBulbFarenheit", "DewPointFarenheit", "RelativeHumidity"),
     *("Visibility", "WindSpeed", "WindDirection", "StationPressure", "Altimeter"),
@@ -65,9 +63,9 @@ COLUMNS = (
 PAPER_HOURS = 35_064
 PAPER_TRAIN_HOURS = 33_600
 TRAIN_SHARE = 0.8
-LEAST_STEPS = 24  # of any row that are scored: less than a day is no series
+LEAST_STEPS = 24  # the fewest scored steps of a row: a day
 WEEK = 168  # hours
-CYCLE = 1092  # hours, 6.5 weeks: about as long are the cycles of which each has a validation and a test week
+CYCLE = 1092  # hours, 6.5 weeks: the length aimed at for a cycle, with its validation and test week
 CHUNK = 4096  # steps whose past is laid out at a time
 CELSIUS = 5 / 9  # degrees Celsius in a degree Fahrenheit
 
@@ -82,10 +80,10 @@ class Weather(Task):
     """Predict the temperature from hourly weather; see the module's text."""
 
     horizon: Literal[1, 24, 48] = 24  #: hours
-    data: str | None = None  #: a table of the user's; None for the embedded one
+    data: str | None = None  #: a user's table; None for the embedded one
     splits: Literal["weeks", "tail"] = "weeks"  #: how the series is cut
     warmup: int = 48  #: first steps of a validation or test row that are not scored
-    train_hours: int | None = None  #: of "tail"; None for what the module's text says
+    train_hours: int | None = None  #: of "tail"; None for the default in the module's text
     scale_on: Literal["train", "all"] = "train"
 
     id: ClassVar[str] = "weather"
@@ -116,7 +114,8 @@ class Weather(Task):
 
         if hours is not None and self.splits == "weeks":
             raise UsageError(
-                f"weather.train_hours is {hours}, and the weeks leave no choice: set weather.splits to 'tail' too"
+                f"weather.train_hours is {hours}, and the weeks leave no choice: set weather.splits to "
+                "'tail' too"
             )
         self.require_whole(warmup=0)
         most = WEEK - self.horizon - LEAST_STEPS
@@ -127,9 +126,10 @@ class Weather(Task):
             )
 
     def generate(self, split: Split, seed: int, batch: int) -> Sequences:
-        """Train: `batch` rows of one or more stretches; validation and test: a row a piece. No seed matters.
+        """Train: `batch` rows of one or more stretches; validation and test: one row per piece.
 
-        Raises UsageError where the data cannot be read or are too short, or do not make that many rows.
+        The seed is not used. Raises UsageError if the data cannot be read, are too short, or do not give so
+        many rows.
         """
         hours = self._series.pieces[split]
         last, count = hours.shape[1] - self.horizon, len(hours)
@@ -138,15 +138,17 @@ class Weather(Task):
         if rows % count and count % rows:
             parts = [k for k in range(1, count + 1) if count % k == 0]
             raise UsageError(
-                f"batch is {rows}, and the {count} cycles of weather data '{self._source}' do not go into so many "
-                f"rows: give {', '.join(map(str, parts))} or a multiple of {count}, or set weather.splits to 'tail'"
+                f"batch is {rows}, and the {count} cycles of weather data '{self._source}' do not go into so "
+                f"many rows: give {', '.join(map(str, parts))} or a multiple of {count}, or set "
+                "weather.splits to 'tail'"
             )
-        # A row is one or more pieces in whole, or a piece is cut into rows.
+        # A row is one or more whole pieces, or a piece is cut into rows.
         cuts = max(1, rows // count)
         steps = last // cuts
         if steps - unscored < LEAST_STEPS:
             raise UsageError(
-                f"weather data '{self._source}': {hours.shape[1]} hours of {split} make {steps} steps in each of "
+                f"weather data '{self._source}': {hours.shape[1]} hours of {split} make {steps} steps in "
+                "each of "
                 f"{cuts} rows at horizon {self.horizon}, and at least {LEAST_STEPS + unscored} are needed: "
                 "give a longer series" + (" or a smaller batch" if cuts > 1 else "")
             )
@@ -157,11 +159,11 @@ class Weather(Task):
         return Sequences(inputs.swapaxes(0, 1).copy(), targets.swapaxes(0, 1).copy(), weights)
 
     def stretches(self, batch: int) -> int:
-        """How many cycles a training row holds."""
+        """The number of cycles in a training row."""
         return max(1, len(self._series.pieces["train"]) // batch)
 
     def score(self, outputs: NDArray[np.float32], sequences: Sequences) -> float:
-        """Root mean squared error, degrees Celsius, of the scored steps."""
+        """Root mean squared error of the scored steps, in degrees Celsius."""
         return float(np.sqrt(mse(outputs, sequences)) * self._series.degrees)
 
     def trivial_score(self, sequences: Sequences) -> float:
@@ -172,7 +174,7 @@ class Weather(Task):
         return min(self.score(now, sequences), self.score(mean, sequences))
 
     def solved_score(self, sequences: Sequences) -> float | None:
-        """What the ridge regression scores on these sequences; None where that is not better than trivial."""
+        """The score of the ridge regression on these sequences; None if it is not better than trivial."""
         steps = np.arange(len(sequences.inputs))
         rows = sequences.inputs.swapaxes(0, 1)
         change = np.stack([self._past(row, steps) @ self._ridge for row in rows], axis=1)
@@ -183,7 +185,7 @@ class Weather(Task):
     def _past(self, hours: NDArray[np.float32], steps: NDArray[np.intp]) -> NDArray[np.float64]:
         """[steps, lags I + 1]: the hour, the two before, every third one of the `warmup` before, and a 1.
 
-        What would be before the first hour is as the first one.
+        Hours before the first one have its values.
         """
         lags = np.array([k for k in range(self.warmup + 1) if k < 3 or k % 3 == 0])
         known = hours[np.maximum(steps[:, None] - lags, 0)].reshape(len(steps), -1)
@@ -191,12 +193,12 @@ class Weather(Task):
 
     @functools.cached_property
     def _ridge(self) -> NDArray[np.float64]:
-        """Coefficients from the past to the change of temperature, fitted to the training pieces, with a ridge of 1."""
+        """Coefficients from the past to the change of temperature, fitted to training with a ridge of 1."""
         size = self._past(self._series.pieces["train"][0], np.arange(1)).shape[1]
         gram, product = np.eye(size), np.zeros(size)
         for hours in self._series.pieces["train"]:
             last = len(hours) - self.horizon
-            # A piece that is no longer than the warm-up has no step with all of its past.
+            # A piece no longer than the warm-up has no step with a whole past.
             for start in range(min(self.warmup, last - 1), last, CHUNK):
                 steps = np.arange(start, min(start + CHUNK, last))
                 known = self._past(hours, steps)
@@ -232,27 +234,28 @@ class Weather(Task):
         return _Series(scaled, degrees)
 
     def _weeks(self, values: NDArray[np.float64]) -> dict[Split, NDArray[np.float64]]:
-        """Of each cycle all but the last two weeks to train, and a week to validate and to test."""
+        """All but the last two weeks of each cycle for training, a week for validation, a week for test."""
         cycles = max(1, round(len(values) / CYCLE))
         length = len(values) // cycles
         needed = 2 * WEEK + self.horizon + LEAST_STEPS
         if length < needed:
             raise UsageError(
-                f"weather data '{self._source}' have {len(values)} hours, and a cycle with its two weeks needs "
-                f"{needed} at horizon {self.horizon}: give a longer series, or set weather.splits to 'tail'"
+                f"weather data '{self._source}' have {len(values)} hours, and a cycle with its two weeks "
+                f"needs {needed} at horizon {self.horizon}: give a longer series, or set weather.splits to "
+                "'tail'"
             )
         cut = values[: cycles * length].reshape(cycles, length, -1)
         train, validation, test = np.split(cut, [length - 2 * WEEK, length - WEEK], axis=1)
         return {"train": train, "validation": validation, "test": test}
 
     def _tail(self, values: NDArray[np.float64]) -> dict[Split, NDArray[np.float64]]:
-        """The first hours to train, and of the rest one half to validate and one to test."""
+        """The first hours for training; of the rest, one half for validation and one for test."""
         train = self._train_hours(len(values))
         parts = np.split(values[None], [train, (train + len(values)) // 2], axis=1)
         return dict(zip(("train", "validation", "test"), parts, strict=True))
 
     def _train_hours(self, hours: int) -> int:
-        """How many of `hours` train; raises UsageError where too few are left, or too few given."""
+        """The number of training hours of `hours`. Raises UsageError if too few are given or left."""
         if self.train_hours is not None:
             train = self.train_hours
         elif self.data is not None and hours >= PAPER_HOURS:

@@ -34,7 +34,7 @@ def browser(width: int, height: int):
 
 
 def wait(page, condition: str, seconds: float = 60):
-    """Until a JavaScript expression is true; its value."""
+    """Wait until a JavaScript expression is true. Returns its value."""
     end = time.monotonic() + seconds
     while not (found := page.execute_script(f"return {condition}")):
         assert time.monotonic() < end, f"never true: {condition}"

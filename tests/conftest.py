@@ -10,8 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Hundreds of tiny programs run once each: compiling them is what takes the time.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
 # Most of them are compiled again and again, in every file of tests and by every process: one of them does it
 # for all.
@@ -64,13 +64,13 @@ def ops(request):
 
 @pytest.fixture
 def both():
-    """Both backends, in float64, whose random draws are the same."""
+    """Both backends, in float64, with equal random draws."""
     return injected("jax"), injected("torch")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def forgets_what_it_compiled():
-    """Thousands of small programs would in the end take more mappings of memory than a process may have."""
+    """Thousands of small programs would exceed the memory mappings that a process may have."""
     yield
     _compiled.clear()
     probe._reverse_mode.clear()
@@ -82,7 +82,7 @@ def forgets_what_it_compiled():
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A file that stands for the source of every imagined rule and task: `tests.synthetic`."""
+    """A file used as the source of every imagined rule and task: `tests.synthetic`."""
     path = tmp_path_factory.mktemp("source") / "source.py"
     path.write_text("# stands for every rule and task\n")
     return path

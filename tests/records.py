@@ -1,4 +1,4 @@
-"""Trials as a grid makes them, and records of them with what a test says."""
+"""Trials as a grid makes them, and records of them with a test's values."""
 
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.record import Record

@@ -1,6 +1,6 @@
-"""What runs on an accelerator is what runs on the CPU: rules, recordings, figures and commands.
+"""Rules, recordings, figures and commands give the same on an accelerator as on the CPU.
 
-Skipped where there is none; `make test-gpu` has JAX look for one, which the other tests tell it not to do.
+Skipped if there is none. `make test-gpu` lets JAX look for one; the other tests forbid it.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def test_a_rule_gives_what_it_gives_on_the_cpu(id, backend, decorrelate):
 @pytest.mark.parametrize("protocol", ["online", "segments", "episodes"])
 @pytest.mark.parametrize("id", RULES)
 def test_training_captured_is_training_run_step_by_step(id, protocol, monkeypatch):
-    """Blocks of updates as CUDA graphs, the second block from where the first ended, on other data and keys."""
+    """Blocks of updates as CUDA graphs. The second block starts from the first one's end, on other data."""
     import torch
 
     steps = {"online": 1, "segments": 3, "episodes": 40}[protocol]

@@ -1,6 +1,6 @@
-"""Whatever a file says: no traceback, no hang, and nothing taken in that the schema refuses.
+"""Any file content: no traceback, no hang, and no value that the schema refuses.
 
-`CREDITBENCH_FUZZ` is how many examples of each kind are tried, 25 where it is not set.
+`CREDITBENCH_FUZZ` is the number of examples of each kind; its default is 25.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def test_no_bytes_pass_for_a_record(content, folder):
 @fuzz
 @given(data=st.data())
 def test_no_table_is_taken_that_is_not_the_one_that_was_written(data, folder, version, results):
-    """A cell, a line, a value of the manifest or some bytes are changed; without the checksums, what is taken holds."""
+    """A cell, a line, a manifest's value or some bytes change. Without checksums, accepted values hold."""
     broken = folder / "broken"
     shutil.rmtree(broken, ignore_errors=True)
     shutil.copytree(version, broken)
@@ -313,7 +313,7 @@ OPTIONS = (
 
 
 def refused(words, folder: Path) -> None:
-    """A run that is to be refused, or has nothing to do but what is refused at its end: before the first trial."""
+    """A run that must be refused before its first trial, or that has no trial to run."""
     out, err = io.StringIO(), io.StringIO()
     with in_time(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main(["run", "--task", "mackey_glass", "--learner", "bptt", *words])

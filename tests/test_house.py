@@ -1,4 +1,4 @@
-"""The house: imports stand at the top of a module or have their reason beside them; no name stands for two things."""
+"""The house: imports at the top of a module, or their reason beside them; no name for two things."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "creditbench"
 
 
 def without_a_reason(source: str) -> list[int]:
-    """Lines of imports in functions without a comment on the line, above it, or above the imports before it."""
+    """Lines of imports in functions that have no comment beside or above them, nor above their group."""
     lines = source.splitlines()
     imports = {
         node.lineno: node.end_lineno or node.lineno

@@ -1,4 +1,4 @@
-"""The optimisers, held to optax and torch.optim over a run of steps."""
+"""The optimisers against optax and torch.optim over a run of steps."""
 
 import numpy as np
 import optax

@@ -1,4 +1,4 @@
-"""What is shipped, and what the documents say about it."""
+"""The wheel, and the documents' statements about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the READMEs under results/ show is what the commands that they name print of the tables beside them."""
+"""The READMEs under results/ show the output of their commands on the tables beside them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def blocks(text: str) -> list[list[str]]:
 
 
 def shown() -> Iterator[tuple[Path, str, list[str]]]:
-    """Every README, command and table, where a command that prints tables is the last one named before the table."""
+    """Every README, command and table. The command is the last one before the table that prints tables."""
     for path in sorted((ROOT / "results").rglob("README.md")):
         command, table = "", []
         for line in [*path.read_text(encoding="utf-8").splitlines(), ""]:

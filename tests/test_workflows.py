@@ -1,4 +1,4 @@
-"""The workflows: valid by their schema, without rights or secrets, and of steps that anyone can run at home."""
+"""The workflows: valid by their schema, without rights or secrets, with steps that anyone can run."""
 
 from __future__ import annotations
 

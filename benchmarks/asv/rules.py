@@ -1,8 +1,8 @@
-"""Every rule of the registry in both backends: a rule that is added is tracked from then on.
+"""Every rule of the registry in both backends. A new rule is tracked once it is added.
 
-One update on an episode of T steps of one sequence, on one thread. asv takes each benchmark in a process of
-its own: processes are forked from one that has the frameworks imported (`launch_method` in asv.conf.json),
-and what needs no clock is worked out for all rules at once in `setup_cache`.
+One update on an episode of T steps of one sequence, on one thread. asv runs each benchmark in a process of
+its own. Processes are forked from one that has imported the frameworks (`launch_method` in asv.conf.json).
+Figures without a clock are computed for all rules at once in `setup_cache`.
 """
 
 import os
@@ -26,7 +26,7 @@ from creditbench.plugins import registry
 LEARNERS = {name: plugin.cls for name, plugin in registry.load("learners").items()}
 BACKENDS = ["jax", "torch"]
 N, T = [32], [64]
-#: The training that is scored.
+#: The scored training.
 TASK, HIDDEN, STEPS = "mackey_glass", 16, 2000
 
 
@@ -40,7 +40,7 @@ def require(learner, backend):
 
 
 class Rules:
-    """One update, compiled and warm; peak memory is the process's, frameworks and compiler included."""
+    """One update, compiled and warm. Peak memory is the process's, with frameworks and compiler."""
 
     params = (list(LEARNERS), BACKENDS, N, T)
     param_names = ("learner", "backend", "n", "T")
@@ -59,7 +59,7 @@ class Rules:
 
 
 class Exact:
-    """What has no clock in it, of one update."""
+    """The figures of one update that need no clock."""
 
     params, param_names = Rules.params, Rules.param_names
 

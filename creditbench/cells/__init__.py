@@ -1,4 +1,4 @@
-"""The networks that are trained. `base`: a leaky tanh network with a linear readout, and its derivatives."""
+"""The networks to train. `base`: a leaky tanh network with a linear readout, and its derivatives."""
 
 from creditbench.cells.base import DECORRELATE, Cell, CellState, Decorrelate, Unrolled
 

@@ -7,8 +7,8 @@
     y_t = W_out ĥ_t + c
     L   = Σ_t Σ_b w_tb ℓ(y_tb, y*_tb)              the harness scales the weights w to sum to 1
 
-Parameters are a dict of arrays: W_in [n, I], W_rec [n, n], W_out [O, n]; with `bias`, b [n] and c [O];
-decorrelated, D [n, n] and D_in [I, I].
+Parameters are a dict of arrays: W_in [n, I], W_rec [n, n], W_out [O, n]; with `bias`, also b [n] and c [O];
+with decorrelation, also D [n, n] and D_in [I, I].
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class CellState(NamedTuple):
 
     @property
     def out(self) -> Array:
-        """ĥ: what the recurrence and the readout see, [B, n]."""
+        """ĥ: the input of the recurrence and of the readout, [B, n]."""
         return self.h if self.h_hat is None else self.h_hat
 
 
 class Unrolled(NamedTuple):
-    """What every step of a segment had, as R rows."""
+    """The values of every step of a segment, as R rows."""
 
     a: Array  #: pre-activation, [R, n]
     before: Array  #: ĥ_{t-1}, [R, n]
@@ -63,7 +63,7 @@ class Cell:
 
     @property
     def presynaptic(self) -> int:
-        """m: how many weights reach a hidden unit; those of ĥ, x̂ and, with `bias`, 1."""
+        """m: the number of weights of a hidden unit, from ĥ, x̂ and, with `bias`, 1."""
         return self.hidden + self.inputs + self.bias
 
     def init(self, seed: int) -> NumpyTree:
@@ -113,7 +113,7 @@ class Cell:
     def step(self, ops: Ops, params: Tree, state: CellState, drive: Array) -> tuple[Array, CellState]:
         """One step, as (pre-activation a [B, n], state).
 
-        `drive`: all that reaches the pre-activation beside the recurrence, [B, n] or [1, n].
+        `drive`: all terms of the pre-activation except the recurrence, [B, n] or [1, n].
         """
         a = ops.linear(state.out, params["W_rec"], drive)
         return a, self.activate(ops, params, state, a)
@@ -128,7 +128,10 @@ class Cell:
     def unroll(
         self, ops: Ops, params: Tree, state: CellState, drive: Array, steps: int
     ) -> tuple[CellState, Unrolled]:
-        """All steps of a segment, from their drives as R = steps·B rows, [R, n]: (state, what every step had)."""
+        """All steps of a segment: (last state, the values of every step).
+
+        `drive`: the drives of all steps, as R = steps·B rows, [R, n].
+        """
         if steps == 1:
             a, after = self.step(ops, params, state, drive)
             return after, Unrolled(a, state.out, after.out)
@@ -154,7 +157,10 @@ class Cell:
         return slope if self.alpha == 1.0 else self.alpha * slope
 
     def losses(self, ops: Ops, y: Array, target: Array) -> Array:
-        """ℓ of each row: [..., O] and [..., O] to [...]. Mean squared error, or cross-entropy of the softmax."""
+        """ℓ of each row, [..., O] and [..., O] to [...]: squared error or cross-entropy of the softmax.
+
+        The squared error is the mean over the outputs.
+        """
         xp = ops.xp
         if self.loss == "mse":
             error = y - target
@@ -168,25 +174,25 @@ class Cell:
         return ops.xp.exp(_log_softmax(ops.xp, y)) * ops.xp.sum(target, axis=-1, keepdims=True) - target
 
     def feedback(self, params: Tree, e: Array) -> Array:
-        """Dᵀ W_outᵀ e: the gradient in h of what has the gradient e [R, O] in y, [R, n]."""
+        """Dᵀ W_outᵀ e: the gradient in h of a loss whose gradient in y is e [R, O]. Shape [R, n]."""
         to_h_hat = e @ params["W_out"]
         return to_h_hat @ params["D"] if "D" in params else to_h_hat
 
     def through_recurrence(self, ops: Ops, params: Tree, tangents: Array) -> Array:
-        """W_rec D v for rows v [R, n]: what a change of h_{t-1} makes of the pre-activation a_t."""
+        """W_rec D v for rows v [R, n]: the change of a_t due to the change v of h_{t-1}."""
         if "D" in params:
             tangents = ops.linear(tangents, params["D"])
         return ops.linear(tangents, params["W_rec"])
 
     def back_through_recurrence(self, params: Tree, cotangents: Array) -> Array:
-        """Dᵀ W_recᵀ s for rows s [R, n]: the gradient in h_{t-1} of what has the gradient s in a_t."""
+        """Dᵀ W_recᵀ s for rows s [R, n]: the gradient in h_{t-1} of a loss whose gradient in a_t is s."""
         to_h_hat = cotangents @ params["W_rec"]
         return to_h_hat @ params["D"] if "D" in params else to_h_hat
 
     def run(self, ops: Ops, params: Tree, inputs: Array) -> Array:
         """The forward pass from the zero state over inputs [T, B, I], as outputs [T, B, O].
 
-        The recurrence alone goes step by step; the input and the readout are products over a chunk of steps.
+        Only the recurrence goes step by step. Input and readout are products over a chunk of steps.
         """
         B = inputs.shape[1]
 
@@ -208,8 +214,8 @@ class Cell:
     ) -> Tree:
         """The gradient of a rule that multiplies post- and presynaptic terms, summed over rows.
 
-        `post` [R, n] stands for ∂L/∂a, `post_y` [R, O] for ∂L/∂y; `x` [R, I], `h_hat_before` [R, n] and
-        `h_hat` [R, n] are the presynaptic x̂_t, ĥ_{t-1} and ĥ_t. Matrices come as their factors.
+        `post` [R, n] stands for ∂L/∂a, and `post_y` [R, O] for ∂L/∂y. `x` [R, I], `h_hat_before` [R, n] and
+        `h_hat` [R, n] are the presynaptic x̂_t, ĥ_{t-1} and ĥ_t. Matrices are returned as their factors.
         """
         grads: dict[str, Any] = {
             "W_in": Outer(post, x),

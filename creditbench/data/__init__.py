@@ -1,6 +1,6 @@
 """Data from files and from the Hugging Face hub, as NumPy arrays.
 
-- `reading`: the ways in, the cache, what is refused
+- `reading`: the functions that read, the cache, the refusals
 - `numbers`: the columns of a table; `hours`: hourly rows; `pictures`: images and their classes
 """
 

@@ -1,4 +1,4 @@
-"""What a table of hourly rows is held to: values that stand for none, and rows that are not an hour apart."""
+"""Checks of a table of hourly rows: marks of missing values, and rows that are not an hour apart."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from creditbench.data.numbers import shown
 from creditbench.errors import UsageError
 
 HOUR = 3600  # seconds
-#: A gap of this part of what all other values span, beside a number that is often a mark, tells that it is
-#: one.
+#: A number such as -9999 is a mark if it lies more than this part of the other values' range away from them.
 APART = 0.5
-#: Whatever lies further out than so many spans of all other values is told of.
+#: A note reports values that lie further out than this many ranges of the other values.
 FAR = 2.0
-RARE = 0.01  # part of the rows that such values, or odd steps of time, may be
-IRREGULAR = 0.1  # part of the steps of time that may be no hour
-TWICE = 1 / 2000  # part of the rows whose time may be there twice, as when clocks go back
-DAY = 24  # rows in a row that come again by no chance
+RARE = 0.01  # the largest share of rows that such values may have
+IRREGULAR = 0.1  # the largest share of time steps that may differ from an hour
+TWICE = 1 / 2000  # the largest share of rows whose time may repeat, as when clocks go back
+DAY = 24  # so many rows in a row do not repeat by chance
 
 _DATE = re.compile(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}")
 
@@ -30,10 +29,10 @@ _DATE = re.compile(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}")
 def require_hours(
     name: str, table: Mapping[str, Any], numbers: Mapping[str, NDArray[np.float64]]
 ) -> list[str]:
-    """What is to be told of a table's hourly rows; raises UsageError, calling it `name`, for those that are none.
+    """Notes on a table's hourly rows. Raises UsageError, naming the table `name`, if they are not hourly.
 
-    numbers: the columns that are used, each [rows]. The first other column of `table` that holds dates says
-    when a row is; where there is none, nothing is known of it.
+    numbers: the columns in use, each [rows]. The first other column of `table` that holds dates gives the
+    time of each row. Without such a column the times are not checked.
     """
     notes = [note for column, values in numbers.items() for note in _outliers(name, column, values)]
     notes += _times(name, table, numbers)
@@ -41,7 +40,7 @@ def require_hours(
 
 
 def _outliers(name: str, column: str, values: NDArray[np.float64]) -> list[str]:
-    """Raise UsageError for a mark of a missing value, such as -9999; tell of other values far from all others."""
+    """Raise UsageError for a mark of a missing value, such as -9999. Note other values far from the rest."""
     found, rows, counts = np.unique(values, return_index=True, return_counts=True)
     marks = np.array([_is_mark(value) for value in found])
     if marks.all() or len(values) < DAY:
@@ -58,7 +57,7 @@ def _outliers(name: str, column: str, values: NDArray[np.float64]) -> list[str]:
     if len(found) < 3:
         return []
     gaps = np.diff(found)
-    below = int(gaps.argmax()) + 1  # the values before it, and those from it on
+    below = int(gaps.argmax()) + 1  # the largest gap lies between the values before this one and the rest
     for rest, odd in ((found[below:], slice(below)), (found[:below], slice(below, None))):
         if counts[odd].sum() <= RARE * len(values) and gaps[below - 1] > FAR * np.ptp(rest) > 0:
             first = int(rows[odd].min())
@@ -71,14 +70,14 @@ def _outliers(name: str, column: str, values: NDArray[np.float64]) -> list[str]:
 
 
 def _is_mark(value: float) -> bool:
-    """Whether files often have the number for a missing value: nines alone, or the end of a type's range."""
+    """Whether files often mark a missing value by this number: nines alone, or the end of a type's range."""
     digits = f"{abs(value):.10g}".replace(".", "")
     nines = len(digits) > 1 and set(digits) == {"9"}
     return nines or value in (-32768, 32767, -(2**31), 2**31 - 1) or abs(value) >= 1e19
 
 
 def _times(name: str, table: Mapping[str, Any], numbers: Mapping[str, NDArray[np.float64]]) -> list[str]:
-    """Raise UsageError for rows that are not in the order of time, or not hourly; tell of gaps and doubled hours."""
+    """Raise UsageError for rows not in the order of time or not hourly. Note gaps and double hours."""
     count = len(next(iter(numbers.values())))
     for column, values in table.items():
         values = np.asarray(values)
@@ -91,8 +90,8 @@ def _times(name: str, table: Mapping[str, Any], numbers: Mapping[str, NDArray[np
     unknown = np.flatnonzero(np.isnat(times))
     if len(unknown):
         return [
-            f"column {column!r} has {shown(values[unknown[0]])} in data row {unknown[0] + 1}, which is no time: "
-            "whether its rows are an hour apart is not known"
+            f"column {column!r} has {shown(values[unknown[0]])} in data row {unknown[0] + 1}, which is no "
+            "time: whether its rows are an hour apart is not known"
         ]
     steps = np.diff(times) / np.timedelta64(1, "s")
     if not len(steps):
@@ -100,12 +99,12 @@ def _times(name: str, table: Mapping[str, Any], numbers: Mapping[str, NDArray[np
     if (steps < 0).any():
         row = int((steps < 0).argmax())
         raise UsageError(
-            f"{name}: column {column!r} goes back from {shown(values[row])} to {shown(values[row + 1])} in data row "
-            f"{row + 2}: put the rows in the order of time"
+            f"{name}: column {column!r} goes back from {shown(values[row])} to {shown(values[row + 1])} in "
+            f"data row {row + 2}: put the rows in the order of time"
         )
     usual = float(np.median(steps))
     if usual == 0 and not ((times - times.astype("M8[D]")) != np.timedelta64(0)).any():
-        return []  # of days alone, of which a row more than one has the same
+        return []  # dates without a time of day: many rows share one
     if usual != HOUR:
         raise UsageError(
             f"{name}: its rows are {_span(usual)} apart by column {column!r}: give a row an hour"
@@ -123,14 +122,14 @@ def _times(name: str, table: Mapping[str, Any], numbers: Mapping[str, NDArray[np
     odd = np.flatnonzero((steps != HOUR) & (steps != 0))
     if len(odd) > IRREGULAR * len(steps):
         raise UsageError(
-            f"{name}: {len(odd)} of its {count} rows are not an hour after the one before by column {column!r}, first "
-            f"data row {odd[0] + 2}: give a row an hour"
+            f"{name}: {len(odd)} of its {count} rows are not an hour after the one before by column "
+            f"{column!r}, first data row {odd[0] + 2}: give a row an hour"
         )
     if len(odd):
         row = int(steps.argmax())
         notes.append(
-            f"{len(odd)} of its {count} rows are not an hour after the one before by column {column!r}, and data row "
-            f"{row + 2} is {_span(steps[row])} after it: its rows are taken to be an hour apart"
+            f"{len(odd)} of its {count} rows are not an hour after the one before by column {column!r}, and "
+            f"data row {row + 2} is {_span(steps[row])} after it: its rows are taken to be an hour apart"
         )
     return notes
 
@@ -143,9 +142,9 @@ def _is_date(first: NDArray[Any]) -> bool:
 
 
 def _parsed(values: NDArray[Any]) -> NDArray[np.datetime64]:
-    """Dates as they are written: month first or day first, whichever makes more of them times, and times that ascend.
+    """Dates as times, read month first or day first.
 
-    What has a time zone becomes that of Greenwich.
+    The order that gives more valid and more ascending times is used. Times with a zone become UTC.
     """
     # pandas is slow to import.
     import pandas as pd
@@ -162,7 +161,7 @@ def _parsed(values: NDArray[Any]) -> NDArray[np.datetime64]:
             if best is None or wrong < best[0]:
                 best = wrong, times
             if not wrong or (form is None and day_first and best[0] < len(times)):
-                break  # what is left is slow, and only reads more of what is written in several ways
+                break  # the mixed formats are slow, and help only where rows differ in format
     assert best is not None
     return best[1]
 
@@ -180,7 +179,7 @@ def _span(seconds: float) -> str:
 
 
 def _again(numbers: Mapping[str, NDArray[np.float64]]) -> list[str]:
-    """Tell of days whose values, row for row, come again later, and of those in which nothing changes."""
+    """Note days whose values, row for row, repeat later, and days in which nothing changes."""
     count = len(next(iter(numbers.values())))
     if count < 2 * DAY:
         return []
@@ -196,21 +195,21 @@ def _again(numbers: Mapping[str, NDArray[np.float64]]) -> list[str]:
     notes = []
     if still.any():
         notes.append(
-            f"nothing changes in {_covered(still)} of its {count} rows, {DAY} in a row or more, first from data row "
-            f"{still.argmax() + 1} on: they are read as they are"
+            f"nothing changes in {_covered(still)} of its {count} rows, {DAY} in a row or more, first from "
+            f"data row {still.argmax() + 1} on: they are read as they are"
         )
     if later.any():
         row = int(later.argmax())
         notes.append(
-            f"{_covered(later)} of its {count} rows are, {DAY} in a row or more, those of an earlier stretch: data row "
-            f"{first[which[row]] + 1} and those after it come again from data row {row + 1} on, and what is tested may "
-            "have been trained on"
+            f"{_covered(later)} of its {count} rows are, {DAY} in a row or more, those of an earlier "
+            f"stretch: data row {first[which[row]] + 1} and those after it come again from data row "
+            f"{row + 1} on, and what is tested may have been trained on"
         )
     return notes
 
 
 def _covered(runs: NDArray[np.bool_]) -> int:
-    """How many rows lie in the runs of `DAY` rows that begin where it is true."""
+    """The number of rows in the runs of `DAY` rows that begin where `runs` is true."""
     edges = np.zeros(len(runs) + DAY, np.int64)
     edges[: len(runs)] += runs
     edges[DAY:] -= runs
@@ -218,6 +217,6 @@ def _covered(runs: NDArray[np.bool_]) -> int:
 
 
 def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Each number as another one that says little of it."""
+    """A hash of each number."""
     bits = (bits ^ (bits >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     return bits ^ (bits >> np.uint64(29))

@@ -15,7 +15,7 @@ _LONGEST = 40  # letters of a value in a message
 
 
 def listed(names: Iterable[object]) -> str:
-    """Column names for a message: the first of them, and how many there are more.
+    """Column names for a message: the first ones, and the number of others.
 
     >>> listed(["label", "pixel0"])
     'label, pixel0'
@@ -26,13 +26,13 @@ def listed(names: Iterable[object]) -> str:
 
 
 def require(name: str, table: Mapping[str, Any], column: str) -> None:
-    """Raise UsageError, calling the table `name`, where it lacks the column."""
+    """Raise UsageError, naming the table `name`, if it lacks the column."""
     if column not in table:
         raise UsageError(f"{name} lacks the column {column!r}: it has {listed(table)}")
 
 
 def numbers(name: str, table: Mapping[str, Any], columns: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The named columns of `table` as numbers; raises UsageError, calling the table `name`."""
+    """The columns of `table` as numbers. Raises UsageError, naming the table `name`."""
     for column in columns:
         require(name, table, column)
     found = {column: number(name, column, np.asarray(table[column])) for column in columns}
@@ -47,7 +47,7 @@ def numbers(name: str, table: Mapping[str, Any], columns: Sequence[str]) -> dict
 def number(
     name: str, column: str, values: NDArray[Any], want: str = "a finite number"
 ) -> NDArray[np.float64]:
-    """One column as numbers; raises UsageError for the first row that holds none."""
+    """One column as numbers. Raises UsageError for the first row without a number."""
     if values.ndim != 1:
         raise UsageError(f"{name}: column {column!r} has the shape {values.shape}: give one number a row")
     if values.dtype.kind not in "biufOUST":
@@ -82,7 +82,7 @@ def _parsed(value: object) -> float:
 
 
 def joined(name: str, table: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """The column `text`, its rows joined with a space, as UTF-8; raises UsageError, calling the table `name`."""
+    """The rows of the column `text`, joined with a space, as UTF-8. UsageErrors name the table `name`."""
     require(name, table, "text")
     for row, value in enumerate(table["text"]):
         if not isinstance(value, str):

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from creditbench.data.numbers import listed, number, numbers, require
 from creditbench.errors import UsageError
 
-ROWS = 12  # so many numbers do not rise by chance, nor count their rows
-COUNTS = 0.95  # part of the rows that follow the one before by the same step in a column that counts
-LEVELS = 256  # of a pixel; a column that has more, each once, is none
-BRIGHTER = 50.0  # so many times as bright as the training images are no others
-FEW = 10  # images of a class, so that each split has one
-MOST = 0.9  # part of the images that are of one class
+ROWS = 12  # so many numbers do not rise or count by chance
+COUNTS = 0.95  # in a column that counts rows, this share of the steps between rows is the same
+LEVELS = 256  # of a pixel; a column with more values than that, each once, is not a pixel
+BRIGHTER = 50.0  # the largest ratio between the brightest pixels of the training and the test images
+FEW = 10  # images of a class; with fewer, a split may have none
+MOST = 0.9  # the largest share of images of one class without a note
 
-#: Modes of Pillow that hold more than 8 bits a pixel, which its conversion to grey would cut off.
+#: Modes of Pillow with more than 8 bits per pixel. Its conversion to grey would cut them off.
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
@@ -28,11 +28,11 @@ _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
 def decoded(column: str, dataset: Any, limit: int, local: bool) -> NDArray[Any]:
-    """The images of a column of a `datasets.Dataset`, [N, H, W], as brightness: uint8, or what deeper ones hold.
+    """The images of a column of a `datasets.Dataset`, as brightness [N, H, W].
 
-    An object array where they are not of one size. limit: bytes that they may take. local: whether an image
-    must lie in the table itself. Raises ValueError for an image that is missing, broken or transparent, or of
-    another depth.
+    They are uint8, or keep the type of deeper images. The result is an object array if the sizes differ.
+    limit: the most bytes that the images may take. local: whether an image must lie in the table itself.
+    Raises ValueError for an image that is missing, broken or transparent, or of another depth.
     """
     images: list[NDArray[Any]] = []
     total = 0
@@ -46,7 +46,7 @@ def decoded(column: str, dataset: Any, limit: int, local: bool) -> NDArray[Any]:
             images.append(_brightness(image))
         except UsageError:
             raise
-        except Exception as error:  # whatever a decoder makes of broken bytes
+        except Exception as error:  # decoders raise any kind of error on broken bytes
             raise _broken(column, row, error) from None
         if images[-1] is None:
             raise ValueError(
@@ -61,7 +61,7 @@ def decoded(column: str, dataset: Any, limit: int, local: bool) -> NDArray[Any]:
 
 
 def _opened(column: str, dataset: Any, local: bool) -> Iterator[Any]:
-    """Each image, not yet decoded where that can be."""
+    """Each image, not yet decoded if possible."""
     # For folders of pictures alone; slow to import.
     import datasets
     import PIL.Image
@@ -73,7 +73,7 @@ def _opened(column: str, dataset: Any, local: bool) -> Iterator[Any]:
                 f"column {column!r} has no image in data row {row}: put one there or leave out the row"
             )
         try:
-            # A path is opened by `datasets`, which knows where it lies.
+            # `datasets` opens a path, because it knows the folder.
             yield (
                 decoder.decode_example(cell)
                 if cell["bytes"] is None
@@ -89,7 +89,7 @@ def _broken(column: str, row: int, error: Exception) -> ValueError:
 
 
 def _brightness(image: Any) -> Any:
-    """The pixels [H, W]; None for an image that is transparent in places."""
+    """The pixels [H, W]; None for an image with transparent pixels."""
     # For folders of pictures alone; slow to import.
     import PIL.ImageOps
 
@@ -107,9 +107,9 @@ def _brightness(image: Any) -> Any:
 
 
 def images(name: str, table: Mapping[str, Any], notes: list[str]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Pixels [N, P], uint8 or float32, and classes [N] of a table that messages call `name`.
+    """Pixels [N, P], uint8 or float32, and classes [N] of a table. Messages name it `name`.
 
-    What is to be told of them is added to `notes`. Raises UsageError where there are no such images.
+    Adds remarks on them to `notes`. Raises UsageError if there are no such images.
     """
     require(name, table, "label")
     labels = _classes(name, np.asarray(table["label"]))
@@ -137,7 +137,8 @@ def _classes(name: str, values: NDArray[Any]) -> NDArray[np.int64]:
     if bad.any():
         row = int(bad.argmax())
         raise UsageError(
-            f"{name}: column 'label' has {labels[row]:g} in it, in data row {row + 1}: give classes as 0, 1, 2, ..."
+            f"{name}: column 'label' has {labels[row]:g} in it, in data row {row + 1}: give classes as 0, 1, "
+            "2, ..."
         )
     return labels.astype(np.int64)
 
@@ -147,7 +148,7 @@ def _packed(name: str, values: Any, notes: list[str]) -> NDArray[Any]:
     values = np.asarray(values)
     if values.dtype == object:
         try:
-            # Of equal lists, or of lists of them.
+            # Lists of equal lengths, nested or not, become one array.
             values = np.array([np.array(_plain(value), np.float64) for value in values])
         except (TypeError, ValueError):
             raise UsageError(
@@ -166,7 +167,7 @@ def _packed(name: str, values: Any, notes: list[str]) -> NDArray[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A list of lists, of an array of arrays."""
+    """An array of arrays as a list of lists."""
     if isinstance(value, np.ndarray | list | tuple):
         return [_plain(part) for part in value]
     if isinstance(value, bool | int | float | np.number):
@@ -177,7 +178,7 @@ def _plain(value: Any) -> Any:
 def _spread(
     name: str, table: Mapping[str, Any], labels: NDArray[np.int64], notes: list[str]
 ) -> NDArray[np.float64]:
-    """The pixels of a table that has a column for each; what counts the rows is none of them."""
+    """The pixels of a table with one column per pixel. Columns that count the rows are left out."""
     others = [column for column in table if column != "label"]
     if not others:
         raise UsageError(f"{name} lacks the column 'image': it has {listed(table)}")
@@ -189,7 +190,7 @@ def _spread(
     columns = numbers(name, table, others)
     counting = {column: how for column, values in columns.items() if (how := _counts(column, values))}
     once = [column for column, how in counting.items() if how == "once"]
-    if len(once) > len(others) / 2:  # deep pixels, of few images
+    if len(once) > len(others) / 2:  # pixels with many levels, in few images
         counting = {column: how for column, how in counting.items() if how != "once"}
     for column in list(counting):
         if _is_unnamed(column):
@@ -197,8 +198,8 @@ def _spread(
             del columns[column]
         else:
             raise UsageError(
-                f"{name}: column {column!r} tells one row from another ({_some(columns[column])}), and is no pixel: "
-                "leave out the column"
+                f"{name}: column {column!r} tells one row from another ({_some(columns[column])}), and is no "
+                "pixel: leave out the column"
             )
     for column, values in columns.items():
         if len(values) == len(labels) and len(values) >= ROWS and (values == labels).all() and np.ptp(labels):
@@ -211,12 +212,12 @@ def _spread(
 
 
 def _is_unnamed(column: str) -> bool:
-    """Whether it is as pandas writes or reads an index without a name."""
+    """Whether pandas writes or reads an index without a name under this column name."""
     return column in ("", "index") or column.startswith(("Unnamed: ", "__index_level_"))
 
 
 def _counts(column: str, values: NDArray[np.float64]) -> str:
-    """How a column tells one row from another: "rises" or "counts" with the rows, has each number "once"; or ""."""
+    """How a column identifies rows: it "rises" or "counts" with them, has each number "once", or ""."""
     if len(values) < (2 if _is_unnamed(column) else ROWS):
         return ""
     steps = np.diff(values)
@@ -237,13 +238,13 @@ def _some(values: NDArray[np.float64]) -> str:
     return ", ".join(f"{value:g}" for value in values[:3]) + ", ..."
 
 
-# -- what is told of all splits --------------------------------------------------------------------------
+# -- checks over all splits ------------------------------------------------------------------------------
 
 
 def require_splits(name: str, arrays: Mapping[str, NDArray[Any]], notes: list[str]) -> None:
-    """Raise UsageError, calling the data `name`, for splits that do not fit each other; tell of odd ones.
+    """Raise UsageError, naming the data `name`, for splits that do not fit each other. Note odd ones.
 
-    arrays: `train_pixels` [N, P] and `train_labels` [N], and those of `test` where it is a split of its own.
+    arrays: `train_pixels` [N, P] and `train_labels` [N]; the same of `test` if it is a split of its own.
     """
     widths = {split: array.shape[1] for split, array in arrays.items() if array.ndim == 2}
     if len(set(widths.values())) > 1:
@@ -252,15 +253,16 @@ def require_splits(name: str, arrays: Mapping[str, NDArray[Any]], notes: list[st
     twins = _twins(arrays["train_pixels"])
     if twins.any():
         notes.append(
-            f"{int(twins.sum())} of its {len(twins)} {'training ' if 'test_pixels' in arrays else ''}images are those "
-            "of an earlier row again: what is trained on may come again in another split"
+            f"{int(twins.sum())} of its {len(twins)} {'training ' if 'test_pixels' in arrays else ''}images "
+            "are those of an earlier row again: what is trained on may come again in another split"
         )
     if "test_pixels" not in arrays:
         return
     train, test = (float(arrays[f"{split}_pixels"].max()) for split in ("train", "test"))
     if train > 0 and test > 0 and not 1 / BRIGHTER <= test / train <= BRIGHTER:
         raise UsageError(
-            f"{name}: the brightest pixel of test is {test:g} where that of train is {train:g}: give both on one scale"
+            f"{name}: the brightest pixel of test is {test:g} where that of train is {train:g}: give both on "
+            "one scale"
         )
     seen = _twins(np.concatenate([arrays["train_pixels"], arrays["test_pixels"]]))[len(twins) :]
     own = _twins(arrays["test_pixels"])
@@ -288,7 +290,7 @@ def _tell_classes(name: str, arrays: Mapping[str, NDArray[Any]], notes: list[str
 
 
 def _twins(pixels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether each image is that of an earlier row."""
+    """Whether each image repeats that of an earlier row."""
     seen: set[bytes] = set()
     found = np.zeros(len(pixels), bool)
     for row, image in enumerate(np.ascontiguousarray(pixels)):

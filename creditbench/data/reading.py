@@ -1,7 +1,6 @@
 """Data from files and from the Hugging Face hub: read once through `datasets`, then from a cache.
 
-One way in for all of it: embedded data, a user's file and a hub data set are read by the same functions,
-which return NumPy arrays.
+The same functions read embedded data, a user's file and a hub data set. They return NumPy arrays.
 
     read_table(source, columns)   columns of numbers, of hourly rows
     read_text(source)             a text, as its UTF-8 bytes
@@ -9,13 +8,13 @@ which return NumPy arrays.
 
 `source` is the path of a .csv, .parquet, .npz or .txt file; or `hf:OWNER/NAME` or `hf:OWNER/NAME:CONFIG`, a
 data set of the hub; or `hf:FOLDER` or `hf:FOLDER:CONFIG`, a local folder laid out as one. Files are data and
-never run: no pickle is loaded, no packed file is unpacked, and what would take more than `LIMIT` bytes is
-refused. Whatever is wrong with a source is a `UsageError` that names it. What can be read and looks wrong,
-such as an image that is there twice, is told of: `noting`.
+never run: no pickle is loaded, no packed file is unpacked, and data of more than `LIMIT` bytes are refused. A
+faulty source raises a `UsageError` that names it. Data that can be read but look wrong, such as an image that
+is there twice, give a note: see `noting`.
 
-`datasets` takes about a second to import, so it is imported only when a file is seen for the first time. What
-it yielded is kept under the fingerprint of the file's content, in the folder that the environment variable
-CREDITBENCH_CACHE names (default: ~/.cache/creditbench), and memory-mapped from there without a copy. The
+`datasets` takes about a second to import, so it is imported only when a file is read for the first time. The
+arrays are kept under the fingerprint of the file's content and memory-mapped from there without a copy. They
+lie in the folder that the environment variable CREDITBENCH_CACHE names (default: ~/.cache/creditbench). The
 folder can be removed at any time.
 """
 
@@ -49,9 +48,9 @@ from creditbench.machine.folders import cache_folder
 Arrays = dict[str, NDArray[Any]]
 Splits = Mapping[str, Mapping[str, Any]]  #: split -> column -> its values
 
-#: Bytes that a file may have, and the data in it.
+#: The most bytes of a file, and of the data in it.
 LIMIT = 1 << 30
-_FORMAT = 3  # part of every cache key here: goes up when what is kept would change
+_FORMAT = 3  # part of every cache key here: goes up when the cached arrays would change
 _KINDS = {".csv": "csv", ".parquet": "parquet", ".npz": "npz", ".txt": "text"}
 _BEGINNINGS = {"parquet": b"PAR1", "npz": b"PK\x03\x04"}
 #: gzip, zip, bzip2, xz, zstandard, lz4, 7z, rar: `datasets` would unpack such a file, whatever its name.
@@ -66,7 +65,7 @@ _PACKED = (
     b"Rar!",
 )
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_PIECE = 1 << 20  # bytes of a text that are looked at together
+_PIECE = 1 << 20  # bytes of a text that are decoded at once
 _LONGEST_REASON = 400
 _HUB = "hf:"
 
@@ -75,15 +74,15 @@ _HUB = "hf:"
 
 
 def cached(key: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> Arrays:
-    """The arrays that `make` returns, by name; kept on disk under `key`, a plain file name.
+    """The arrays that `make` returns, by name. They are kept on disk under `key`, a plain file name.
 
-    From the cache they come memory-mapped and read-only. The entry is written whole or not at all, so that
-    processes may share the cache. A cache that cannot be read or written costs time and nothing else.
+    Arrays from the cache are memory-mapped and read-only. The entry is written whole or not at all, so
+    processes can share the cache. A cache that cannot be read or written costs only time.
     """
     entry = cache_folder() / key
     with contextlib.suppress(OSError, ValueError, EOFError):
         names = json.loads((entry / "names.json").read_text(encoding="utf-8"))
-        # A memory map of no bytes is an error; what is empty is read.
+        # A memory map of no bytes is an error, so an empty array is read.
         return {name: _mapped(entry / f"{number}.npy") for number, name in enumerate(names)}
     arrays = dict(make())
     with contextlib.suppress(OSError):
@@ -94,7 +93,7 @@ def cached(key: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> Arrays:
             for number, array in enumerate(arrays.values()):
                 np.save(whole / f"{number}.npy", array, allow_pickle=False)
             (whole / "names.json").write_text(json.dumps(list(arrays)), encoding="utf-8")
-            if entry.exists():  # and is broken, or another process was quicker
+            if entry.exists():  # it is broken, or another process was quicker
                 entry.rename(Path(folder) / "before")
             whole.rename(entry)
     return arrays
@@ -105,19 +104,18 @@ def _mapped(path: Path) -> NDArray[Any]:
     return array.view(np.ndarray) if array.size else np.array(array)
 
 
-# -- what can be read ------------------------------------------------------------------------------------
+# -- the functions that read -----------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
 class Seen:
-    """What came of reading."""
+    """A record of what was read."""
 
-    #: The sha256 of all that was read of a hub data set, of whatever splits: values, and nothing else. The
-    #: same values have the same one wherever the data set lies, and in whatever order a task takes its rows.
+    #: The sha256 of the values read from a hub data set, over all splits read. It does not depend on the
+    #: place of the data set, nor on the order in which a task takes its rows.
     sha256: set[str] = dataclasses.field(default_factory=set)
-    notes: list[str] = dataclasses.field(
-        default_factory=list
-    )  #: what is to be told of it, each naming its source
+    #: remarks on the data; each names its source
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 _seen: contextvars.ContextVar[Seen | None] = contextvars.ContextVar("_seen", default=None)
@@ -125,7 +123,7 @@ _seen: contextvars.ContextVar[Seen | None] = contextvars.ContextVar("_seen", def
 
 @contextlib.contextmanager
 def noting(seen: Seen) -> Iterator[None]:
-    """Put into `seen` what is read meanwhile."""
+    """Record in `seen` what is read in this context."""
     before = _seen.set(seen)
     try:
         yield
@@ -143,7 +141,7 @@ def _note(arrays: Arrays, seen: Seen) -> None:
 
 
 def absolute(source: str) -> str:
-    """`source` so that it names the same data in whatever folder a process starts."""
+    """`source` with an absolute path, so that it names the same data from any working folder."""
     if not source.startswith(_HUB):
         return str(Path(source).expanduser().resolve())
     name, config = _hub_name(source)
@@ -155,11 +153,10 @@ def absolute(source: str) -> str:
 def read_table(source: str | os.PathLike[str], columns: Sequence[str]) -> Arrays:
     """The named columns of a table of hourly rows, each float64 [rows] and finite, in the order of the rows.
 
-    Of a hub data set it is the train split. Of other columns, the first one that holds dates says when each
-    row is; the others are not looked at. Raises UsageError where the source is missing or cannot be read,
-    lacks a column, or has something else than a finite number in a row of one, or what is a mark of a missing
-    value such as -9999; and where rows are not in the order of time, or not an hour apart. Rows are counted
-    from 1, and the header is not counted.
+    A hub data set gives its train split. The first other column that holds dates gives the time of each row.
+    Further columns are not read. Raises UsageError if the source is missing or cannot be read, or lacks a
+    column; if a value is not a finite number, or is a mark of a missing value such as -9999; and if rows are
+    not in the order of time, or not an hour apart. Messages count rows from 1, without the header.
     """
 
     def table(name: str, splits: Splits, notes: list[str]) -> Arrays:
@@ -171,9 +168,10 @@ def read_table(source: str | os.PathLike[str], columns: Sequence[str]) -> Arrays
 
 
 def read_text(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """A text as its UTF-8 bytes: a .txt file, or the column `text` of a table or of a hub data set's train split.
+    """A text as its UTF-8 bytes: a .txt file, or the column `text` of a table.
 
-    The rows of a column are joined with a space. Raises UsageError where there is no such text.
+    A hub data set gives its train split. The rows of a column are joined with a space. Raises UsageError if
+    there is no such text.
     """
 
     def text(name: str, splits: Splits, notes: list[str]) -> Arrays:
@@ -185,12 +183,13 @@ def read_text(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def read_images(source: str | os.PathLike[str]) -> Arrays:
-    """Images of one size, `train_pixels` [N, P] (uint8 or float32) and their classes, `train_labels` [N], from 0 on.
+    """Images of one size with their classes: `train_pixels` [N, P] and `train_labels` [N].
 
-    The classes are the column `label`. The pixels are the column `image` (images, or arrays of one shape),
-    or, where there is none, all the other columns in their order, but pandas' row numbers. A hub data set
-    that has a test split gives `test_pixels` and `test_labels` too, and so does an .npz file with `x_train`,
-    `y_train`, `x_test` and `y_test`, as Keras has MNIST. Raises UsageError where there are no such images.
+    Pixels are uint8 or float32; classes count from 0. The classes are the column `label`. The pixels are the
+    column `image` (images, or arrays of one shape). Without it they are all other columns in their order,
+    except pandas' row numbers. A hub data set with a test split also gives `test_pixels` and `test_labels`.
+    So does an .npz file with `x_train`, `y_train`, `x_test` and `y_test`, the names of MNIST in Keras. Raises
+    UsageError if there are no such images.
     """
 
     def images(name: str, splits: Splits, notes: list[str]) -> Arrays:
@@ -205,7 +204,7 @@ def read_images(source: str | os.PathLike[str]) -> Arrays:
 
 
 def _keras(splits: Splits) -> Splits:
-    """The splits of a file in which Keras keeps images, by the names used here; those of any other as they are."""
+    """The splits of a file of Keras under the names used here. The splits of other files stay as they are."""
     train = splits["train"]
     if not train.keys() >= {"x_train", "y_train", "x_test", "y_test"}:
         return splits
@@ -220,16 +219,16 @@ def _read(
     kinds: Sequence[str],
     take: Callable[[str, Splits, list[str]], Arrays],
 ) -> Arrays:
-    """What `take` makes of the source's name in a message and of its splits; kept under the content's fingerprint.
+    """The arrays of `take(name, splits, notes)`, cached under the content's fingerprint with the notes.
 
-    So are the notes that it adds to its last argument.
+    name: the source's name in messages. `take` adds its remarks to `notes`.
     """
     if str(source).startswith(_HUB):
         name, fingerprint, splits = _from_hub(str(source))
         digest = hashlib.sha256(repr((_FORMAT, what, fingerprint)).encode())
         return _taken(name, digest.hexdigest(), splits, take)
     path = Path(source).expanduser()
-    kind = _KINDS.get(path.suffix.lower() or ".txt")  # text8 is a text, and is named so
+    kind = _KINDS.get(path.suffix.lower() or ".txt")  # the file text8 is a text without an ending
     if kind is None or kind not in kinds:
         endings = ", ".join(suffix for suffix, known in _KINDS.items() if known in kinds)
         raise UsageError(
@@ -237,10 +236,9 @@ def _read(
             "or a hub data set as hf:OWNER/NAME"
         )
     try:
+        # A read from a pipe would wait for its writer.
         if path.exists() and not path.is_file():
-            raise UsageError(
-                f"data file '{path}' is no regular file: name one that is"
-            )  # a pipe would be waited for
+            raise UsageError(f"data file '{path}' is no regular file: name one that is")
         with path.open("rb") as file:
             _check_size(f"data file '{path}'", path.stat().st_size)
             digest = hashlib.file_digest(file, "sha256")
@@ -258,7 +256,7 @@ def _read(
 def _taken(
     name: str, key: str, splits: Callable[[], Splits], take: Callable[[str, Splits, list[str]], Arrays]
 ) -> Arrays:
-    """What `take` makes of the splits, from the cache where it is there; noted."""
+    """The arrays of `take` on the splits, from the cache if they are there. Records them in `Seen`."""
 
     def make() -> Arrays:
         notes: list[str] = []
@@ -307,7 +305,7 @@ def _from_file(path: Path, kind: str, what: str) -> Mapping[str, Any]:
                     "index_col": False,
                 }
                 header = _header(copy)
-                if what != "images":  # which have too many columns for that, and whole numbers in them
+                if what != "images":  # tables of pixels have too many columns for this, and need it less
                     # As text: a column of numbers would change its type at the first bad row.
                     text = {column: datasets.Value("string") for column in header}
                     options["features"] = datasets.Features(text)
@@ -317,20 +315,20 @@ def _from_file(path: Path, kind: str, what: str) -> Mapping[str, Any]:
             )
     except (UsageError, MemoryError):
         raise
-    except Exception as error:  # whatever a decoder makes of broken bytes
+    except Exception as error:  # decoders raise any kind of error on broken bytes
         raise UsageError(
             f"data file '{path}' cannot be read as {kind} ({_reason(error)}): mend the file or name another"
         ) from None
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in a few words."""
+    """The cause of an error, in a few words."""
     cause = error.__cause__ or error
     return " ".join(str(cause).split())[:_LONGEST_REASON] or type(cause).__name__
 
 
 def _check_beginning(path: Path, kind: str) -> None:
-    """Raise ValueError for a file that is another kind than its name says: packed, or no text."""
+    """Raise ValueError for a file of another kind than its name says: packed, or not text."""
     with path.open("rb") as file:
         beginning = file.read(4096)
     if kind in _BEGINNINGS:
@@ -345,7 +343,7 @@ def _check_beginning(path: Path, kind: str) -> None:
 
 
 def _text(path: Path) -> bytes:
-    """A text as UTF-8, with the line ends of Unix; raises ValueError for one that is none."""
+    """A text as UTF-8, with the line ends of Unix. Raises ValueError if it is not a text."""
     whole, decoder = path.read_bytes(), codecs.getincrementaldecoder("utf-8")()
     for start in range(0, len(whole), _PIECE):
         decoder.decode(whole[start : start + _PIECE])
@@ -356,7 +354,7 @@ def _text(path: Path) -> bytes:
 
 
 def _check_npz(path: Path) -> None:
-    """Refuse arrays that are pickles or too large, by their headers alone. Raises UsageError or ValueError."""
+    """Refuse arrays that are pickles or too large, by their headers. Raises UsageError or ValueError."""
     total = 0
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -369,15 +367,15 @@ def _check_npz(path: Path) -> None:
             if dtype.hasobject:
                 name = member.filename.removesuffix(".npy")
                 raise UsageError(
-                    f"data file '{path}': array {name!r} is a pickle of Python objects, which could run anything and "
-                    "is not loaded: save plain numbers"
+                    f"data file '{path}': array {name!r} is a pickle of Python objects, which could run "
+                    "anything and is not loaded: save plain numbers"
                 )
             total += max(member.file_size, int(np.prod(shape, dtype=object)) * dtype.itemsize)
     _check_size(f"data file '{path}'", total)
 
 
 def _check_parquet(path: Path) -> None:
-    """Refuse a table that is empty, or too large once unpacked, by its metadata alone."""
+    """Refuse a table that is empty, or too large once unpacked. Reads only its metadata."""
     # For Parquet alone; slow to import.
     import pyarrow.parquet
 
@@ -385,13 +383,13 @@ def _check_parquet(path: Path) -> None:
     if not metadata.num_rows:
         raise ValueError("it has no rows of data")
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    # A column of one value repeated takes next to nothing in the file, and 8 bytes a row in memory.
+    # A column of one repeated value takes almost no room in the file, but 8 bytes a row in memory.
     size = max(sum(g.total_byte_size for g in groups), 8 * metadata.num_rows * metadata.num_columns)
     _check_size(f"data file '{path}'", size)
 
 
 def _header(path: Path) -> list[str]:
-    """The column names of a csv file; raises ValueError where no row follows them."""
+    """The column names of a csv file. Raises ValueError if no row follows them."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = (line for line in csv.reader(file) if line)
         header = next(lines, None)
@@ -400,13 +398,14 @@ def _header(path: Path) -> list[str]:
         for mark in ";\t|":
             if len(header) == 1 and mark in header[0]:
                 raise ValueError(
-                    f"its columns are separated by {mark!r}: separate them by commas, and write points in numbers"
+                    f"its columns are separated by {mark!r}: separate them by commas, and write points in "
+                    "numbers"
                 )
         if len(header) > 1 and all(_is_number(name) for name in header):
             raise ValueError(
                 "its first row has numbers where the names of the columns belong: put names there"
             )
-        # As pandas names a column that has no name, such as its own index.
+        # pandas names a column without a name, such as its own index, in this way.
         names = [name or f"Unnamed: {number}" for number, name in enumerate(header)]
         for number, name in enumerate(names):
             if name in names[:number]:
@@ -423,14 +422,14 @@ def _is_number(text: str) -> bool:
 
 
 def _columns(dataset: Any, alone: bool) -> Mapping[str, Any]:
-    """The columns of one split: numbers as they lie in memory, without a copy where Arrow allows; images decoded.
+    """The columns of one split. Images are decoded. Numbers are not copied where Arrow allows it.
 
-    alone: whether images must lie in the data themselves, where there may else be paths.
+    alone: whether images must lie in the data themselves; otherwise paths are allowed.
     """
     columns: dict[str, Any] = {}
     for name, feature in dataset.features.items():
         if name == "image" and _is_packed(feature):
-            # As other programs write the hub's own images back.
+            # Other programs write images of the hub back in this form.
             with _datasets() as datasets:
                 dataset = dataset.cast_column(name, datasets.Image())
             feature = dataset.features[name]
@@ -468,11 +467,11 @@ def _is_folder(name: str) -> bool:
 
 
 def _from_hub(source: str) -> tuple[str, str, Callable[[], Splits]]:
-    """A hub data set's name in messages, a fingerprint of its content, and a function that gets its splits' columns."""
+    """(name in messages, fingerprint of the content, function that reads the splits) of a hub data set."""
     name, config = _hub_name(source)
     what = f"hub data set '{name}'" + (f", configuration '{config}'," if config else "")
     if not _is_folder(name):
-        # What was fetched once, `datasets` keeps under the commit, and finds there without a network.
+        # `datasets` keeps a fetched data set under its commit, and finds it there without a network.
         loaded = _load(what, name, config, cache_folder() / "hub")
         fingerprint = "-".join(split._fingerprint for split in loaded.values())
         return what, fingerprint, lambda: _hub_columns(what, loaded)
@@ -481,7 +480,7 @@ def _from_hub(source: str) -> tuple[str, str, Callable[[], Splits]]:
     fingerprint = repr((config, _fingerprint(what, folder)))
 
     def columns() -> Splits:
-        # `datasets` would not see that a folder has changed, so what it keeps of one is not kept.
+        # `datasets` does not notice that a folder has changed, so its cache of one is thrown away.
         with tempfile.TemporaryDirectory() as temporary:
             loaded = _load(what, str(folder), config, Path(temporary))
             return _hub_columns(what, loaded)
@@ -494,12 +493,12 @@ def _hub_columns(what: str, loaded: Mapping[str, Any]) -> Splits:
         return {split: _columns(part, alone=False) for split, part in loaded.items()}
     except (UsageError, MemoryError):
         raise
-    except Exception as error:  # whatever a decoder makes of broken bytes
+    except Exception as error:  # decoders raise any kind of error on broken bytes
         raise UsageError(f"{what} cannot be read ({_reason(error)}): mend it or name another") from None
 
 
 def _fingerprint(what: str, folder: Path) -> str:
-    """The sha256 of a folder's files; raises UsageError for one that is missing, too large or has a packed file."""
+    """The sha256 of a folder's files. Raises UsageError if it is missing, too large or has a packed file."""
     if not folder.is_dir():
         raise UsageError(f"{what} is a folder that does not exist: check the path")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -516,7 +515,7 @@ def _fingerprint(what: str, folder: Path) -> str:
 
 
 def _load(what: str, name: str, config: str | None, cache: Path) -> dict[str, Any]:
-    """The train split, and the test split where there is one."""
+    """The train split, and the test split if there is one."""
     with _datasets() as datasets:
         try:
             loaded = datasets.load_dataset(name, config, cache_dir=str(cache))
@@ -539,8 +538,8 @@ def _not_loaded(what: str, local: bool, offline: bool, cache: Path, error: Excep
     embedded = "or leave out --data, and the task takes its embedded data"
     if offline:
         return UsageError(
-            f"{what} cannot be loaded: HF_HUB_OFFLINE is set and it is not in '{cache}'; fetch it first, with the same "
-            f"command and HF_HUB_OFFLINE=0 where there is a network, {embedded}"
+            f"{what} cannot be loaded: HF_HUB_OFFLINE is set and it is not in '{cache}'; fetch it first, "
+            f"with the same command and HF_HUB_OFFLINE=0 where there is a network, {embedded}"
         )
     return UsageError(
         f"{what} cannot be loaded ({reason}): check its name and the network, name a file, {embedded}"
@@ -549,7 +548,7 @@ def _not_loaded(what: str, local: bool, offline: bool, cache: Path, error: Excep
 
 @contextlib.contextmanager
 def _datasets() -> Iterator[Any]:
-    """The `datasets` module, kept from printing."""
+    """The `datasets` module, without its printing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # For data of the hub alone; slow to import.

@@ -1,30 +1,29 @@
-"""Code that is not trusted, in a process of its own that can do little else than compute.
+"""Runs untrusted code in a process of its own that can do little else than compute.
 
-`Confined` starts one child, which calls a function of this package on an order and talks to its parent in
-lines of JSON. What holds it, from the outside in:
+`Confined` starts one child. The child calls a function of this package on an order and talks to its parent in
+lines of JSON. It is confined, from the outside in, by:
 
-- a new session, a scrubbed environment, a working folder that is removed afterwards, no standard input, no
-  inherited descriptor but its two pipes and the log; it is killed when its parent ends (Linux);
-- limits of the system on processor time, on the size of a file and on open files; no core dumps;
-- a watch kept by the parent over wall-clock time, processes and threads, over memory (resident, swapped out,
-  in tables of pages) and over files: those of the folder, and those without a name that it keeps open;
-- on Linux, two confinements that need no privilege and cannot be taken off again. *Landlock* (kernel 5.13;
-  TCP from 6.7, signals and abstract sockets from 6.12) opens files to it: libraries and this package to read,
-  its own folder to write, nothing else; the tasks, their data and the cache are not among them. *seccomp*
-  (x86-64, arm64) allows the system calls that training needs, and no others: no new processes and programs,
-  sockets, signals to others, timers that wake it where it is to stand still, changes of a file's mode or
-  owner, locks, leases, shared memory, or looks into other processes. What is refused is named in what the
-  process has printed (kernel 5.7).
+- a new session, a scrubbed environment, a working folder that is removed afterwards, no standard input, and
+  no inherited descriptors except its two pipes and the log; it is killed when its parent ends (Linux);
+- system limits on processor time, on the size of a file and on open files; no core dumps;
+- the parent's watch over wall-clock time, processes and threads, over memory (resident, swapped out, page
+  tables) and over files: those in the folder, and open files without a name;
+- on Linux, two confinements that need no privilege and cannot be removed again. *Landlock* (kernel 5.13; TCP
+  from 6.7, signals and abstract sockets from 6.12) lets it read libraries and this package, and write its own
+  folder. It gives no access to the tasks, their data or the cache. *seccomp* (x86-64, arm64) allows only the
+  system calls that training needs: no new processes or programs, no sockets, no signals to others, no timers
+  that wake it while it is stopped, no changes of a file's mode or owner, no locks, no leases, no shared
+  memory, no access to other processes. The log names each refused call (kernel 5.7).
 
-The parent cannot be looked into while a child lives (`PR_SET_DUMPABLE`). `confinement` says what this machine
-has; `missing` what it lacks.
+Other processes cannot read the parent's memory while a child lives (`PR_SET_DUMPABLE`). `confinement` says
+what this machine has; `missing` says what it lacks.
 
-- `confined`: the parent's side, a `creditbench.machine.child` and the watch over it; `child`: what runs in
-  the child before the order does
-- `kernel`: Landlock, capabilities, and what of the confinements there is here; `calls`: seccomp, with the
-  list of calls
-- `watch`: what a process takes
-- `folder`: the files that a child may have written, which may be anything; `tryout`: what it is in fact
+- `confined`: the parent's side, a `creditbench.machine.child` and the watch over it; `child`: the start of
+  the child, before the order
+- `kernel`: Landlock, capabilities, and the confinements available here; `calls`: seccomp, with the list of
+  calls
+- `watch`: the resources that a process uses
+- `folder`: files that a child has written, which cannot be trusted; `tryout`: tests that forbidden acts are
   refused
 """
 

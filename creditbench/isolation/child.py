@@ -1,4 +1,4 @@
-"""What runs in a child before the order does: its limits, and its confinement."""
+"""The start of a child, before its order: its limits, and its confinement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OPEN_FILES = 256
 
 
 def main(orders: int, reports: int, refusals: int) -> None:
-    """Confine this process, then do what is ordered. `refusals`: a socket, where the parent is told what to refuse."""
+    """Confine this process, then run the order. `refusals`: a socket to the parent's `Refusals`."""
     os.set_inheritable(refusals, False)
     send = Send(orders, reports)
     start = send.receive()
@@ -31,7 +31,7 @@ def main(orders: int, reports: int, refusals: int) -> None:
         return
     if sys.platform == "linux":
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != start["parent"]:  # it ended before that was set
+        if os.getppid() != start["parent"]:  # the parent ended before the signal was set
             os._exit(1)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
             file.write("700")
@@ -41,7 +41,7 @@ def main(orders: int, reports: int, refusals: int) -> None:
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
     _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
     if limits["cpu_seconds"] is not None:
-        # At the first the process is told by SIGXCPU, at the second it is killed, and nobody knows why.
+        # The soft limit sends SIGXCPU, which names the cause. The hard limit kills without a cause.
         seconds = math.ceil(limits["cpu_seconds"])
         _limit(resource.RLIMIT_CPU, seconds, seconds + 1)
     with socket.socket(fileno=refusals) as tell:
@@ -65,19 +65,18 @@ def main(orders: int, reports: int, refusals: int) -> None:
         send(failed=status_of(error), detail=one_line(error))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # what a rule has left to be done at the end is not done
+    os._exit(0)  # skips a rule's exit handlers
 
 
 def _limit(which: int, soft: int, hard: int | None = None) -> None:
-    """Set a limit of the system, unless it is lower already; `hard`: what it cannot be raised to, `soft` if None."""
+    """Set a limit of the system, unless it is lower already. `hard`: the hard limit, `soft` if None."""
     most = resource.getrlimit(which)[1]
     hard = soft if hard is None else hard
     hard = hard if most == resource.RLIM_INFINITY else min(hard, most)
     resource.setrlimit(which, (min(soft, hard), hard))
 
 
-#: What is refused in words, where Python says beforehand what it is about to do. It is the system that
-#: refuses.
+#: Events that Python announces, with words for a message. The real refusal is the system's.
 _WORDS = {
     "os.fork": "starts a process",
     "os.forkpty": "starts a process",

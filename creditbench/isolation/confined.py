@@ -1,4 +1,4 @@
-"""The parent's side of a confined process: its start, what it says, the watch over it, its end."""
+"""The parent's side of a confined process: start, messages, watch, end."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from creditbench.machine.environment import NUMERIC_VARIABLES
 from creditbench.machine.folders import PACKAGE, cache_folder, shipped
 from creditbench.machine.memory import show_bytes
 
-_TICK = 0.05  # seconds between two looks at a child that says nothing
-_TREE_SECONDS = 0.25  # between two looks at its processes and its folder
-_END_SECONDS = 5.0  # that it may take to end once it has closed its pipe
+_TICK = 0.05  # seconds between two checks of a silent child
+_TREE_SECONDS = 0.25  # between two checks of its processes and its folder
+_END_SECONDS = 5.0  # time limit for a child to end after it has closed its pipe
 _LONGEST_LINE = 16 << 20
-_LEAST_FREE = 1 << 20  # bytes on a disk that is not full
-_MOST_THREADS = 512 + 16 * (os.cpu_count() or 1)  # libraries have pools of as many as there are cores
+_LEAST_FREE = 1 << 20  # with fewer free bytes a disk is full
+_MOST_THREADS = 512 + 16 * (os.cpu_count() or 1)  # libraries have pools with one thread per core
 _MARK = "CREDITBENCH_CONFINED"
-#: What the child keeps of the environment. The thread pools' variables are set anew.
+#: Environment variables that the child inherits. Those of the thread pools are set anew.
 _KEPT = (
     *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH"),
     *("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "XLA_PYTHON_CLIENT_PREALLOCATE"),
@@ -53,25 +53,25 @@ main(*map(int, sys.argv[1:4]))
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one confined process and all below it."""
+    """Limits of one confined process and of all processes below it."""
 
     seconds: float = 60.0  #: of wall-clock time, from the start
-    cpu_seconds: float = math.inf  #: of processor time, its threads added up
+    cpu_seconds: float = math.inf  #: of processor time, over all threads
     memory: int = 4 << 30  #: bytes resident
-    file_bytes: int = 256 << 20  #: of one file, and of all that its folder holds
-    processes: int = 0  #: that it may start; 0: a fork is refused
+    file_bytes: int = 256 << 20  #: of one file, and of all files in its folder
+    processes: int = 0  #: the most that it may start; 0: a fork is refused
 
 
 class Confined:
-    """One child, as a context manager; its process and its folder are gone at the end.
+    """One child, as a context manager. Its process and its folder are removed at the end.
 
-    `entry`: "package.module:function", called in the child as `function(order, send)`. `order`: what JSON can
-    say. `send(**values)` sends a message to the parent, `send.receive()` waits for what `Confined.send`
-    sends. `readable`: files and folders that it may read beside Python's own. `threads`: of the libraries'
-    pools. `device`: another than `cpu` opens the files of accelerators to it. `withhold`: whether the tasks
-    and their data are out of its reach.
+    `entry`: "package.module:function", called in the child as `function(order, send)`. `order`: JSON values.
+    `send(**values)` sends a message to the parent; `send.receive()` waits for a message of `Confined.send`.
+    `readable`: files and folders that it may read beside Python's own. `threads`: size of the libraries'
+    pools. `device`: other than `cpu`, it may use the files of accelerators. `withhold`: whether the tasks and
+    their data are hidden from it.
 
-    Start it in a thread that outlives it: Linux takes the end of the thread for the end of the parent.
+    Start it in a thread that outlives it: Linux treats the end of the thread as the end of the parent.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class Confined:
     def __enter__(self) -> Confined:
         self._folder = tempfile.mkdtemp(prefix="creditbench-")
         self.directory = Path(self._folder).resolve()
-        self.given = 0  #: bytes that the parent has put into the folder, which are no part of its limit
+        self.given = 0  #: bytes that the parent has put into the folder; they do not count for the limit
         self._mark = uuid.uuid4().hex
-        self._watched = self._looked = 0.0  #: when it was last watched, and when with all that it has
+        self._watched = self._looked = 0.0  #: times of the last check, and of the last full check
         self._refusals = Refusals()
         self._killed = out_of_memory()
         with contextlib.ExitStack() as opened:
@@ -137,9 +137,9 @@ class Confined:
     # -- talking ---------------------------------------------------------------------------------
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """What the child sends, until it ends well. Raises `ConfinedError` where it does not.
+        """The child's messages until it ends well. Raises `ConfinedError` if it does not.
 
-        The iteration may be left and taken up again.
+        The iteration can be left and resumed.
         """
         child = self._child
         while True:
@@ -157,7 +157,7 @@ class Confined:
                 self._look()
 
     def receive(self) -> dict[str, Any]:
-        """The next message. Raises `ConfinedError` where none comes."""
+        """The next message. Raises `ConfinedError` if none comes."""
         for message in self.messages():
             return message
         raise ConfinedError("crashed", "it ended before it had answered")
@@ -167,7 +167,7 @@ class Confined:
         self._write(values)
 
     def stop(self) -> None:
-        """Have all its threads stand still, until `go`."""
+        """Stop all its threads until `go`."""
         self._child.signal(signal.SIGSTOP)
 
     def go(self) -> None:
@@ -175,11 +175,11 @@ class Confined:
         self._child.signal(signal.SIGCONT)
 
     def extend(self, seconds: float) -> None:
-        """Let the deadline be `seconds` from now."""
+        """Set the deadline to `seconds` from now."""
         self._began = time.monotonic() + seconds - self.limits.seconds
 
     def fault(self) -> str:
-        """What the machine lacks that a child needs, in words; empty where there is nothing."""
+        """A fault of the machine that a child cannot work with, in words; empty if there is none."""
         if not os.path.isdir(self._folder):
             return f"its folder {self._folder} was removed"
         if shutil.disk_usage(self._folder).free < _LEAST_FREE:
@@ -187,11 +187,11 @@ class Confined:
         return ""
 
     def last_lines(self) -> str:
-        """The last lines that it has printed, in one."""
+        """The last lines that it has printed, as one line."""
         return self._child.last_lines()
 
     def printed(self, start: int = 0) -> bytes:
-        """What it has printed after its first `start` bytes, 16 MiB at most."""
+        """Its output after the first `start` bytes, at most 16 MiB."""
         return self._child.printed(start, 16 << 20)
 
     def _write(self, values: Mapping[str, Any]) -> None:
@@ -201,7 +201,7 @@ class Confined:
             self._look()
 
     def _wait(self) -> None:
-        """Wait until there is something to do, or to look at."""
+        """Wait until there is something to do or to check."""
         asks = self._refusals.fileno()
         self._child.wait(min(_TICK, self._left()), *([asks] if asks >= 0 else []))
 
@@ -216,14 +216,14 @@ class Confined:
         if "failed" in message:
             status, detail = message["failed"], message.get("detail")
             if status in ("oom", "crashed", "invalid") and isinstance(detail, str):
-                if self.refused and os.strerror(errno.EPERM) in detail:  # which says of nothing what it was
+                if self.refused and os.strerror(errno.EPERM) in detail:  # the error does not name the call
                     detail += f" (refused: {', '.join(self.refused)})"
                 raise ConfinedError(status, shown(detail, 1000), usage=message.get("usage") is True)
             raise ConfinedError("invalid", "it sent a failure of no known kind")
         return message
 
     def _refuse(self) -> None:
-        """Refuse the system calls that it asks about; each is named once in what it has printed."""
+        """Refuse the waiting system calls. The log names each call once."""
         for name in self._refusals.answer():
             self.refused.append(name)
             self._child.note(f"the system call {name} is refused: no code in a confined process needs it")
@@ -234,7 +234,7 @@ class Confined:
         return self._began + self.limits.seconds - time.monotonic()
 
     def _look(self) -> None:
-        """Raise `ConfinedError` where a limit is passed."""
+        """Raise `ConfinedError` if a limit is passed."""
         self._watched = time.monotonic()
         self._refuse()
         if self._left() < 0:
@@ -262,11 +262,12 @@ class Confined:
         if written > self.limits.file_bytes:
             raise ConfinedError(
                 "invalid",
-                f"{show_bytes(written)} in its working folder, over the limit of {show_bytes(self.limits.file_bytes)}",
+                f"{show_bytes(written)} in its working folder, over the limit of "
+                f"{show_bytes(self.limits.file_bytes)}",
             )
 
     def _conclude(self) -> None:
-        """Raise `ConfinedError` unless the child, which has closed its pipe, ended well."""
+        """Raise `ConfinedError` unless the child ended well. It has closed its pipe."""
         deadline = time.monotonic() + _END_SECONDS
         while (code := self._child.code(0.002)) is None and time.monotonic() < deadline:
             self._look()
@@ -303,7 +304,7 @@ class Confined:
 
 
 def _below(number: int) -> list[int]:
-    """The processes that a process has started, and theirs."""
+    """All descendants of a process."""
     # The guard of a worker imports this package, and is to stay small.
     import psutil
 
@@ -314,16 +315,17 @@ def _below(number: int) -> list[int]:
 
 
 def withheld() -> list[Path]:
-    """What no confined process reads: the tasks with their data, the cache, and the data sets that libraries bring."""
+    """The paths hidden from confined processes: tasks with their data, the cache, libraries' data sets."""
     libraries = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
     brought = [path for folder in libraries for path in folder.glob("*/datasets/data")]
     return [path.resolve() for path in (shipped("tasks"), cache_folder(), *brought)]
 
 
 def _kill_marked(mark: str) -> None:
-    """Kill what has left its session, wherever it is (where the system refuses no fork), and wait until it is gone.
+    """Kill marked processes that have left their session, and wait for their end.
 
-    One that forks as it is killed leaves another, so that they are looked for until none is found.
+    They exist only if the system does not refuse forks. A process that forks while it is killed leaves
+    another one, so the search goes on until none is left.
     """
     # The guard of a worker imports this package, and is to stay small.
     import psutil

@@ -1,4 +1,4 @@
-"""The files that a child may have written: they may be anything."""
+"""Files that a child has written. They cannot be trusted."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from creditbench.errors import ConfinedError
 
 
 def read_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, Any]:
-    """The arrays of an .npz file that a child has written, if they are those expected; nothing in it is run.
+    """The expected arrays of an .npz file that a child has written. Nothing in the file is run.
 
-    The file may be anything: it is opened only if it is a plain one, and no more is read than what is
-    expected takes. Raises `ConfinedError` ("invalid") for anything else.
+    The file is opened only if it is a plain file, and no more bytes are read than the expected arrays have.
+    Raises `ConfinedError` ("invalid") for any other content.
     """
     # The guard of a worker imports this module, and is to stay small.
     import numpy as np
@@ -52,7 +52,7 @@ def read_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str) -
                 raise refuse(f"holds {shown(', '.join(names)) or 'nothing'}, not {', '.join(shapes)}")
             for name, shape in shapes.items():
                 member = archive.getinfo(f"{name}.npy")
-                # What is compressed could become larger than anybody is told.
+                # Compressed data could become larger than the archive says.
                 if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
                     raise refuse(f"has {name} compressed: it must be stored as it is")
                 if member.file_size > sizes[name]:
@@ -77,10 +77,10 @@ def read_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str) -
 
 
 def size_of(folder: str) -> int:
-    """Bytes that a folder takes on the disk; links are not followed.
+    """Bytes that a folder takes on the disk. Links are not followed.
 
-    Raises `ConfinedError` ("invalid") where something in it is closed to its owner, or so deep that it has no
-    path: files could be piled up there, and nobody would see them.
+    Raises `ConfinedError` ("invalid") if something in it is closed to its owner, or so deep that it has no
+    path: files could be hidden there.
     """
     total, waiting = 0, [folder]
     while waiting:
@@ -109,17 +109,16 @@ def _looked_at(path: str, folder: str) -> Iterator[None]:
 
 
 def shown(text: str, most: int = 100) -> str:
-    """What a child has written, for a message: on one line, without what a terminal would obey, not long."""
+    """A child's text for a message: short, on one line, without control characters."""
     text = "".join(c for c in text if c.isprintable())
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def remove_folder(folder: str) -> None:
-    """Remove a folder, whatever is in it."""
+    """Remove a folder with any content."""
 
     def open_up(_: Any, path: str, __: Any) -> None:
-        # What is closed is what could not be removed, or the folder that it lies in, which may be no farther
-        # up.
+        # Closed is either the entry that could not be removed, or its folder. Never go above the top folder.
         for name in (path,) if path == folder else (os.path.dirname(path), path):
             with contextlib.suppress(OSError):
                 if not os.path.islink(name):
@@ -127,7 +126,7 @@ def remove_folder(folder: str) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
 
-    for _ in range(2):  # what could not be opened the first time can be the second
+    for _ in range(2):  # the first pass may only open closed folders
         if os.path.lexists(folder):
             with contextlib.suppress(RecursionError):
                 shutil.rmtree(folder, onerror=open_up)

@@ -1,6 +1,6 @@
-"""What the kernel has to confine a process: Landlock, capabilities, and the filters of `calls` (Linux).
+"""The kernel's means to confine a process: Landlock, capabilities, and the filters of `calls` (Linux).
 
-What this machine has of them, `confinement` says; what it lacks, `missing`.
+`confinement` says which of them this machine has; `missing` says what it lacks.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from creditbench.machine.folders import PACKAGE
 
 PR_SET_PDEATHSIG = 1
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 3, 4, 38
-_hidden = 0  # confined processes that are alive
-_dumpable = 1  # what this process was before the first of them
+_hidden = 0  # number of live confined processes
+_dumpable = 1  # the state of this process before the first of them
 _hiding = threading.Lock()  # `check` starts one from each of two threads
 
 
 def hide(change: int) -> None:
-    """Keep other processes of this user from reading this one while one that is not trusted lives (Linux)."""
+    """Keep other processes of this user from reading this one while a confined one lives (Linux)."""
     global _hidden, _dumpable
     if sys.platform != "linux":
         return
@@ -44,23 +44,23 @@ def hide(change: int) -> None:
 
 
 def prctl(option: int, value: int) -> int:
-    """The system's prctl(2)."""
+    """prctl(2) of the C library."""
     return ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
 
 
 def confinement() -> dict[str, Any]:
-    """What this machine's kernel has: `landlock`, its version or 0; `seccomp`, whether it is there."""
+    """The means of this machine's kernel: `landlock`, its version or 0; `seccomp`, whether it is there."""
     return {"landlock": landlock(), "seccomp": seccomp()}
 
 
 def missing() -> str:
-    """What confined code is not kept from here, in words; empty where nothing is missing."""
+    """The acts that confined code is not kept from here, in words; empty if nothing is missing."""
     found, lacks = confinement(), []
     if not found["landlock"]:
         lacks.append("reading and writing files of this user (no Landlock)")
     if not found["seccomp"]:
         lacks.append("starting processes, which is noticed soon after (no seccomp)")
-        # Landlock knows of TCP alone, from its version 4.
+        # Landlock controls TCP alone, from its version 4.
         lacks.append("the network" if found["landlock"] < 4 else "the network other than TCP")
     return f"confined code is not kept from {', '.join(lacks)}" if lacks else ""
 
@@ -74,9 +74,9 @@ def confine(
     device: str = "cpu",
     tell: socket.socket | None = None,
 ) -> None:
-    """Confine this process for good, with all that `confinement` names.
+    """Confine this process for good, by all means of `confinement`.
 
-    `withheld`: not read, wherever it lies. `tell`: leads to the parent's `Refusals`.
+    `withheld`: paths that it may never read. `tell`: the socket to the parent's `Refusals`.
     """
     if sys.platform != "linux":
         return
@@ -88,7 +88,7 @@ def confine(
         apply_seccomp(processes=processes > 0, device=device, tell=tell)
 
 
-# capabilities: <linux/capability.h>. The right of root to pass over the owners of files is left to Landlock.
+# capabilities: <linux/capability.h>. Root keeps the right to ignore the owners of files; Landlock limits it.
 
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAP_DAC_OVERRIDE = 1
@@ -110,8 +110,8 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = (1 << i for i in range(4))
 _TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
-_NO_DEVICES = ~(1 << 6 | 1 << 11)  # no device is made
-#: What libraries look at as they start, beside themselves.
+_NO_DEVICES = ~(1 << 6 | 1 << 11)  # without the rights to make devices
+#: Paths that libraries read at their start, beside their own.
 _SYSTEM = (
     *("/usr", "/lib", "/lib64", "/lib32", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"),
     *("/proc/filesystems", "/proc/sys/kernel", "/proc/sys/vm", "/sys/devices/system", "/sys/fs/cgroup"),
@@ -119,7 +119,7 @@ _SYSTEM = (
     *("/etc/passwd", "/dev/urandom", "/dev/random"),
 )
 _ACCELERATORS = (
-    "/dev/zero",  # of which a shared mapping is memory that can be resident in nobody
+    "/dev/zero",  # a shared mapping of it is memory that may be resident in no process
     "/dev/nvidia*",
     "/dev/dri",
     "/dev/kfd",
@@ -132,7 +132,7 @@ _ACCELERATORS = (
 
 @cache
 def landlock() -> int:
-    """The version that the kernel has, or 0."""
+    """The kernel's version of Landlock, or 0."""
     if sys.platform != "linux":
         return 0
     return max(0, syscall(_CREATE_RULESET, None, 0, 1))
@@ -153,7 +153,7 @@ def _apply_landlock(
         try:
             descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
-            return  # what is not there need not be opened
+            return  # there is no such path
         try:
             if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
                 rights &= _OF_FILES
@@ -163,7 +163,7 @@ def _apply_landlock(
             os.close(descriptor)
 
     def read(path: Path) -> None:
-        """`path` and all below it, less what is withheld."""
+        """Allow `path` and all below it, without the withheld paths."""
         if any(path == closed or closed in path.parents for closed in withheld):
             return
         if any(path in closed.parents for closed in withheld):
@@ -184,7 +184,7 @@ def _apply_landlock(
     allow(Path("/dev/null"), _READ_FILE | _WRITE_FILE)
     allow(writable, handled & _NO_DEVICES)
     if device != "cpu":
-        # Where threads have their names, which CUDA does not start without writing.
+        # CUDA does not start unless it can write the names of threads here.
         allow(Path(f"/proc/{os.getpid()}/task"), _WRITE_FILE)
         for pattern in _ACCELERATORS:
             for path in Path("/").glob(pattern[1:]):

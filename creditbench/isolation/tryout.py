@@ -1,4 +1,4 @@
-"""What a confined process is refused, tried out."""
+"""Tests that forbidden acts are refused in a confined process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LEASE, _SIGNAL, _SIGCONT = 1024, 10, 18
 
 
 def probe() -> dict[str, Any]:
-    """What a confined process is in fact refused here: name -> True where it is. Raises `ConfinedError`."""
+    """name of an act -> whether it is refused in a confined process here. Raises `ConfinedError`."""
     with tempfile.NamedTemporaryFile() as file:
         order = {"file": file.name, "parent": os.getpid()}
         with Confined("creditbench.isolation.tryout:attempt", order, limits=Limits(seconds=30.0)) as child:
@@ -33,7 +33,7 @@ def probe() -> dict[str, Any]:
 
 
 def attempt(order: Mapping[str, Any], send: Send) -> None:
-    """In the child: attempt what it is to be refused, and say what was. On an order, hide a file for a while."""
+    """In the child: try each forbidden act and send which were refused. On an order, hide a file."""
     libc = ctypes.CDLL(None, use_errno=True)
     file = os.fsencode(order["file"])
 
@@ -47,7 +47,7 @@ def attempt(order: Mapping[str, Any], send: Send) -> None:
             return True
 
     def fork() -> int:
-        # Past Python, whose own answer would be no proof.
+        # Not through Python, whose own refusal would prove nothing.
         number = libc.fork()
         if number == 0:
             os._exit(0)
@@ -81,5 +81,5 @@ def attempt(order: Mapping[str, Any], send: Send) -> None:
         )
         os.close(own)
         os.unlink("own")
-        time.sleep(2.0)  # the watch comes round several times a second
+        time.sleep(2.0)  # the watch checks several times a second
         send(unseen=True)

@@ -1,4 +1,4 @@
-"""What a process takes: memory, threads, and files that have no name any more."""
+"""The resources that a process uses: memory, threads, and files without a name."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from creditbench.errors import ConfinedError
 
-#: Beside resident pages: those that were swapped out, tables of pages (of zeros too, which count nowhere),
-#: huge pages.
+#: Resident pages, swapped-out pages, page tables (those of zero pages too, which count nowhere else), huge
+#: pages.
 _MEMORY = ("VmRSS", "VmSwap", "VmPTE", "HugetlbPages")
 _DELETED = " (deleted)"
 
 
 def taken(number: int) -> tuple[int, int]:
-    """Bytes of memory and threads of a process; (0, 0) where it has ended."""
+    """(bytes of memory, threads) of a process; (0, 0) if it has ended."""
     try:
         lines = Path(f"/proc/{number}/status").read_text().splitlines()
     except ProcessLookupError:
@@ -29,7 +29,7 @@ def taken(number: int) -> tuple[int, int]:
 
 
 def out_of_memory() -> int:
-    """How many processes the system has killed because memory ran out (Linux; elsewhere 0)."""
+    """The number of processes that the system has killed for lack of memory (Linux; elsewhere 0)."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):
@@ -49,10 +49,10 @@ def _elsewhere(number: int) -> tuple[int, int]:
 
 
 def unlinked(number: int, folder: str) -> int:
-    """Bytes of files that a process holds open and that have no name any more (Linux).
+    """Bytes of a process's open files that have no name any more (Linux).
 
-    Raises `ConfinedError` ("invalid") where it keeps such a file of `folder` by a mapping alone: of that
-    nobody can see how long it is.
+    Raises `ConfinedError` ("invalid") if it keeps such a file of `folder` by a mapping alone: its length
+    cannot be seen.
     """
     files = {}  # one may be open under several numbers
     with contextlib.suppress(OSError):
@@ -60,7 +60,7 @@ def unlinked(number: int, folder: str) -> int:
             with contextlib.suppress(OSError):
                 found = os.stat(f"/proc/{number}/fd/{name}")
                 if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
-                    files[found.st_ino] = found.st_blocks * 512  # in a folder that lies in one file system
+                    files[found.st_ino] = found.st_blocks * 512  # its folder lies in one file system
     if any(inode not in files for path, inode in _mapped(number) if path.startswith(f"{folder}/")):
         raise ConfinedError("invalid", "it keeps a file without name and descriptor by a mapping alone")
     return sum(files.values())
@@ -68,7 +68,7 @@ def unlinked(number: int, folder: str) -> int:
 
 def _mapped(number: int) -> Iterator[tuple[str, int]]:
     """(path, inode) of the mappings of files that have no name any more."""
-    with contextlib.suppress(OSError):  # it has ended, or this is no Linux
+    with contextlib.suppress(OSError):  # it has ended, or this is not Linux
         for line in os.fsdecode(Path(f"/proc/{number}/maps").read_bytes()).split("\n"):
             if line.endswith(_DELETED):
                 *_, inode, path = line.removesuffix(_DELETED).split(maxsplit=5)

@@ -192,7 +192,7 @@ def signed(cell: Entry) -> str:
 
 
 def metrics(cell: Entry) -> list[Array]:
-    """Its test metrics by unit, as `Entry.units`, signed so that higher is better; -inf for a diverged run."""
+    """Its test metrics by unit (`Entry.units`), signed so that higher is better; -inf for a diverged run."""
     units: dict[str, list[float]] = {}
     for record in cell.records:
         trial, sign = record.trial, -1.0 if record.metric_direction == "min" else 1.0

@@ -1,11 +1,10 @@
-"""Learning rules: the contract, and what rules share. Everything named here may be used by a rule of one's own.
+"""Learning rules: the contract, and code that rules share. Your own rule may use every name here.
 
-- `contract`: `Learner`, the `Batch` that it is given, the `Estimate` that it returns, the `Claims` that it
-  makes
-- `chunks`: a segment taken a chunk of steps at a time; `backward`: the forward pass, and reverse mode
+- `contract`: `Learner`, the `Batch` that it gets, the `Estimate` that it returns, the `Claims` that it makes
+- `chunks`: a segment in chunks of steps; `backward`: the forward pass, and reverse mode
 - `traces`: rules that carry a trace forward; `perturbed`: rules that perturb parameters
 - `decorrelation`: any rule on a decorrelated cell
-- `training`: one training step, which the trainer, the figures of cost and the checks share
+- `training`: one training step, shared by the trainer, the measurements of cost and the checks
 """
 
 from creditbench.learner.backward import backpropagate, forward, pull_back

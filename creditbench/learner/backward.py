@@ -11,9 +11,9 @@ from creditbench.ops.base import Array, Ops, Tree
 def forward(
     ops: Ops, cell: Cell, params: Tree, state: CellState, batch: Batch
 ) -> tuple[CellState, Array, Array | None]:
-    """(state after the segment, loss, ĥ of every step or None), nothing else kept over time.
+    """(state after the segment, loss, ĥ of every step or None).
 
-    ĥ [R, n] is kept when the cell is decorrelated.
+    Only a decorrelated cell keeps ĥ [R, n]. Nothing else is kept over time.
     """
 
     def chunk(carry, batch):
@@ -30,14 +30,14 @@ def forward(
 
 
 def backpropagate(ops: Ops, cell: Cell, params: Tree, state: CellState, batch: Batch) -> Estimate:
-    """The gradient of a segment's loss by reverse mode, its start held fixed and its end free (Werbos 1990)."""
+    """The gradient of a segment's loss by reverse mode, with a fixed start and a free end (Werbos 1990)."""
     return pull_back(ops, cell, params, state, batch, ops.zeros((batch.weights.shape[1], cell.hidden)))[0]
 
 
 def pull_back(
     ops: Ops, cell: Cell, params: Tree, state: CellState, batch: Batch, adjoint: Array
 ) -> tuple[Estimate, Array]:
-    """A segment's part of the gradient by reverse mode, given what its end means to the loss of later steps.
+    """A segment's part of the gradient by reverse mode, given the gradient of later losses in its end state.
 
         λ_t = ∂L_{>t}/∂h_t                                  λ_K: `adjoint` [B, n]
         g_t = Dᵀ W_outᵀ e_t + λ_t                           ∂L/∂h_t, with e_t = w_t ∂ℓ_t/∂y_t
@@ -45,8 +45,9 @@ def pull_back(
         λ_{t-1} = Dᵀ W_recᵀ s_t + (1-α) g_t
         ∂L/∂W_rec = Σ_t s_t ĥ_{t-1}ᵀ   ∂L/∂W_in = Σ_t s_t x̂_tᵀ   ∂L/∂W_out = Σ_t e_t ĥ_tᵀ
 
-    The reverse pass carries one vector a row; the gradients of the weights are one product over all steps.
-    Returns the estimate, whose state is the cell's and whose loss is the segment's own, and λ_0 [B, n].
+    The reverse pass carries one vector per row. The gradient of each weight matrix is one product over all
+    steps. Returns the estimate and λ_0 [B, n]. The estimate's state is the cell's; its loss is the segment's
+    own.
     """
     xp, alpha = ops.xp, cell.alpha
     steps, n = (*batch.weights.shape, cell.hidden), cell.hidden

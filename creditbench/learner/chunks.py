@@ -1,4 +1,4 @@
-"""A segment in chunks of steps, so that what is kept over time does not grow with it."""
+"""A segment in chunks of steps, so that memory does not grow with its length."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from creditbench.cells import Cell
 from creditbench.learner.contract import Batch, Estimate
 from creditbench.ops.base import Key, Ops, Tree
 
-#: How many rows of rank-one gradients are kept before they are added up in one product: enough for the
-#: product to run at full speed, and no function of the length of the segment.
+#: How many rows of rank-one gradients are kept and then added up in one product. So many let the product run
+#: at full speed. The number does not depend on the length of the segment.
 ROWS_KEPT = 64
 
 
@@ -23,11 +23,11 @@ def sum_over_chunks(
     key: Key | None,
     size: int,
 ) -> Estimate:
-    """Run `estimate(state, batch, keys)` on chunks of `size` steps, the state carried on; losses and gradients add up.
+    """Run `estimate(state, batch, keys)` on chunks of `size` steps, and add up losses and gradients.
 
-    What a chunk keeps over time is given up with it, except the hidden activity when the cell is
-    decorrelated. The keys of its steps, one each, are split from `key` as it comes: all of them at once would
-    grow with the segment. A rule without noise has no `key`.
+    The state is carried from chunk to chunk. The values that a chunk keeps over time are dropped after it,
+    except the hidden activity of a decorrelated cell. The keys of its steps, one each, are split from `key`
+    when the chunk starts: all keys at once would grow with the segment. A rule without noise has no `key`.
     """
 
     def split(key: Key, batch: Batch) -> Any:
@@ -51,14 +51,17 @@ def sum_over_chunks(
 
 
 def chunk_size(batch: Batch) -> int:
-    """Steps in a chunk of at most `ROWS_KEPT` rows; where it can be, a divisor of K: a rest is compiled apart."""
+    """Steps in a chunk of at most `ROWS_KEPT` rows.
+
+    A divisor of K if there is one near: a shorter last chunk would be compiled separately.
+    """
     K, B = batch.weights.shape
     size = max(1, ROWS_KEPT // B)
     return next((d for d in range(size, size // 2, -1) if K % d == 0), size)
 
 
 def zero_gradients(ops: Ops, cell: Cell) -> Tree:
-    """A gradient of zeros to add to."""
+    """A gradient of zeros, to which others are added."""
     return {name: ops.zeros(shape) for name, shape in cell.shapes().items()}
 
 

@@ -1,4 +1,4 @@
-"""The contract of a learning rule: what it is given, what it returns, what it claims of itself."""
+"""The contract of a learning rule: its arguments, its result, its claims."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Batch(NamedTuple):
 
     inputs: Array  #: [K, B, I]
     targets: Array  #: [K, B, O]
-    weights: Array  #: [K, B]; scaled by the harness so that L = Σ w ℓ; 0: the step is not scored
+    weights: Array  #: [K, B]; scaled by the harness so that L = Σ w ℓ; a step of weight 0 is not scored
 
 
 class Estimate(NamedTuple):
-    """What a rule makes of a segment."""
+    """The result of a rule on a segment."""
 
     loss: Array  #: L = Σ_t Σ_b w_tb ℓ_tb, scalar
     grads: Tree  #: name of a parameter -> array of its shape, or `Outer`; a parameter left out is not trained
@@ -29,10 +29,10 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Claims:
-    """What a rule claims of itself; every claim is tested."""
+    """The claims of a rule. Every claim is tested."""
 
     unbiased: bool = False  #: the expected estimate is the gradient of the segment's loss
-    online: bool = False  #: may update at every step, without looking ahead or going back
+    online: bool = False  #: can update at every step, without looking ahead or going back
     forward_only: bool = False  #: runs no reverse pass
     memory_in_T: Literal["O(1)", "O(√T)", "O(T)"] = "O(1)"
     time: str = "O(n²)"  #: of one step
@@ -50,15 +50,15 @@ class Learner:
     claims: ClassVar[Claims]
     optimizer: ClassVar[str] = "sgd"  #: default optimiser
     lr: ClassVar[float] = 1e-2  #: default learning rate
-    search: ClassVar[
-        dict[str, tuple[float, float]]
-    ] = {}  #: field -> (low, high) that `tune` tries, log-uniform
+    #: field -> (low, high) of the values that `tune` tries, log-uniform
+    search: ClassVar[dict[str, tuple[float, float]]] = {}
     backends: ClassVar[frozenset[str]] = frozenset({"jax", "torch"})
-    decorrelates: ClassVar[bool] = True  #: whether `Decorrelated` may go with it
-    decorrelation: ClassVar[Literal["after", "before"]] = "after"  #: when D moves in a segment
-    couples_rows: ClassVar[str] = (
-        ""  #: why the estimate of a batch is not the sum of its rows', where it is not
+    decorrelates: ClassVar[bool] = True  #: whether `Decorrelated` can wrap the rule
+    decorrelation: ClassVar[Literal["after", "before"]] = (
+        "after"  #: whether D moves after or before a segment
     )
+    #: why the estimate of a batch is not the sum of the estimates of its rows; empty if it is
+    couples_rows: ClassVar[str] = ""
 
     @property
     def stream_segment(self) -> int:
@@ -66,7 +66,7 @@ class Learner:
         return 1
 
     def weights(self, cell: Cell, params: NumpyTree) -> NumpyTree:
-        """The weights that training starts from, given those that the cell drew; a rule may prune them."""
+        """The initial weights, given those that the cell drew. A rule may prune them here."""
         return params
 
     def init(self, ops: Ops, cell: Cell, params: Tree, batch_size: int) -> Tree:
@@ -74,12 +74,12 @@ class Learner:
         return {"cell": cell.start(ops, batch_size)}
 
     def reset(self, ops: Ops, cell: Cell, params: Tree, state: Tree, batch_size: int) -> Tree:
-        """The state before the first step of new sequences; a rule keeps here what it has learned."""
+        """The state before the first step of new sequences. A rule keeps its learned state here."""
         return self.init(ops, cell, params, batch_size)
 
     def segment(self, ops: Ops, cell: Cell, params: Tree, state: Tree, batch: Batch, key: Key) -> Estimate:
-        """The gradient estimate of one segment. Pure: it changes none of its arguments.
+        """The gradient estimate of one segment. It is pure: it changes none of its arguments.
 
-        When the cell is decorrelated, the inputs come decorrelated.
+        If the cell decorrelates its input, the inputs are already decorrelated.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Decorrelation: any rule, with the activity of its cell decorrelated as it learns."""
+"""Decorrelation: any rule, on a cell whose activity is decorrelated during learning."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from creditbench.ops.base import Array, Key, NumpyTree, Ops, Outer, Tree
 
 @dataclass(frozen=True, kw_only=True)
 class Decorrelated:
-    """Any rule, with its cell's activity decorrelated as it learns (Ahmad et al. 2023; Dalm et al. 2023).
+    """Any rule, with its cell's activity decorrelated during learning.
 
         ΔD = -η offdiag(⟨ĥ ĥᵀ⟩) D        ⟨⟩ over batch and steps of the segment
 
-    and the same for D_in on x̂ where the input is decorrelated too. The product is never formed at n×n×n:
+    D_in changes in the same way by x̂, if the input is decorrelated too. No product of n×n matrices is formed:
     with the R = K·B rows Ĥ [R, n], offdiag(⟨ĥ ĥᵀ⟩) D = Ĥᵀ (Ĥ D) / R - diag(⟨ĥ²⟩) D, which is O(R n²).
 
-    D moves after the segment, by the activity that the rule saw; or, of a rule whose `decorrelation` is
-    "before", by that of a clean pass of its own, after which the rule has the segment with the new D.
+    D moves after the segment, by the activity in the rule's own pass. If the rule's `decorrelation` is
+    "before", D moves by the activity in a clean pass, and the rule then gets the segment with the new D.
+
+    Sources: Ahmad et al. 2023; Dalm et al. 2023.
     """
 
     learner: Learner
@@ -53,7 +55,7 @@ class Decorrelated:
         return estimate._replace(assigned=estimate.assigned | moved)
 
     def moved(self, ops: Ops, params: Tree, hidden: Any, inputs: Array) -> Tree:
-        """D, and D_in where there is one, after a step against the correlation of ĥ and of x̂."""
+        """D, and D_in if there is one, after a step against the correlation of ĥ and of x̂."""
         moved = {"D": decorrelated(ops, params["D"], hidden, self.rate)}
         if "D_in" in params:
             moved["D_in"] = decorrelated(ops, params["D_in"], inputs, self.rate)

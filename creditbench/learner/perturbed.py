@@ -1,4 +1,4 @@
-"""Perturbed parameters: pairs of networks run as one batch, and what the loss makes of them."""
+"""Perturbed parameters: pairs of networks run as one batch, and the slopes of their loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from creditbench.ops.base import Array, Ops, Tree
 
 
 def unflatten(flat: Array, shapes: dict[str, tuple[int, ...]]) -> Tree:
-    """Vectors [..., p] as one array [..., *shape] a name; no copies."""
+    """Vectors [..., p] as one array [..., *shape] per name, without copies."""
     ends = list(accumulate(prod(shape) for shape in shapes.values()))
     return {
         name: flat[..., start:end].reshape((*flat.shape[:-1], *shape))
@@ -24,12 +24,12 @@ def unflatten(flat: Array, shapes: dict[str, tuple[int, ...]]) -> Tree:
 
 
 def flat_size(shapes: dict[str, tuple[int, ...]]) -> int:
-    """p: the length of the vector that `unflatten` takes apart."""
+    """p: the length of the vector that `unflatten` splits."""
     return sum(prod(shape) for shape in shapes.values())
 
 
 def antithetic_start(ops: Ops, state: CellState, pairs: int) -> CellState:
-    """The state of B rows, once for each member of each of P pairs: 2PB rows, as `antithetic_slopes` has them."""
+    """The state of B rows, repeated for both members of P pairs: the 2PB rows of `antithetic_slopes`."""
 
     def repeat(array):
         rows, n = array.shape
@@ -41,14 +41,14 @@ def antithetic_start(ops: Ops, state: CellState, pairs: int) -> CellState:
 def antithetic_slopes(
     ops: Ops, cell: Cell, params: Tree, change: dict[str, Any], sigma: float, state: CellState, batch: Batch
 ) -> tuple[CellState, Array]:
-    """The slopes (L(θ + σ V_i) - L(θ - σ V_i)) / 2σ of a segment's loss, its P pairs of networks run as one batch.
+    """The slopes (L(θ + σ V_i) - L(θ - σ V_i)) / 2σ of a segment's loss, with all networks in one batch.
 
         a = θ-part + V_i (±σ ĥ_{t-1}) + V_i (±σ x̂_t) ± σ v_b
 
-    The θ-part is one product over all 2PB rows and the V-part one over both members of a pair, so that the
-    weights of no member are formed. `change`: the V_i, by name of a parameter; of a matrix the function x ->
-    V_i x of rows [P or 1, R, columns], of a bias the array [P, rows]. `state`: 2PB rows, by pair, sign (+
-    first) and sequence. Returns the new state and the slopes [P].
+    The θ-part is one product over all 2PB rows. The V-part is one product over both members of a pair. So the
+    perturbed weights are never formed. `change`: the V_i, by name of a parameter: for a matrix the function
+    x -> V_i x of rows [P or 1, R, columns], for a bias the array [P, rows]. `state`: 2PB rows, by pair, sign
+    (+ first) and sequence. Returns the new state and the slopes [P].
     """
     xp, n, B = ops.xp, cell.hidden, batch.weights.shape[1]
     P = state.h.shape[0] // (2 * B)

@@ -1,4 +1,4 @@
-"""Rules that carry a trace forward in time, and make a gradient of it at every step."""
+"""Rules that carry a trace forward in time and compute a gradient from it at every step."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from creditbench.ops.base import Array, Key, Ops, Outer, Tree
 
 
 class Step(NamedTuple):
-    """What an online rule learns from at one step of B rows."""
+    """The values of one step of B rows, from which an online rule learns."""
 
     a: Array  #: pre-activation, [B, n]
     slope: Array  #: α φ'(a_t) = ∂h_t/∂a_t, [B, n]
-    z: Array  #: presynaptic [ĥ_{t-1}, x̂_t, 1], the 1 where the cell has a bias, [B, m]
+    z: Array  #: presynaptic [ĥ_{t-1}, x̂_t, 1], with the 1 only if the cell has a bias, [B, m]
     out: Array  #: ĥ_t, [B, n]
     target: Array  #: y*_t, [B, O]
     weight: Array  #: w_t, [B, 1]
     e: Array  #: w_t ∂ℓ_t/∂y_t, [B, O]
-    delta: Array  #: δ_t = Dᵀ W_outᵀ e_t = ∂L_t/∂h_t, or what stands for it, [B, n]
+    delta: Array  #: δ_t = Dᵀ W_outᵀ e_t = ∂L_t/∂h_t, or its stand-in by `feedback`, [B, n]
 
 
 def online(
@@ -38,12 +38,12 @@ def online(
     factors: bool = False,
     feedback: Array | None = None,
 ) -> Estimate:
-    """The estimate of a rule that carries a trace over time, and makes of it a gradient at every step.
+    """The estimate of a rule that carries a trace over time and computes a gradient from it at every step.
 
     `advance(trace, step, noise) -> (trace, G)`: G is that step's gradient of θ = [W_rec W_in b], [n, m],
-    summed over the batch; with `factors`, an `Outer` of B rows. The readout gets its exact gradient, Σ_t e_t
-    ĥ_tᵀ. The noise of a step is an entry of `draw(keys, B)`, one array a key. `feedback` [n, O] stands for Dᵀ
-    W_outᵀ where given. The state has the entries `cell` and `trace`; others stay as they are.
+    summed over the batch; with `factors`, an `Outer` of B rows. The readout gets its exact gradient,
+    Σ_t e_t ĥ_tᵀ. The noise of a step is an entry of `draw(keys, B)`, one array per key. `feedback` [n, O],
+    if given, replaces Dᵀ W_outᵀ. The state has the entries `cell` and `trace`; others stay as they are.
     """
     xp, shape = ops.xp, (cell.hidden, cell.presynaptic)
 
@@ -75,7 +75,7 @@ def online(
 
 
 def _fold(ops, advance, trace, xs, shape):
-    """`advance` over K > 1 steps: (trace, sum of the gradients [*shape]), or for `shape` None all factors."""
+    """`advance` over K > 1 steps: (trace, sum of the gradients [*shape]); if `shape` is None, all factors."""
     if shape is None:
         trace, (post, pre) = ops.scan(lambda trace, x: advance(trace, *x), trace, xs)
         return trace, Outer(*(r.reshape((-1, r.shape[-1])) for r in (post, pre)))
@@ -89,20 +89,20 @@ def _fold(ops, advance, trace, xs, shape):
 
 
 def leaky_trace(ops: Ops, cell: Cell, P: Array, now: Step) -> Array:
-    """(1-α) P + α φ'(a_t) z_tᵀ: what each weight has done to its own unit, recurrence left out, [B, n, m]."""
+    """(1-α) P + α φ'(a_t) z_tᵀ: the effect of each weight on its own unit, without recurrence, [B, n, m]."""
     z, slope = now.z[:, None, :], now.slope[:, :, None]
     return slope * z if cell.alpha == 1.0 else ops.accumulate((1.0 - cell.alpha) * P, z, slope)
 
 
 def random_feedback(ops: Ops, cell: Cell, seed: int) -> Array:
-    """What stands for W_outᵀ where feedback has weights of its own, [n, O]: N(0, 2/(n+O)), as W_out is drawn."""
+    """Random feedback weights that replace W_outᵀ, [n, O]: N(0, 2/(n+O)), the distribution of W_out."""
     n, outputs = cell.hidden, cell.outputs
     scale = np.sqrt(2.0 / (n + outputs))
     return ops.from_numpy(np.random.default_rng([seed, 0xFEED]).normal(0.0, scale, (n, outputs)))
 
 
 def weighted(xp: Any, post: Array, trace: Array) -> Array:
-    """Σ_b post_b ⊙ trace_b, each row of a trace weighted with its unit's: [B, n] and [B, n, m] to [n, m]."""
+    """Σ_b post_b ⊙ trace_b, where each unit weights its row of the trace: [B, n] and [B, n, m] to [n, m]."""
     if post.shape[0] == 1:
         return post[0][:, None] * trace[0]
     return xp.sum(post[:, :, None] * trace, axis=0)

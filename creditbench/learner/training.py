@@ -1,4 +1,4 @@
-"""One training step: what the trainer runs, what is measured, and what the checks look at."""
+"""One training step, which the trainer runs, the cost measurements measure and the checks test."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def training_step(
 ) -> tuple[tuple[Tree, Tree, Tree], Array]:
     """Train on one segment: (carry, loss). Pure.
 
-    `carry`: (parameters, optimiser's state, learner's state). `learner`: a `Learner`, or one `Decorrelated`.
-    `optimizer`: of `creditbench.optimizers`. `episodes`: the segment begins new sequences, so that the
-    learner's state is reset before it. What the learner assigns stands in place of what the optimiser makes
-    of the gradient. `checks`: raise `InvalidEstimateError` for an estimate that does not fit the contract.
+    `carry`: (parameters, optimiser's state, learner's state). `learner`: a `Learner`, or a `Decorrelated`
+    one. `optimizer`: one of `creditbench.optimizers`. `episodes`: the segment begins new sequences, so the
+    learner's state is reset first. A value that the learner assigns overrides the optimiser's. `checks`:
+    raise `InvalidEstimateError` for an estimate that breaks the contract.
     """
     params, optimizer_state, state = carry
     if episodes:

@@ -1,8 +1,7 @@
-"""A process of its own: its start, lines of JSON to it and from it, its last words, its end.
+"""A child process: its start, lines of JSON to it and from it, its log, its end.
 
-`Child` is the parent's side, `Send` the child's. What happens to a process is told here and judged by whoever
-started
-it: limits, guards, retries and what a failure means are theirs.
+`Child` is the parent's side, `Send` the child's. This module reports what happens to a process. Limits,
+guards, retries and the meaning of a failure are left to the caller.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ from typing import IO, Any
 
 from creditbench.machine.threads import thread_environment
 
-_CHUNK, _CHUNKS, _MOST_LINES = 1 << 16, 16, 1000  # bytes of one read; reads at a time; lines that may wait
+_CHUNK, _CHUNKS, _MOST_LINES = 1 << 16, 16, 1000  # bytes per read; reads at a time; the most waiting lines
 _LAST_LINES, _LAST_BYTES, _LONGEST_DETAIL = 3, 8192, 300
 
 
 class Child:
-    """A Python process that runs `program`; a context manager, at whose end it is killed and reaped.
+    """A Python process that runs `program`; a context manager that kills and reaps it at the end.
 
     The program's first two arguments are descriptors: it reads orders from one and writes messages to the
-    other (`Send`). It has no standard input, and what it prints goes to a log, a file without a name.
+    other (`Send`). It has no standard input. Its output goes to a log, a file without a name.
 
     Args:
-        program: what Python runs, as ("-m", "package.module") or ("-c", CODE).
+        program: Python's arguments, as ("-m", "package.module") or ("-c", CODE).
         arguments: of the program, after the two descriptors.
-        environment: all that it has of one, as `child_environment` makes it; None: this process's.
-        isolated: Python looks neither at the environment nor at the user's folders, and writes no bytecode.
+        environment: its whole environment, as from `child_environment`; None: that of this process.
+        isolated: Python ignores the environment and the user's folders, and writes no bytecode.
         session: it leads a session, which Ctrl-C does not reach, and which is killed as one.
-        folder: where it works; None: where this process does.
+        folder: its working folder; None: that of this process.
         passed: further descriptors that it inherits.
-        longest: bytes that a line may have; None: any number.
+        longest: the most bytes of a line; None: any number.
 
     Raises:
         OSError: it cannot be started.
@@ -59,9 +58,9 @@ class Child:
         passed: Sequence[int] = (),
         longest: int | None = None,
     ) -> None:
-        self.lines: deque[bytes] = deque()  #: that have come and wait to be taken
-        self.rest = b""  #: the beginning of a line that has not come whole
-        self.ended = False  #: it has closed its pipe, and all that it had sent has come
+        self.lines: deque[bytes] = deque()  #: lines that have arrived and wait to be taken
+        self.rest = b""  #: the beginning of a line that has not arrived whole
+        self.ended = False  #: it has closed its pipe, and all lines have arrived
         self._session, self._longest, self._unsent = session, longest, b""
         with contextlib.ExitStack() as opened, contextlib.ExitStack() as its_own:
             self._log: IO[bytes] = opened.enter_context(tempfile.TemporaryFile(buffering=0))
@@ -98,25 +97,25 @@ class Child:
     # -- talking ---------------------------------------------------------------------------------
 
     def send(self, **values: Any) -> None:
-        """Send an order. What the pipe does not take now is sent by `push`."""
+        """Send an order. `push` sends the part that the pipe does not take now."""
         self._unsent += json.dumps(values).encode() + b"\n"
         self.push()
 
     def push(self) -> bool:
-        """Send what the pipe takes of what is unsent; whether something is left. Nothing is where nobody reads."""
+        """Send as much as the pipe takes. Returns whether something is left; never if nobody reads."""
         try:
             while self._unsent:
                 self._unsent = self._unsent[os.write(self._to, self._unsent) :]
         except BlockingIOError:
             return True
-        except BrokenPipeError:  # its end will be seen
+        except BrokenPipeError:  # the child has ended, as `read` will see
             self._unsent = b""
         return False
 
     def read(self) -> bool:
-        """Take in what has come, without waiting: `lines`, `rest`, `ended` and `endless` say what that is.
+        """Read what has arrived, without waiting, into `lines`, `rest`, `ended` and `endless`.
 
-        Returns whether it is all that there was: of much, a part is taken in at a time.
+        A long message is read in parts. Returns whether the child has closed its pipe and all is read.
         """
         for _ in range(_CHUNKS):
             if self.ended or self.endless or len(self.lines) > _MOST_LINES:
@@ -132,23 +131,23 @@ class Child:
 
     @property
     def endless(self) -> bool:
-        """Whether it has sent a line that is longer than it may be; nothing more is read then."""
+        """Whether it has sent a line that is too long; then nothing more is read."""
         return self._longest is not None and len(self.rest) > self._longest
 
     def fileno(self) -> int:
-        """What to wait at until something can be read."""
+        """The descriptor to wait for until something can be read."""
         return self._from
 
     def wait(self, seconds: float | None, *others: int) -> None:
-        """Wait, at most so many seconds, until it sends or takes something, or one of `others` can be read."""
+        """Wait at most `seconds` until it sends or takes something, or one of `others` can be read."""
         writing = [self._to] if self._unsent else []
         select.select([self._from, *others], writing, [], None if seconds is None else max(0.0, seconds))
 
     def receive(self, seconds: float | None = None) -> dict[str, Any] | None:
-        """The next message; None where it has closed its pipe.
+        """The next message; None if it has closed its pipe.
 
-        Raises `TimeoutError` where none comes within `seconds`, `ValueError` for a line that is no JSON or
-        too long.
+        Raises `TimeoutError` if none comes within `seconds`, `ValueError` for a line that is not JSON or too
+        long.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
@@ -166,22 +165,22 @@ class Child:
             self.wait(left)
 
     def messages(self, seconds: float | None = None) -> Iterator[dict[str, Any]]:
-        """What it sends until it closes its pipe; raises as `receive`, `seconds` being those of each message."""
+        """Its messages until it closes its pipe. Raises as `receive`; `seconds` is the limit per message."""
         while (message := self.receive(seconds)) is not None:
             yield message
 
     # -- the log ---------------------------------------------------------------------------------
 
     def printed(self, start: int = 0, most: int = 1 << 30) -> bytes:
-        """What it has printed after its first `start` bytes, `most` bytes at most."""
+        """Its output after the first `start` bytes, at most `most` bytes."""
         return os.pread(self._log.fileno(), min(most, max(0, self.size() - start)), start)
 
     def size(self) -> int:
-        """Bytes that it has printed."""
+        """The bytes of its output."""
         return os.fstat(self._log.fileno()).st_size
 
     def note(self, line: str) -> None:
-        """Add a line to what it has printed."""
+        """Add a line to its output."""
         os.write(self._log.fileno(), line.encode() + b"\n")
 
     def forget(self) -> None:
@@ -189,32 +188,32 @@ class Child:
         self._log.truncate(0)
 
     def last_lines(self, start: int = 0) -> str:
-        """The last lines that it has printed after its first `start` bytes, as one line of 300 characters at most."""
+        """The last lines of its output after `start` bytes, as one line of at most 300 characters."""
         text = self.printed(max(start, self.size() - _LAST_BYTES)).decode(errors="replace")
         lines = ["".join(c for c in line if c.isprintable()).strip() for line in text.splitlines()]
         last = " | ".join([line for line in lines if line][-_LAST_LINES:])
         return last if len(last) <= _LONGEST_DETAIL else "…" + last[-_LONGEST_DETAIL:]
 
     def last_line(self) -> str:
-        """The last line that it has printed, as it stands; empty where it has printed none."""
+        """The last line of its output, unchanged; empty if there is none."""
         return (self.printed().decode(errors="replace").strip().splitlines() or [""])[-1]
 
     # -- the end ---------------------------------------------------------------------------------
 
     def code(self, seconds: float = 0.0) -> int | None:
-        """Its exit code, or minus the number of the signal that ended it; None where it runs on after `seconds`."""
+        """Its exit code, or minus the signal that ended it; None if it still runs after `seconds`."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended: its number may be another's by then."""
+        """Send it a signal, unless it has ended: then another process may have its number."""
         if self.process.poll() is None:
             self.process.send_signal(number)
 
     def kill(self) -> None:
-        """End it, with its session if it leads one, and wait until it is gone."""
+        """Kill it, with its session if it leads one, and wait for its end."""
         if self.process.poll() is None:
             if self._session:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -224,7 +223,7 @@ class Child:
 
 
 def ending(code: int) -> str:
-    """How a process ended.
+    """How a process ended, in words.
 
     >>> ending(3), ending(-9), ending(-99)
     ('exit code 3', 'killed by SIGKILL', 'killed by signal 99')
@@ -238,17 +237,17 @@ def ending(code: int) -> str:
 def child_environment(
     threads: int, device: str = "cpu", inherited: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """`inherited` (None: all of this process's) with the libraries' pools held to `threads`.
+    """`inherited` (None: this process's environment) with the libraries' pools limited to `threads`.
 
-    For the device `cpu`, JAX is kept to its CPU unless the user has said otherwise: it would else start every
-    platform that it finds, and take memory on it.
+    For the device `cpu`, JAX is limited to the CPU, unless the user has set something else. Otherwise it
+    would start every platform that it finds, and take memory on it.
     """
     platform = {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}
     return platform | dict(os.environ if inherited is None else inherited) | thread_environment(threads)
 
 
 class Send:
-    """The child's end of the two pipes, given their descriptors: `send(**values)` sends a message to the parent."""
+    """The child's end of the two pipes: `send(**values)` sends a message to the parent."""
 
     def __init__(self, orders: int, reports: int) -> None:
         for descriptor in (orders, reports):

@@ -1,9 +1,9 @@
 """JAX's persistent compilation cache: a program is compiled once on a machine, not once in every process.
 
-It lies beside the data in the cache folder, in a folder of this kind of processor: what is kept is machine
-code. Only processes of the harness's own use it. A confined one can neither read nor write there, since what
-it wrote would run elsewhere. What the user has set of JAX's own, `JAX_COMPILATION_CACHE_DIR` or
-`JAX_ENABLE_COMPILATION_CACHE`, stands.
+It lies beside the data in the cache folder. Each kind of processor has a folder, because the cache holds
+machine code. Only the harness's own processes use it. A confined process can neither read nor write it, since
+code that it wrote would run elsewhere. A user's `JAX_COMPILATION_CACHE_DIR` or `JAX_ENABLE_COMPILATION_CACHE`
+takes precedence.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from pathlib import Path
 
 from creditbench.machine.folders import cache_folder
 
-#: Bytes that are kept, at most; when there are more, the oldest go until half of it is left.
+#: The most bytes in the cache. If there are more, the oldest entries are removed until half is left.
 MOST_BYTES = 2 << 30
 _OWN = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
 
 
 def folder() -> Path:
-    """Where programs for this kind of processor are kept; it need not exist."""
+    """The folder of programs for this kind of processor. It need not exist."""
     return cache_folder() / f"jax-{hashlib.sha256(_processor().encode()).hexdigest()[:12]}"
 
 
 def keep_programs() -> None:
-    """Have this process take programs from the cache, and keep there what it compiles. For JAX; before it compiles.
+    """Let JAX in this process use the cache. Call it before JAX compiles.
 
-    A cache that cannot be read or written costs time and nothing else.
+    A cache that cannot be read or written costs only time.
     """
     if any(os.environ.get(name) for name in _OWN):
         return
@@ -41,21 +41,21 @@ def keep_programs() -> None:
         where.mkdir(parents=True, exist_ok=True)
         _prune(where)
     except OSError:
-        return  # there is nowhere to keep anything
+        return  # the folder cannot be used
     # Where JAX runs alone.
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(where))
-    # Hundreds of small programs take longer to compile than to read.
+    # Keep small programs too: hundreds of them take longer to compile than to read.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # A process that was killed while it wrote leaves half an entry, which is then compiled anew.
+    # A process that was killed while it wrote leaves half an entry, which is compiled again.
     warnings.filterwarnings("ignore", message=".*persistent compilation cache entry.*")
 
 
 @contextlib.contextmanager
 def taken_from_cache() -> Iterator[list[str]]:
-    """A list that grows with each program that comes from the cache meanwhile; of PyTorch it stays empty."""
+    """A list that gains one entry per program taken from the cache; with PyTorch it stays empty."""
     found: list[str] = []
     jax = sys.modules.get("jax")
     if jax is None:
@@ -89,7 +89,7 @@ def _prune(where: Path) -> None:
 
 
 def _processor() -> str:
-    """What code for a CPU may depend on: its instructions."""
+    """The processor's instruction set, on which its code may depend."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith(("flags", "Features")):

@@ -1,8 +1,8 @@
-"""On what a record was made.
+"""The environment of a record.
 
-`fingerprint` has two parts. Everything but `host` is the same for all trials that one machine ran with the
-same versions and settings: `environment_id` is a hash of it, and tables keep it once. `host` is what the
-machine was at when the trial started.
+`fingerprint` has two parts. All but `host` is the same for all trials that one machine ran with the same
+versions and settings. `environment_id` is a hash of it, and tables keep it once. `host` is the load of the
+machine when the trial started.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from creditbench.machine.folders import checkout
 from creditbench.machine.frameworks import FRAMEWORKS
 
-_VARYING = "host"  #: the key of what changes from trial to trial
+_VARYING = "host"  #: the key of the part that changes from trial to trial
 _COMMON = (
     "array-api-compat",
     "numpy",
@@ -36,25 +36,25 @@ _COMMON = (
     "psutil",
 )
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "XLA_FLAGS")
-#: What changes how a framework or its libraries compute, and confined processes are given too.
+#: Variables that change how a framework or its libraries compute. Confined processes inherit them.
 NUMERIC_VARIABLES = (
     *("JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "JAX_NUMPY_DTYPE_PROMOTION", "NVIDIA_TF32_OVERRIDE"),
     *("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
     *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "OPENBLAS_CORETYPE"),
 )
-_SECONDS = 10.0  # that a command may take
+_SECONDS = 10.0  # time limit of a command
 
 
 def fingerprint(backend: str, device: str = "cpu") -> dict[str, Any]:
     """Machine, versions, commit and settings of this process, and the host's load now; plain JSON values.
 
-    Number formats are those of the framework if this process has imported it, and None otherwise.
+    `precision` has the framework's number formats if this process has imported it, and is None otherwise.
     """
     return _constant(backend, device) | {"precision": _precision(backend), _VARYING: host()}
 
 
 def host() -> dict[str, Any]:
-    """What the machine is at now: load averages over 1, 5 and 15 minutes, bytes of memory that are available."""
+    """The machine's load now: load averages over 1, 5 and 15 minutes, bytes of available memory."""
     # psutil is needed for this figure alone.
     import psutil
 
@@ -65,7 +65,7 @@ def host() -> dict[str, Any]:
 
 
 def environment_id(environment: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits of the sha256 of what does not change from trial to trial.
+    """Twelve hexadecimal digits of the sha256 of the `constant` part.
 
     >>> one = {"cpu": "a", "host": {"load": [0.1, 0.1, 0.1]}}
     >>> environment_id(one) == environment_id(one | {"host": {"load": [2.0, 1.0, 1.0]}})
@@ -75,12 +75,12 @@ def environment_id(environment: Mapping[str, Any]) -> str:
 
 
 def constant(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What does not change from trial to trial."""
+    """The part that does not change from trial to trial."""
     return {name: value for name, value in environment.items() if name != _VARYING}
 
 
 def usable_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its control group's where that is less."""
+    """Bytes of memory that this process may use: the machine's, or its control group's if that is less."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         path = Path(file)
@@ -119,18 +119,18 @@ def _packages(backend: str, device: str) -> dict[str, str]:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # none of the tasks or rules that run can need it
+            continue  # no running task or rule can need it
     return versions
 
 
 def _precision(backend: str) -> dict[str, Any] | None:
-    """How the framework computes with float32: whether TF32 may stand in for it, and by which code."""
+    """How the framework computes with float32: whether it may use TF32, and which code it uses."""
     framework = sys.modules.get(backend)
     return None if framework is None else FRAMEWORKS[backend].precision(framework)
 
 
 def _accelerators() -> list[dict[str, str]]:
-    """Name, memory and driver of each NVIDIA GPU, as its driver gives them; no framework is asked."""
+    """Name, memory and driver of each NVIDIA GPU, from its driver, without a framework."""
     answer = _run(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"])
     rows = [[part.strip() for part in line.split(",")] for line in (answer or "").splitlines() if line]
     return [dict(zip(("name", "memory", "driver"), row, strict=False)) for row in rows]
@@ -146,13 +146,13 @@ def _cpu_model() -> str:
 
 
 def _git(*args: str) -> str | None:
-    """What git says of the checkout that this package lies in; None outside one."""
+    """The output of git for this package's checkout; None without one."""
     root = checkout()
     return _run(["git", "-C", str(root), *args]) if root else None
 
 
 def _run(command: list[str]) -> str | None:
-    """What a command prints; None where it is missing or fails."""
+    """The output of a command; None if it is missing or fails."""
     if shutil.which(command[0]) is None:
         return None
     try:

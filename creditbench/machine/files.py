@@ -1,8 +1,8 @@
 """Small files: read whole or refused with a sentence, and written whole or not at all.
 
-Whatever a user names is read here (configurations, tuned files, records, tables), so that a pipe, a device, a
-folder or a file without end is refused and never waited for. Whatever is written is written beside its place,
-and renamed.
+Files that a user names (configurations, tuned files, records, tables) are read here. A pipe, a device, a
+folder or a file without end is refused without waiting. A new file is written beside its place and then
+renamed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any, NoReturn
 
 from creditbench.errors import UsageError, reason
 
-#: Bytes that a file may have: of text that people write, and of tables.
+#: The most bytes of a file: of a text that people write, and of a table.
 MOST_TEXT = 1 << 20
 MOST_TABLE = 1 << 30
 #: Digits of the longest whole number that fits into 64 bits.
 _DIGITS = 20
 _PARTS = 64
 _DOTTED = re.compile(rf"""(?:(?<![\w-])(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{_PARTS - 1}}}""")
-#: How deep values may be nested in one another.
+#: The deepest nesting of values.
 DEPTH = 32
 
 _KINDS = (
@@ -42,13 +42,13 @@ _KINDS = (
 
 
 class NotAFileError(ValueError):
-    """What a path names is no file that can be read whole. Its message says why, as "is a pipe"."""
+    """A path is not a file that can be read whole. The message says why, as "it is a pipe"."""
 
 
 def read(path: str | os.PathLike[str], most: int = MOST_TABLE) -> bytes:
-    """The content of a regular file of at most so many bytes. Raises OSError, and `NotAFileError`."""
+    """The content of a regular file of at most `most` bytes. Raises OSError and `NotAFileError`."""
     try:
-        # A pipe is opened without waiting for whoever writes into it.
+        # Opening a pipe must not wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a path with a zero byte in it
         raise NotAFileError(str(error)) from None
@@ -69,11 +69,11 @@ def _require_regular(mode: int) -> None:
         raise NotAFileError(f"it is {kind} and no regular file")
 
 
-# -- what is in them ---------------------------------------------------------------------------------------
+# -- content -----------------------------------------------------------------------------------------------
 
 
 def parse_json(content: bytes | str) -> Any:
-    """The value of a JSON text. Raises ValueError, also for what JSON has no word for or says twice.
+    """The value of a JSON text. Raises ValueError, also for numbers that are not finite and repeated keys.
 
     >>> parse_json('{"a": 1, "a": 2}')
     Traceback (most recent call last):
@@ -114,10 +114,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
-    """The tables of a TOML text, behind a byte order mark or not. Raises ValueError."""
+    """The tables of a TOML text, with or without a byte order mark. Raises ValueError."""
     text = content.decode("utf-8-sig")
     if _DOTTED.search(text):
-        raise ValueError(f"a key has {_PARTS} parts or more")  # whose square tomllib takes in time
+        raise ValueError(f"a key has {_PARTS} parts or more")  # tomllib's time grows with their square
     try:
         return require_plain(tomllib.loads(text))
     except RecursionError:
@@ -125,7 +125,7 @@ def parse_toml(content: bytes) -> dict[str, Any]:
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The tables of a TOML file. Raises `UsageError` where it cannot be read."""
+    """The tables of a TOML file. Raises `UsageError` if it cannot be read."""
     try:
         return parse_toml(read(Path(path).expanduser(), MOST_TEXT))
     except (OSError, NotAFileError) as error:
@@ -135,12 +135,12 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def require_plain(value: Any, depth: int = DEPTH) -> Any:
-    """`value`, where it is made of what JSON has words for: finite numbers of 64 bits, texts that UTF-8 can write.
+    """`value`, if JSON can express it: finite numbers of 64 bits, texts that UTF-8 can encode.
 
-    Raises ValueError for anything else.
+    Raises ValueError for any other value.
     """
     if isinstance(value, str):
-        value.encode("utf-8")  # a ValueError for half of a pair
+        value.encode("utf-8")  # raises a ValueError for a lone surrogate
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} is no finite number")
@@ -166,11 +166,10 @@ def require_plain(value: Any, depth: int = DEPTH) -> Any:
 
 @contextlib.contextmanager
 def replacing(*paths: Path) -> Iterator[list[Path]]:
-    """New files beside `paths`, to be written in the body, which take their places once all of them are on the disk.
+    """New files beside `paths`, to write in the body. They replace `paths` once all are on the disk.
 
-    Where the body fails they are removed, and what was there before stays. A link stays a link, and what it
-    leads to is written. Raises OSError, and `NotAFileError` where something else than a regular file has the
-    place.
+    If the body fails, they are removed and the old files stay. For a link, its target is written. Raises
+    OSError, and `NotAFileError` if a path is there and is not a regular file.
     """
     places = []
     for path in paths:
@@ -180,11 +179,11 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
         with contextlib.suppress(FileNotFoundError):
             _require_regular(place.stat().st_mode)
         places.append(place)
-    # With the suffix, from which some writers take the format.
+    # With the suffix, because some writers take the format from it.
     new = [place.with_name(f".{secrets.token_hex(6)}.tmp{place.suffix[:16]}") for place in places]
     try:
         for temporary in new:
-            # Made here, so that the file has the rights that the user's mask leaves.
+            # Made here, so that the file has the permissions of the user's umask.
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield new
         for temporary, place in zip(new, places, strict=True):
@@ -203,19 +202,19 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises as `replacing` does."""
+    """Write a file whole or not at all. Raises as `replacing`."""
     with replacing(path) as (temporary,):
         temporary.write_bytes(content)
 
 
 def as_bytes(text: str) -> bytes:
-    """A text as UTF-8, with what names of files may have and no text can written as an escape."""
+    """A text as UTF-8. Characters that it cannot encode, as in some file names, become escapes."""
     return text.encode("utf-8", "backslashreplace")
 
 
 @contextlib.contextmanager
 def output(what: str, path: Path, cure: str = "name another file") -> Iterator[None]:
-    """Tell of what the body could not write, as a `UsageError` with that cure."""
+    """Turn an error of writing in the body into a `UsageError` with that cure."""
     try:
         yield
     except (OSError, NotAFileError) as error:
@@ -223,7 +222,7 @@ def output(what: str, path: Path, cure: str = "name another file") -> Iterator[N
 
 
 def require_writable(what: str, path: Path, cure: str = "name another file") -> None:
-    """Raise `UsageError` where a file could not be written into that place; what is there is left as it is."""
+    """Raise `UsageError` if a file could not be written at `path`. A file that is there stays as it is."""
     with output(what, path, cure):
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(_EnoughError), replacing(path) as (temporary,):
@@ -233,11 +232,11 @@ def require_writable(what: str, path: Path, cure: str = "name another file") -> 
 
 
 class _EnoughError(Exception):
-    """Nothing is to be put into the place."""
+    """Ends the body of `replacing` without a new file."""
 
 
 def sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on the disk. Raises OSError."""
+    """Write a file's content, or a folder's names, through to the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

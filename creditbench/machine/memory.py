@@ -1,7 +1,7 @@
-"""Resident memory of this process or, on Linux, of another of the same user, and its peak.
+"""Resident memory and its peak, of this process or, on Linux, of another process of the same user.
 
-Linux keeps the peak as VmHWM, which can be set back to what is resident now, so that a process which runs
-many trials can tell what each of them took. Elsewhere there is `ru_maxrss`, which only grows.
+Linux keeps the peak as VmHWM. It can be reset to the present size, so that a process that runs many trials
+can measure each of them. Elsewhere there is `ru_maxrss`, which only grows.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _RESET_PEAK = "5"  # proc(5)
 
 
 def settle() -> tuple[int, bool]:
-    """Give free memory back to the system and start the peak anew, where that can be done.
+    """Give free memory back to the system and reset the peak, if possible.
 
-    Returns bytes, what `peak_bytes` counts from, and whether the peak was started anew.
+    Returns the bytes from which `peak_bytes` counts, and whether the peak was reset.
     """
     gc.collect()
-    with contextlib.suppress(AttributeError):  # glibc alone has it
+    with contextlib.suppress(AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
     return (resident_bytes(), True) if reset_peak() else (peak_bytes(), False)
 
 
 def reset_peak(process: int | None = None) -> bool:
-    """Set the peak to what is resident now; whether that can be done here."""
+    """Reset the peak to the present size. Returns whether that is possible here."""
     try:
         _proc(process, "clear_refs").write_text(_RESET_PEAK)
     except OSError:
@@ -42,7 +42,7 @@ def reset_peak(process: int | None = None) -> bool:
 
 
 def peak_bytes(process: int | None = None) -> int:
-    """Peak of resident memory since the last reset, or since the process began where there is none."""
+    """Peak of resident memory since the last reset, or since the start of the process."""
     if _STATUS.exists():
         return _field("VmHWM", process)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -60,7 +60,7 @@ def resident_bytes(process: int | None = None) -> int:
 
 
 def _field(name: str, process: int | None) -> int:
-    """A figure of a process's status; 0 where the process has ended."""
+    """A figure of a process's status; 0 if the process has ended."""
     try:
         lines = _proc(process, "status").read_text().splitlines()
     except OSError:
@@ -73,7 +73,7 @@ def _proc(process: int | None, name: str) -> Path:
 
 
 def read_bytes(text: str) -> int:
-    """`4GB`, `512 MiB` or a plain number as bytes. Raises `UsageError` for anything else.
+    """`4GB`, `512 MiB` or a plain number as bytes. Raises `UsageError` for other texts.
 
     >>> read_bytes("4GB"), read_bytes("1.5 KiB")
     (4000000000, 1536)

@@ -1,4 +1,4 @@
-"""Another revision of the checkout that this package lies in."""
+"""Other revisions of this package's checkout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from creditbench.machine.folders import PACKAGE, checkout
 
 
 def root() -> Path:
-    """The checkout. Raises `UsageError` where the package was installed without one."""
+    """The checkout. Raises `UsageError` if the package was installed without one."""
     found = PACKAGE.parent
     if shutil.which("git") is None:
         raise UsageError("no command git: install git, which knows the other revision")
@@ -35,7 +35,7 @@ def resolve(revision: str) -> str:
 
 
 def changed(revision: str) -> list[Path]:
-    """Files of the checkout that are new or differ since it left that revision, from its root; ignored ones are not."""
+    """Paths of files that are new or changed since the checkout left that revision, without ignored ones."""
     start = _git("merge-base", resolve(revision), "HEAD")
     if start.returncode:
         raise UsageError(f"this checkout and {revision!r} have no commit in common: name another revision")
@@ -46,7 +46,7 @@ def changed(revision: str) -> list[Path]:
 
 @contextlib.contextmanager
 def worktree(revision: str) -> Iterator[Path]:
-    """A temporary folder that holds that revision, removed at the end however that comes."""
+    """A temporary folder with that revision, always removed at the end."""
     commit = resolve(revision)
     with tempfile.TemporaryDirectory(prefix="creditbench-") as folder:
         path = Path(folder).resolve() / "base"

@@ -13,8 +13,11 @@ def usable_cores() -> list[int]:
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """Environment variables that hold the libraries' thread pools to `threads`; they are read at import."""
-    xla = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
+    """Environment variables that limit the libraries' thread pools to `threads`. They are read at import."""
+    xla = (
+        f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} "
+        f"intra_op_parallelism_threads={threads}"
+    )
     pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return dict.fromkeys(pools, str(threads)) | {
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {xla}".strip()

@@ -1,12 +1,12 @@
-"""How each figure of one update is taken: time, memory, work.
+"""Measurements of one update: time, memory, work.
 
 | module | figure |
 | --- | --- |
-| `update` | what is measured: one update of a rule, the forward pass, `bptt` |
+| `update` | the measured programs: one update of a rule, the forward pass, `bptt` |
 | `clock` | seconds of synchronised blocks, and paired ratios of interleaved ones |
 | `memory` | algorithm bytes, process peak, device peak |
 | `work` | floating-point operations, bytes moved, operations, compilations |
-| `roofline` | the machine's peaks, and a rule's share of what they allow |
+| `roofline` | the machine's peaks, and a rule's share of them |
 | `cost` | all of these for one update |
 
 Nothing here imports a framework before it is used.

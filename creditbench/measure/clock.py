@@ -1,6 +1,6 @@
-"""Wall-clock: seconds of synchronised blocks, and ratios of blocks that were run side by side.
+"""Wall-clock time: seconds of synchronised blocks, and ratios of blocks that ran in turn.
 
-Machines drift, and others use them; a ratio of two blocks that follow each other at once does so far less.
+Machines drift, and others use them. The ratio of two consecutive blocks drifts far less.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-#: Least number of blocks of a figure, and seconds that they take together.
+#: The least number of blocks of a figure, and the least seconds that they take together.
 BLOCKS, SECONDS = 7, 0.5
 
-Run = Callable[[], None]  #: runs one block and waits until it is done
+Run = Callable[[], None]  #: runs one block and waits for its end
 
 
 class Quartiles(NamedTuple):
-    """The median of what was measured, and the quartiles about it."""
+    """The median of the measured values, and the first and third quartile."""
 
     median: float
     low: float
@@ -32,7 +32,7 @@ def quartiles(values: Sequence[float]) -> Quartiles:
 
 
 def seconds(run: Run) -> float:
-    """Seconds of one block, by the clock of its device where it is a `Prepared` one and there is such a clock."""
+    """Seconds of one block. A `Prepared` block is timed by its device's clock, if it has one."""
     by_device = getattr(run, "device_seconds", None)
     if by_device is not None and (found := by_device()) is not None:
         return found
@@ -42,17 +42,17 @@ def seconds(run: Run) -> float:
 
 
 def blocks(run: Run, least: int = BLOCKS, budget: float = SECONDS) -> list[float]:
-    """Seconds of blocks of a warm program: at least `least` of them and `budget` seconds."""
+    """Seconds of blocks of a warm program, over at least `least` blocks and `budget` seconds."""
     return interleaved({"": run}, least, budget)[""]
 
 
 def interleaved(
     runs: Mapping[str, Run], least: int = BLOCKS, budget: float = SECONDS
 ) -> dict[str, list[float]]:
-    """Seconds of blocks of several warm programs, one after another in turn: equally many of each.
+    """Seconds of blocks of several warm programs, run in turn, equally many of each.
 
-    There are at least `least` rounds and `budget` seconds. Every other round goes the other way about, so
-    that a machine that grows steadily slower favours none.
+    There are at least `least` rounds and `budget` seconds. Every other round runs in reverse order, so that
+    a machine that slows down steadily favours no program.
     """
     found: dict[str, list[float]] = {name: [] for name in runs}
     order, end = list(runs), time.perf_counter() + budget

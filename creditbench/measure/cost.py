@@ -1,4 +1,4 @@
-"""What one update of a rule costs, in all figures at once."""
+"""The cost of one update of a rule, in all figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from creditbench.ops.base import Ops
 
 
 class ExactCost(NamedTuple):
-    """What can be said of an update without a clock; the same on every machine."""
+    """The cost of an update without a clock, equal on every machine."""
 
     flops: int  #: of one update, optimiser included
     bytes: int  #: moved by it; an upper bound, see `work`
@@ -30,7 +30,7 @@ def cost(ops: Ops, update: Update) -> ExactCost:
 
 
 class Ratios(NamedTuple):
-    """Paired ratios of the time that a step takes."""
+    """Paired ratios of the time of a step."""
 
     forward: Quartiles  #: × the same cell's plain forward pass
     bptt: Quartiles  #: × reverse mode
@@ -54,12 +54,11 @@ def ratios(
 
 
 def compilations(ops: Ops, update: Update, steps: int) -> int:
-    """How often something is compiled in a training of three blocks of about `steps` steps: once, unless over and over.
+    """The number of compilations in a training of three blocks of about `steps` steps. It should be 1.
 
-    JAX: programs that XLA compiles. PyTorch: runs of the block in Python; a block that was recorded is only
-    replayed.
+    JAX: programs that XLA compiles. PyTorch: runs of the block in Python; a recorded block is only replayed.
     """
-    # What makes the arguments compiles too, and is cached from here on.
+    # Making the arguments compiles programs too; from here on they are cached.
     carry, xs = update.start(ops), update.data(ops, max(1, round(steps / update.steps)))
     block, events = update.block(ops), 0
 
@@ -77,18 +76,17 @@ def compilations(ops: Ops, update: Update, steps: int) -> int:
 
 
 def kernels(ops: Ops, update: Update, segments: int = 2) -> int | None:
-    """Operations that a compiled block of that many segments runs; None where the framework fuses them."""
+    """Operations that a compiled block of `segments` segments runs; None if the framework fuses them."""
     carry, xs = update.start(ops), update.data(ops, segments)
     return ops.host.kernels(ops.compile(update.block(ops), carry, xs), carry, xs)
 
 
 def figures(ops: Ops, update: Update, rate: float, budget: float) -> tuple[ExactCost, Ratios]:
-    """Exact figures and ratios of a rule of which `rate` steps a second are known, in about `budget` seconds.
+    """Exact figures and ratios of a rule that does `rate` steps per second, in about `budget` seconds.
 
-    The ratios are taken anew each time, the exact figures once for the same update of the same `ops`.
+    The ratios are measured at each call, the exact figures once for the same update of the same `ops`.
     """
-    # Blocks of some milliseconds: most are then not interrupted by other processes, and the median is of
-    # those.
+    # Blocks of some milliseconds: other processes do not interrupt most of them, and so not the median.
     steps = max(update.steps, round(rate * budget / 150))
     return _exact(ops, update), ratios(ops, update, steps, budget=budget)
 

@@ -1,12 +1,12 @@
-"""How fast a machine can be with a library, and what share of that a rule reaches (Williams et al. 2009).
+"""The peak speed of a machine with a library, and the share of it that a rule reaches (Williams et al. 2009).
 
     least time of an update = max(FLOPs / peak, bytes / bandwidth)         share = least time / time
 
-Peak: float32 products of 1024 x 1024, on an accelerator of 8192 x 8192. Bandwidth: a + s b over arrays of
-four times the last cache, since they would else come from there (McCalpin 1995); on an accelerator of half a
-gigabyte. Bytes are the least that must come from memory: where the weights fit into the last cache, weights,
-data and gradient, once an update; where they do not, or no cache is known, as of an accelerator, the operands
-and results of all matrix products.
+Peak: float32 products of 1024 x 1024, on an accelerator of 8192 x 8192. Bandwidth: a + s b (McCalpin 1995)
+over arrays of four times the last cache, so that they cannot come from it; on an accelerator over arrays of
+half a gigabyte. Bytes are the least that must come from memory. If the weights fit into the last cache, these
+are weights, data and gradient, once per update. If they do not, or the cache is not known, as on an
+accelerator, these are the operands and results of all matrix products.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from creditbench.measure.update import Update
 from creditbench.ops.base import Ops
 
 _GEMM_SIZE, _GEMM_SIZE_ACCELERATOR = 1024, 8192
-#: Bytes of an array of the triad, at least and at most.
+#: The least and the most bytes of an array of the triad.
 _TRIAD_BYTES = 1 << 24, 1 << 29
 _REPEATS = 7
 
@@ -31,7 +31,7 @@ class Peaks(NamedTuple):
     """The best of several calls, on this device with these threads."""
 
     gemm_gflops: float
-    triad_gbytes: float  #: GB/s, three arrays a call
+    triad_gbytes: float  #: GB/s, with three arrays per call
 
 
 def peaks(ops: Ops) -> Peaks:
@@ -67,13 +67,13 @@ def peaks(ops: Ops) -> Peaks:
 
 
 def triad_bytes(cache: int | None) -> int:
-    """The size of an array of the triad, given that of the last cache."""
+    """The bytes of an array of the triad, given the size of the last cache."""
     least, most = _TRIAD_BYTES
     return min(max(least, 4 * (cache or 0)), most)
 
 
 def last_cache_bytes() -> int | None:
-    """The size of the first core's last cache (Linux); None where the system does not say."""
+    """The size of the first core's last cache (Linux); None if the system does not report it."""
     sizes = []
     for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = file.read_text().strip()
@@ -82,7 +82,7 @@ def last_cache_bytes() -> int | None:
 
 
 def least_bytes(update: Update, product_bytes: int, cache: int | None, itemsize: int = 4) -> int:
-    """Bytes that must come from memory in one update, with a last cache of `cache` bytes."""
+    """The bytes that must come from memory in one update, with a last cache of `cache` bytes."""
     cell = update.cell
     weights = itemsize * sum(math.prod(shape) for shape in cell.shapes().values())
     if cache is None or weights > cache:

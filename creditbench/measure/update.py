@@ -1,4 +1,4 @@
-"""What is measured: updates of one program, as training runs them, on data that cost nothing to make.
+"""The measured programs: updates as in training, on random data.
 
 A *block* is S segments of K steps of B sequences, one update after each, compiled as one program. The
 reference blocks are the same cell's plain forward pass over as many steps, and reverse mode (`bptt`) under
@@ -22,14 +22,13 @@ from creditbench.optimizers import SGD
 
 #: Steps between updates of the reference `bptt` on a stream.
 STREAM_STEPS = 50
-#: What the plain forward pass is: it keeps its state; of its outputs no more than a chunk, where the loss is
-#: asked for.
+#: The claims of the plain forward pass. It keeps its state and, for the loss, at most a chunk of its outputs.
 FORWARD_CLAIMS = Claims(forward_only=True, memory_in_T="O(1)", time="O(n²)", memory="O(n B)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReverseMode(Learner):
-    """The reference: backpropagation through time, as `creditbench.learner.backpropagate` has it."""
+    """The reference: backpropagation through time, by `creditbench.learner.backpropagate`."""
 
     id = "bptt"
     name = "Backpropagation through time"
@@ -44,21 +43,20 @@ class ReverseMode(Learner):
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """One update of a rule on a segment, or, where `learner` is None, a forward pass over it."""
+    """One update of a rule on a segment. If `learner` is None: a forward pass over the segment."""
 
     learner: Learner | None
     cell: Cell
     steps: int  #: K
     batch: int = 1  #: B
-    optimizer: SGD = field(
-        default_factory=lambda: SGD(lr=1e-9)
-    )  #: so slow that the weights stay what they are
-    episodes: bool = True  #: the state is reset before each segment
+    #: the rate is so low that the weights do not change
+    optimizer: SGD = field(default_factory=lambda: SGD(lr=1e-9))
+    episodes: bool = True  #: whether the state is reset before each segment
     decorrelation_rate: float = 1e-6
 
     @property
     def rule(self) -> Any:
-        """The learner, decorrelated where the cell is."""
+        """The learner, decorrelated if the cell is."""
         if self.learner is None or self.cell.decorrelate == "none":
             return self.learner
         return Decorrelated(learner=self.learner, rate=self.decorrelation_rate)
@@ -77,7 +75,7 @@ class Update:
     # -- programs and their arguments ------------------------------------------------------------
 
     def data(self, ops: Ops, segments: int, seed: int = 0) -> tuple[Batch, Any]:
-        """Random segments: (batch [S, K, B, ·], keys [S]). Targets are one-hot where the loss is the cross-entropy."""
+        """Random segments: (batch [S, K, B, ·], keys [S]). Targets for the cross-entropy are one-hot."""
         rng = np.random.default_rng([seed, 0xDA7A])
         shape = (segments, self.steps, self.batch)
         targets = rng.standard_normal((*shape, self.cell.outputs))
@@ -99,7 +97,10 @@ class Update:
         return params, self.optimizer.init(ops, self.cell.trainable(params)), state
 
     def block(self, ops: Ops) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
-        """The program `(carry, (batch, keys)) -> (carry, losses [S])`; a forward pass has its outputs for losses."""
+        """The program `(carry, (batch, keys)) -> (carry, losses [S])`.
+
+        A forward pass returns its outputs in place of losses.
+        """
         cell, rule, optimizer = self.cell, self.rule, self.optimizer
 
         def forward(params, xs):
@@ -114,9 +115,9 @@ class Update:
     def estimate(self, ops: Ops) -> tuple[Callable[..., Tree], tuple[Any, ...]]:
         """The estimate of one segment alone, and arguments for it: (f, (params, state, batch, key)).
 
-        What `f` returns is what an update takes of it: loss, gradients as the rule gives them, state,
-        assigned values; for a forward pass, the loss. Its outputs [T, B, O] would be counted as memory, and
-        no rule returns its own.
+        `f` returns all that an update uses: loss, gradients in the rule's own form, state, assigned values. A
+        forward pass returns only the loss. Its outputs [T, B, O] would count as memory, and no rule returns
+        its outputs.
         """
         cell, rule = self.cell, self.rule
         batch, keys = self.data(ops, 1)
@@ -132,7 +133,7 @@ class Update:
         return f, (params, rule.init(ops, cell, params, self.batch), batch, key)
 
     def _loss(self, ops: Ops, params: Tree, batch: Batch) -> Array:
-        """The loss of a forward pass, of which no more than a chunk of steps is kept."""
+        """The loss of a forward pass that keeps at most a chunk of steps."""
         cell = self.cell
 
         def step(state, drive):
@@ -152,7 +153,7 @@ class Update:
 
 
 class Prepared:
-    """A block, compiled and warm: calling it runs it and waits for it."""
+    """A block, compiled and warm. A call runs it and waits for its end."""
 
     def __init__(self, ops: Ops, update: Update, segments: int) -> None:
         self.update, self.ops = update, ops
@@ -162,16 +163,16 @@ class Prepared:
         donate = () if update.learner is None else (0,)
         clock = time.perf_counter()
         self._run = ops.compile(update.block(ops), self._carry, self._xs, donate=donate)
-        self()  # what is compiled or recorded at the first call is no part of the steady state
+        self()  # the first call may compile or record, which is not the steady state
         self.compile_seconds = time.perf_counter() - clock
         self()
 
     def launch(self) -> None:
-        """Run the block, and do not wait for it."""
+        """Start the block without waiting for its end."""
         self._carry, self._losses = self._run(self._carry, self._xs)
 
     def device_seconds(self) -> float | None:
-        """The seconds of one call by the clock of the device; None, and nothing is run, where it has none."""
+        """The seconds of one call by the device's clock. None, without a run, if it has no clock."""
         return self.ops.host.seconds(self.launch, self._xs[0].weights)
 
     def __call__(self) -> None:
@@ -180,5 +181,5 @@ class Prepared:
 
 
 def prepare(ops: Ops, update: Update, steps: int) -> Prepared:
-    """A block of about `steps` time steps: at least one segment."""
+    """A block of about `steps` time steps, at least one segment."""
     return Prepared(ops, update, max(1, round(steps / update.steps)))

@@ -1,24 +1,23 @@
-"""Work: floating-point operations and bytes moved, counted from the program and not measured. Deterministic.
+"""Work: floating-point operations and bytes moved, counted from the program. The counts are deterministic.
 
-What counts as what, in both backends:
+Floating-point operations, in both backends:
 
-- a product of [M, N] and [N, P] is 2·M·N·P, and an addition fused with it one for each entry;
-- anything elementwise is one for each entry of its result, transcendental functions and random draws among
-  them;
-- a reduction is one for each entry that it takes in; a linear solve of order n with k right-hand sides 2n³/3
-  + 2n²k;
-- what only moves, makes or renames data is none.
+- a product of [M, N] and [N, P] has 2·M·N·P; an addition fused with it has one for each entry;
+- an elementwise operation has one for each entry of its result; so have transcendental functions and random
+  draws;
+- a reduction has one for each entry of its input; a linear solve of order n with k right-hand sides has
+  2n³/3 + 2n²k;
+- an operation that only moves, makes or renames data has none.
 
-The body of a loop counts as often as it runs: XLA's own `cost_analysis` counts it once, whatever its length,
-and is not used. Of the branches of a condition the dearest counts. A `while` whose length is not in the
-program cannot be counted.
+The body of a loop counts as often as it runs. (XLA's own `cost_analysis` counts it once, so it is not used.)
+A condition counts its most expensive branch. A `while` whose length is not in the program cannot be counted.
 
-*Bytes moved* are the sizes of all that counted operations, copies included, take in and give out. That is an
-upper bound, since a compiler fuses many of them; `product_bytes`, of matrix products alone, is what remains
-where everything else is fused into them, but of what stays in a cache from one step to the next.
+*Bytes moved* are the sizes of the inputs and outputs of all counted operations and of copies. They are an
+upper bound, since a compiler fuses many operations. `product_bytes` count matrix products alone: the rest if
+all other operations are fused into them, except for data that stay in a cache from one step to the next.
 
-The two backends' FLOPs differ by what one framework does and the other does not: JAX works out its keys and
-normals in the program, PyTorch takes normals from a generator, one operation each. Products are the same.
+The FLOPs of the two backends differ in random draws: JAX computes its keys and normals in the program,
+PyTorch takes normals from a generator, one operation each. Products are the same.
 """
 
 from __future__ import annotations

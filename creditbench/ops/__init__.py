@@ -9,12 +9,12 @@ from creditbench.errors import UsageError, unknown
 from creditbench.machine.frameworks import FRAMEWORKS
 from creditbench.ops.base import Array, DType, Key, Ops, Outer, Tree
 
-# A benchmark shares its device: JAX takes memory there as it is needed, so that its peak can be read.
+# JAX takes memory on the device only when it needs it, so that others can use the device and the peak can be
+# read.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 BACKENDS = tuple(FRAMEWORKS)
-#: Those that compile a program for its shapes, which seeds then share, and which may be kept for other
-#: processes.
+#: Backends that compile a program for its shapes. Seeds share it, and it can be kept for other processes.
 COMPILED = frozenset(name for name, framework in FRAMEWORKS.items() if framework.compiles)
 
 __all__ = ["BACKENDS", "COMPILED", "Array", "DType", "Key", "Ops", "Outer", "Tree", "make_ops"]
@@ -23,8 +23,8 @@ __all__ = ["BACKENDS", "COMPILED", "Array", "DType", "Key", "Ops", "Outer", "Tre
 def make_ops(backend: str, device: str = "cpu", dtype: DType = "float32") -> Ops:
     """The vocabulary over one framework, on one device.
 
-    `device`: `cpu`, or what the framework has beside it: `cuda`, `cuda:1`, `gpu`, `tpu`.
-    Raises `UsageError` when the backend or the device is not there; nothing falls back to the CPU.
+    `device`: `cpu`, or another device of the framework: `cuda`, `cuda:1`, `gpu`, `tpu`.
+    Raises `UsageError` if the backend or the device is not there. Nothing falls back to the CPU.
     """
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS, "creditbench list backends")

@@ -1,9 +1,9 @@
 """The vocabulary in which a learning rule is written.
 
-One implementation stands over JAX (`creditbench.ops.jax`) and one over PyTorch (`creditbench.ops.torch`);
-a rule sees only the names below, so its equations are the same in both.
+There is one implementation over JAX (`creditbench.ops.jax`) and one over PyTorch (`creditbench.ops.torch`).
+A rule sees only the names below, so its equations are the same in both.
 
-Arrays of a tree are dict, tuple, NamedTuple or None nested at will, as in `jax.tree`.
+A tree is any nesting of dict, tuple, NamedTuple and None, with arrays as leaves, as in `jax.tree`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ DType = Literal["float32", "float64"]
 class Outer(NamedTuple):
     """A matrix kept as its factors: postᵀ pre, a sum of R outer products.
 
-    Gradients of this form never need to be formed: an optimiser that is linear in the gradient adds the
-    factors to the weights in one rank-R update.
+    The matrix itself need not be formed: an optimiser that is linear in the gradient adds the factors to the
+    weights in one rank-R update.
     """
 
     post: Array  #: [R, rows]
@@ -42,7 +42,7 @@ class Outer(NamedTuple):
 
 
 class Ops(abc.ABC):
-    """One framework, device and float format behind the common vocabulary."""
+    """The common vocabulary over one framework, device and float format."""
 
     name: ClassVar[str]
     xp: Any  #: array-API namespace: `jax.numpy` or `array_api_compat.torch`
@@ -53,8 +53,8 @@ class Ops(abc.ABC):
 
     @cached_property
     def host(self) -> Host:
-        """What the harness asks of the framework; no rule does."""
-        # Its module, `host_NAME`, brings what a rule does not need, and is no part of what rules run through.
+        """Functions of the framework that the harness needs and no rule does."""
+        # A module of its own, `host_NAME`: rules do not run through it, so its changes make no result stale.
         module = importlib.import_module(f"creditbench.ops.host_{self.name}")
         return getattr(module, f"{self.name.capitalize()}Host")(self)
 
@@ -64,24 +64,25 @@ class Ops(abc.ABC):
     def scan(
         self, f: Callable[[Tree, Tree], tuple[Tree, Tree]], carry: Tree, xs: Tree, *, reverse: bool = False
     ) -> tuple[Tree, Tree]:
-        """Fold `f(carry, x) -> (carry, y)` over the leading axis of `xs`; the `y` are stacked."""
+        """Fold `f(carry, x) -> (carry, y)` over the leading axis of `xs`, and stack the `y`."""
 
     @abc.abstractmethod
     def scan_chunks(
         self, f: Callable[[Tree, Tree], tuple[Tree, Tree]], carry: Tree, xs: Tree, size: int
     ) -> tuple[Tree, Tree]:
-        """Fold `f(carry, chunk) -> (carry, ys)` over chunks of `size` leading entries of `xs`, then over the rest.
+        """Fold `f(carry, chunk) -> (carry, ys)` over chunks of `size` leading entries of `xs`.
 
-        The `ys` of a chunk have one leading entry a step, and come joined.
+        The last chunk holds the rest. The `ys` of a chunk have one leading entry per step. The `ys` of all
+        chunks are joined.
         """
 
     @abc.abstractmethod
     def compile(
         self, f: Callable[..., Tree], *args: Tree, donate: tuple[int, ...] = ()
     ) -> Callable[..., Tree]:
-        """`f` made ready to be called with arguments shaped like `args`.
+        """`f` compiled for arguments shaped like `args`.
 
-        The arguments numbered in `donate` are given up by the caller: their memory may be reused.
+        The caller gives up the arguments numbered in `donate`: their memory may be reused.
         """
 
     @abc.abstractmethod
@@ -98,7 +99,7 @@ class Ops(abc.ABC):
 
     @abc.abstractmethod
     def value_and_grad(self, f: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
-        """Value of a scalar function and its gradient in its first argument, by reverse mode."""
+        """The value of a scalar function and its gradient in its first argument, by reverse mode."""
 
     @abc.abstractmethod
     def jvp(self, f: Callable[..., Tree], primals: tuple, tangents: tuple) -> tuple[Tree, Tree]: ...
@@ -112,39 +113,39 @@ class Ops(abc.ABC):
     @abc.abstractmethod
     def stop_gradient(self, tree: Tree) -> Tree: ...
 
-    # -- randomness: keys are values, the same key always draws the same ---------------------------
+    # -- randomness: keys are values; the same key always gives the same draws ---------------------
 
     @abc.abstractmethod
     def key(self, seed: int) -> Key: ...
 
     @abc.abstractmethod
     def split(self, key: Key, num: int = 2) -> Any:
-        """`num` independent keys, as something that can be unpacked and scanned over."""
+        """`num` independent keys, which can be unpacked and scanned over."""
 
     @abc.abstractmethod
     def key_blocks(self, key: Key, num: int, length: int) -> list[Any]:
-        """The keys that `split(key, num)` gives, cut into blocks of `length`, the last of what is left."""
+        """The keys of `split(key, num)` in blocks of `length`; the last block holds the rest."""
 
     @abc.abstractmethod
     def normal(self, key: Key, shape: tuple[int, ...], scale: float = 1.0) -> Array:
-        """Draws from N(0, scale²); for several keys, as `split` gives them, one array a key, stacked."""
+        """Draws from N(0, scale²). Several keys, as from `split`, give one array per key, stacked."""
 
     @abc.abstractmethod
     def rademacher(self, key: Key, shape: tuple[int, ...]) -> Array:
-        """Random signs; for several keys, as `split` gives them, one array a key, stacked."""
+        """Random signs. Several keys, as from `split`, give one array per key, stacked."""
 
     # -- arrays ----------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def from_numpy(self, tree: Tree, *, copy: bool = True) -> Tree:
-        """NumPy arrays to arrays of this framework, on this device; floats take this float format.
+        """NumPy arrays to arrays of this framework, on this device, in this float format.
 
-        With `copy` False the caller gives its arrays up: their memory may become that of the result.
+        With `copy` False the caller gives up its arrays: the result may share their memory.
         """
 
     @abc.abstractmethod
     def to_numpy(self, tree: Tree) -> Any:
-        """Arrays of this framework to NumPy arrays; what is not an array is left as it is."""
+        """Arrays of this framework to NumPy arrays. Other leaves stay as they are."""
 
     @abc.abstractmethod
     def linear(self, x: Array, weights: Array, bias: Array | None = None) -> Array:
@@ -157,20 +158,20 @@ class Ops(abc.ABC):
     def accumulate(self, total: Array, term: Array | Outer, scale: Any = 1.0, decay: float = 1.0) -> Array:
         """decay · total + scale · term.
 
-        `total` is given up: PyTorch updates it in place, as XLA does with a donated buffer. An `Outer`
-        is added by its factors.
+        The caller gives up `total`: PyTorch updates it in place, as XLA does a donated buffer. An `Outer` is
+        added by its factors.
         """
 
     @abc.abstractmethod
     def add_diagonal(self, total: Array, term: Array) -> Array:
         """`total` [B, n, n, ...] with `term` [B, n, ...] added where the second and third index agree.
 
-        `total` is given up: nothing but its diagonal is touched.
+        The caller gives up `total`: only its diagonal is written.
         """
 
     @abc.abstractmethod
     def gather(self, tree: Tree, rows: Array) -> Tree:
-        """Of arrays [T, N, ...] those entries of the second axis that `rows` [B] numbers: [T, B, ...]."""
+        """The entries `rows` [B] of the second axis of arrays [T, N, ...], as [T, B, ...]."""
 
     def zeros(self, shape: tuple[int, ...]) -> Array:
         """Zeros in this float format, on this device."""

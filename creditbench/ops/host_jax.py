@@ -1,4 +1,4 @@
-"""What the harness asks of JAX."""
+"""`Host` over JAX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from creditbench.ops.host import Host, UncountableError, Work
 
 
 class JaxHost(Host):
-    """JAX traces a program, so that it is counted without being run; XLA plans its memory when it compiles it."""
+    """Work is counted from JAX's trace, without a run; memory is read from XLA's plan of the program."""
 
     traces: ClassVar[bool] = True
     draws_together: ClassVar[bool] = True
@@ -37,9 +37,9 @@ class JaxHost(Host):
         return _of_jaxpr(jax.make_jaxpr(f)(*arguments).jaxpr)
 
     def algorithm_bytes(self, f, *arguments):
-        # No argument is given up, as `Learner.segment` is pure; the sizes of results are taken from their
-        # shapes, since a result that is an argument too has no buffer of its own. Buffers are laid out before
-        # code is made for a CPU, so that code need not be good.
+        # No argument is donated, because `Learner.segment` is pure. The sizes of results come from their
+        # shapes: a result that is also an argument has no buffer of its own. XLA lays out buffers before it
+        # makes code for a CPU, so the code need not be optimised.
         (device,) = jax.tree.leaves(arguments)[0].devices()
         fast = (
             {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -178,7 +178,7 @@ def _of_equation(equation: Any) -> Work:
     if name in _RENAMES:
         return Work(operations=1)
     if name in _MOVES:
-        # Of what is sliced only the slice is read.
+        # Slicing reads only the slice.
         return Work(bytes=2 * sum(map(_bytes, outputs)), operations=1)
     if name in _REDUCES or name.startswith("cum"):
         entries = max(math.prod(a.shape) for a in inputs)

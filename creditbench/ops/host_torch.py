@@ -1,4 +1,4 @@
-"""What the harness asks of PyTorch."""
+"""`Host` over PyTorch."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from creditbench.ops.host import Host, UncountableError, Work
 
 
 class TorchHost(Host):
-    """PyTorch runs a program to be counted, and a dispatch mode watches what it does."""
+    """Work and memory are counted in a run, by a dispatch mode that sees every operation."""
 
     traces: ClassVar[bool] = False
-    draws_together: ClassVar[bool] = (
-        False  # they come from a generator, which `torch.func.vmap` cannot follow
-    )
+    # Draws come from a generator, which `torch.func.vmap` does not support.
+    draws_together: ClassVar[bool] = False
 
     def set_threads(self, count):
         torch.set_num_threads(count)
 
     def forget(self):
-        """Nothing is kept beyond the functions that were compiled."""
+        """PyTorch keeps nothing beside the compiled functions themselves."""
 
     def devices(self):
         cards = range(torch.cuda.device_count())
@@ -43,16 +42,16 @@ class TorchHost(Host):
             return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
         class Watch(TorchDispatchMode):
-            """Adds a storage when it first comes out of an operation, and takes it off when it is freed."""
+            """Counts a storage from the operation that makes it until it is freed."""
 
             def __init__(self) -> None:
                 super().__init__()
-                self.alive: dict[int, Any] = {}  # the storage's address -> a reference that does not keep it
+                self.alive: dict[int, Any] = {}  # the storage's address -> a weak reference
                 self.now = self.peak = 0
 
             def __torch_dispatch__(self, function, types, args=(), kwargs=None):
                 found = function(*args, **(kwargs or {}))
-                # What goes in and has not been seen was there before: it counts nothing, nor do views of it.
+                # An argument that is not known was there before: neither it nor its views count.
                 before = {storage._cdata for storage in storages((args, kwargs))}
                 for storage in storages(found):
                     key, size = storage._cdata, storage.nbytes()
@@ -68,7 +67,7 @@ class TorchHost(Host):
 
         with torch.no_grad(), Watch() as watch:
             results = f(*arguments)
-        # Outer is a NamedTuple of tensors, so that factors are counted as they are.
+        # `Outer` is a NamedTuple of tensors, so its factors are counted, not the product.
         old = {s._cdata: s.nbytes() for s in storages(results) if s._cdata not in watch.alive}
         return watch.peak + sum(old.values())
 
@@ -135,7 +134,7 @@ def _product(flops: int, moved: int) -> Work:
     return Work(flops, flops, moved, moved, 1)
 
 
-#: Operations that move or make data and work nothing out; views come beside them.
+#: Operations that move or make data and compute nothing. Views are treated apart.
 _TORCH_MOVES = _words(
     "_to_copy cat clone constant_pad_nd copy copy_ embedding empty empty_like empty_strided eye fill "
     "fill_ flip full full_like gather index index_select lift_fresh new_empty new_empty_strided new_full "
@@ -170,7 +169,8 @@ def _of_torch(f: Callable[..., Any], arguments: tuple[Any, ...]) -> Work:
             flops = flop_registry[packet](*args, **kwargs, out_val=found)
             return _product(flops, moved) + _addition(name, entries)
         if name in ("mv", "addmv", "addmv_", "dot", "vdot", "addr", "addr_", "addmm_", "baddbmm_"):
-            # What the registry lacks. The factors are the last two tensors; an outer product has no depth.
+            # Products that the registry lacks. The factors are the last two tensors; an outer product has
+            # depth 1.
             depth = 1 if "addr" in name else args[-1].shape[0] if name[0] != "b" else args[-1].shape[1]
             return _product(2 * entries * depth, moved) + _addition(name, entries)
         if name in (
@@ -212,5 +212,5 @@ def _of_torch(f: Callable[..., Any], arguments: tuple[Any, ...]) -> Work:
 
 
 def _addition(name: str, entries: int) -> Work:
-    """What is added to a product in the same operation."""
+    """The work of an addition that is fused with a product."""
     return Work(flops=entries) if "add" in name else Work()

@@ -9,7 +9,7 @@ import numpy as np
 from creditbench.errors import UsageError
 from creditbench.ops.base import DType, Ops, Outer
 
-#: Up to this many rows a product is written as matrix–vector products, which XLA's CPU compiler turns into
+#: Up to this many rows a product is written as matrix–vector products. XLA's CPU compiler turns those into
 #: loops that run at memory speed; its general product of so few rows measured half as fast.
 _MATVEC_ROWS = 3
 #: The generator of all draws.
@@ -23,7 +23,7 @@ class JaxOps(Ops):
     def __init__(self, device: str = "cpu", dtype: DType = "float32") -> None:
         super().__init__(device, dtype)
         self._device = _find_device(device)
-        # What a user's settings of JAX would otherwise change the draws by.
+        # A user's settings of JAX must not change the draws.
         jax.config.update("jax_threefry_partitionable", True)
         jax.config.update("jax_random_seed_offset", 0)
         if dtype == "float64":
@@ -31,7 +31,7 @@ class JaxOps(Ops):
         self._float = jnp.dtype(dtype)
         self._cpu = self._device.platform == "cpu"
         if not self._cpu:
-            # An accelerator may else round float32 to TF32 or bfloat16 in products.
+            # By default an accelerator may round float32 to TF32 or bfloat16 in products.
             jax.config.update("jax_default_matmul_precision", "highest")
 
     def scan(self, f, carry, xs, *, reverse=False):
@@ -51,7 +51,7 @@ class JaxOps(Ops):
         squeezed = jax.tree.map(_squeeze, xs)
 
         def chunk(carry, start):
-            # Cut out of `xs` where it lies: to scan over `xs` by chunks may copy all of it.
+            # The chunk is cut from `xs` in place: a scan over `xs` in chunks may copy all of it.
             def cut(x, whole):
                 return jax.lax.dynamic_slice_in_dim(x, start, size).reshape(size, *whole.shape[1:])
 
@@ -101,8 +101,7 @@ class JaxOps(Ops):
         return jax.random.split(key, num)
 
     def key_blocks(self, key, num, length):
-        # Cut on the host: on the device, cuts of other lengths are programs of their own, each to be
-        # compiled.
+        # Cut on the host: on the device each length would be a program of its own to compile.
         data = np.asarray(jax.random.key_data(self.split(key, num)))
         cuts = (jax.device_put(data[i : i + length], self._device) for i in range(0, num, length))
         return [jax.random.wrap_key_data(cut, impl=_PRNG) for cut in cuts]
@@ -123,7 +122,7 @@ class JaxOps(Ops):
     def from_numpy(self, tree, *, copy=True):
         def convert(x):
             x = np.asarray(x)
-            # On a CPU what is put there may keep the memory that it has.
+            # On a CPU `device_put` may keep the memory of `x`.
             x = x.astype(self.dtype if x.dtype.kind == "f" else x.dtype, copy=copy)
             return jax.device_put(x, self._device)
 
@@ -145,7 +144,7 @@ class JaxOps(Ops):
 
     def accumulate(self, total, term, scale=1.0, decay=1.0):
         if isinstance(term, Outer):
-            # A single outer product is fused into the update; a dot would be written out first.
+            # XLA fuses a single outer product into the update; a dot would be written out first.
             if term.post.shape[0] == 1:
                 term = term.post[0][:, None] * term.pre[0]
             else:
@@ -157,8 +156,8 @@ class JaxOps(Ops):
         return total.at[:, i, i].add(term, indices_are_sorted=True, unique_indices=True)
 
     def gather(self, tree, rows):
-        # A loop leaves arrays behind it; a gather would be fused into every product that reads it, and done
-        # anew there.
+        # XLA would fuse a plain gather into every product that reads it, and repeat it there. A loop stores
+        # its results, so each entry is gathered once.
         def step(_, at):
             return None, jax.tree.map(lambda x: x.at[rows].get(mode="promise_in_bounds"), at)
 
@@ -171,8 +170,7 @@ class JaxOps(Ops):
 def _squeeze(x: jax.Array) -> jax.Array:
     """`x` without its axes of length 1, the leading one kept.
 
-    Such an axis leaves the memory layout open, and XLA may then carry a copy of the whole of `x` through a
-    loop.
+    Such an axis leaves the memory layout open; then XLA may carry a copy of all of `x` through a loop.
     """
     return x.reshape(x.shape[0], *(size for size in x.shape[1:] if size != 1))
 
@@ -181,7 +179,7 @@ def _find_device(device: str) -> jax.Device:
     platform, _, index = device.partition(":")
     try:
         devices = jax.devices("gpu" if platform == "cuda" else platform)
-        return dict(enumerate(devices))[int(index or 0)]  # -1 is none of them
+        return dict(enumerate(devices))[int(index or 0)]  # a dict, so that -1 is refused
     except (RuntimeError, KeyError, ValueError):
         raise UsageError(
             f"no {device} device for jax: this process sees {', '.join(str(d) for d in jax.devices())}; "

@@ -1,6 +1,6 @@
-"""What PyTorch runs, written down: kernels with the memory that they read and write, and loops by their first step.
+"""Recordings of what PyTorch runs: kernels with the memory that they read and write.
 
-A recording is made ready to run by `creditbench.ops.replay`.
+A loop is recorded from its first step. `creditbench.ops.replay` makes a recording ready to run.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-#: Operators that have no result, and ask the device for one: whether a matrix was singular is seen in what
-#: follows.
+#: Operators that only check values on the device. A replay omits them: a singular matrix shows in the
+#: results.
 _LEFT_OUT = frozenset({torch.ops.aten._linalg_check_errors.default})
 
 
 class ValueReadError(RuntimeError):
-    """A function asked for the value of a tensor, which a recording does not know."""
+    """A function asked for the value of a tensor; a recording has no values."""
 
 
 class TapeError(RuntimeError):
-    """A function had autograd keep a tape, of which a recording has no part: a loop's has its first step alone."""
+    """A function used autograd's tape. A recording cannot: the tape of a loop holds its first step alone."""
 
 
 class Key:
-    """A key while recording: the way down to it from a key that is known at each replay."""
+    """A symbolic key of a recording: the path to it from a root key, which each replay sets."""
 
     __slots__ = ("path", "root")
 
@@ -48,14 +48,14 @@ class Spec:
 
 
 class Room(NamedTuple):
-    """What a storage takes; a number made on the host may stand among those of another device."""
+    """The size and the device of a storage. A number made on the host stays on the host."""
 
     bytes: int
     device: torch.device
 
 
 class Call(NamedTuple):
-    """One kernel: `func(*args, **kwargs)`, its fresh results written to `outs`."""
+    """One kernel: `func(*args, **kwargs)`. Its new results are written to `outs`."""
 
     func: Any
     args: tuple
@@ -72,14 +72,14 @@ class Draw(NamedTuple):
 
 
 class Derive(NamedTuple):
-    """A key worked out and put where a symbol begins."""
+    """A step that computes a key and stores it as the root of a symbolic key."""
 
     root: list[int]
     key: Key | int
 
 
 class Loop(NamedTuple):
-    """The calls from `begin` to `end`, once for each of `length` steps."""
+    """A loop: the calls from `begin` to `end`, once for each of `length` steps."""
 
     begin: int
     end: int
@@ -92,28 +92,27 @@ class Loop(NamedTuple):
 
 
 class Recorder(TorchDispatchMode):
-    """Writes down what runs while it is entered."""
+    """Records every operation that runs inside its context."""
 
     def __init__(self, child: Callable[[int, int], int], device: torch.device) -> None:
         super().__init__()
         self.child = child  #: (key, i) -> its i-th child
-        self.device = device  #: where the loops run
+        self.device = device  #: the device on which the loops run
         self.calls: list[Call | Draw | Derive] = []
         self.loops: list[Loop] = []
-        self.prologue: list[Call] = []  #: what puts constants that are changed back to what they were
-        self.storages: list[Room] = []  #: what each storage takes that the recording owns
+        self.prologue: list[Call] = []  #: calls that restore constants which the recording changes
+        self.storages: list[Room] = []  #: the storages that the recording owns
         self._owned: dict[int, int] = {}
         self._fixed: set[int] = set()
         self.constants: dict[int, torch.Tensor] = {}
-        self._references: list[
-            StorageWeakRef
-        ] = []  # while they are held, no other storage has the same address
-        self._begin: int | None = None  #: where the body of the loop that is being recorded begins
+        # While these are held, no other storage gets the same address.
+        self._references: list[StorageWeakRef] = []
+        self._begin: int | None = None  #: the first call of the loop that is being recorded
 
-    # -- writing down ----------------------------------------------------------------------------
+    # -- recording -------------------------------------------------------------------------------
 
     def fixed(self, tensor: torch.Tensor) -> torch.Tensor:
-        """`tensor` as memory that keeps its place: an argument or the carry of a loop."""
+        """Mark `tensor` as memory with a fixed address: an argument or the carry of a loop."""
         self._owned.pop(_address(tensor), None)
         self._fixed.add(_address(tensor))
         self.constants[_address(tensor)] = tensor
@@ -127,9 +126,10 @@ class Recorder(TorchDispatchMode):
             )
         if any(isinstance(t, torch.Tensor) and t.requires_grad for t in leaves((args, kwargs))):
             raise TapeError(
-                "a tensor requires grad, and autograd's tape is no part of a recording (ops.value_and_grad and "
-                "torch.func.grad need none)"
+                "a tensor requires grad, and autograd's tape is no part of a recording (ops.value_and_grad "
+                "and torch.func.grad need none)"
             )
+        # An operation in place may change a constant; each replay must start from the constant's old value.
         if func._schema.is_mutable:
             arguments = func._schema.arguments
             given = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
@@ -145,25 +145,27 @@ class Recorder(TorchDispatchMode):
             self.calls.append(Call(func, self.spec(args), self.spec(kwargs), ()))
             return result
         known = {_address(t) for t in leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-        # What shares its memory with an argument is a view, and what lies on `meta` has a shape alone.
+        # A result that shares memory with an argument is a view. A tensor on `meta` has a shape alone.
         fresh = [r for r in results if _address(r) not in known and r.device.type != "meta"]
         if not fresh or self._brought(args, fresh):
             return result
         args, kwargs = self.spec(args), self.spec(kwargs)
         outs = tuple(self._own(r) for r in fresh)
+        # An empty tensor has no values to compute; its memory is laid out with that of the others.
         if func.overloadpacket not in (torch.ops.aten.empty, torch.ops.aten.empty_like):
             self.calls.append(Call(func, args, kwargs, outs))
         return result
 
     def draw(self, fill: Callable[[torch.Tensor, int], Any], key: Key | int, out: torch.Tensor) -> None:
-        """Write down that `out` is filled with random numbers of `key`, and fill it."""
+        """Record that `out` is filled with random numbers of `key`, and fill it."""
         self.calls.append(Draw(fill, key, self.spec(out)))
         with _disable_current_modes():
             fill(out, self.value(key))
 
     def children(self, key: Key, num: int) -> list[Key]:
         """The keys that `key` splits into."""
-        if len(key.path) > 2:  # a chain of splits would else be walked anew from its beginning by every link
+        # A new root, so that a replay does not walk a long chain of splits from its start for every key.
+        if len(key.path) > 2:
             key = self._rooted(key)
         return [Key(key.root, (*key.path, i)) for i in range(num)]
 
@@ -173,13 +175,13 @@ class Recorder(TorchDispatchMode):
         return Key(root)
 
     def value(self, key: Key | int) -> int:
-        """The key that a symbol stands for at present."""
+        """The present value of a symbolic key."""
         if isinstance(key, int):
             return key
         return functools.reduce(self.child, key.path, key.root[0])
 
     def scan(self, f, carry, xs, length, tree_map):
-        """Write down a loop by its first step. Its results hold what that step gave, and nothing yet of the rest."""
+        """Record a loop by its first step. The results hold that step's values in place of all steps'."""
         inputs, keys, results = [], [], []
         buffers: list[Any] = []
 
@@ -203,7 +205,7 @@ class Recorder(TorchDispatchMode):
         carry = tree_map(own, carry)
         with _disable_current_modes():
             x = tree_map(first, xs)
-        self._begin = len(self.calls)
+        self._begin = len(self.calls)  # a loop inside this step is now unrolled: see `loops_here`
         try:
             after, y = f(carry, x)
             pairs: list[tuple[Any, Any]] = []
@@ -215,11 +217,13 @@ class Recorder(TorchDispatchMode):
                 if isinstance(buffer, Key):
                     derived.append(Derive(buffer.root, value))
                 elif not _same(value, buffer):
-                    # Two steps where a new value lies in the memory of another's old one.
+                    # A new value may lie in another buffer of the carry, which is overwritten too: copy it
+                    # first.
                     value = value.clone() if _address(value) in places else value
                     moved.append((buffer, self.spec(value)))
 
             def stacked(leaf):
+                # Memory for the values of all steps; a replay fills it row by row.
                 with _disable_current_modes():
                     out = self.fixed(leaf.unsqueeze(0).expand(length, *leaf.shape).clone())
                 results.append((out, self.spec(leaf)))
@@ -233,13 +237,14 @@ class Recorder(TorchDispatchMode):
 
     @property
     def loops_here(self) -> bool:
-        """Whether a loop would be recorded as one: not inside another, and not under a transform of `torch.func`."""
+        """Whether a loop here is recorded as one: not inside another, not under a `torch.func` transform."""
         return self._begin is None and torch._C._functorch.peek_interpreter_stack() is None
 
     def _brought(self, args: tuple, fresh: list[torch.Tensor]) -> bool:
-        """Whether `fresh` is a constant of the host that was copied to the device: it is a constant there from now on.
+        """Whether `fresh` is a constant that was copied from the host to the device.
 
-        It would else be copied anew in each step, for which the host has to wait: no graph can hold that.
+        Then it is a constant of the device from now on. Otherwise each step would copy it again, and the host
+        would have to wait for it; no CUDA graph can hold such a copy.
         """
         given = [t for t in leaves(args) if isinstance(t, torch.Tensor)]
         return (
@@ -257,7 +262,7 @@ class Recorder(TorchDispatchMode):
         return self.spec(tensor)
 
     def _restore(self, tensor: torch.Tensor | None) -> None:
-        """Have a constant that is about to be changed start each replay, or each step of its loop, as it is now."""
+        """Restore a constant that is about to change, at the start of each replay or step of its loop."""
         if tensor is None:
             return
         address = _address(tensor)
@@ -273,7 +278,7 @@ class Recorder(TorchDispatchMode):
             self.calls.insert(self._begin, restored)
 
     def spec(self, tree):
-        """`tree` with the tensors whose memory the recording owns replaced by their specification."""
+        """`tree` with a `Spec` in place of each tensor whose memory the recording owns."""
         if isinstance(tree, torch.Tensor):
             owner = self._owned.get(_address(tree))
             if owner is None:
@@ -301,7 +306,7 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def leaves(tree: Any) -> list:
-    """What is no branch of `tree`, in order."""
+    """The leaves of `tree`, in order."""
     if isinstance(tree, dict):
         tree = tuple(tree.values())
     if isinstance(tree, (tuple, list)):

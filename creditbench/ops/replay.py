@@ -1,18 +1,17 @@
-"""PyTorch functions recorded once and replayed on fixed buffers: what a CUDA graph is, on any device.
+"""PyTorch functions recorded once and replayed on fixed buffers, as a CUDA graph is, on any device.
 
-An eager step of a rule is dozens of kernels of a microsecond each, and Python takes longer to ask for one
-than the kernel takes to run. So a function is run once under a dispatch mode that writes down every kernel
-with the memory that it read and wrote. A replay is those kernels, one call each: no view is taken, no shape
-worked out, no memory allocated again. A loop over time is recorded from its first step; loops inside that
-step, and those that run backwards, are unrolled.
+An eager step of a rule is dozens of kernels of a microsecond each, and Python takes longer to launch a kernel
+than the kernel takes to run. So a function runs once under a dispatch mode that records every kernel with the
+memory that it reads and writes. A replay calls those kernels one by one. It takes no view, computes no shape
+and allocates no memory. A loop over time is recorded from its first step. Loops inside that step, and loops
+that run backwards, are unrolled.
 
-As with `jax.jit`, what Python decides is decided once: a step may look at shapes, never at the value of a
-tensor. Keys are symbols while recording, and drawn from anew at every replay. A buffer is shared by the
-intermediate results whose lifetimes do not overlap, so that a replay needs no more memory than the plain run.
+As with `jax.jit`, Python's decisions are taken once: a step may look at shapes, never at the value of a
+tensor. Keys are symbols while recording; every replay draws from new ones. Intermediate results whose
+lifetimes do not overlap share a buffer, so that a replay needs no more memory than the plain run.
 
-On CUDA the kernels of several steps of a loop are captured into one CUDA graph, which is launched as one. The
-noise of those steps is drawn before it, and what they are given and give lies in buffers that the graph
-knows.
+On CUDA the kernels of several steps of a loop are captured into one CUDA graph and launched together. The
+noise of those steps is drawn before the launch. Their inputs and results lie in buffers that the graph knows.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ import torch
 
 from creditbench.ops.recording import Call, Derive, Draw, Loop, Recorder, Room, Spec, leaves
 
-#: Functions of `torch` that take the arguments of their ATen operator, and are called faster than it.
+#: Functions of `torch` that take the arguments of their ATen operator, and are faster to call.
 _DIRECT = frozenset(
-    "abs add addcdiv addcmul addmm addmv baddbmm bmm cat div dot exp log maximum minimum mm mul mv neg pow rsqrt "  # noqa: SIM905
-    "sigmoid sign sqrt square stack sub tanh".split()
+    "abs add addcdiv addcmul addmm addmv baddbmm bmm cat div dot exp log "  # noqa: SIM905
+    "maximum minimum mm mul mv neg pow rsqrt sigmoid sign sqrt square stack sub tanh".split()
 )
-#: The most that one CUDA graph holds: steps, calls, and bytes of noise, of which each draw of each step has
-#: its own.
+#: The most that one CUDA graph holds: steps, calls, and bytes of noise. Each draw of each step has its own
+#: noise.
 _MOST_STEPS, _MOST_CALLS, _MOST_DRAWN = 32, 2048, 1 << 28
 
 
 class Program:
-    """A recording made ready to run: its memory is laid out. A call returns `outputs`, tensors that it made."""
+    """A recording with its memory laid out, ready to run. Each call returns `outputs` as new tensors."""
 
     def __init__(self, recorder: Recorder, outputs: Any, tree_map: Callable) -> None:
         kept = tree_map(lambda leaf: recorder.spec(leaf) if isinstance(leaf, torch.Tensor) else leaf, outputs)
@@ -56,6 +55,7 @@ class Program:
     def __call__(self) -> Any:
         for call in self._run:
             call()
+        # Copies, because the next call overwrites these buffers.
         return self._tree_map(
             lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, self._outputs
         )
@@ -65,7 +65,7 @@ class Program:
         return run or self._steps(loop, recorder)
 
     def _steps(self, loop: Loop, recorder: Recorder) -> Callable[[], None]:
-        """The loop kernel by kernel."""
+        """The loop, kernel by kernel."""
         inputs = [
             [functools.partial(buffer.copy_, row) for row in self._tensor(values).unbind(0)]
             for buffer, values in loop.inputs
@@ -99,13 +99,14 @@ class Program:
         return run
 
     def _graphs(self, loop: Loop, recorder: Recorder) -> Callable[[], None] | None:
-        """The loop as CUDA graphs of several steps each; None where there can be none."""
+        """The loop as CUDA graphs of several steps each; None if it cannot be captured."""
         calls = recorder.calls[loop.begin : loop.end]
         drawn = [self._tensor(call.out) for call in calls if isinstance(call, Draw)]
         bytes = sum(out.numel() * out.itemsize for out in drawn)
         if bytes > _MOST_DRAWN:
             return None
         most = min(_MOST_STEPS, _MOST_CALLS // max(1, len(calls)), _MOST_DRAWN // max(1, bytes))
+        # As few graphs as `most` allows, of nearly equal length, so that the last is not much shorter.
         size = -(-loop.length // -(-loop.length // max(1, most)))
         inputs = [(buffer, self._tensor(values)) for buffer, values in loop.inputs]
         results = [(values, self._tensor(value)) for values, value in loop.results]
@@ -117,7 +118,8 @@ class Program:
             [stage(tensor) for tensor in tensors]
             for tensors in ([buffer for buffer, _ in inputs], drawn, [value for _, value in results])
         )
-        # A step on the device, whose noise is there, and one on the host, which draws it.
+        # A step has two parts: the kernels, which the graph captures and which read staged noise; and the
+        # draws of that noise, which the host makes before each launch.
         kernels: list[Callable[[int], Any]] = []
         draws: list[Callable[[int], Any]] = []
         staged = iter(zip(drawn, noise, strict=True))
@@ -143,6 +145,7 @@ class Program:
                 buffer.copy_(value)
 
         parts = [(first, min(size, loop.length - first)) for first in range(0, loop.length, size)]
+        # One graph per number of steps: all parts but the last share one.
         try:
             graphs = {
                 steps: _capture(step, steps, recorder.device) for steps in {steps for _, steps in parts}
@@ -219,6 +222,7 @@ class Program:
         func, name = call.func, call.func.overloadpacket.__name__
         args, kwargs = self._tensors(call.args), self._tensors(call.kwargs)
         outs = tuple(map(self._tensor, call.outs))
+        # Below, the fastest way to call the kernel with its results in given memory; `copied` always works.
         if not outs:
             method = getattr(args[0], name, None) if args and name.endswith("_") else None
             if method is not None:
@@ -244,7 +248,7 @@ class Program:
 
 
 def _lay_out(recorder: Recorder, kept: list[Spec]) -> list[torch.UntypedStorage]:
-    """Memory for every storage that the recording owns; those that are never needed at once may share it."""
+    """Memory for every storage that the recording owns. Storages never needed together may share it."""
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for position, call in enumerate(recorder.calls):
@@ -261,9 +265,10 @@ def _lay_out(recorder: Recorder, kept: list[Spec]) -> list[torch.UntypedStorage]
             first.setdefault(spec.storage, loop.begin)
             last[spec.storage] = max(last.get(spec.storage, 0), loop.end)
         for storage, begin in first.items():
-            # What comes from before the loop is needed by all of its steps.
+            # All steps of the loop need a storage that was made before it.
             if begin < loop.begin <= last[storage]:
                 last[storage] = max(last[storage], loop.end)
+    # Outputs are read after the last call, so nothing may reuse their memory.
     for spec in kept:
         first.setdefault(spec.storage, 0)
         last[spec.storage] = len(recorder.calls)
@@ -296,21 +301,21 @@ def _taking(out: torch.Tensor, rows: torch.Tensor) -> Callable[[int], Any]:
 
 
 def _filling(call: Draw, rows: torch.Tensor, recorder: Recorder) -> Callable[[int], Any]:
-    """What draws into the i-th of `rows`, for the key that is the call's by then."""
+    """A function that draws into the i-th of `rows`, with the key that the call has at that time."""
     fill, key, parts = call.fill, call.key, rows.unbind(0)
     return lambda i: fill(parts[i], recorder.value(key))
 
 
 def _capture(step: Callable[[int], Any], steps: int, device: torch.device) -> torch.cuda.CUDAGraph:
-    """`step(0)` to `step(steps - 1)` as one CUDA graph. The first of them is run, too."""
+    """`step(0)` to `step(steps - 1)` as one CUDA graph. The first is also run once."""
     stream = _capture_stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         step(0)  # libraries set themselves up at the first call, outside a capture
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    # Without a stream it would be captured on one of whichever device was captured on first; what runs
-    # elsewhere is no part of a graph, and nothing says so.
+    # By default the graph is captured on a stream of the device that was captured on first. Kernels on other
+    # devices would be left out of the graph without a warning.
     with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream):
         for i in range(steps):
             step(i)
@@ -321,7 +326,8 @@ def _capture(step: Callable[[int], Any], steps: int, device: torch.device) -> to
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
     """The one stream on which steps of that device are warmed up and captured.
 
-    What a library keeps for each stream, as cuBLAS its workspace, is then made once, and before a capture.
+    Libraries keep state for each stream, as cuBLAS its workspace. With one stream it is made once, before a
+    capture.
     """
     return torch.cuda.Stream(device)
 

@@ -1,7 +1,7 @@
 """`Ops` over PyTorch.
 
-A step is a handful of kernels of a few microseconds each, so what counts is how many there are: products are
-fused with their additions, weights are updated in place from the factors of their gradient, and a compiled
+A step is a handful of kernels of a few microseconds each, so its time depends on their number. Products are
+fused with their additions. Weights are updated in place from the factors of their gradient. A compiled
 function is its kernels alone, recorded once and replayed (`creditbench.ops.replay`).
 """
 
@@ -55,7 +55,7 @@ class TorchOps(Ops):
         return carry, _map(lambda *ys: torch.cat(ys), *parts)
 
     def compile(self, f, *args, donate=()):
-        # Derivatives are taken by `torch.func`, which works inside `no_grad`; the tape stays off elsewhere.
+        # `torch.func` takes derivatives inside `no_grad`; the tape stays off elsewhere.
         plain = torch.no_grad()(f)
         recorder = Recorder(self.child, self._device)
         tensors: list[torch.Tensor] = []
@@ -165,7 +165,7 @@ class TorchOps(Ops):
         return draws if isinstance(key, list) else draws[0]
 
     def from_numpy(self, tree, *, copy=True):
-        # A copy: in-place updates must not reach the caller's array.
+        # `copy` keeps in-place updates away from the caller's array.
         make = torch.tensor if copy else torch.as_tensor
 
         def convert(x):
@@ -181,7 +181,7 @@ class TorchOps(Ops):
         if weights.ndim == 3:
             product = x @ weights.mT
             return product if bias is None else product + bias
-        # One kernel, bias of any shape that broadcasts to the product included.
+        # One kernel, with a bias of any shape that broadcasts to the product.
         return torch.nn.functional.linear(x, weights, bias)
 
     def accumulate(self, total, term, scale=1.0, decay=1.0):
@@ -237,14 +237,14 @@ def _map(f, tree, *rest):
 
 
 def _leaves(tree) -> list:
-    """What is neither None nor a branch, in the order in which `_map` meets it."""
+    """The leaves that are not None, in the order of `_map`."""
     found: list = []
     _map(found.append, tree)
     return found
 
 
 def _sorted(tree):
-    """`tree` with the names of each dict in order, so that equal trees have their leaves in the same order."""
+    """`tree` with the names of each dict sorted, so that equal trees have the same order of leaves."""
     if isinstance(tree, dict):
         return {k: _sorted(tree[k]) for k in sorted(tree)}
     if isinstance(tree, tuple):
@@ -274,7 +274,7 @@ def _length(tree) -> int:
 
 
 def _unstack(tree) -> list:
-    """The entries along the leading axis, a tree each; one kernel an array, however long."""
+    """The entries along the leading axis, one tree each; one kernel per array, whatever its length."""
     length = _length(tree)
 
     def entries(node):
@@ -309,7 +309,7 @@ def _find_device(device: str) -> torch.device:
     try:
         if platform == "cpu":
             if int(index or 0):
-                raise ValueError(device)  # PyTorch would take it for the one there is
+                raise ValueError(device)  # PyTorch would accept any index of the one CPU
             return torch.device("cpu")
         found = torch.device("cuda" if platform == "gpu" else platform, int(index or 0))
         torch.empty(1, device=found)

@@ -1,7 +1,7 @@
-"""Tasks and learners, wherever they come from.
+"""Tasks and learners from all sources.
 
-- `registry`: what there is: shipped, in a user's file, in an installed package
-- `importing`: one file imported, and what it must hold; `contributed`: one described by a confined process
+- `registry`: all plug-ins: shipped, in a user's file, in an installed package
+- `importing`: imports a file and checks its content; `contributed`: describes a file by a confined process
   instead
-- `templates`: what `creditbench new` writes
+- `meaning`: hashes of the code that decides numbers; `templates`: the files that `creditbench new` writes
 """

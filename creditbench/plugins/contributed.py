@@ -1,9 +1,8 @@
-"""Learners that are not shipped: described by a confined process, so that no process that is trusted imports them.
+"""Learners that are not shipped. A confined process describes them, so no trusted process imports them.
 
 `from_path` and `from_package` give a plug-in whose class is a *stand-in*: a dataclass with the fields and the
-metadata that the confined process found. To make an instance asks such a process again, which checks the
-values as the rule itself does. A stand-in cannot train: a trial's rule is imported by the process that trains
-it.
+metadata that the confined process reported. Making an instance starts such a process again, in which the rule
+itself checks the values. A stand-in cannot train: the process that trains a trial imports its rule.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _PLAIN = {kind.__name__: kind for kind in (bool, int, float, str, type(None))}
 
 
 def from_path(path: Path) -> Plugin:
-    """The learner in a file. Raises `UsageError` for one that is none, or is imported in vain."""
+    """The learner in a file. Raises `UsageError` for a file without one, or one that cannot be imported."""
     path = path.resolve()
     importing.require_python("learners", path)
     content = read_source(path)
@@ -69,7 +68,7 @@ def read_source(path: Path) -> bytes:
 
 
 def package_file(value: str, source: str) -> Path:
-    """The file of the module that an entry point names; nothing is imported. Raises `UsageError`."""
+    """The file of the module that an entry point names. Imports nothing. Raises `UsageError`."""
     module = value.partition(":")[0].strip()
     top, *below = module.split(".")
     try:
@@ -88,7 +87,7 @@ def package_file(value: str, source: str) -> Path:
 
 
 def package_folder(value: str, path: Path) -> Path:
-    """The folder or file that holds all of the package of an entry point, given its module's file."""
+    """The folder or file that holds an entry point's whole package, given its module's file."""
     depth = len(value.partition(":")[0].strip().split("."))
     if path.name == "__init__.py":
         return path.parents[depth - 1]
@@ -96,11 +95,10 @@ def package_folder(value: str, path: Path) -> Path:
 
 
 def package_sha256(value: str, path: Path) -> str:
-    """The sha256 of all of an installed package, given what an entry point names and its module's file.
+    """The sha256 of an installed package, given the value of an entry point and its module's file.
 
-    That is every file of the folder that its module lies in from the top on, and what else its distribution
-    has of
-    Python: their names and bytes, less compiled copies. Where they lie is no part of it. Raises `UsageError`.
+    It covers the names and bytes of every file in the package's top folder, and of the other Python modules
+    of its distribution, without compiled copies. It does not depend on their place. Raises `UsageError`.
     """
     top = package_folder(value, path)
     files = {
@@ -120,11 +118,11 @@ def package_sha256(value: str, path: Path) -> str:
 
 
 def _listed(value: str) -> dict[str, Path] | None:
-    """The modules that the distribution of an entry point has installed, by name; None where it does not say."""
+    """The modules installed by an entry point's distribution, by name; None if it does not list them."""
     for kind in importing.KINDS:
         for point in importlib.metadata.entry_points(group=f"creditbench.{kind}", value=value):
             known = point.dist
-            # An editable installation lists none of what it finds elsewhere.
+            # An editable installation does not list its modules, which lie elsewhere.
             if (
                 known is None
                 or not known.files
@@ -138,16 +136,16 @@ def _listed(value: str) -> dict[str, Path] | None:
 
 
 def _unknown(value: str, path: Path) -> str:
-    """What to say of a package of which there may be more than its sha256 is taken of."""
+    """A remark on a package whose sha256 may not cover all of its files; else empty."""
     if _listed(value) is not None:
         return ""
     return f", whose sha256 is of {package_folder(value, path).name} alone"
 
 
 def place(child: isolation.Confined, path: str, sha256: str, package: str | None) -> dict[str, Any]:
-    """Put a copy of a learner's file into the child's folder, or leave a package where it is: the order to import it.
+    """The order to import a learner, with a copy of its file in the child's folder.
 
-    Raises `UsageError` where the file is no more that of the sha256.
+    A package stays where it is. Raises `UsageError` if the file does not have the sha256 any more.
     """
     content = read_source(Path(path))
     now = meaning.digest(content) if package is None else package_sha256(package, Path(path))
@@ -162,12 +160,12 @@ def place(child: isolation.Confined, path: str, sha256: str, package: str | None
 
 
 def order_of_package(package: str, path: str) -> dict[str, Any]:
-    """The order to import what an entry point names, given its module's file."""
+    """The order to import the learner of an entry point, given its module's file."""
     return {"package": package, "shown": path, "place": str(package_folder(package, Path(path)))}
 
 
 def readable(path: str, package: str | None) -> list[Path]:
-    """What a child must be able to read for the import, beside the copy."""
+    """The paths that a child must be able to read for the import, beside the copy."""
     return [] if package is None else [package_folder(package, Path(path))]
 
 
@@ -175,7 +173,7 @@ def readable(path: str, package: str | None) -> list[Path]:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds one package, or module, in a folder of which nothing else may be read, its list of names neither."""
+    """Finds one package or module in a folder that cannot be listed, where nothing else can be read."""
 
     def __init__(self, name: str, place: Path) -> None:
         self.name, self.place = name, place
@@ -194,7 +192,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def import_learner(order: Mapping[str, Any]) -> Plugin:
-    """The learner that `place` tells of, imported into this process. Raises `UsageError`."""
+    """The learner of an order of `place`, imported into this process. Raises `UsageError`."""
     shown = order["shown"]
     if "file" in order:
         found = importing.import_plugin(lambda: importing.load_file("learners", Path(order["file"])), shown)
@@ -210,7 +208,7 @@ def import_learner(order: Mapping[str, Any]) -> Plugin:
 
 
 def describe(_: Mapping[str, Any], send: isolation.Send) -> None:
-    """Say what class a file holds, and of each instance that is asked for, its fields."""
+    """Send a description of the class in a file, and the fields of each requested instance."""
     order = send.receive()
     assert order is not None
     cls = import_learner(order).cls
@@ -262,7 +260,7 @@ def make(cls: Any, shown: object, values: Mapping[str, Any] | None = None) -> An
 
 
 def _type(hint: Any) -> Any:
-    """A type as JSON: its name, or [how it is made, of what]; None for one that has no such form."""
+    """A type as JSON: its name, or [constructor, parts]; None for a type without such a form."""
     if isinstance(hint, type) and hint.__name__ in _PLAIN and hint is _PLAIN[hint.__name__]:
         return hint.__name__
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
@@ -273,11 +271,11 @@ def _type(hint: Any) -> Any:
     return None
 
 
-# -- in the trusted one ----------------------------------------------------------------------------------
+# -- in the trusted process ------------------------------------------------------------------------------
 
 
 def _hint(known: Any) -> Any:
-    """The type that `_type` told of; `Any` where it told of none."""
+    """The type for a value of `_type`; `Any` for None."""
     match known:
         case str(name) if name in _PLAIN:
             return _PLAIN[name]
@@ -290,7 +288,10 @@ def _hint(known: Any) -> Any:
 
 @cache
 def _ask(path: str, sha256: str, package: str | None, values: str | None) -> dict[str, Any]:
-    """What a confined process says of a learner, with an instance of `values` (JSON). Raises `UsageError`."""
+    """A confined process's description of a learner, with an instance of `values` (JSON).
+
+    Raises `UsageError`.
+    """
     limits = isolation.Limits(seconds=importing.IMPORT_SECONDS)
     try:
         with isolation.Confined(
@@ -309,7 +310,7 @@ def _ask(path: str, sha256: str, package: str | None, values: str | None) -> dic
 
 @cache
 def stand_in(path: str, sha256: str, package: str | None) -> Any:
-    """A class with the fields and the metadata of a learner. Raises `UsageError`."""
+    """A class with the fields and metadata of a learner. Raises `UsageError`."""
     found = _ask(path, sha256, package, None)
     try:
         _check(found)
@@ -344,7 +345,8 @@ def stand_in(path: str, sha256: str, package: str | None) -> Any:
             segment = answer["stream_segment"]
             if type(segment) is not int or segment < 1:
                 raise UsageError(
-                    f"stream_segment of {found['class']} in {path} is {segment!r}: it must be a whole number from 1"
+                    f"stream_segment of {found['class']} in {path} is {segment!r}: it must be a whole number "
+                    "from 1"
                 )
             object.__setattr__(self, "_stream_segment", segment)
 
@@ -380,5 +382,5 @@ def _plain(values: Any) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """JSON's list as the tuple that a field of a frozen class has."""
+    """A list of JSON as a tuple, the form of a field of a frozen class."""
     return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Imports one file of a plug-in: what it may hold, how long it may take, and what is said where it cannot be used."""
+"""Imports one file of a plug-in: checks of its content, a time limit, and messages for its errors."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from creditbench.task import Task
 Kind = Literal["tasks", "learners"]
 KINDS: tuple[Kind, ...] = ("learners", "tasks")
 
-#: What a plug-in of each kind is derived from.
+#: The base class of each kind of plug-in.
 BASES: dict[Kind, type[Any]] = {"learners": Learner, "tasks": Task}
 
-#: Seconds that a plug-in's import may take.
+#: Time limit for a plug-in's import, in seconds.
 IMPORT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One task or learner that was found."""
+    """One task or learner."""
 
     kind: Kind
     id: str
@@ -43,11 +43,11 @@ class Plugin:
     source: str  #: "builtin", the path of a user's file, or "entry point PACKAGE"
     path: Path
     sha256: str  #: of its source, see `source_sha256` and `package_sha256`
-    entry: str | None = None  #: what an installed package's entry point names, where its class is a stand-in
+    entry: str | None = None  #: value of an installed package's entry point, if the class is a stand-in
 
 
 def require_python(kind: Kind, path: Path) -> None:
-    """Raise `UsageError` unless the path is that of a Python file."""
+    """Raise `UsageError` unless the path is a Python file."""
     if not path.is_file():
         raise UsageError(f"no file {path}: name a Python file that holds a {kind[:-1]}")
     if path.suffix != ".py":
@@ -55,7 +55,10 @@ def require_python(kind: Kind, path: Path) -> None:
 
 
 def load_path(kind: Kind, path: Path, source: str | None = None) -> Plugin:
-    """The plug-in in a file, imported into this process. `source`: the path, unless given. Raises `UsageError`."""
+    """The plug-in in a file, imported into this process. Raises `UsageError`.
+
+    `source`: None for the path.
+    """
     path = path.resolve()
     require_python(kind, path)
     module = import_plugin(lambda: load_file(kind, path), str(path), watched=source is None)
@@ -78,9 +81,9 @@ def load_file(kind: Kind, path: Path) -> Any:
 
 
 def import_plugin(load: Callable[[], Any], shown: str, watched: bool = False) -> Any:
-    """What `load` imports. Raises `UsageError` where that fails, ends the interpreter or takes for ever.
+    """The result of `load`. Raises `UsageError` if it fails, ends Python or takes too long.
 
-    `watched`: this process is ended where the import hangs in code in C (`deadline`).
+    `watched`: an import that hangs in code in C ends this process (`deadline`).
     """
     never = never_imported(shown, IMPORT_SECONDS)
     try:
@@ -102,28 +105,28 @@ def import_plugin(load: Callable[[], Any], shown: str, watched: bool = False) ->
 
 
 def _line(error: Exception, path: str) -> str:
-    """The line of the file at which its import failed, as ", line 4"; empty where it is not in the file."""
+    """The line at which the file's import failed, as ", line 4"; empty if it failed elsewhere."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
     return f", line {line}" if line else ""
 
 
 def never_imported(shown: str, seconds: float) -> str:
-    """What is said of an import without end."""
+    """The message for an import that does not end in time."""
     return f"{shown} was not imported within {seconds:g} s: have it do nothing but define its class"
 
 
 class TooLongError(BaseException):
-    """No `Exception`, so that a file that catches all of those does not go on."""
+    """The time is over. Not an `Exception`, so that a file that catches all of those cannot go on."""
 
 
 @contextmanager
 def deadline(seconds: float, last: str | None = None) -> Iterator[None]:
-    """Raise `TooLongError` in what takes longer; in the main thread alone, where plug-ins are loaded.
+    """Raise `TooLongError` after `seconds`. Only in the main thread, in which plug-ins are loaded.
 
-    Nothing can be raised in code in C that does not come back to Python, as in sum(itertools.repeat(1)).
-    `last` is for a user's file: `GRACE` seconds later a process of its own says that sentence, and kills this
-    process.
+    Nothing can be raised in code in C that does not return to Python, such as sum(itertools.repeat(1)).
+    `last` is for a user's file: `GRACE` seconds later another process prints that sentence, and kills this
+    one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -141,7 +144,7 @@ def deadline(seconds: float, last: str | None = None) -> Iterator[None]:
             stdout=subprocess.DEVNULL,
         )
     before = signal.signal(signal.SIGALRM, ring)
-    # Again and again: where it rings within a callback of the collector, Python passes over what is raised.
+    # It rings repeatedly: Python ignores an exception inside a callback of the garbage collector.
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
@@ -164,7 +167,7 @@ if not select.select([0], [], [], seconds)[0]:
 
 
 def classes(kind: Kind, found: Any) -> list[Any]:
-    """The task or learner classes that are a module's own, or the class itself where an entry point names one."""
+    """The task or learner classes that a module defines; or the class that an entry point names."""
     module = found.__module__ if isinstance(found, type) else found.__name__
     return [
         value
@@ -174,7 +177,7 @@ def classes(kind: Kind, found: Any) -> list[Any]:
 
 
 def inspect_plugin(kind: Kind, found: Any, source: str) -> Plugin:
-    """The plug-in in a module, or the class itself where an entry point names one. Raises `UsageError`."""
+    """The plug-in in a module, or of the class that an entry point names. Raises `UsageError`."""
     base, path = BASES[kind], Path(inspect.getfile(found))
     own = classes(kind, found)
     if len(own) != 1:
@@ -191,8 +194,8 @@ def inspect_plugin(kind: Kind, found: Any, source: str) -> Plugin:
         named = getattr(sys.modules[cls.__module__], "EMBEDDED", None)
         if named is not None and named != embedded(path):
             raise UsageError(
-                f'EMBEDDED of {path} is {named}: write it as EMBEDDED = Path(__file__).parent / "data" / "NAME", '
-                "so that its content counts as part of the task"
+                f'EMBEDDED of {path} is {named}: write it as EMBEDDED = Path(__file__).parent / "data" / '
+                '"NAME", so that its content counts as part of the task'
             )
     try:
         sha256 = source_sha256(path)
@@ -202,9 +205,9 @@ def inspect_plugin(kind: Kind, found: Any, source: str) -> Plugin:
 
 
 def source_sha256(path: Path) -> str:
-    """The sha256 of a plug-in's file, comments and docstrings left out, and of the data that a task names as EMBEDDED.
+    """The sha256 of a plug-in's file without comments and docstrings, and of a task's EMBEDDED data.
 
-    Nothing is imported. Raises OSError.
+    Imports nothing. Raises OSError.
     """
     found = meaning.digest(path.read_bytes())
     if (data := embedded(path)) is None:
@@ -213,9 +216,9 @@ def source_sha256(path: Path) -> str:
 
 
 def embedded(path: Path) -> Path | None:
-    """What a task's file names in a line like `EMBEDDED = Path(__file__).parent / "data" / "NAME"`; it is not run.
+    """The path in a task's line `EMBEDDED = Path(__file__).parent / "data" / "NAME"`. The file is not run.
 
-    None where it cannot be read as Python, or is nested too deeply for that.
+    None if there is no such line, or if the file is not Python or nested too deeply.
     """
     content = path.read_bytes()
     if b"EMBEDDED" not in content:
@@ -243,6 +246,6 @@ def _embedded(path: Path, content: bytes) -> Path | None:
 
 
 def require_id(found: object, path: Path) -> None:
-    """Raise `UsageError` unless an id is a plain name, which stands for itself in a table, a page and a shell."""
+    """Raise `UsageError` unless an id is a plain name, which needs no quotes in tables, pages or shells."""
     if not (isinstance(found, str) and found.isascii() and found.isidentifier()):
         raise UsageError(f"the id of {path} is {found!r}: give it letters, digits and _, as in my_rule")

@@ -1,8 +1,7 @@
-"""What of a source decides numbers: its syntax without comments and docstrings, and the vocabulary it runs through.
+"""Hashes of the code that decides numbers: a source without comments and docstrings, and its vocabulary.
 
-A typo that is mended in a docstring leaves a trial's id as it is. A change of the mathematics that rules
-share, in `learner`, `cells`, `ops` or `optimizers`, gives another id to the trials of those rules that run
-through what changed.
+A typo fixed in a docstring does not change a trial's id. A change of the mathematics that rules share, in
+`learner`, `cells`, `ops` or `optimizers`, changes the id of the trials of all rules that run through it.
 """
 
 from __future__ import annotations
@@ -15,18 +14,17 @@ from typing import Any
 
 from creditbench.machine.folders import PACKAGE
 
-#: The rooms whose code is part of what a rule computes.
+#: The subpackages whose code rules run through.
 ROOMS = ("learner", "cells", "ops", "optimizers")
-#: What every rule runs through, beside what it imports.
+#: Modules that every rule runs through, beside those that it imports.
 _OF_ALL = ("learner.training", "cells.base", "optimizers")
 
 
 def digest(content: bytes, imports: bool = True) -> str:
-    """The sha256 of a Python source's meaning; of the bytes where it is no Python, or is nested too deeply.
+    """The sha256 of a Python source's syntax tree; of its bytes if it is not Python or nested too deeply.
 
-    Docstrings count where the source names `__doc__`. The same under every version of Python that can read
-    the source.
-    `imports`: whether it counts from where things are imported.
+    Comments never count. Docstrings count only if the source names `__doc__`. The hash is the same under
+    every version of Python that can read the source. `imports`: whether imports at the top count.
     """
     try:
         tree = ast.parse(content)
@@ -40,13 +38,13 @@ def digest(content: bytes, imports: bool = True) -> str:
 
 
 def _words(node: ast.AST, keeps: bool) -> Iterator[str]:
-    """The names of a tree's nodes and fields, and its constants. Fields that are empty say nothing."""
+    """The names of a tree's nodes and fields, and its constants, without empty fields."""
     yield type(node).__name__
     for name in node._fields:
         value: Any = getattr(node, name, None)
         if name == "body" and not keeps and _has_docstring(node):
             value = value[1:]
-        # Versions of Python differ in fields that are empty, or say how a constant was written.
+        # Versions of Python differ in empty fields, and in those that say how a constant was written.
         if value is None or value == [] or name in ("kind", "type_comment", "ctx"):
             continue
         yield f".{name}"
@@ -64,10 +62,10 @@ def _has_docstring(node: ast.AST) -> bool:
 
 
 def vocabulary(content: bytes, backend: str, decorrelates: bool = False) -> str:
-    """The sha256 of all that a rule of this source runs through under `backend`, its own file left out.
+    """The sha256 of all code that a rule runs through under `backend`, without its own file.
 
-    `decorrelates`: whether its cell is decorrelated. What is imported in ways that cannot be read counts as
-    all.
+    `content`: the rule's source. `decorrelates`: whether its cell is decorrelated. If its imports cannot be
+    read, all code counts.
     """
     wanted = {*_OF_ALL, f"ops.{backend}", *_imported(content)}
     if decorrelates:
@@ -77,19 +75,19 @@ def vocabulary(content: bytes, backend: str, decorrelates: bool = False) -> str:
         module = wanted.pop()
         reached.add(module)
         wanted |= _known(module)[1] - reached
-    # Neither its name nor its place counts, so that code may be moved.
+    # The names of modules do not count, so that code can be moved.
     return hashlib.sha256("\n".join(sorted(_known(module)[0] for module in reached)).encode()).hexdigest()
 
 
 @cache
 def _known(module: str) -> tuple[str, frozenset[str]]:
-    """(the digest of a module of the rooms, the modules of them that it imports)."""
+    """(digest of a module of `ROOMS`, the modules of `ROOMS` that it imports)."""
     content = (PACKAGE / f"{module.replace('.', '/')}.py").read_bytes()
     return digest(content, imports=False), frozenset(_imported(content))
 
 
 def _imported(content: bytes) -> set[str]:
-    """The modules of the rooms that a source imports."""
+    """The modules of `ROOMS` that a source imports."""
     try:
         nodes = list(ast.walk(ast.parse(content)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -106,7 +104,7 @@ def _imported(content: bytes) -> set[str]:
 
 
 def _reached(module: str, name: str | None) -> set[str]:
-    """The modules of the rooms that `import module`, or `from module import name`, reaches."""
+    """The modules of `ROOMS` that `import module`, or `from module import name`, reaches."""
     package, _, inner = module.partition(".")
     if package != "creditbench":
         return set()
@@ -118,7 +116,7 @@ def _reached(module: str, name: str | None) -> set[str]:
     if inner in _modules(room):
         return {inner}
     home = _homes(room).get(name or "")
-    # A room as a whole, or a name that its `__init__` makes itself.
+    # A whole subpackage, or a name that its `__init__` defines itself.
     return {home} if home else set() if name and room == "ops" else set(_modules(room))
 
 
@@ -132,7 +130,7 @@ def _modules(room: str) -> tuple[str, ...]:
 
 @cache
 def _homes(room: str) -> dict[str, str]:
-    """The modules in which the names lie that a room's `__init__` imports from its own."""
+    """name -> module, for the names that a subpackage's `__init__` imports from its own modules."""
     if not (PACKAGE / room).is_dir():
         return {}
     tree = ast.parse((PACKAGE / room / "__init__.py").read_bytes())

@@ -1,13 +1,13 @@
 """Finds tasks and learners: in the shipped folders, in files that a user names, in installed packages.
 
-All three come in through `load`. A plug-in is a Python file or module that holds one subclass of `Task` or
-`Learner`; it is found by its `id`. What is shipped or installed and cannot be used is left out with a note,
-and costs nobody else; what a user names must be sound.
+`load` loads all three. A plug-in is a Python file or module that holds one subclass of `Task` or `Learner`,
+and is known by its `id`. A shipped or installed plug-in that cannot be used is left out with a note, and does
+not affect the others. A file that a user names must be sound.
 
-Shipped files are imported, and so are a user's tasks, which make the targets and are trusted. A learner from
-elsewhere is not: its class is a stand-in, made of what a confined process found in the file (`contributed`).
-The file itself is imported where a caller says `imports=True`, which is right in a process that trusts it
-with all it has.
+Shipped files are imported. So are a user's tasks, which make the targets and are trusted. A learner from
+elsewhere is not imported: its class is a stand-in, made from a confined process's description
+(`contributed`). With `imports=True` the file itself is imported. Use it only in a process that trusts the
+file.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from creditbench.plugins.importing import (
 
 @dataclass(frozen=True)
 class _Found:
-    """What is shipped or installed: plug-ins by id, and by name why others were left out."""
+    """Shipped or installed plug-ins: usable ones by id; for others, name -> the reason."""
 
     plugins: dict[str, Plugin]
     broken: dict[str, str]
 
     def add(self, name: str, make: Callable[[], Plugin]) -> None:
-        """Take in what `make` gives, or note on standard error why it cannot be used."""
+        """Add the plug-in of `make`, or note on standard error why it cannot be used."""
         try:
             plugin = make()
             if plugin.id in self.plugins:
@@ -54,10 +54,10 @@ class _Found:
 
 
 def load(kind: Kind, paths: Sequence[str | Path] = (), *, imports: bool = False) -> dict[str, Plugin]:
-    """Every task or learner by its id: the shipped ones, those of `paths` and those of installed packages.
+    """Every task or learner by id: the shipped ones, those of `paths` and those of installed packages.
 
-    `imports`: import learners that are not shipped into this process, instead of a stand-in for each. Raises
-    `UsageError` for a path that is missing or cannot be imported, and for an id that is taken.
+    `imports`: import learners that are not shipped, in place of a stand-in for each. Raises `UsageError` for
+    a path that is missing or cannot be imported, and for an id that is taken.
     """
     found = dict(_known(kind, imports).plugins)
     for path in paths:
@@ -72,7 +72,7 @@ def load(kind: Kind, paths: Sequence[str | Path] = (), *, imports: bool = False)
 def find(kind: Kind, name: str, paths: Sequence[str | Path] = (), *, imports: bool = False) -> Plugin:
     """The task or learner of that id.
 
-    Raises `UsageError` when there is none: with the reason where it was left out, else with the nearest id.
+    Raises `UsageError` if there is none: with the reason if it was left out, else with the nearest id.
     """
     if not paths and name in (known := builtin(kind)):
         return known[name]
@@ -85,12 +85,12 @@ def find(kind: Kind, name: str, paths: Sequence[str | Path] = (), *, imports: bo
 
 
 def builtin(kind: Kind) -> dict[str, Plugin]:
-    """What is shipped, by id."""
+    """The shipped plug-ins, by id."""
     return _builtin(kind).plugins
 
 
 def read(path: Path) -> Plugin:
-    """The task or the learner in a file, whichever it holds, imported into this process. Raises `UsageError`."""
+    """The task or learner in a file, imported into this process. Raises `UsageError`."""
     path = path.resolve()
     require_python("learners", path)
     module = import_plugin(lambda: load_file("learners", path), str(path))
@@ -108,7 +108,7 @@ def _builtin(kind: Kind) -> _Found:
 
 @cache
 def _known(kind: Kind, imports: bool) -> _Found:
-    """What is shipped, and what installed packages have beside it."""
+    """The shipped plug-ins and those of installed packages."""
     found = _Found(dict(builtin(kind)), dict(_builtin(kind).broken))
     for point in importlib.metadata.entry_points(group=f"creditbench.{kind}"):
         source = f"entry point {point.dist.name if point.dist else point.name}"
@@ -131,5 +131,5 @@ def _clash(plugin: Plugin, other: Plugin) -> str:
 
 
 def clash(name: str, place: object, taken: object) -> str:
-    """What is said of an id that two files have."""
+    """The message for an id that two files have."""
     return f"the id {name!r} of {place} is taken by {taken}: give it an id of its own"

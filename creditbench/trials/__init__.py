@@ -1,7 +1,7 @@
-"""From a user's options to the record of what was trained.
+"""From a user's options to the record of a training.
 
-- `trial`: everything that decides a number, and its id; `record`: what came of it
+- `trial`: all settings that decide a number, and their id; `record`: the result
 - `grid`: trials from options; `settings`: values from text, and the tuned file; `tuning`: points and studies
-- `trainer`: trains trials, and yields a record for each; `blocks`: what it asks of a rule, wherever the rule
-  is
+- `trainer`: trains trials, and yields a record for each; `blocks`: its interface to a rule, in this process
+  or another
 """

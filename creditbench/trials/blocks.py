@@ -1,7 +1,7 @@
-"""Where a rule trains: what the trainer asks of it (`Blocks`), and the rule in this process (`OwnBlocks`).
+"""The trainer's interface to a rule (`Blocks`), and a rule in this process (`OwnBlocks`).
 
-The trainer has the task, the clock and the record. What it asks is the same wherever the rule is; a rule that
-is not shipped is in a confined process (`creditbench.executors.confined`).
+The trainer has the task, the clock and the record. The interface is the same for a rule in another process. A
+rule that is not shipped runs in a confined process (`creditbench.executors.confined`).
 """
 
 from __future__ import annotations
@@ -32,73 +32,72 @@ from creditbench.task import Sequences
 from creditbench.trials.record import Cost
 from creditbench.trials.trial import Trial
 
-#: Seconds of blocks from which a trial's ratios are taken.
+#: Seconds of timed blocks for a trial's ratios.
 MEASURE_SECONDS = 1.0
 
 
 class Blocks(abc.ABC):
-    """A rule, as the trainer needs it: it trains on one block of segments after another.
+    """A rule that trains on one block of segments after another.
 
-    What it carries from block to block is (parameters, optimiser's state, learner's state). The trainer looks
-    at the parameters alone; the other two may be elsewhere, and None here. `xs`: (segments, keys) of a block;
-    where there are `data`, the segments are the numbers [S, B] of sequences in it.
+    The carry from block to block is (parameters, optimiser's state, learner's state). The trainer reads only
+    the parameters; the other two may lie in another process, and are None here. `xs`: (segments, keys) of a
+    block. If `data` is given, the segments are the numbers [S, B] of sequences in it.
     """
 
-    trains_together: ClassVar[bool]  #: whether several trials may be one program
+    trains_together: ClassVar[bool]  #: whether one program can train several trials
     holds_data: ClassVar[bool]  #: whether blocks gather their episodes from the training split on the device
-    source: str = ""  #: where the rule is from
+    source: str = ""  #: the origin of the rule
 
     @abc.abstractmethod
     def training(self, cell: Cell) -> contextlib.AbstractContextManager[None]:
-        """The time in which trials are trained, all with the same `cell`: what follows is asked within it."""
+        """A context for training trials with the same `cell`. The methods below are called inside it."""
 
     @abc.abstractmethod
     def start(self, trials: Sequence[Trial]) -> Any:
-        """What is carried before training; of more than one trial, stacked: they are one program from here on."""
+        """The carry before training. The carries of several trials are stacked: one program trains them."""
 
     @abc.abstractmethod
     def restart(self, carry: Any) -> Any:
-        """The same after a seam of a stream: the network is at rest, and the rule keeps what it keeps of its own."""
+        """The carry after a seam of a stream: the network is at rest, the rule keeps its learned state."""
 
     @abc.abstractmethod
     def load(self, carry: Any, xs: Any, data: Any) -> None:
-        """Get ready to train on a block: what takes time and is no part of the training is done here."""
+        """Prepare to train on a block: compile, for example. Its time does not count as training."""
 
     @abc.abstractmethod
     def train(self, carry: Any, xs: Any, data: Any) -> tuple[Any, Any]:
-        """Train on the block that was loaded: (carry, losses [S])."""
+        """Train on the loaded block: (carry, losses [S])."""
 
     @abc.abstractmethod
     def cost(self, rate: float | None) -> Cost:
-        """What an update costs, beside a training that did `rate` steps a second.
+        """The cost of an update. `rate`: the steps per second of the training.
 
-        What goes wrong here takes nothing from the training's outcome: it is printed, and the figures are
-        missing.
+        An error here does not change the training's outcome. It is printed, and the figures are None.
         """
 
     @abc.abstractmethod
     def peaks(self) -> tuple[ProcessPeak, DevicePeak]:
-        """Memory from now on, of the process that trains and of the device."""
+        """The peaks of memory from now on, of the training process and of the device."""
 
     @abc.abstractmethod
     def compiling(self) -> tuple[float, bool]:
-        """Seconds that compiling has taken, and whether the cache had a part in it."""
+        """Seconds of compilation so far, and whether a program came from the cache."""
 
     def environment(self, here: dict[str, Any]) -> dict[str, Any]:
-        """On what it trains, given what this process sees."""
+        """The environment of the training, given that of this process."""
         return here
 
     def close(self) -> None:  # noqa: B027 - there may be nothing
-        """Give up what outlives a trial."""
+        """Release all that outlives a trial."""
 
 
 class OwnBlocks(Blocks):
-    """A rule in this process: the one that `trial` names, or the class `rule`."""
+    """A rule in this process: the rule of `trial`, or the class `rule`."""
 
     trains_together = True
     holds_data = True
 
-    cell: Cell  #: of the trials that are trained
+    cell: Cell  #: the cell of the trials in training
 
     def __init__(self, trial: Trial, ops: Ops, rule: type | None = None) -> None:
         if rule is None:
@@ -172,7 +171,10 @@ class OwnBlocks(Blocks):
     # -- the programs ----------------------------------------------------------------------------
 
     def block(self, carry: Any, xs: Any, data: Any = None, numbers: Mapping[str, Any] | None = None) -> Any:
-        """Train on segments `xs` one after another: (carry, losses [S]). `numbers`: arrays in place of the trial's."""
+        """Train on segments `xs` one after another: (carry, losses [S]).
+
+        `numbers`: arrays in place of the trial's numbers.
+        """
         ops, cell = self.ops, self.cell
         learner, optimizer = with_numbers(self.learner, self.optimizer, numbers or {})
         episodes = self.trial.protocol == "episodes"
@@ -197,7 +199,7 @@ class OwnBlocks(Blocks):
         return ops.scan(segment, carry, xs)
 
     def rest(self, carry: Any, numbers: Mapping[str, Any] | None = None) -> Any:
-        """`restart` of one trial. `numbers`: arrays in place of the trial's."""
+        """`restart` of one trial. `numbers`: arrays in place of the trial's numbers."""
         params, optimizer_state, state = carry
         learner, _ = with_numbers(self.learner, self.optimizer, numbers or {})
         state = learner.reset(self.ops, self.cell, params, state, self.trial.batch)
@@ -205,15 +207,15 @@ class OwnBlocks(Blocks):
 
 
 class Programs:
-    """Functions that are compiled once each, by name; compile time is added up."""
+    """Functions by name, each compiled once. The compile times are added up."""
 
     def __init__(self, ops: Ops) -> None:
         self.ops = ops
-        self.seconds, self.cached = 0.0, False  #: spent on compiling; whether the cache had a part in it
+        self.seconds, self.cached = 0.0, False  #: compile time so far; whether a program came from the cache
         self._known: dict[str, Callable] = {}
 
     def compiled(self, name: str, f: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Callable:
-        """`f` compiled for arguments like `args`; under one name it is compiled once."""
+        """`f` compiled for arguments like `args`, once per name."""
         if name not in self._known:
             clock = time.perf_counter()
             with taken_from_cache() as found:
@@ -224,17 +226,17 @@ class Programs:
 
 
 def trained_alike(trials: Sequence[Trial]) -> bool:
-    """Whether they train on the same data with the same draws, since only numbers differ."""
+    """Whether the trials train on the same data with the same draws: they differ only in numbers."""
     return len({trial.seed for trial in trials}) == 1
 
 
 def stacked(ops: Ops, trees: Sequence[Any]) -> Any:
-    """Trees as one whose arrays have a first axis over them; a single one as it is."""
+    """Trees as one tree whose arrays have a first axis over the trees. A single tree stays as it is."""
     return ops.tree_map(lambda *leaves: ops.xp.stack(leaves), *trees) if len(trees) > 1 else trees[0]
 
 
 def scaled_weights(ops: Ops, data: Sequences, chosen: Any) -> Any:
-    """The weights [S, T, B] of segments of the sequences numbered `chosen` [S, B], summing to 1 in each, or 0."""
+    """The weights [S, T, B] of the sequences `chosen` [S, B]. They sum to 1 in each segment, or to 0."""
     weights = ops.gather(data.weights, chosen.reshape((-1,))).reshape((-1, *chosen.shape))
     weights = ops.xp.permute_dims(weights, (1, 0, 2))
     total = ops.xp.sum(weights, axis=(1, 2), keepdims=True)
@@ -247,13 +249,13 @@ def optimizer_of(trial: Trial) -> SGD:
 
 
 def varied(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
-    """Those `numbers` in which the trials differ: name -> [S]."""
+    """The `numbers` in which the trials differ: name -> [S]."""
     values = {name: np.array([trial.numbers[name] for trial in trials]) for name in trials[0].numbers}
     return {name: array for name, array in values.items() if np.ptp(array) > 0}
 
 
 def with_numbers(learner: Any, optimizer: SGD, numbers: Mapping[str, Any]) -> tuple[Any, SGD]:
-    """The same with those numbers in the place of their own; they may be arrays, so their values are not checked."""
+    """Copies of learner and optimiser with those numbers. They may be arrays, so they are not checked."""
 
     def changed(instance: Any, **values: Any) -> Any:
         found = copy.copy(instance)
@@ -271,7 +273,7 @@ def with_numbers(learner: Any, optimizer: SGD, numbers: Mapping[str, Any]) -> tu
 
 
 def warm_up(backend: str, device: str = "cpu") -> None:
-    """Have the framework load what it loads when first used, so that no trial's figures hold it."""
+    """Let the framework load all that it loads at first use, so that no trial's figures include it."""
     ops, cell = make_ops(backend, device), Cell(2, 16, 2)
     params, ones = ops.from_numpy(cell.init(0)), np.ones((3, 4, 2))
     batch = Batch(*ops.from_numpy((ones, ones, ones[..., 0])))

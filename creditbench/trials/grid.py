@@ -1,13 +1,13 @@
 """From a user's options to fully resolved trials.
 
-A setting is taken from the first of these that has it:
+Each setting comes from the first of these that has it:
 
 1. the options: `--lr`, `--segment`, `--set anp.sigma=1e-3`, ...
-2. the tuned file's table `[TASK.RULE]`, or each of its tables `[[TASK.RULE]]`, one a study
+2. the tuned file's table `[TASK.RULE]`, or each of its tables `[[TASK.RULE]]`, one per study
 3. the tuned file's table `[default.RULE]`
 4. the task's own default (batch, alpha, budget) or the learner's (optimiser, lr, segment, hyper-parameters)
 
-RULE is the name that tables show: `anp`, `"anp+D"`. Nothing here imports torch or jax.
+RULE is the name in tables: `anp`, `"anp+D"`. Nothing here imports torch or jax.
 """
 
 from __future__ import annotations
@@ -49,32 +49,32 @@ from creditbench.trials.settings import (
 )
 from creditbench.trials.trial import SUFFIXES, Trial, split_rule
 
-#: Preset -> how often the validation split is looked at, evenly over the budget.
+#: Preset -> number of evaluations on the validation split, evenly over the budget.
 EVALUATIONS = {"smoke": 2, "quick": 10, "full": 50}
 DECORRELATION_RATE = 1e-3
-#: Every seed is below: under JAX a greater one would have the key of one that is.
+#: Every seed is less than this: under JAX a larger seed would have the same key as a smaller one.
 SEEDS = 2**32
-#: That a task may take to make a split, where nobody says how many.
+#: The default time limit for a task to make a split.
 DATA_SECONDS = 3600.0
-#: No grid is as large in any of its sizes.
+#: The upper limit of every size in a grid.
 MOST = 10**12
 
-#: Results of draw D of tuning have seeds from D times this one on. Tuning's own seeds lie above those of all
-#: draws.
+#: The seeds of results with draw D of tuning start at D times this number. Tuning's own seeds are larger than
+#: all of them.
 SEEDS_OF_A_DRAW = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a user asks for. None: as the tuned file, the task or the learner has it."""
+    """A user's options. None: the setting comes from the tuned file, the task or the learner."""
 
     tasks: tuple[str, ...]  #: ids, or paths of Python files
     learners: tuple[str, ...]  #: ids or paths, with the suffix +D or +DD for a decorrelated cell
-    decorrelate: tuple[str, ...] = ("none",)  #: multiplies the learners that have no suffix
+    decorrelate: tuple[str, ...] = ("none",)  #: of the learners without a suffix, each with all of these
     backends: tuple[str, ...] = ("jax",)
     device: str = "cpu"
     seeds: tuple[int, ...] = (0,)
-    seeds_apart: bool = False  #: whether each study of the tuned file has as many seeds of its own
+    seeds_apart: bool = False  #: whether each study of the tuned file has its own seeds, as many as `seeds`
     hidden: int = 128
     bias: bool = False
     alpha: float | None = None
@@ -86,14 +86,13 @@ class Options:
     preset: str = "quick"
     budget: int | None = None
     evaluations: int | None = None
-    settings: Mapping[str, Any] = dataclasses.field(
-        default_factory=dict
-    )  #: "anp.sigma" -> value, or its text
+    #: "anp.sigma" -> value, or its text
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: task -> a user's file
     tuned: str | None = None  #: path of a TOML file
     threads: int = 1
-    measure: bool = False  #: take the cost of an update beside the training
-    timeout: float | None = None  #: seconds that a task may take to make a split; None for an hour
+    measure: bool = False  #: whether to measure the cost of an update after the training
+    timeout: float | None = None  #: time limit in seconds for a task to make a split; None for an hour
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -132,7 +131,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Trials in the order in which they are to run, and what was left out of them and why."""
+    """Trials in the order of the run, and notes on what was left out and why."""
 
     trials: tuple[Trial, ...]
     notes: tuple[str, ...]
@@ -141,11 +140,11 @@ class Grid:
 
 
 def make_grid(options: Options) -> Grid:
-    """The trials that `options` ask for: tasks x rules x backends x learning rates x seeds.
+    """The trials of `options`: tasks x rules x backends x learning rates x seeds.
 
-    The train split of every task is made once, so that bad data are found before anything runs. Combinations
-    that a learner rules out (a backend, a decorrelated cell) are left out with a note. Raises `UsageError`
-    for anything that cannot be run.
+    The train split of every task is made once, so that bad data show before anything runs. Combinations that
+    a learner does not support (a backend, a decorrelated cell) are left out with a note. Raises `UsageError`
+    for settings that cannot run.
     """
     tasks = _by_id(_resolve("tasks", item) for item in options.tasks)
     rules = list(_rules(options))
@@ -213,7 +212,8 @@ def make_grid(options: Options) -> Grid:
                     trials.setdefault(trial.id, trial)
         notes += source.notes
     notes += [
-        f"{options.tuned} has nothing for {rule} on {', '.join(names)}: its defaults are run; see: creditbench tune"
+        f"{options.tuned} has nothing for {rule} on {', '.join(names)}: its defaults are run; see: "
+        "creditbench tune"
         for rule, names in untuned.items()
     ]
     if not trials:
@@ -222,7 +222,7 @@ def make_grid(options: Options) -> Grid:
 
 
 def _trial(**values: Any) -> Trial:
-    """The trial of these settings. Raises `UsageError` for one that no record could hold."""
+    """The trial of these settings. Raises `UsageError` for values that no record could hold."""
     try:
         return Trial(**values)
     except ValidationError as error:
@@ -232,19 +232,20 @@ def _trial(**values: Any) -> Trial:
 
 
 def _by_id(plugins: Iterable[Plugin]) -> dict[str, Plugin]:
-    """The plug-ins by their ids. Raises `UsageError` where two files have the same one."""
+    """The plug-ins by id. Raises `UsageError` if two files have the same id."""
     found: dict[str, Plugin] = {}
     for plugin in plugins:
         other = found.setdefault(plugin.id, plugin)
         if other.path != plugin.path:
             raise UsageError(
-                f"the id {plugin.id!r} of {plugin.path} is that of {other.path} too: give each an id of its own"
+                f"the id {plugin.id!r} of {plugin.path} is that of {other.path} too: give each an id of its "
+                "own"
             )
     return found
 
 
 def make_task(item: str, settings: Mapping[str, Any], data: Mapping[str, str]) -> Task:
-    """The task of an id or of a path; `settings` and `data` as in `Options`. Raises `UsageError`."""
+    """The task of an id or a path; `settings` and `data` as in `Options`. Raises `UsageError`."""
     plugin = _resolve("tasks", item)
     for name in data:
         if name != plugin.id:
@@ -268,7 +269,7 @@ def _rules(options: Options) -> Iterable[tuple[Plugin, Decorrelate, bool]]:
 def resolve_learners(
     items: Iterable[str], settings: Mapping[str, Any]
 ) -> dict[str, tuple[Plugin, dict[str, Any]]]:
-    """The learner of each item, an id or a path, and its hyper-parameters with `settings` put in, as in `Options`."""
+    """item -> (learner, its hyper-parameters after `settings`). An item is an id or a path."""
     found = {item: _resolve("learners", item) for item in items}
     own = by_owner(settings, {}, _by_id(found.values()))
     return {
@@ -278,7 +279,7 @@ def resolve_learners(
 
 
 def _resolve(kind: Kind, item: str) -> Plugin:
-    """The plug-in of an id or of a path; a path ends in .py or has a separator in it."""
+    """The plug-in of an id or a path. A path ends in .py or contains a separator."""
     if not (item.endswith(".py") or os.sep in item):
         return registry.find(kind, item)
     path = Path(item).expanduser().resolve()
@@ -289,7 +290,7 @@ def _resolve(kind: Kind, item: str) -> Plugin:
 
 
 class _Source:
-    """A task with its parameters, and what its train split is like."""
+    """A task with its parameters, and its train split."""
 
     def __init__(
         self, plugin: Plugin, settings: Mapping[str, Any], data: str | None, timeout: float | None = None
@@ -300,7 +301,7 @@ class _Source:
         if data is not None:
             if not plugin.cls.reads_data:
                 raise UsageError(f"task {plugin.id!r} reads no data: leave out --data {plugin.id}=...")
-            # Workers, and later runs, must find the file wherever they start.
+            # Workers and later runs may start in other folders.
             settings = {**settings, "data": absolute(data)}
         self.data = data
         self._seen = Seen()
@@ -311,11 +312,11 @@ class _Source:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be told of the data that were read."""
+        """Remarks on the data that were read."""
         return self._seen.notes
 
     def train(self, batch: int, seed: int) -> Sequences:
-        """The train split for that many rows. Raises `UsageError` where the task cannot make it."""
+        """The train split for `batch` rows. Raises `UsageError` if the task cannot make it."""
         if batch not in self._trains:
             self._trains[batch] = self._generate("train", seed, batch)
         return self._trains[batch]
@@ -334,7 +335,7 @@ class _Source:
 
     @contextlib.contextmanager
     def _in_time(self, what: str) -> Iterator[None]:
-        """End what a task does here that takes longer than a trial may: it would hang in the trial alike."""
+        """End a task that takes longer than a trial may: it would hang in the trial too."""
         late = (
             f"task {self.plugin.id!r} did not {what} within {self.seconds:g} s: "
             f"mend {self.plugin.path}, or give it longer with --timeout"
@@ -347,7 +348,7 @@ class _Source:
             raise UsageError(late) from None
 
     def data_sha256(self, batch: int, seed: int) -> str | None:
-        """Of the user's file; of a hub data set, which has no file, of the values that all splits are made of."""
+        """The sha256 of the user's file. A hub data set has no file: that of the values in all its splits."""
         if self.data is None:
             return None
         if self.data.startswith("hf:"):
@@ -373,7 +374,7 @@ def _trial_values(
     settings: Mapping[str, Any],
     frozen: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The fields of a trial, less backend and seed. `frozen`: what the tuned file has for it."""
+    """The fields of a trial, except backend and seed. `frozen`: its settings in the tuned file."""
     task, task_class = source.task, type(source.task)
     rule = plugin.id + SUFFIXES[decorrelate]
     hyperparameters = {name: value for name, value in frozen.items() if name not in (*TUNABLE, *STUDY)}
@@ -399,8 +400,8 @@ def _trial_values(
     if task_class.protocol == "episodes":
         if options.segment not in (None, steps):
             raise UsageError(
-                f"segment is {options.segment}: {task_class.id} has episodes of {steps} steps, and one is a segment; "
-                "leave out --segment"
+                f"segment is {options.segment}: {task_class.id} has episodes of {steps} steps, and one is a "
+                "segment; leave out --segment"
             )
         segment = steps
     else:
@@ -410,7 +411,7 @@ def _trial_values(
                 f"segment is {segment}: a stream of {task_class.id} has {steps} steps; give 1 to {steps}"
             )
     budget, evaluations = _budget(options, task_class, segment)
-    cell = Cell(  # for its checks alone
+    cell = Cell(  # only for its checks
         train.inputs.shape[-1],
         options.hidden,
         train.targets.shape[-1],
@@ -452,10 +453,10 @@ def _trial_values(
 
 
 def _shift(study: Any, number: int, count: int) -> int:
-    """What is added to `count` seeds so that no two studies share one, nor two draws: they are independent results.
+    """The number added to `count` seeds so that no two studies or draws share a seed.
 
-    A study is known by its name, DRAW/STUDY; one that has another name by its place among the others,
-    `number`.
+    So their results are independent. A study's number comes from its name, DRAW/STUDY. A study with another
+    name has `number`, its place among the others.
     """
     if isinstance(study, str) and (parts := re.fullmatch(r"(\d{1,3})/(\d{1,2})", study)):
         return SEEDS_OF_A_DRAW * int(parts[1]) + count * int(parts[2])
@@ -469,13 +470,14 @@ def _text_or_none(name: str, value: Any) -> str | None:
 
 
 def _budget(options: Options, task: type[Task], segment: int) -> tuple[int, int]:
-    """(training time steps of one row, how often the validation split is looked at)."""
+    """(training time steps of one row, number of evaluations on the validation split)."""
     if options.preset not in task.budgets:
         raise unknown(f"preset of {task.id}", options.preset, task.budgets, "creditbench list tasks")
     budget = task.budgets[options.preset] if options.budget is None else options.budget
     if budget < segment:
         raise UsageError(
-            f"budget is {budget} steps: one segment of {task.id} has {segment}; give more or a shorter segment"
+            f"budget is {budget} steps: one segment of {task.id} has {segment}; give more or a shorter "
+            "segment"
         )
     most = budget // segment
     if options.evaluations is None:
@@ -489,5 +491,5 @@ def _budget(options: Options, task: type[Task], segment: int) -> tuple[int, int]
 
 
 def user_path(plugin: Plugin) -> str | None:
-    """Where the file of a plug-in lies that is not found by its id alone."""
+    """The path of a plug-in that cannot be found by its id; None if it can."""
     return str(plugin.path) if plugin.source == str(plugin.path) else None

@@ -1,4 +1,4 @@
-"""What one trial yielded: one row of a results table, and its curve."""
+"""The result of one trial: one row of a results table, and its curve."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from creditbench.machine.files import parse_json, require_plain
 from creditbench.machine.frameworks import FRAMEWORKS
 from creditbench.trials.trial import Amount, Count, Number, Size, Trial
 
-#: 2: cost beside training (ratios, FLOPs, algorithm bytes, device peak), and whose peak `process_peak_bytes`
-#: is. 3: what counts as solved at the trial's own parameters and data; scores that nothing bounds; the study
-#: of tuning.
+#: 2: costs (ratios, FLOPs, algorithm bytes, device peak), and the source of `process_peak_bytes`. 3: the
+#: solved score at the trial's own parameters and data; unbounded scores; the study of tuning.
 SCHEMA_VERSION = 3
 
 Status = Literal["ok", "diverged", "timeout", "oom", "crashed", "invalid"]
@@ -28,13 +27,13 @@ class Point(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: Count  #: training time steps so far
-    seconds: Amount  #: training time so far, compilation and evaluation left out
-    loss: Number | None  #: mean training loss since the last point; None when it was not finite
-    validation: Number | None  #: metric on the validation split; None when it was not finite
+    seconds: Amount  #: training time so far, without compilation and evaluation
+    loss: Number | None  #: mean training loss since the last point; None if not finite
+    validation: Number | None  #: metric on the validation split; None if not finite
 
 
 def _require_environment(known: dict[str, Any]) -> dict[str, Any]:
-    """What is said of a machine, where the parts that reports take out of it are of their types."""
+    """The description of a machine. Raises ValueError if a part that reports use has a wrong type."""
     require_plain(known)
     maybe = {"commit": str, "precision": dict, "accelerators": list}
     kinds: dict[str, Any] = {
@@ -54,7 +53,7 @@ Environment = Annotated[dict[str, Any], AfterValidator(_require_environment)]
 
 
 class Cost(NamedTuple):
-    """What an update costs: the fields of a `Record` of these names. A figure that was not taken is None."""
+    """The cost of an update: the fields of a `Record` of these names. A figure that was not taken is None."""
 
     ratio_forward: float | None = None
     ratio_bptt: float | None = None
@@ -67,7 +66,7 @@ _NO_COST = Cost()
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training made of one trial: the fields of its `Record` that training decides, by their names there."""
+    """The outcome of training one trial: the fields of its `Record` that training decides."""
 
     status: Status
     status_detail: str = ""
@@ -101,39 +100,34 @@ class Record(BaseModel):
     suite_version: str
     trial: Trial
     learner_source: str
-    described: dict[str, Any] | None = None  #: what a rule that is not shipped said of itself as it was run
+    described: dict[str, Any] | None = None  #: the metadata, at the time of the run, of a rule not shipped
     status: Status
-    status_detail: str = ""  #: for `diverged`, the step; else the error
+    status_detail: str = ""  #: the step of divergence, or the error
     metric: str
     metric_direction: Literal["min", "max"]
     trivial: Number | None = None  #: metric of the trivial predictor on the test split
-    solved: Number | None = None  #: metric at which the test split counts as solved; None where nobody knows
+    solved: Number | None = None  #: metric at which the test split counts as solved; None if not known
     validation_best: Number | None = None
     test_score: Number | None = None  #: metric on the test split, with the weights best on validation
-    normalised_score: Number | None = (
-        None  #: 0 is trivial, 1 is solved, unbounded; None without `solved`, or diverged
-    )
+    #: 0 is trivial, 1 is solved, unbounded; None without `solved`, or diverged
+    normalised_score: Number | None = None
     steps_to_target: Count | None = None
     seconds_to_target: Amount | None = None
     train_seconds: Amount | None = None
     compile_seconds: Amount | None = None
-    compile_cached: bool | None = None  #: some of its programs were compiled before, and came from the cache
-    steps_per_second: Amount | None = None  #: steady state, all sequences of the batch counted as one
+    compile_cached: bool | None = None  #: whether some of its programs came from the cache
+    steps_per_second: Amount | None = None  #: steady state; a step of the whole batch counts once
     ratio_forward: Amount | None = None  #: time of a step, × the same cell's forward pass; paired blocks
-    ratio_bptt: Amount | None = None  #: × `bptt` under the same optimiser
-    flops_per_step: Amount | None = (
-        None  #: FLOPs of an update, optimiser included, over its steps; the whole batch's
-    )
-    algorithm_bytes: Count | None = (
-        None  #: what an update needs beyond weights and data: `creditbench.measure.memory`
-    )
+    ratio_bptt: Amount | None = None  #: time of a step, × `bptt` under the same optimiser
+    #: FLOPs of an update with the optimiser, for the whole batch, divided by its steps
+    flops_per_step: Amount | None = None
+    #: memory that an update needs beyond weights and data: `creditbench.measure.memory`
+    algorithm_bytes: Count | None = None
     process_peak_bytes: Count | None = None  #: growth of the process's peak resident memory over the trial
-    process_peak_source: Literal["VmHWM", "ru_maxrss"] | None = (
-        None  #: VmHWM is the trial's own, see `ProcessPeak`
-    )
-    device_peak_bytes: Count | None = (
-        None  #: on an accelerator; under JAX the process's so far, see `DevicePeak`
-    )
+    #: VmHWM is the trial's own, see `ProcessPeak`
+    process_peak_source: Literal["VmHWM", "ru_maxrss"] | None = None
+    #: on an accelerator; under JAX the process's so far, see `DevicePeak`
+    device_peak_bytes: Count | None = None
     trained_together: Size = 1  #: seeds trained in one program
     curve: tuple[Point, ...] = ()
     environment: Environment = {}
@@ -143,7 +137,7 @@ class Record(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _migrate(cls, values: Any) -> Any:
-        """A record of an older schema as one of this: what was not taken then is None."""
+        """A record of an older schema as one of this schema. Figures that it lacks are None."""
         version = values.get("schema_version", SCHEMA_VERSION) if isinstance(values, dict) else SCHEMA_VERSION
         if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
             raise ValueError(f"the schema version is {version!r:.40}: there are 1 to {SCHEMA_VERSION}")
@@ -152,7 +146,7 @@ class Record(BaseModel):
             values = dict(values) | {"schema_version": SCHEMA_VERSION}
             if first and values.get("process_peak_bytes") is not None:
                 values["process_peak_source"] = "ru_maxrss"
-            # It was cut off at -1 and 1.1, and 0 where a seed diverged.
+            # Older schemas cut the score off at -1 and 1.1, and set it to 0 if a seed diverged.
             score = values.get("normalised_score")
             if isinstance(score, int | float | str) and (
                 values.get("status") != "ok" or not -1 < float(score) < 1.1
@@ -162,12 +156,12 @@ class Record(BaseModel):
 
     @property
     def cold_compile_seconds(self) -> float | None:
-        """What compiling takes; None where the cache had a part in it."""
+        """The compile time; None if a program came from the cache."""
         return None if self.compile_cached else self.compile_seconds
 
     @property
     def machine(self) -> str:
-        """On what its times were taken: times of another machine are not to be compared with them."""
+        """The machine that took the times. Do not compare them with times of another machine."""
         known = self.environment
         accelerators = ", ".join(str(one.get("name")) for one in known.get("accelerators") or ())
         threads = f"{self.trial.threads} thread{'s' * (self.trial.threads > 1)}"
@@ -175,7 +169,7 @@ class Record(BaseModel):
 
     @property
     def versions(self) -> str:
-        """What may round or draw otherwise: the framework with its settings, and NumPy."""
+        """The versions that decide rounding and draws: the framework with its settings, and NumPy."""
         packages = self.environment.get("packages", {})
         names = FRAMEWORKS[self.trial.backend].rounding
         found = [f"{name} {packages[name]}" for name in (*names, "numpy") if name in packages]
@@ -184,13 +178,14 @@ class Record(BaseModel):
 
     @property
     def environment_id(self) -> str:
-        """The same for records that were made on the same machine, versions and settings."""
+        """Equal for records made on the same machine with the same versions and settings."""
         return environment_id(self.environment)
 
     @property
     def alike(self) -> tuple[str, ...]:
-        """The same for records that are runs of one thing: of one family, or of the studies of one draw of
-        tuning of a rule under the same conditions; made on one machine, with the same versions.
+        """Equal for repeated runs of a rule on one machine with the same versions.
+
+        Such runs belong to one family, or to the studies of one draw of tuning under the same conditions.
         """
         trial = self.trial
         if trial.study is None:
@@ -203,9 +198,10 @@ class Record(BaseModel):
         return made, self.machine, self.versions
 
     def row(self) -> dict[str, Any]:
-        """The record as one flat row of a table, without its curve; nested values as JSON. Columns are in fixed order.
+        """The record as one flat row of a table, without its curve, in a fixed order of columns.
 
-        `backend_version`, `device_name` and `seq_len` (None: an endless stream) follow from the others.
+        Nested values become JSON. `backend_version`, `device_name` and `seq_len` (None: an endless stream)
+        follow from the others.
         """
         trial = self.trial.model_dump(exclude={"measure"})
         for name in _NESTED:
@@ -225,14 +221,14 @@ class Record(BaseModel):
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], curve: Sequence[Point], environment: dict[str, Any]) -> Record:
-        """The record of a row of a table; empty cells were None. Raises ValueError where it is not a whole one."""
+        """The record of a row of a table. Empty cells mean None. Raises ValueError for an incomplete row."""
         row = {name: value for name, value in row.items() if value not in (None, "")}
         trial = {name: row.pop(name) for name in Trial.model_fields if name in row}
         trial.setdefault("optimizer_parameters", "{}")
         for name in _NESTED:
             trial[name] = parse_json(trial[name])
         values = {name: value for name, value in row.items() if name not in _DERIVED}
-        values["schema_version"] = int(values["schema_version"])  # what migration looks at
+        values["schema_version"] = int(values["schema_version"])  # migration needs a number
         record = cls.model_validate(
             values | {"trial": trial, "curve": tuple(curve), "environment": environment}
         )

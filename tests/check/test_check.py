@@ -1,4 +1,4 @@
-"""`creditbench check` and `creditbench new`: what is sound passes, and each bad submission fails by its own line."""
+"""`creditbench check` and `creditbench new`: sound files pass, each bad submission fails by its own line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def found(name: str, backend: str, check: str):
 
 # -- bad submissions -----------------------------------------------------------------------------------------
 
-#: submission -> (check that it fails, what is said of it), under one backend or both
+#: submission -> (check that it fails, message), under one backend or both
 BAD = {
     "wrong_shape_of_gradient": ("estimate", "grads['W_in'] has shape (1, 1), not (8, 2)"),
     "wrong_shape_of_state": (
@@ -72,7 +72,7 @@ BAD = {
     "slow_in_n": ("time", "FLOPs grow as n^"),
     "diverges": ("stream", "not finite"),
 }
-#: What only one backend can tell, or tells so much sooner that it is asked alone.
+#: Faults that only one backend can show, or shows so much sooner that only it is tested.
 ONE = {
     "falsely_constant": "torch",
     "slow_in_n": "jax",
@@ -119,7 +119,7 @@ def test_a_rule_that_is_another_under_the_other_backend_is_caught():
     "check", ["unbiased", "determinism", "keys", "recording", "online", "stream", "speed"]
 )
 def test_a_sound_rule_passes_what_others_fail(check):
-    """The same checks are silent on a rule whose claims are true; they would else say nothing."""
+    """The same checks pass a rule whose claims are true; otherwise their failures would mean nothing."""
     # Under JAX draws are many at once.
     name, backend = ("spsa", "jax") if check == "unbiased" else ("anp", "torch")
     it = Subject(registry.find("learners", name), backend)
@@ -128,7 +128,7 @@ def test_a_sound_rule_passes_what_others_fail(check):
 
 
 def test_a_noisy_rule_with_a_wrong_factor_fails():
-    """spsa with a factor of 1.3 is told from BPTT."""
+    """spsa with a factor of 1.3 is distinguished from BPTT."""
     cls = registry.find("learners", "spsa").cls
 
     class Scaled(cls):
@@ -255,7 +255,7 @@ def test_what_run_refuses_check_refuses_in_the_same_words(of, to, said, tmp_path
 
 
 def test_results_are_written_under_the_id_that_was_asked_for(tmp_path, capsys):
-    """What a process sends may say that it is another rule, whose results would be overwritten."""
+    """A process may claim the id of another rule, whose results would then be overwritten."""
     path, results = tmp_path / "mine.py", tmp_path / "results"
     path.write_text(
         RULE
@@ -323,7 +323,7 @@ RESULT = {"result": {"name": "estimate", "held": True, "detail": "fits"}}
     ],
 )
 def test_what_is_no_message_of_a_check_is_refused(message, said):
-    """What a process with contributed code sends may be anything; an id becomes the name of a file."""
+    """A process with contributed code may send anything, and an id becomes the name of a file."""
     with pytest.raises(ConfinedError, match=said):
         runner._take(runner._Sent(), message, "5")
 
@@ -586,9 +586,8 @@ def test_a_template_is_created_checked_run_and_ranked(tmp_path, monkeypatch, cap
     assert (tmp_path / "v1" / "checks.csv").is_file()
     results = load("v1")
     found = {claim.name: claim for claim in board_claims(results, "my_idea")}
-    assert (
-        "unbiased" not in found and results.learners["my_idea"]["family"] != "exact"
-    )  # those of the class that ran
+    # The claims are those of the class that ran.
+    assert "unbiased" not in found and results.learners["my_idea"]["family"] != "exact"
     assert found["online"].held is True and found["forward only"].held is True
     assert "creditbench check" in found["online"].detail
     # Of another source, what was found says nothing.

@@ -1,4 +1,4 @@
-"""What works on a machine, found without harm."""
+"""`creditbench doctor`: finds out without harm what works on a machine."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_what_confined_code_is_refused_is_tried_out(monkeypatch):
     assert "refused: " in _confinement(found) and "not refused: " not in _confinement(found)
     without = found | {"refused": found["refused"] | {"leases": False, "timers": False}}
     assert "; not refused: leases, timers" in _confinement(without)
-    # Where nothing of the kernel's holds, it is found out: the watch alone is left.
+    # Without the kernel's means only the watch is left, and the tryout reports it.
     boot = isolation.confined._BOOT.replace(
         "from",
         "from creditbench.isolation import kernel\nkernel.seccomp = kernel.landlock = lambda: 0\nfrom",

@@ -1,4 +1,4 @@
-"""What `creditbench check` finds in the sequences of a task: leaks, chance, and nothing to learn."""
+"""`creditbench check` on the sequences of a task: leaks, chance, and nothing to learn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def checked(name: str, **parts: object) -> Result:
-    """What that check finds of the template with other methods or attributes."""
+    """The result of that check on the template with other methods or attributes."""
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(
         type("Changed", (MyTask,), {"__module__": MyTask.__module__, **parts})
     )
@@ -27,7 +27,7 @@ def checked(name: str, **parts: object) -> Result:
 
 
 def recalled(x: np.ndarray, delay: int = 2) -> Sequences:
-    """Say what was shown `delay` steps ago."""
+    """The input of `delay` steps ago."""
     targets, weights = np.zeros_like(x), np.zeros(x.shape[:2], np.float32)
     targets[delay:], weights[delay:] = x[:-delay], 1.0
     return Sequences(x, targets, weights)
@@ -89,7 +89,7 @@ def independent(self: Task, split: str, seed: int, batch: int) -> Sequences:
 
 
 def smooth(self: Task, split: str, seed: int, batch: int) -> Sequences:
-    """A sine: every stretch comes again, in the train split of any seed."""
+    """A sine: every stretch repeats, in the train split of any seed."""
     phase = self.rng(split, seed).uniform(0, 6, batch)
     return recalled(np.sin(np.arange(2000)[:, None, None] / 9 + phase[:, None]).astype(np.float32))
 

@@ -1,4 +1,4 @@
-"""What `check` holds an estimate to beyond its claims: small rules, each with one fault, and what is said of it."""
+"""Checks of an estimate beyond its claims: small rules, each with one fault and its message."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def without(found: Estimate, *names: str) -> Estimate:
 
 
 def seeing(name: str, change: Any, **parts: Any) -> Any:
-    """A shipped rule that has another batch than it was given: `change(batch, ops)`."""
+    """A shipped rule that gets `change(batch, ops)` in place of its batch."""
     base = registry.find("learners", name).cls
 
     def segment(self, ops, cell, params, state, batch, key):
@@ -110,7 +110,7 @@ def test_a_sum_over_the_batch_is_looked_at_under_jax_too():
 
 
 def test_what_is_learned_within_a_segment_is_no_fault():
-    """The kernel and the synthetic gradient are learned from all rows; each step's estimate is a sum all the same."""
+    """Kernel and synthetic gradient are learned from all rows, but each step's estimate is still a sum."""
     for name in ("kernl", "dni"):
         result = looked(registry.find("learners", name).cls, "rows")
         assert result.held is True and "of one step" in result.detail
@@ -125,7 +125,7 @@ def test_a_rule_may_say_why_its_sequences_are_coupled():
     assert looked(giving("bptt", normalised), "rows").held is False
     result = looked(giving("bptt", normalised, couples_rows="the norm is of the batch"), "rows")
     assert result.held is None and "the norm is of the batch" in result.detail
-    # With noise a scale is nobody's claim; it is said all the same.
+    # No rule with noise claims a scale, but the check reports it.
     result = looked(registry.find("learners", "anp").cls, "rows")
     assert result.held is None and "means another thing at another batch" in result.detail
 

@@ -62,7 +62,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 @pytest.mark.alone
 def test_help_takes_less_than_a_third_of_a_second():
-    """Processor time, the best of five: what a quiet machine takes on the wall, on a busy one too."""
+    """Processor time, the best of five, so that a busy machine passes too."""
     times = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -99,7 +99,7 @@ def test_resolving_a_grid_imports_no_framework():
     "verb", [(), *((name,) for name in VERBS), *((name, sub) for name in VERBS for sub in subverbs(name))]
 )
 def test_every_help_has_examples_which_are_good_usage(verb, capsys, tmp_path, monkeypatch):
-    """Each is parsed as it stands, and nothing is run."""
+    """Each example is parsed unchanged, and nothing is run."""
     assert main([*verb, "--help"]) == 0
     lines = capsys.readouterr().out.partition("Examples:")[2].splitlines()
     examples = [line.split("  #")[0] for line in lines if line.strip().startswith("creditbench ")]
@@ -133,7 +133,7 @@ def test_an_option_of_several_verbs_has_one_help_text():
 
 
 def parse(line: str) -> None:
-    """Take a command apart, and run nothing. Raises what typer raises where it is bad usage."""
+    """Parse a command without running it. Raises typer's errors for bad usage."""
     _, *words = shlex.split(line)
     command, context = APP, APP.make_context("creditbench", words)
     while hasattr(command, "resolve_command"):
@@ -165,7 +165,7 @@ def test_every_command_of_the_documents_is_good_usage(path, monkeypatch):
 
 
 def fault(line: str) -> str:
-    """The class of the error with which a command is refused; empty where it is not."""
+    """The class of the error that refuses a command; empty if it is not refused."""
     try:
         parse(line)
     except Exception as error:
@@ -219,7 +219,7 @@ def test_list_prints_json_and_a_table(what, some, keys, capsys):
 
 
 def refused(arguments, capsys) -> str:
-    """The one line that the command says as it refuses."""
+    """The one line of the command's refusal."""
     status = main([str(argument) for argument in arguments])
     said = capsys.readouterr()
     assert status == 2
@@ -416,7 +416,7 @@ def test_without_a_network_a_hub_data_set_is_refused(task, tmp_path):
 
 
 def test_a_folder_laid_out_as_the_hub_trains(tmp_path, capsys, monkeypatch):
-    """Named as it lies from here, found by a worker that starts elsewhere."""
+    """Named by a relative path, and read by a worker that starts elsewhere."""
     (tmp_path / "hub").mkdir()
     as_csv(tmp_path / "hub" / "train.csv", weather_table())
     (tmp_path / "hub" / "README.md").write_text("# Weather\n")
@@ -447,8 +447,9 @@ def test_a_folder_laid_out_as_the_hub_trains(tmp_path, capsys, monkeypatch):
 def test_a_configuration_file_gives_defaults_over_which_the_command_line_wins(tmp_path, capsys):
     path = tmp_path / "grid.toml"
     path.write_text(
-        'task = ["mackey_glass"]\nlearner = "bptt,anp"\npreset = "smoke"\nbudget = 40\nhidden = 4\nseeds = 4\n'
-        'lr = [0.01]\nbias = true\nexecutor = "inline"\nset = { anp.sigma = 0.5, "mackey_glass.steps" = 300 }\n'
+        'task = ["mackey_glass"]\nlearner = "bptt,anp"\npreset = "smoke"\nbudget = 40\nhidden = 4\n'
+        'seeds = 4\nlr = [0.01]\nbias = true\nexecutor = "inline"\n'
+        'set = { anp.sigma = 0.5, "mackey_glass.steps" = 300 }\n'
         f'results = "{tmp_path / "results"}"\n'
     )
     assert main(["run", "--config", str(path), "--seed", "7", "--learner", "anp", "--json"]) == 0
@@ -559,7 +560,7 @@ def test_a_diverged_trial_alone_is_no_failure(tmp_path):
 
 @contextlib.contextmanager
 def half_way(results: Path):
-    """A run of bptt, which is done, and of a rule that hangs, which is under way; and its workers."""
+    """A run with bptt finished and a rule that hangs in progress; and its workers."""
     parent = subprocess.Popen(
         command(
             "run",

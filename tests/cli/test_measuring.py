@@ -178,7 +178,7 @@ def test_gradients_prints_and_draws_figures(tmp_path, capsys):
 
 
 def test_gradients_are_those_of_the_task_as_it_is_set_and_of_a_state_that_has_settled(monkeypatch, capsys):
-    """The BPTT run is on the same tasks, each set as was asked; a note says why a rule is left out."""
+    """BPTT runs on the same tasks with the same settings. A note says why a rule is left out."""
     orders = []
 
     def results(job, **order):
@@ -230,7 +230,7 @@ def test_the_triad_does_not_fit_into_the_last_cache():
 
 
 def test_what_an_update_costs_is_measured_once_for_the_seeds_of_a_program(monkeypatch):
-    """They share the program; another one is measured anew."""
+    """The seeds share the program; another program is measured again."""
     from creditbench.measure import work
 
     counted, count = [], work.count

@@ -1,4 +1,4 @@
-"""`creditbench show task` and `list tasks --format markdown`: what they draw and print, and what they refuse."""
+"""`creditbench show task` and `list tasks --format markdown`: output and refusals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cache(tmp_path_factory, monkeypatch):
 
 
 def refused(arguments, capsys) -> str:
-    """The one line that the command says as it refuses."""
+    """The one line of the command's refusal."""
     assert main([str(argument) for argument in arguments]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.startswith("error: ") and said.err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Where people run the command line: streams that are closed, full or of few letters, and files that are none."""
+"""The command line with streams that are closed, full or of few letters, and paths that are not files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def results(tmp_path_factory) -> Path:
 
 
 def shell(line: str, folder: Path, **environment: str) -> tuple[int, str, str]:
-    """What a shell's line exits with and says; `cb` in it is the command line."""
+    """The exit status and output of a shell's line; `cb` in it is the command line."""
     line = line.replace("cb ", f"'{sys.executable}' -m creditbench ")
     known = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     done = subprocess.run(["bash", "-c", line], capture_output=True, cwd=folder, env=known, timeout=60)
@@ -40,7 +40,8 @@ def shell(line: str, folder: Path, **environment: str) -> tuple[int, str, str]:
     ("line", "status", "said"),
     [
         ("cb list backends >&-", 2, "error: standard output is closed: redirect it"),
-        ("cb list backends > /dev/full", 2, "error: the system refuses what is needed (OSError: No space left"),
+        ("cb list backends > /dev/full", 2, "error: the system refuses what is needed "
+         "(OSError: No space left"),
         ("cb list task 2> /dev/full", 2, ""),
         ("cb list task 2>&-", 2, ""),
         ("cb list backends <&- > t.txt", 0, ""),
@@ -69,7 +70,7 @@ def test_an_encoding_that_lacks_letters_ends_no_table(results, environment):
 
 
 def test_names_that_are_no_text_are_taken_as_they_are(results, tmp_path):
-    """As Python gives them: what is no UTF-8 is half of a pair."""
+    """As Python gives them: bytes that are not UTF-8 become lone surrogates."""
     version, page = (os.fsdecode(os.fsencode(tmp_path) + name) for name in (b"/\xff", b"/\xfe"))
     for words in (["table", "--compact", version], ["leaderboard", "--draws", "100", "--output", page]):
         line = [sys.executable, "-m", "creditbench", *words, "--results", str(results)]
@@ -242,7 +243,7 @@ def test_a_task_that_hangs_in_code_in_c_ends_with_the_timeout(where, tmp_path):
 
 
 def test_a_run_without_a_record_of_a_trial_goes_on_and_exits_1(tmp_path, capsys, monkeypatch):
-    """The machine failed at it, and no rule."""
+    """The machine failed at the trial, not the rule."""
     from creditbench import executors
     from creditbench.executors.base import Executor, failure
 

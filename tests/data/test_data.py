@@ -1,4 +1,4 @@
-"""What holds for `creditbench.data`, which tasks read tables with."""
+"""`creditbench.data`, by which tasks read data."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_bad_values_in_other_kinds_are_named(tmp_path: Path) -> None:
 
 
 def refused(path: Path | str, columns: tuple[str, ...] = ("a",)) -> str:
-    """What is said as the source is refused, in one sentence that names it."""
+    """The message of the source's refusal, one sentence that names it."""
     with pytest.raises(UsageError) as error:
         read_table(path, columns)
     message = str(error.value)
@@ -287,7 +287,7 @@ def test_an_npz_that_is_or_claims_to_be_too_large_is_refused(
 
 
 class Trap:
-    """What runs as it is unpickled."""
+    """Runs code when it is unpickled."""
 
     sprung = False
 
@@ -326,7 +326,7 @@ def test_columns_named_twice_or_not_at_all(tmp_path: Path, text: str, words: str
 
 
 def test_numbers_lie_where_arrow_has_them() -> None:
-    """Without a copy, where the column is one stretch without gaps."""
+    """Without a copy, if the column is one stretch without gaps."""
     import datasets
 
     column = _columns(datasets.Dataset.from_dict({"a": [1.0, 2.0, 3.0], "b": ["x", "y", "z"]}), True)["a"]
@@ -405,7 +405,7 @@ def test_configurations_are_named_where_one_must_be_chosen(hub: Path) -> None:
 def test_without_a_network_a_hub_data_set_comes_from_the_cache_or_is_refused(
     hub: Path, tmp_path: Path
 ) -> None:
-    """In a process with HF_HUB_OFFLINE=1; in its cache is what a process with a network would have left there."""
+    """In a process with HF_HUB_OFFLINE=1, whose cache is like that of a process with a network."""
     import datasets
 
     folder = tmp_path / "cache"

@@ -1,4 +1,4 @@
-"""Whatever a data file holds, it is read or refused in one sentence, and soon: CREDITBENCH_FUZZ=2000 pytest FILE."""
+"""Any data file is read or refused in one sentence, and soon: CREDITBENCH_FUZZ=2000 pytest FILE."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_a_folder_of_pictures(
 
 
 def test_a_series_of_fuzz_reads_something(tmp_path: Path) -> None:
-    """Of what is generated here some is read, or nothing would be said of what is."""
+    """Some of the generated files are read; otherwise the tests would say nothing about reading."""
     frame = pd.DataFrame({"label": np.arange(30) % 3, "a": np.arange(30) * 7 % 5})
     frame.to_csv(tmp_path / "t.csv", index=False)
     assert read_images(tmp_path / "t.csv")["train_pixels"].shape == (30, 1)

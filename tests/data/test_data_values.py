@@ -1,4 +1,4 @@
-"""What is read of values that look wrong: right, refused with one sentence, or told of."""
+"""Values that look wrong are read right, refused with one sentence, or noted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOURS = 400
 
 
 def read(path: Path, images: bool = False) -> tuple[dict[str, np.ndarray], list[str]]:
-    """What is read of a file, and what is told of it, without its name."""
+    """The values read from a file, and its notes without its name."""
     seen = Seen()
     with noting(seen):
         found = read_images(path) if images else read_table(path, COLUMNS)
@@ -49,7 +49,7 @@ def hours(start: str = "2015-01-01", count: int = HOURS, every: str = "h") -> pd
 
 @pytest.fixture
 def table(tmp_path: Path):
-    """Write a table; a number in its name keeps what was read of another one out."""
+    """Write a table with a number in its name, so that no other table's cache is used."""
 
     def write(frame: pd.DataFrame, kind: str = "csv", **options: object) -> Path:
         path = tmp_path / f"t{len(list(tmp_path.iterdir()))}.{kind}"
@@ -210,7 +210,7 @@ PIXELS = IMAGES.reshape(COUNT, -1)
 
 
 def spread(**first: object) -> pd.DataFrame:
-    """A table with a column a pixel, after those given."""
+    """A table with one column per pixel, after the given columns."""
     return pd.DataFrame({**first, "label": LABELS} | {f"p{k}": PIXELS[:, k] for k in range(16)})
 
 
@@ -268,7 +268,7 @@ def test_the_class_again_is_no_pixel(table) -> None:
 
 
 def packed(tmp_path: Path, images: list[Image.Image], kind: str = "PNG", column: str = "struct") -> Path:
-    """A parquet file of packed images, as other programs than `datasets` write it."""
+    """A parquet file of packed images, in the form of programs other than `datasets`."""
     import pyarrow
     import pyarrow.parquet
 
@@ -441,7 +441,8 @@ def test_what_is_told_of_data_is_a_note_of_the_grid(tmp_path: Path) -> None:
     (note,) = grid.make_grid(options).notes
     assert (
         note
-        == f"data file '{tmp_path / 't.csv'}': column 'Unnamed: 0' counts the rows, and is not read as a pixel"
+        == f"data file '{tmp_path / 't.csv'}': column 'Unnamed: 0' counts the rows, and is not read as a "
+        "pixel"
     )
 
 

@@ -1,4 +1,4 @@
-"""Executors: one record a trial, whatever its rule does, and no trial harmed by another."""
+"""Executors: one record per trial, whatever its rule does, and no trial harmed by another."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has proce
 
 @pytest.fixture
 def marked(monkeypatch):
-    """A function that gives the living processes that were started since, whoever their parent is."""
+    """A function that gives the live processes started since, under any parent."""
     mark = uuid.uuid4().hex
     monkeypatch.setenv("CREDITBENCH_TEST_MARK", mark)
 
@@ -235,7 +235,7 @@ def none_left(alive, seconds=10.0) -> bool:
 
 
 def harm(*ways: str) -> list[Trial]:
-    """Trials of a user's task that does harm in its worker. Rules, which do not come into it: test_isolation."""
+    """Trials of a user's task that does harm in its worker. (Rules do not run there: see test_isolation.)"""
     tasks = (str(PLUGINS / "misbehaves.py"),)
     return [trials("bptt", tasks=tasks, settings={"misbehaves.how": way})[0] for way in ways]
 
@@ -282,7 +282,7 @@ def test_memory_that_a_framework_refuses_is_out_of_memory(backend):
 @linux
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_nothing_outlives_a_run_that_is_ended_half_way(number, marked, tmp_path):
-    """What the trial has forked, and what has gone into a session of its own, included."""
+    """Also the trial's forks, and processes in sessions of their own."""
     harmful = str(PLUGINS / "misbehaves.py")
     # Tests that run in the background inherit an ignored SIGINT.
     start = (
@@ -322,7 +322,7 @@ def test_nothing_outlives_a_run_that_is_ended_half_way(number, marked, tmp_path)
 
 
 def test_what_lies_in_the_working_folder_is_not_run(tmp_path, monkeypatch):
-    """Not by the worker of a run, nor by the processes that look for a device or measure."""
+    """Neither by the worker of a run nor by the processes that look for a device or measure."""
     for name in ("json", "array_api_compat", "numpy", "creditbench", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text(
             f"import pathlib\npathlib.Path({str(tmp_path / 'marker')!r}).touch()\nraise SystemExit(9)\n"
@@ -369,13 +369,13 @@ def workers() -> set[int]:
 
 
 def numbers(record) -> tuple:
-    """What a trial yields apart from times and memory."""
+    """The results of a trial except times and memory."""
     points = tuple((point.step, point.loss, point.validation) for point in record.curve)
     return record.status, record.validation_best, record.test_score, record.trivial, points
 
 
 def run_and_watch(jobs, **options):
-    """The records, and the workers that were there when each came."""
+    """The records, and the workers that existed when each arrived."""
     return zip(
         *((record, workers()) for record in make_executor("local", slots=1, **options).run(jobs)), strict=True
     )
@@ -436,7 +436,7 @@ def test_a_worker_that_is_old_or_has_grown_is_replaced(monkeypatch):
 
 @linux
 def test_the_memory_of_a_trial_is_its_own():
-    """In a worker that is warm and has seen a larger trial, as in a fresh one."""
+    """A warm worker that has run a larger trial gives the same as a fresh one."""
 
     def job(batch):
         sizes = {"hidden": 64, "batch": batch, "budget": 420, "evaluations": 1, "seeds": (0,)}
@@ -475,7 +475,7 @@ def test_a_worker_that_fails_before_the_trial_is_replaced_once(tmp_path, monkeyp
 
 
 def killed():
-    """The executor of a run whose worker is killed from outside as its trial trains, and the run's records."""
+    """The executor and the records of a run whose worker is killed from outside while it trains."""
     executor = make_executor("local", slots=1)
 
     def kill(*_):
@@ -530,7 +530,7 @@ def test_where_no_worker_can_start_the_run_says_so_and_keeps_nothing(tmp_path, m
 
 @pytest.mark.parametrize("rule", ["bptt", HONEST])
 def test_the_time_of_a_trial_includes_that_of_its_data(rule, monkeypatch):
-    """Which the worker makes, whoever trains: a task that hangs there hangs no run."""
+    """The worker makes the data, whoever trains, so a task that hangs there does not hang the run."""
     settings = {"misbehaves.how": "sleeps", "misbehaves.split": "validation"}
     tasks = (str(PLUGINS / "misbehaves.py"),)
     made = trials(rule, tasks=tasks, settings=settings, backends=("torch",))

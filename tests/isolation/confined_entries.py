@@ -1,4 +1,4 @@
-"""What a confined process of the tests does."""
+"""Entry functions of the tests' confined processes."""
 
 import ctypes
 import mmap
@@ -25,9 +25,9 @@ def burns(order, send):
 
 
 def reaches_out(order, send):
-    """Ask the system, past Python, for what reaches other processes: the number of each refusal.
+    """Make system calls, not through Python, that reach other processes: the number of each refusal.
 
-    Turns are asked for of this very process, to which nothing but the filter would refuse them.
+    Scheduling calls name this process itself, for which only the filter would refuse them.
     """
     libc = ctypes.CDLL(None, use_errno=True)
 
@@ -43,7 +43,7 @@ def reaches_out(order, send):
 
 
 def starts_as_cuda_does(order, send):
-    """What CUDA does as it starts, and beside it what it does not: the number of each refusal, 0 for none."""
+    """Calls that CUDA makes at its start, and calls that it does not: the number of each refusal, or 0."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def number(result):
@@ -77,7 +77,7 @@ def starts_as_cuda_does(order, send):
 
 
 def calls_what_it_may_not(order, send):
-    """Make some calls twice, which are refused: the number of each refusal."""
+    """Make some forbidden calls twice: the number of each refusal."""
     libc, found = ctypes.CDLL(None, use_errno=True), {}
     for _ in range(2):
         for name, call in {
@@ -90,7 +90,7 @@ def calls_what_it_may_not(order, send):
 
 
 def asks_without_end(order, send):
-    """Make a call that is refused, again and again, in several threads."""
+    """Make a forbidden call again and again, in several threads."""
     libc = ctypes.CDLL(None)
 
     def ask():
@@ -103,7 +103,7 @@ def asks_without_end(order, send):
 
 
 def reads_nothing_at_length(order, send):
-    """Read one byte in two million of what was never written."""
+    """Read one byte in two million of memory that was never written."""
     libc, length, huge = ctypes.CDLL(None), 1 << 37, 2 << 20
     libc.mmap.restype = ctypes.c_void_p
     place = libc.mmap(None, ctypes.c_size_t(length), 1, 0x4022, -1, ctypes.c_long(0))
@@ -114,7 +114,7 @@ def reads_nothing_at_length(order, send):
 
 
 def works_honestly(order, send):
-    """What a rule may well do in its folder, with its threads and with its libraries."""
+    """Acts that a rule may do in its folder, with its threads and with its libraries."""
     import io
     import json
     import shutil

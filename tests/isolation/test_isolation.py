@@ -1,6 +1,6 @@
-"""Code that is not trusted: what it is kept from, and that its trial costs nobody else anything.
+"""Untrusted code: forbidden acts are refused, and its trial does not affect others.
 
-The pack of bad rules is in `tests/submissions`; each is caught with a line of its own.
+The bad rules are in `tests/submissions`; each is caught with a line of its own.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ seccomp = pytest.mark.skipif(not isolation.confinement()["seccomp"], reason="the
 
 @pytest.fixture(autouse=True)
 def nothing_left(tmp_path, monkeypatch):
-    """No process below this one, and nothing in the folder for what is temporary."""
+    """No process below this one, and nothing in the temporary folder."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
@@ -87,7 +87,7 @@ def bad(name: str) -> str:
 
 
 def numbers(record) -> tuple:
-    """What a trial yields apart from times and memory."""
+    """The results of a trial except times and memory."""
     points = tuple((point.step, point.loss, point.validation) for point in record.curve)
     return record.status, record.validation_best, record.test_score, record.normalised_score, points
 
@@ -189,7 +189,7 @@ def test_a_stand_in_says_what_the_rule_says(tmp_path):
 
 
 def test_the_grid_goes_on_after_each(tmp_path, monkeypatch):
-    """In one slot, and in one worker as long as it lives: what cheats scores as its honest twin does."""
+    """In one slot, and in one worker while it lives. A cheating rule scores as its honest twin."""
     expected = {
         "exits_in_segment": ("crashed", "exit code 5: so long"),
         "forges": ("invalid", "it sent something that is no answer to 'load'"),
@@ -266,7 +266,7 @@ def test_figures_that_no_machine_has_are_refused(capfd):
 
 
 def test_between_orders_the_process_stands_still_and_its_memory_is_what_is_measured():
-    """Else it could train while the clock does not run."""
+    """Otherwise it could train while the clock does not run."""
     (trial,) = trials(bad("honest"), backends=("torch",))
     trial = trial.model_copy(update={"measure": True})
     trainer, seen = confined_trainer(trial, Limits(seconds=300.0)), []
@@ -291,7 +291,7 @@ def test_between_orders_the_process_stands_still_and_its_memory_is_what_is_measu
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """The honest rule in a package with an entry point: its file, and one that it makes where it is not confined."""
+    """The honest rule in a package: its file, and a file that it makes if it is not confined."""
     site, note = tmp_path / "site", tmp_path / "trusted"
     (site / "own_rules").mkdir(parents=True)
     (site / "own_rules" / "__init__.py").touch()
@@ -336,7 +336,7 @@ def test_a_rule_that_an_installed_package_brings_is_held_as_one_given_by_path(in
 
 @landlock
 def test_an_installed_rule_counts_with_all_of_its_package(installed):
-    """Whatever changes in it, the trial is another one and its record stale; but for what Python compiles of it."""
+    """Any change in it, except Python's compiled files, gives another trial and makes the record stale."""
     rule, _ = installed
     site = rule.parents[1]
     (site / "own_rules-1.0.dist-info" / "RECORD").write_text("own_rules/rule.py,,\nown_beside.py,,\n")
@@ -487,7 +487,7 @@ def test_with_a_gpu_no_more_is_open_than_cuda_needs(device, needed):
 
 
 def test_a_filter_that_not_all_threads_took_is_an_error(monkeypatch):
-    """The system then answers with the number of a thread, and confines nothing."""
+    """The system then answers with the number of a thread, and confines no thread."""
     if not kernel.seccomp():
         pytest.skip("the kernel takes no filters")
     monkeypatch.setattr(calls, "syscall", lambda *_: 4321)
@@ -497,7 +497,7 @@ def test_a_filter_that_not_all_threads_took_is_an_error(monkeypatch):
 
 @seccomp
 def test_a_call_that_is_refused_is_named_once_in_the_log(tmp_path):
-    """And fails with EPERM, or as one that the kernel does not have where it is newer than all that is known."""
+    """It fails with EPERM; a call newer than all known ones fails as one that the kernel does not have."""
     with Confined(f"{ENTRIES}:calls_what_it_may_not", {}, readable=[TESTS]) as child:
         found, said = child.receive(), child.printed().decode()
     assert found == {"inotify_init1": errno.EPERM, "fchmod": errno.EPERM, "newest": errno.ENOSYS}
@@ -515,7 +515,7 @@ def test_what_an_honest_rule_does_is_refused_nowhere(backend):
 
 @seccomp
 def test_where_the_kernel_asks_nobody_calls_are_refused_all_the_same(monkeypatch):
-    """In a fork, which is never the same again: its status has a bit for each that is not as it should be."""
+    """In a fork, because a filter stays for good. Its status has one bit per wrong answer."""
     real, libc = calls.syscall, ctypes.CDLL(None, use_errno=True)
 
     def older(number, *args):
@@ -540,7 +540,7 @@ def test_where_the_kernel_asks_nobody_calls_are_refused_all_the_same(monkeypatch
 
 @linux
 def test_tables_of_pages_are_memory_too():
-    """Of pages of zeros that were read and never written, which no other account has."""
+    """Page tables of zero pages that were read and never written count in no other figure."""
     limits = Limits(memory=160 << 20)
     with (
         pytest.raises(ConfinedError, match="of memory taken, over the limit of 168 MB"),
@@ -606,7 +606,7 @@ def environment_of(process: psutil.Process) -> dict[str, str]:
 
 
 def verdict(program: bytes, number: int, *arguments: int, architecture: int) -> int:
-    """What a filter returns for a system call."""
+    """The return value of a filter for a system call."""
     data = struct.pack("=iIQ6Q", number, architecture, 0, *arguments, *[0] * (6 - len(arguments)))
     at, accumulator = 0, 0
     while True:
@@ -652,12 +652,8 @@ def test_the_filter_allows_what_is_needed_and_refuses_all_else(machine, monkeypa
         assert said(name, asks=True) == calls._ASK, name
         assert said(name, device="cuda") == (allow if name == "flock" else expected), name
     assert said("clone", 0x3D0F00) == allow
-    for flags in (
-        0,
-        17,
-        0x3D0F00 & ~0x400,
-        0x3D0F00 | 0x20000000,
-    ):  # a process, descriptors of its own, a network
+    # Flags for a process, for descriptors of its own, for a network.
+    for flags in (0, 17, 0x3D0F00 & ~0x400, 0x3D0F00 | 0x20000000):
         assert said("clone", flags) == refuse
     assert said("clone3") == calls._ERRNO | errno.ENOSYS
     assert [said("kill", number, 15) for number in (own, 1, own + 1)] == [allow, refuse, refuse]

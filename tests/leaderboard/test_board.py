@@ -1,4 +1,4 @@
-"""The board: what stands side by side was made alike, ranks are what intervals allow, diverged is the floor."""
+"""The board: only like runs are compared, ranks follow from intervals, diverged runs are the floor."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def results(source):
 
 
 def changed(results, which, trial=None, **values):
-    """The results with those records changed that `which(record)` picks; `trial`: fields of their trials."""
+    """The results with changes in the records that `which(record)` picks. `trial`: new fields of trials."""
     records = [
         r.model_copy(update=values | {"trial": r.trial.model_copy(update=trial or {})}) if which(r) else r
         for r in results.records
@@ -38,7 +38,7 @@ def of(*learners):
 
 
 def scored(results, scores):
-    """Every task's runs of each rule as given: normalised scores, None for one that diverged."""
+    """Results with these normalised scores of each rule on every task; None for a diverged run."""
 
     def one(record):
         values = scores[record.trial.learner]
@@ -74,7 +74,7 @@ def rows(board):
     ],
 )
 def test_what_was_not_run_alike_stands_in_columns_of_its_own(results, tmp_path, trial, said):
-    """And takes no rank from each other: a rule with more steps, an easier task or other data is not compared."""
+    """Their ranks are separate: a rule with more steps, an easier task or other data is not compared."""
     mixed = changed(results, of("rule_01"), trial)
     board = make_board(mixed, DRAWS)
     assert len({column for column in columns_of(mixed.records).values() if said in column}) == 5
@@ -96,7 +96,7 @@ def test_what_tuning_and_rules_choose_separates_nothing(results):
 
 
 def test_seconds_of_two_machines_are_not_compared(results, tmp_path):
-    """Scores are; the profile of seconds leaves out the machine that fewer cells are of, and the board says so."""
+    """Scores are. The profile of seconds leaves out the machine with fewer cells, and the board says so."""
     other = CPU | {"cpu": "Another Processor 9000"}
     quick = changed(results, of("rule_01"), environment=other, seconds_to_target=1e-3)
     board = make_board(quick, DRAWS)
@@ -114,7 +114,7 @@ def test_seconds_of_two_machines_are_not_compared(results, tmp_path):
 
 
 def test_a_cell_is_of_one_machine_and_of_one_version(results):
-    """Seeds made elsewhere, or by another version, are left out of it and counted."""
+    """Seeds of another machine or version are left out of the cell and counted."""
     for environment in (
         CPU | {"cpu": "Another"},
         CPU | {"packages": {"jax": "9.9.9"}},
@@ -134,7 +134,7 @@ def test_a_cell_is_of_one_machine_and_of_one_version(results):
 
 
 def test_a_rule_that_diverges_stands_below_one_that_ends_badly(results):
-    """However badly: a seed that diverged used to score 0, and a stable one less."""
+    """However bad the end is. (A diverged seed used to score 0, and a stable one less.)"""
     scores = {
         "bptt": [0.9],
         "rule_01": [-7.0, -6.0, -8.0, -7.5, -6.5],
@@ -159,7 +159,7 @@ def test_a_rule_that_diverges_stands_below_one_that_ends_badly(results):
 
 
 def test_no_cap_hides_who_is_better(results):
-    """Beyond solved as well: in ranks, tests, tables."""
+    """Also beyond solved: in ranks, tests, tables."""
     board = make_board(scored(results, {"bptt": [1.3], "rule_01": [1.9], "rule_02": [1.1]}), DRAWS)
     assert [row.rule for row in board.rows] == ["rule_01", "bptt", "rule_02"]
     assert rows(board)["rule_01"].improvement.value == 1.0
@@ -168,7 +168,7 @@ def test_no_cap_hides_who_is_better(results):
 
 
 def test_a_seed_whose_metric_is_no_number_takes_the_rank(results):
-    """It is neither ok nor diverged, and the other four do not stand for it."""
+    """The seed is neither ok nor diverged, and the other four do not replace it."""
     lacking = changed(
         results,
         lambda r: (r.trial.learner, r.trial.task, r.trial.seed) == ("bptt", "task_01", 3),
@@ -182,7 +182,7 @@ def test_a_seed_whose_metric_is_no_number_takes_the_rank(results):
 
 
 def test_where_nobody_knows_what_solved_is_the_metric_ranks(results, tmp_path):
-    """Within that task; the scores are of the other tasks, and the board says so."""
+    """Within that task. The scores cover the other tasks, and the board says so."""
     unknown = changed(results, lambda r: r.trial.task == "task_02", solved=None, normalised_score=None)
     board = make_board(unknown, DRAWS)
     assert board.unscaled == ("task_02",) and all(row.rank for row in board.rows)
@@ -230,7 +230,7 @@ def test_ranks_are_what_the_intervals_allow():
 
 
 def studied(results, draw=0):
-    """Three studies of five runs: seeds 0 to 4 three times over, each with a learning rate of its own."""
+    """Three studies of five runs: each has the seeds 0 to 4 and its own learning rate."""
     records = [
         r.model_copy(
             update={
@@ -277,7 +277,7 @@ def test_a_row_of_which_no_point_beat_trivial_is_marked(results, tmp_path):
 
 
 def test_what_chance_did_in_tuning_is_in_the_intervals(results):
-    """Studies that differ widen the interval; runs alone, taken for independent, would hide it."""
+    """Differing studies widen the interval; runs treated as independent would hide this."""
     rng = np.random.default_rng(3)
     effect = {(r, t, k): 0.2 * rng.normal() for r in ("bptt", "rule_01") for t in range(5) for k in range(3)}
     made = studied(results)

@@ -1,4 +1,4 @@
-"""Two results held against each other: what was planted is found, and nothing else is."""
+"""Two results compared: planted differences are reported, and no others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_two_runs_of_one_commit_differ_in_nothing_ten_times_of_ten(source, befor
 
 @pytest.mark.statistical
 def test_a_busy_machine_makes_a_rule_faster_or_slower_in_few_of_200_comparisons(source):
-    """Times that are half as long again or half as short by chance: one alarm or more in at most 5 % of them."""
+    """Times vary by half by chance: at most 5 % of the comparisons have an alarm."""
     runs = [make(source, measured=False, seeds=1, points=2, noise=n, jitter=0.4) for n in range(201)]
     alarms = sum(bool(compare(a, b).changes) for a, b in itertools.pairwise(runs))
     assert alarms <= 10
@@ -84,7 +84,7 @@ def test_other_conditions_are_other_columns(source, before):
 
 
 def test_runs_are_relabelled_within_studies_that_both_have_else_studies_as_a_whole(source):
-    """Chance in tuning of 0.5 hides no change of 0.2 where the studies are the same; of other studies it does."""
+    """Chance in tuning of 0.5 hides a change of 0.2 only if the studies differ."""
     options = dict(rules=3, tasks=3, seeds=3, studies=3, tuning=0.5, measured=False)
     before = make(source, **options)
     after = make(source, **options, worse=lambda t: 0.2 if t.learner == "rule_01" else 0.0)
@@ -163,7 +163,7 @@ def test_a_ratio_that_training_does_not_confirm_is_a_note(source, before):
 
 @pytest.mark.statistical
 def test_scores_that_are_drawn_anew_differ_no_more_often_than_allowed(source):
-    """As of two machines whose rounding tells runs apart: at most 5 % of comparisons, here one of 20 and two more."""
+    """As on two machines with different rounding: at most 5 % of comparisons, here one of 20 and two more."""
     runs = [make(source, tasks=2, backends=("jax",), measured=False, noise=n, redraw=True) for n in range(21)]
     alarms = sum(bool(compare(a, b).changes) for a, b in itertools.pairwise(runs))
     assert alarms <= 3

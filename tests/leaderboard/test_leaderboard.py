@@ -1,4 +1,4 @@
-"""Tables of a version, the board made of them, and the page: opened from disk in a real browser where there is one."""
+"""Tables of a version, their board, and the page, opened from disk in a real browser if there is one."""
 
 from __future__ import annotations
 
@@ -162,7 +162,11 @@ def _put(content, column, value):
         ("trials.csv", lambda c: "", "it is empty"),
         ("trials.csv", _swap(",128,1,1.0,", ",129,1,1.0,"), "its settings are those of the trial"),
         ("trials.csv", _swap(",ok,", ",fine,"), "not a whole record"),
-        ("manifest.json", _swap(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'), "update creditbench"),
+        (
+            "manifest.json",
+            _swap(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'),
+            "update creditbench",
+        ),
         ("manifest.json", lambda c: c[:-20], "manifest.json' cannot be read"),
         ("environments.json", _swap("imagined", "other"), "there is no environment|not a whole record"),
         ("scaling.csv", _swap(",time,32,", ",time,many,"), "scaling.csv' cannot be read"),
@@ -300,7 +304,8 @@ def test_what_a_users_file_says_of_itself_is_read_and_not_run(tmp_path):
     path.write_text(
         "raise SystemExit('it was run')\n"
         "class Mine(Learner):\n"
-        "    id = 'mine'\n    name = 'My rule'\n    paper: ClassVar[str] = 'I 2030, doi:10.0/1'\n    family = 'mine'\n"
+        "    id = 'mine'\n    name = 'My rule'\n    paper: ClassVar[str] = 'I 2030, doi:10.0/1'\n    family "
+        "= 'mine'\n"
         "    claims = Claims(online=True, time='O(n)')\n    sigma: float = open('no such file')\n"
     )
     (trial,) = trials("bptt")
@@ -314,16 +319,20 @@ def test_what_a_users_file_says_of_itself_is_read_and_not_run(tmp_path):
 
 
 def test_what_a_rule_says_of_itself_is_what_its_record_says(tmp_path):
-    """The text of its file may have more than the class that ran: another class, or what no reader gets through."""
+    """The text of its file may have more than the class that ran: another class, or unreadable parts."""
     from creditbench.plugins.importing import embedded
     from creditbench.results.version import _describe
     from tests.records import record, trials
 
     own = (
-        "class Mine(Learner):\n    id = 'mine'\n    name = 'My rule'\n    paper = 'I 2030'\n    family = 'mine'\n"
+        "class Mine(Learner):\n    id = 'mine'\n    name = 'My rule'\n    paper = 'I 2030'\n    family = "
+        "'mine'\n"
         "    claims = Claims()\n"
     )
-    decoy = "class Notes:\n    name = 'Exact'\n    family = 'exact'\n    claims = Claims(unbiased=True, online=True)\n"
+    decoy = (
+        "class Notes:\n    name = 'Exact'\n    family = 'exact'\n"
+        "    claims = Claims(unbiased=True, online=True)\n"
+    )
     (trial,) = trials("bptt")
     path = tmp_path / "mine.py"
     of_mine = record(trial.model_copy(update={"learner": "mine", "learner_path": str(path)}))
@@ -762,8 +771,8 @@ def test_text_stands_out_from_its_ground_in_light_and_in_dark():
 def _column(browser, name: str) -> list[str]:
     return browser.execute_script(
         "const i = [...document.querySelectorAll('#board thead th')].findIndex(h => "
-        "h.textContent.startsWith(arguments[0]));"
-        "return [...document.querySelectorAll('#board tbody tr:not([hidden])')].map(r => r.cells[i].dataset.value)",
+        "h.textContent.startsWith(arguments[0]));return [...document.querySelectorAll('#board tbody "
+        "tr:not([hidden])')].map(r => r.cells[i].dataset.value)",
         name,
     )
 
@@ -862,7 +871,8 @@ def test_the_page_in_a_browser(board, tmp_path, width, height):
         browser.execute_script("document.querySelector('#board a').click()")
         wait(
             browser,
-            "document.querySelector('details.rule[open] .command code')?.textContent.startsWith('creditbench run')",
+            "document.querySelector('details.rule[open] .command "
+            "code')?.textContent.startsWith('creditbench run')",
         )
 
         # Every control has a name, every chart a description.

@@ -1,4 +1,4 @@
-"""The page of the results that are committed: what is seen of it, on a screen and on paper."""
+"""The page of the committed results, on a screen and on paper."""
 
 from __future__ import annotations
 
@@ -116,7 +116,8 @@ def test_no_column_head_is_hidden_on_paper():
 _BOXES = """(() => {
   const chart = [...document.querySelectorAll("#chart-curves [aria-label]")]
     .find((element) => element.getAttribute("aria-label").endsWith(%s));
-  const lines = [...(chart?.querySelectorAll(".mark-line.role-mark path") ?? [])].map((path) => path.getBBox());
+  const paths = [...(chart?.querySelectorAll(".mark-line.role-mark path") ?? [])];
+  const lines = paths.map((path) => path.getBBox());
   return lines.length ? lines.map((box) => [box.y, box.y + box.height]) : null;
 })()"""
 

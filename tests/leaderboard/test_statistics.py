@@ -1,4 +1,4 @@
-"""Statistics, held to closed forms, to scipy, and to a worked example by the definitions of Agarwal et al. 2021."""
+"""Statistics against closed forms, scipy, and a worked example by the definitions of Agarwal et al. 2021."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def single(strata) -> list:
 
 
 def test_a_worked_example_by_the_definitions():
-    """Two tasks, four runs each. The runs in order are 0 .1 .2 .3 | .5 .6 1.1 1.1: the middle four are .2 .3 .5 .6."""
+    """Two tasks of four runs. In order the runs are 0 .1 .2 .3 | .5 .6 1.1 1.1: the middle is .2 .3 .5 .6."""
     strata = [[0.0, 0.1, 0.2, 0.3], [0.5, 0.6, 1.1, 1.1]]
     found = st.aggregates(single(strata), draws=100)
     assert found["iqm"].value == pytest.approx(0.4)
@@ -98,7 +98,7 @@ def test_the_interval_of_the_mean_is_students(rng):
 
 
 def board(rng, tasks, studies, seeds, tuned, noise) -> np.ndarray:
-    """Scores of a rule [tasks, studies, seeds], of which the interquartile mean, the mean and the median are 0.5."""
+    """Scores of a rule [tasks, studies, seeds] whose interquartile mean, mean and median are 0.5."""
     levels = np.linspace(0.2, 0.8, tasks)[:, None, None]
     chance = tuned * rng.normal(size=(tasks, studies, 1))
     return levels + chance + noise * rng.normal(size=(tasks, studies, seeds))
@@ -120,7 +120,7 @@ def covered(tasks, studies, seeds, tuned, noise, seed=0, boards=BOARDS) -> float
 
 
 def interval(strata, rng) -> tuple[float, float, float]:
-    """Low, high and value of the interquartile mean, as in `aggregates`, of which it is the part that is needed."""
+    """Low, high and value of the interquartile mean: the part of `aggregates` that is needed here."""
     arrays = [st.pooled(s) for s in strata]
     low, high = np.quantile(np.concatenate(arrays), [0.25, 0.75])
     df = st.degrees([[np.clip(u, low, high) for u in s] for s in strata])
@@ -308,7 +308,7 @@ def test_a_group_alone_has_the_interval_of_the_t_test(rng):
 
 
 def test_a_group_beside_others_has_a_moderated_spread():
-    """By hand: s_g² = 0.02 and 0.0002 twice, each over χ²'s median of 1; (2 · prior + own) / 3, or the own."""
+    """By hand: s_g² = 0.02 and 0.0002 twice, each over χ²'s median of 1; (2 · prior + own) / 3, or own."""
     groups = [[0.0, 0.2], [0.0, 0.02], [0.01, 0.03]]
     prior = 0.0002 / scipy.stats.chi2.ppf(0.5, 1)
     found = st.moderated_intervals(groups)
@@ -328,7 +328,7 @@ def test_one_far_observation_moves_a_centre_by_little(rng):
 @pytest.mark.statistical
 @pytest.mark.parametrize("spread", ["one", "students", "some far", "of its own"])
 def test_moderated_intervals_leave_0_out_no_more_often_than_they_say(rng, spread):
-    """One or more of eight groups of five, none of which differs: in at most 5 % of 200 comparisons, and 2 σ more."""
+    """Eight groups of five that do not differ: false alarms in at most 5 % of 200 comparisons, plus 2 σ."""
     alarms = 0
     for _ in range(200):
         groups = 0.2 * rng.normal(size=(8, 5))

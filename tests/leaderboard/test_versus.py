@@ -1,4 +1,4 @@
-"""A rule held against a reference: what was planted in score, convergence and cost is what comes out."""
+"""A rule compared with a reference: planted differences in score, convergence and cost are reported."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_p_values_are_corrected_for_what_is_asked_alone(results):
 
 
 def test_the_verdict_agrees_with_the_interval_it_stands_beside():
-    """Of rows of any size: undecided where the interval holds 0 alone; (raw) where the correction takes it back."""
+    """For rows of any size: undecided if the interval holds 0; (raw) if only the correction undoes it."""
     rng = np.random.default_rng(3)
     seen = set()
     for _ in range(60):

@@ -1,4 +1,4 @@
-"""Rules that carry an influence or an eligibility trace forward in time: what their equations promise."""
+"""Rules that carry an influence or an eligibility trace forward in time: properties of their equations."""
 
 import numpy as np
 import pytest
@@ -184,7 +184,7 @@ def test_symmetric_eprop_equals_rflo_with_the_readouts_weights(ops, options):
 
 @pytest.mark.parametrize("options", SOME_CELLS)
 def test_snapn_goes_from_snap1_to_rtrl(ops, options):
-    """On the weights that exist: n = 1 is snap1, n - 1 at least the diameter is RTRL, and in between is neither."""
+    """On existing weights: n = 1 is snap1, n - 1 at least the diameter is RTRL, between them is neither."""
     cell = make_cell(**options)
     sparse = {"density": 0.25}  # two inputs a unit
     diameter = diameter_of(learner("snapn", **sparse).connected(cell))
@@ -210,7 +210,7 @@ def test_snapn_goes_from_snap1_to_rtrl(ops, options):
 
 
 def diameter_of(connected):
-    """Most connections on the shortest way from one unit to another that it reaches."""
+    """The largest number of connections on a shortest path from one unit to another."""
     reached, length = np.eye(len(connected), dtype=bool), 0
     while (further := reached | connected @ reached).sum() > reached.sum():
         reached, length = further, length + 1
@@ -246,7 +246,7 @@ def test_weights_that_snapn_prunes_stay_zero(ops, optimizer):
 
 
 def mean_of_draws(ops, rule, cell, params, batch, runs=208, copies=64):
-    """`runs` flat gradients, each the mean of `copies` independent draws, so that no draw alone weighs much.
+    """`runs` flat gradients, each the mean of `copies` independent draws, so that no single draw dominates.
 
     Signs are drawn for each sequence: a batch that holds every sequence `copies` times gives as many draws at
     once.
@@ -297,7 +297,7 @@ def test_one_wrong_factor_fails_the_same_test(ops, tmp_path, id, old, new):
 
 @pytest.mark.parametrize("name", BIASED)
 def test_biased_rules_have_another_expectation_than_bptt(ops, name):
-    """All are deterministic but kernl, whose draws are averaged."""
+    """All are deterministic except kernl, whose draws are averaged."""
     cell = make_cell(alpha=0.3)
     params, batch = make_params(cell), oracle_batch()
     if name == "snapn":
@@ -323,8 +323,7 @@ def test_claims_are_those_that_the_tests_show(name):
     assert claims.memory_in_T == "O(1)"
 
 
-# -- the equations once more, in plain NumPy
-# ------------------------------------------------------------------
+# -- the equations again, in plain NumPy -------------------------------------------------------------------
 
 
 def steps_numpy(cell, params, batch):
@@ -448,7 +447,7 @@ def test_dni_is_its_equations(ops, options):
 
 
 def test_the_first_step_of_nothing_is_finite(ops):
-    """No activity, no input, no bias: every norm is 0, and nothing may be divided by it."""
+    """Without activity, input and bias every norm is 0, and must not divide."""
     cell = make_cell(bias=False)
     params, batch = make_params(cell), make_batch(steps=3)
     batch.inputs[:2] = 0.0
@@ -458,7 +457,7 @@ def test_the_first_step_of_nothing_is_finite(ops):
 
 
 def test_adaptive_feedback_follows_the_readout(ops):
-    """The equation in NumPy; and where W_out only moves along its gradient, B comes to point as it does."""
+    """The equation in NumPy. If W_out only moves along its gradient, B aligns with it."""
     cell, rate, decay = make_cell(alpha=0.3), 0.3, 0.1
     params, batch = make_params(cell), make_batch()
     state = ops.to_numpy(rule("eprop adaptive").init(ops, cell, ops.from_numpy(params), B))
@@ -489,7 +488,7 @@ def test_adaptive_feedback_follows_the_readout(ops):
 
 @pytest.mark.parametrize("name", ["rflo", "eprop random", "eprop adaptive", "kernl", "dni", "snapn"])
 def test_what_a_rule_has_learned_outlives_a_sequence(ops, name):
-    """New sequences start from zero activity and trace; what was drawn or learned is that of before."""
+    """New sequences start from zero activity and trace, and keep drawn and learned values."""
     cell = make_cell(alpha=0.3)
     params, batch = make_params(cell), make_batch()
     kept = {
@@ -523,7 +522,7 @@ def leaves(tree, but):
 
 @pytest.mark.parametrize("name", RULES)
 def test_forward_rules_carry_what_no_loss_has_touched(ops, name):
-    """Influence is a matter of weights and activity; what comes back from a loss is carried by `dni` alone.
+    """Influence depends on weights and activity. Only `dni` carries values that come from a loss.
 
     Adaptive feedback learns from errors too, but its trace does not.
     """
@@ -553,7 +552,7 @@ STATE = {
 
 @pytest.mark.parametrize("name", STATE)
 def test_what_is_carried_grows_with_n_as_claimed(ops, name):
-    """Exponent of the carried numbers in n: O(n p) is 3, O(p) and O(n²) are 2; none in T, for a state has no T."""
+    """Exponent of the carried numbers in n: O(n p) is 3, O(p) and O(n²) are 2. A state has no T."""
     sizes = []
     for n in (64, 128):
         cell = make_cell(hidden=n)
@@ -568,7 +567,7 @@ def test_what_is_carried_grows_with_n_as_claimed(ops, name):
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_step_that_is_not_scored_does_not_move_the_estimate(ops, name):
-    """Not by its target, which may be anything; two segments, so that what is learned on the way is compared too."""
+    """Nor does its target, which may be anything. Two segments, to compare learned state too."""
     cell = make_cell(alpha=0.3)
     params, found = make_params(cell), []
     for unscored in (0.0, 1e6):
@@ -625,12 +624,11 @@ def test_rules_change_none_of_their_arguments(ops):
             ops.tree_map(np.testing.assert_array_equal, before, after)
 
 
-# -- kernl and dni: what is learned on the way
-# ----------------------------------------------------------------
+# -- kernl and dni: their learned state --------------------------------------------------------------------
 
 
 def small_cell(alpha, W_rec, outputs=0.0):
-    """A cell so near to 0 that it is linear, with given recurrence."""
+    """A cell with given recurrence, so close to 0 that it is linear."""
     cell = make_cell(alpha=alpha, bias=False)
     return cell, make_params(cell) | {"W_rec": W_rec, "W_out": outputs * np.ones((OUTPUTS, N)) / N}
 

@@ -1,4 +1,4 @@
-"""What the rules' equations promise, held against finite differences, closed forms and each other."""
+"""The rules' equations against finite differences, closed forms and each other."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def rule(name, **more):
 
 
 def loss_numpy(cell, params, batch):
-    """The loss of the cell's equations, written once more in plain NumPy."""
+    """The loss of the cell's equations, written again in plain NumPy."""
     h = np.zeros((batch.inputs.shape[1], cell.hidden))
     D, D_in = params.get("D", np.eye(cell.hidden)), params.get("D_in", np.eye(cell.inputs))
     h_hat, total = h, 0.0
@@ -136,7 +136,7 @@ def test_tbptt_with_chunks_of_the_whole_equals_bptt(ops, options, K):
 
 @pytest.mark.parametrize("K", [1, 5])
 def test_tbptt_adds_up_the_gradients_of_its_chunks(ops, K):
-    """Each chunk by reverse mode of the framework, from the state that the one before left."""
+    """Each chunk by the framework's reverse mode, from the state after the chunk before."""
     cell = make_cell(alpha=0.3)
     params, batch = make_params(cell), make_batch()
     expected, state = dict.fromkeys(params, 0.0), None
@@ -170,9 +170,9 @@ def draws(ops, rule, cell, params, batch, count):
 
 
 def deviations(samples, expected, cell):
-    """|mean - expected| in standard errors, along fixed directions of every parameter and each coordinate group.
+    """|mean - expected| in standard errors, along fixed directions of every parameter and coordinate group.
 
-    Of each parameter: along the expected gradient itself, and along 8 random directions.
+    Each parameter has the expected gradient itself as a direction, and 8 random ones.
     """
     rng, found, start = np.random.default_rng(0), [], 0
     for shape in cell.shapes().values():
@@ -240,7 +240,7 @@ def test_step_credit_has_the_expectation_of_tbptt_1(ops, name, alpha):
 
 @pytest.mark.parametrize("name", [*UNBIASED, "np step", "wp step"])
 def test_what_a_draw_yields_has_a_limit_as_sigma_vanishes(ops, name):
-    """The clean loss is taken off: left in, it would add nothing to the mean, and 1/σ to every draw."""
+    """The clean loss is subtracted: otherwise it would add nothing to the mean, and 1/σ to every draw."""
     cell = make_cell(alpha=0.3)
     params, batch = make_params(cell), oracle_batch()
     far, near = (estimate(ops, rule(name, sigma=s), cell, params, batch)[1] for s in (1e-4, 1e-5))
@@ -402,7 +402,7 @@ def test_the_same_key_gives_the_same_result(ops, name):
 @pytest.mark.parametrize("name", ["np step", "np trace", "anp", "wp step", "wp step trace", "tbptt"])
 @pytest.mark.parametrize("sizes", [(1,) * T, (4, 4, 4), (7, 5)])
 def test_any_segmentation_of_an_episode_gives_the_same_summed_gradient(both, name, sizes):
-    """The noise of a step is the same however the episode is cut; so is the sum of the gradients."""
+    """The noise of a step is the same for any cut of the episode, and so is the sum of the gradients."""
     rule_ = learner("tbptt", K=1) if name == "tbptt" else rule(name)
     cell = make_cell(alpha=0.3)
     params, batch = make_params(cell), make_batch()
@@ -413,7 +413,7 @@ def test_any_segmentation_of_an_episode_gives_the_same_summed_gradient(both, nam
 
 
 def cut(ops, rule, cell, params, batch, keys, sizes):
-    """Sum of the gradients of an episode in segments of `sizes` steps, one key a step whatever the segment."""
+    """Sum of the gradients of an episode in segments of `sizes` steps, with one key per step."""
     total, start = dict.fromkeys(cell.shapes(), 0.0), 0
     params = ops.from_numpy(params)
     state = rule.init(ops, cell, params, B)

@@ -1,4 +1,4 @@
-"""What the rules that perturb the network, and those that BPTT and the readout's floor are measured beside, promise."""
+"""Rules that perturb the network, and the references beside BPTT and the readout: their equations."""
 
 import dataclasses
 
@@ -84,7 +84,7 @@ def test_backends_agree_with_the_same_noise(both, options, name, loss):
 
 @pytest.mark.parametrize("name", RULES)
 def test_the_decorrelation_sees_the_activity_of_the_network_that_is_carried_on(ops, name):
-    """D after a segment is what the direct form makes of ĥ; without the noise of the rules that have no clean pass."""
+    """D after a segment follows the direct form on ĥ. Rules without a clean pass have no noise here."""
     quiet = {"sigma": 1e-9} if name.startswith("reward") or name == "oua" else {}
     cell = make_cell(alpha=0.3, decorrelate="both")
     params, batch = make_params(cell), make_batch()
@@ -257,7 +257,7 @@ def test_linear_takes_a_stack_of_matrices(ops, stacks, rows, biased):
 
 @pytest.mark.parametrize("options", SOME_CELLS)
 def test_pairs_in_one_batch_are_the_networks_one_by_one(ops, options):
-    """Slope and state of every member against a forward pass with its own weights formed, two segments on end."""
+    """Slope and state of every member against a forward pass with its own weights, over two segments."""
     cell, P, sigma = make_cell(**options), 3, 0.3
     params = make_params(cell)
     shapes = cell.shapes()
@@ -388,7 +388,7 @@ def test_pes_that_restarts_at_every_segment_is_es(ops):
 
 
 def test_pes_restarts_from_the_network_itself_at_its_horizon(ops):
-    """Of horizon 2, the first and the third segment are those of `es`, which starts there; the second is not."""
+    """With horizon 2, the first and the third segment equal those of `es`; the second does not."""
     cell = make_cell(alpha=0.3)
     params, states = make_params(cell), [None, None]
     for number in range(3):
@@ -447,7 +447,7 @@ def test_chunks_are_about_the_square_root_of_the_steps(steps):
 
 @pytest.mark.parametrize("options", [CELLS[1], CELLS[4], CELLS[5]])
 def test_pull_back_through_two_halves_is_pull_back_through_the_whole(ops, options):
-    """And the adjoint at the start is the gradient in the initial activity, by the framework's reverse mode."""
+    """The adjoint at the start is the gradient in the initial activity by the framework's reverse mode."""
     cell = make_cell(**options)
     params = ops.from_numpy(make_params(cell))
     batch = Batch(*ops.from_numpy(tuple(make_batch())))
@@ -561,7 +561,7 @@ def test_reward_hebbian_follows_its_equations(both, exponent):
 
 @pytest.mark.parametrize("exponent", [1, 3])
 def test_reward_hebbian_has_the_expectation_that_its_noise_gives(exponent):
-    """E[(L - L̄) e] / σ² → the change of e along ∂L/∂ξ, as σ → 0 (Stein's lemma), e with the network's own motion."""
+    """E[(L - L̄) e] / σ² → the change of e along ∂L/∂ξ, as σ → 0 (Stein); e has the network's own motion."""
     ops = make_ops("jax", dtype="float64")
     cell, sigma = make_cell(alpha=0.3), 1e-4
     params, batch = make_params(cell), make_batch(6, rows=1, seed=3)
@@ -570,7 +570,7 @@ def test_reward_hebbian_has_the_expectation_that_its_noise_gives(exponent):
     scale = 1.0 if exponent == 1 else 3 * sigma**2
 
     def forward(xi):
-        """Loss and eligibility of a trial with the noise xi [6, N + 2], by the equations, one step after another."""
+        """Loss and eligibility of a trial with the noise xi [6, N + 2], by the equations, step by step."""
         xp, h, mean = ops.xp, ops.zeros((1, N)), ops.zeros((1, N + 2))
         loss, trace = 0.0, dict.fromkeys(cell.shapes(), 0.0)
         for t in range(6):
@@ -601,7 +601,7 @@ def test_reward_hebbian_has_the_expectation_that_its_noise_gives(exponent):
 
 
 def wander(ops, rule_, cell, params, batch, segments, lr=0.0):
-    """θ and μ after each of many segments from a zero state, plain gradient descent on the mean: [S, p] each."""
+    """θ and μ, [S, p] each, after each of many segments from a zero state, with gradient descent on μ."""
     batch = Batch(*ops.from_numpy(tuple(batch)))
 
     def join(tree):
@@ -637,7 +637,7 @@ def test_the_weights_follow_an_ornstein_uhlenbeck_process(ops, reversion):
 
 
 def test_oua_has_the_expectation_of_bptt_once_it_is_stationary():
-    """Mean of many segments of a fixed sequence at a fixed mean, against BPTT; the first segment is not of it."""
+    """Mean over many segments of a fixed sequence at a fixed mean, against BPTT, without the first."""
     ops = make_ops("jax", dtype="float64")
     cell = make_cell(alpha=0.3)
     params, batch = make_params(cell), oracle_batch()
@@ -651,7 +651,7 @@ def test_oua_has_the_expectation_of_bptt_once_it_is_stationary():
 
 
 def test_a_segment_without_a_scored_step_is_no_reward_to_oua(ops):
-    """Before the first reward, and after it: nothing is credited, and the expected reward stays; θ wanders on."""
+    """Before the first reward and after it: no credit, and the expected reward stays; θ moves on."""
     cell, rule_ = make_cell(alpha=0.3), learner("oua", sigma=0.1)
     params, scored = make_params(cell), make_batch()
     silent = scored._replace(weights=np.zeros_like(scored.weights))
@@ -666,7 +666,7 @@ def test_a_segment_without_a_scored_step_is_no_reward_to_oua(ops):
 
 
 def test_the_mean_converges_to_the_optimum_of_a_quadratic(ops):
-    """With no input and one step the loss is ‖y* - W_out tanh(b) - c‖²/2: the output of the mean comes to y*."""
+    """With one step and no input the loss is ‖y* - W_out tanh(b) - c‖²/2: the mean's output goes to y*."""
     cell, lr = make_cell(), 0.005
     params = {k: np.zeros_like(v) for k, v in make_params(cell).items()}
     target = np.array([1.0, -0.5])
@@ -684,7 +684,7 @@ def test_the_mean_converges_to_the_optimum_of_a_quadratic(ops):
 
 
 def torch_peak(rule_, steps, hidden):
-    """Most bytes that one segment of B = 1 holds at any time beside its arguments, and the bytes of the weights."""
+    """(peak bytes of one segment of B = 1 beside its arguments, bytes of the weights)."""
     import torch
     from torch.multiprocessing.reductions import StorageWeakRef
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -719,7 +719,7 @@ def torch_peak(rule_, steps, hidden):
 
 
 def test_spsa_holds_one_array_of_the_size_of_the_weights():
-    """The perturbed weights or the update, never the noise beside them; `es` holds `population` times the noise."""
+    """The perturbed weights or the update, never also the noise; `es` holds `population` times the noise."""
     peak, weights = torch_peak(learner("spsa"), 2, 128)
     assert 1.0 <= peak / weights < 1.15
     peak, weights = torch_peak(learner("forward_gradient"), 2, 128)
@@ -749,7 +749,7 @@ def test_rules_that_claim_so_run_no_reverse_pass(ops, name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["bptt_checkpointed", "reward_hebbian", "reward_hebbian linear"])
 def test_what_is_not_online_depends_on_how_a_sequence_is_cut(name):
-    """The same noise, step by step, and not the same sum: a segment looks ahead to its end. The others: see `pes`."""
+    """With equal noise per step the sum differs: a segment looks ahead to its end. For others see `pes`."""
     ops, cell = make_ops("jax", dtype="float64"), make_cell(alpha=0.3)
     rule_ = rule(name) if name == "bptt_checkpointed" else rule(name, sigma=1e-9)
     assert not rule_.claims.online

@@ -1,4 +1,4 @@
-"""np, wp and anp with the options that make them what was published, held against those equations in NumPy.
+"""np, wp and anp with the options of the published rules, against the published equations in NumPy.
 
 Garcia Fernandez, Keemink & van Gerven 2024, arXiv 2405.08967, and the code published with it. Their network
 has no biases and no leak; a loss is the mean over the batch and the outputs, and L_t that of step t. A noisy
@@ -72,7 +72,7 @@ def decorrelating(D, activity):
 
 
 class Network:
-    """Their recurrent network, a step at a time; `before` is ĥ of the step before, [B, n]."""
+    """The published recurrent network, step by step; `before` is ĥ of the step before, [B, n]."""
 
     def __init__(self, params, before):
         self.params, self.before = params, before
@@ -96,7 +96,7 @@ class Network:
 
 
 def credit(rule, clean, noisy, delta, noise):
-    """What one step says of W_in, W_rec and W_out, before η, as {name: gradient}."""
+    """The estimate of one step for W_in, W_rec and W_out, before η, as {name: gradient}."""
     if rule == "wp":
         return {name: delta / SIGMA * value for name, value in noise.items()}
     if rule == "np":
@@ -200,7 +200,7 @@ def train(ops, rule, cell, params, protocol, data, rate, **options):
 
 
 def compare(backend, rule, protocol, decorrelate, rows, **changed):
-    """The largest difference of what updates have moved, ours and theirs, relative to the largest move."""
+    """The largest difference between our updates and theirs, relative to the largest update."""
     ops, cell = injected(backend), make_cell(bias=False, decorrelate=decorrelate)
     params, data = make_params(cell), segments(protocol, rows)
     order = {"decorrelation": "before"} if protocol == "episode" else {}
@@ -235,7 +235,7 @@ DEFAULTS = {"np": {}, "wp": {"resample": "step", "credit": "step"}, "anp": {}}
 @pytest.mark.parametrize("decorrelate", ["none", "hidden"])
 @pytest.mark.parametrize("rule", DEFAULTS)
 def test_by_default_a_row_has_its_own_difference_and_wrec_every_step(rule, decorrelate, backend):
-    """The rules of theory, of eight rows: w_tb (ℓ̃_tb - ℓ_tb) in place of ΔL_t, /σ², N of what has noise."""
+    """The rules of theory with eight rows: w_tb (ℓ̃_tb - ℓ_tb) in place of ΔL_t, /σ², N of noisy units."""
     ops, cell, (x, target) = (
         injected(backend),
         make_cell(bias=False, decorrelate=decorrelate),

@@ -1,4 +1,4 @@
-"""What learners/README.md says of the rules."""
+"""The statements of learners/README.md about the rules."""
 
 import tomllib
 from pathlib import Path
@@ -59,7 +59,7 @@ CONFIGS = [
 
 
 def scores():
-    """(task, rule) -> mean test score of the table under "Each rule learns"; and which way is better, by task."""
+    """(task, rule) -> mean test score in the table under "Each rule learns"; task -> which way is better."""
     section = README.read_text(encoding="utf-8").partition("## Each rule learns")[2]
     header, _, *rows = (line.strip("| ").split(" | ") for line in section.splitlines() if line[:2] == "| ")
     better = {head.partition("<br>")[0]: -1 if head.endswith("↓") else 1 for head in header[2:]}
@@ -90,6 +90,6 @@ def test_a_rule_that_learns_less_than_the_readout_alone_is_told_with_the_reason(
         for (task, rule), score in found.items()
         if better[task] * (score - found[task, "readout_rls"]) > 0
     }
-    below = README.read_text(encoding="utf-8").rpartition("Behind `readout_rls` are:")[2]
+    below = README.read_text(encoding="utf-8").rpartition("These rules do no better than `readout_rls`:")[2]
     told = {line.split("`")[1] for line in below.splitlines() if line.startswith("- `")}
     assert {plugin.id for plugin in RULES} - ahead - {"readout_rls"} == told - (ahead & {"readout_ridge"})

@@ -1,4 +1,4 @@
-"""A process of its own: what it says, how long it may take, and how its end is told."""
+"""A child process: its messages, its time limits, and the report of its end."""
 
 from __future__ import annotations
 

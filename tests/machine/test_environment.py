@@ -1,4 +1,4 @@
-"""The environment of a record: what a machine is, and what it was at."""
+"""The environment of a record: the machine, and its load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time, memory and work of an update: against hand counts, and against rules that are made worse on purpose."""
+"""Time, memory and work of an update, against hand counts and rules made worse on purpose."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BACKENDS = ("jax", "torch")
 
 @pytest.fixture(params=BACKENDS)
 def ops(request):
-    """Each backend in float32, as figures are taken; PyTorch on one thread, JAX on those that it started with."""
+    """Each backend in float32, as for figures; PyTorch on one thread, JAX on those of its start."""
     if request.param == "jax":
         yield make_ops("jax")
         return
@@ -49,7 +49,7 @@ def update(id, hidden=24, steps=128, batch=2, inputs=3, outputs=2, **hyperparame
 
 @dataclass(frozen=True, kw_only=True)
 class Once(ReverseMode):
-    """`bptt` whose gradients are formed, `times` over; a tiny change keeps one result from being another."""
+    """`bptt` with dense gradients, `times` times; a tiny change makes the results differ."""
 
     times: int = 1
 
@@ -66,7 +66,7 @@ class Once(ReverseMode):
 
 @dataclass(frozen=True, kw_only=True)
 class Hoarder(ReverseMode):
-    """Claims no memory in T, and keeps the activity of every step."""
+    """Claims memory that does not depend on T, but keeps the activity of every step."""
 
     claims = Claims(memory_in_T="O(1)")
 
@@ -86,7 +86,7 @@ class Hoarder(ReverseMode):
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("id", ["forward", "bptt", "anp", "np"])
 def test_products_are_those_of_a_hand_count(ops, id, batch):
-    """Multiplications and additions of the products of a segment of T steps; T is a whole number of chunks."""
+    """Multiplications and additions of the products of a segment of T steps, in whole chunks."""
     n, inputs, outputs, T, B = 24, 3, 2, 128, batch
     forward = n * (inputs + n + outputs)  # of one step of one sequence: input, recurrence, readout
     factors = {
@@ -170,7 +170,7 @@ def test_reverse_mode_keeps_every_step_or_every_square_root(ops, id, expected):
 
 
 def test_backends_agree_on_the_memory_of_bptt():
-    """Within a factor 2: see `creditbench.measure.memory`. The least there is: the activity of every step."""
+    """Within a factor 2: see `creditbench.measure.memory`. The minimum is the activity of every step."""
     for T, n, B in ((128, 32, 2), (1024, 64, 1)):
         subject = update("bptt", hidden=n, steps=T, batch=B)
         jax, torch = (memory.algorithm_bytes(make_ops(b), subject) for b in BACKENDS)
@@ -179,7 +179,7 @@ def test_backends_agree_on_the_memory_of_bptt():
 
 
 def test_one_sequence_takes_half_of_two():
-    """Under JAX an axis of length 1 must not bring copies with it."""
+    """Under JAX an axis of length 1 must not cause copies."""
     ops = make_ops("jax")
     one, two = (memory.algorithm_bytes(ops, update("bptt", hidden=64, steps=640, batch=B)) for B in (1, 2))
     assert one < 0.55 * two
@@ -194,7 +194,7 @@ def test_a_rule_that_stores_its_activity_loses_its_claim(ops):
 
 
 def test_live_tensors_are_counted_once_and_given_up_when_freed():
-    """x+1, (x+1)+1 and a view of it: two arrays at a time, of the three that were made."""
+    """x+1, (x+1)+1 and a view of it: at most two of the three arrays at a time."""
     import torch
 
     x, bytes_of = torch.ones(1000), make_ops("torch").host.algorithm_bytes
@@ -267,7 +267,7 @@ def test_an_update_that_cannot_be_recorded_runs_in_python_each_time():
 
 
 def test_kernels_are_those_that_a_replay_runs():
-    """What two segments more cost is the same from any number on, and twice the work is more."""
+    """Two more segments always cost the same, and twice the work costs more."""
     ops, once = make_ops("torch"), Update(learner=Once(), cell=Cell(3, 8, 2), steps=16)
     found = [kernels(ops, once, segments) for segments in (2, 4, 6)]
     assert found[2] - found[1] == found[1] - found[0] > 2 * 16  # a product at each step
@@ -276,7 +276,7 @@ def test_kernels_are_those_that_a_replay_runs():
 
 @pytest.mark.alone
 def test_twice_the_work_changes_flops_and_ratios(ops):
-    """Wide enough that arithmetic, and not the calls, takes the time."""
+    """The network is wide enough that arithmetic, not the calls, takes the time."""
     cell = Cell(3, 256, 2)
     once, twice = (
         Update(learner=learner, cell=cell, steps=32, batch=32) for learner in (Once(), Once(times=2))
@@ -396,7 +396,7 @@ def test_every_learner_has_claims_that_can_be_read():
 
 
 def test_a_block_on_cuda_is_timed_by_two_events_about_its_launch(monkeypatch):
-    """With a device that is made up: launched between the events, waited for once, milliseconds to seconds."""
+    """With a made-up device: launched between the events, waited for once, milliseconds to seconds."""
     import torch
 
     said = []

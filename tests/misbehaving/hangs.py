@@ -1,4 +1,4 @@
-"""A rule that hangs where the time zone says so, a variable that a confined process keeps, and else is BPTT."""
+"""BPTT that hangs if the time zone says so, which is a variable that a confined process keeps."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""A user's task, which is trusted, that does harm in the way that its field `how` names, as a split is made."""
+"""A user's task, which is trusted. While it makes a split it does the harm that its field `how` names."""
 
 import ctypes
 import os

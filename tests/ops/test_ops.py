@@ -151,12 +151,15 @@ def test_unknown_names_are_refused():
 
 @pytest.mark.parametrize(("used", "other"), [("jax", "torch"), ("torch", "jax")])
 def test_only_the_framework_in_use_is_imported(used, other):
-    code = f"import sys; from creditbench.ops import make_ops; make_ops({used!r}); assert {other!r} not in sys.modules"
+    code = (
+        f"import sys; from creditbench.ops import make_ops; make_ops({used!r}); "
+        f"assert {other!r} not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_no_setting_of_jax_changes_the_draws():
-    """Each of these changes them where it is left to JAX, as the last line shows."""
+    """Each of these settings changes JAX's own draws, as the last line shows."""
     code = (
         "import sys, jax\n"
         "from creditbench.ops import make_ops\n"

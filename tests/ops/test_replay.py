@@ -36,7 +36,7 @@ def test_training_is_the_same_recorded(request, id, protocol):
 
 
 def compare_training(name, id, protocol):
-    """Blocks of updates, the second one from where the first one ended and on other data and keys."""
+    """Blocks of updates. The second starts from the first one's end, on other data and keys."""
     steps = {"online": 1, "segments": 3, "episodes": 70}[protocol]
     rule = registry.find("learners", id).cls(**MORE.get(name, {}))
     training = Training(make_ops("torch"), rule, steps, protocol == "episodes")
@@ -165,7 +165,7 @@ def test_derivatives_may_be_taken_inside(ops):
 
 
 def test_a_tape_of_autograd_runs_unrecorded_and_says_so(ops):
-    """Its gradient crosses the steps of a loop, of which a recording runs one."""
+    """Its gradient crosses the steps of a loop, and a recording runs only one step."""
 
     def loss_of(w, xs):
         return ops.scan(lambda h, x: (ops.xp.tanh(w * h + x), None), xs[0] * 0.0, xs)[0].sum()
@@ -243,7 +243,7 @@ def test_results_that_are_not_needed_at_once_share_memory(ops):
 
 
 class Graph:
-    """What a CUDA graph is: kernels and where they read and wrote. Memory is as it was at the capture."""
+    """Like a CUDA graph: kernels with the memory that they read and wrote at the capture."""
 
     made: list = []  # noqa: RUF012
 
@@ -281,7 +281,7 @@ class Stream:
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """`torch.cuda` with one device, whose kernels run on the CPU; recordings take themselves to be on it."""
+    """`torch.cuda` with one device, whose kernels run on the CPU. Recordings believe that they are on it."""
     device, current = torch.device("cuda:1"), [torch.device("cuda:0")]
     warm = []
 
@@ -323,13 +323,13 @@ def cuda(monkeypatch):
 @pytest.mark.parametrize("protocol", ["online", "segments"])
 @pytest.mark.parametrize("id", RULES)
 def test_training_is_the_same_captured(request, cuda, id, protocol):
-    """The draws of some steps before their graph; of what is captured, no memory is another's too early."""
+    """Noise of several steps is drawn before their graph, and no captured memory is reused too early."""
     compare_training(request.node.callspec.id.split("-")[0], id, protocol)
     assert len(cuda) == 1 and cuda[0].kernels
 
 
 def test_graphs_of_several_steps_and_one_of_the_rest(cuda, ops, monkeypatch):
-    """Keys that are given, split and carried on; inputs, results and a carry: as without graphs."""
+    """Keys that are given, split and carried; inputs, results and a carry: the same as without graphs."""
 
     def f(carry, xs):
         def step(carry, xs):
@@ -376,7 +376,7 @@ def test_a_step_that_cannot_be_captured_says_so_and_runs(cuda, ops, monkeypatch)
 
 
 def test_a_constant_of_the_host_is_brought_to_the_device_once(ops):
-    """The device is `meta` here. What the recording has made, or was given, is another at each replay."""
+    """The device is `meta` here. Tensors that the recording made or was given differ at each replay."""
     recorder = Recorder(ops.child, torch.device("meta"))
     here, there = torch.ones(3), torch.ones(3, device="meta")
     assert recorder._brought((here,), [there])
@@ -398,7 +398,7 @@ def test_all_captures_of_a_device_are_on_one_stream(cuda, ops):
 
 
 def test_noise_that_takes_too_much_memory_is_not_drawn_ahead(cuda, ops, monkeypatch):
-    """Of two steps of a loop, 8 bytes a number in float64."""
+    """For two steps of a loop, 8 bytes per number in float64."""
 
     def f(keys):
         return ops.scan(lambda c, key: (c + ops.normal(key, (100,)), None), ops.zeros((100,)), keys)[0]
@@ -412,7 +412,7 @@ def test_noise_that_takes_too_much_memory_is_not_drawn_ahead(cuda, ops, monkeypa
 
 
 def test_memory_lies_where_each_tensor_lay(ops):
-    """A number may be made on the host among tensors of another device, for which `meta` stands here."""
+    """A number may be made on the host among tensors of another device, here `meta`."""
     recorder = Recorder(ops.child, torch.device("cpu"))
     kept = [recorder._own(torch.empty(3, device=device)) for device in ("meta", "cpu", "meta")]
     found = replay._lay_out(recorder, kept)

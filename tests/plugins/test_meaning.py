@@ -1,4 +1,4 @@
-"""What makes a source another one: its syntax and what it runs through, and neither its words nor its place."""
+"""A source's hash depends on its syntax and the code that it runs through, not on words or place."""
 
 import ast
 import shutil
@@ -80,7 +80,7 @@ def test_what_is_no_python_counts_by_its_bytes(source):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A copy of this package, to be changed."""
+    """A copy of this package, for changes."""
     copy = tmp_path / "creditbench"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(meaning, "PACKAGE", copy)

@@ -1,4 +1,4 @@
-"""Two runs on one folder: no trial is run twice, none is waited for in vain, and what is deleted is written again."""
+"""Two runs on one folder: no trial runs twice, none is waited for in vain, deleted records are made again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records on disk: whole or not at all, and refused with a sentence where they cannot be read."""
+"""Records on disk: whole or not at all, and refused with a sentence if they cannot be read."""
 
 from __future__ import annotations
 

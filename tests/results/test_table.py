@@ -1,4 +1,4 @@
-"""Tables of records: what is averaged, what stands apart, and each format."""
+"""Tables of records: averages, separate columns, and each format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate on performance: its verdicts on made-up samples, on sides that answer by rote, and on two checkouts."""
+"""The performance gate: verdicts on made-up samples, on sides with fixed answers, and on two checkouts."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_nothing_compared_is_no_pass():
 
 
 class Rote:
-    """Stands for a side: `script` has, by side and learner, exact figures and seconds a call; None where it dies."""
+    """A side with fixed answers. `script`: side and learner -> exact figures and seconds; None if it dies."""
 
     script: dict = {}  # noqa: RUF012
     started: list = []  # noqa: RUF012
@@ -182,7 +182,7 @@ def checkout(path):
 
 @pytest.mark.slow
 def test_each_side_runs_its_own_rules(tmp_path):
-    """A rule that does more, one that ends the process, one that is new; measured in processes of their own."""
+    """A rule that does more, one that ends the process, one that is new; each in its own processes."""
     head = checkout(tmp_path)
     anp = head / "learners" / "anp.py"
     once, twice = "y = cell.readout(ops, params, out)\n", "y = cell.readout(ops, params, 2 * out) / 2\n"
@@ -241,7 +241,8 @@ def test_a_worktree_is_removed_whatever_happens(repository):
 def test_a_worktree_is_removed_on_a_signal(repository, number):
     path, git = repository
     program = (
-        "import pathlib, signal, time, creditbench.machine.revision as revision, creditbench.cli.perf_gate as verb\n"
+        "import pathlib, signal, time, creditbench.machine.revision as revision, creditbench.cli.perf_gate "
+        "as verb\n"
         # A shell gives what it starts in the background an ignored SIGINT.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"revision.root = lambda: pathlib.Path({str(path)!r})\n"

@@ -114,7 +114,7 @@ def test_rules_against_reverse_mode(problem):
 
 
 def test_a_rule_whose_noise_lies_in_its_state_settles_first(problem):
-    """`oua` at fixed weights: the part of the gradient that its expected loss takes away, and no other direction.
+    """`oua` at fixed weights: its expected loss takes away a part of the gradient, in no other direction.
 
     The deviation u of the weights has an autocorrelation e^-λ, and the expected loss averages it at the rate
     ρ, so that E[(u - ū) u] = s² (1 - ρ e^-λ / (1 - (1-ρ) e^-λ)). The mean of N draws has a cosine that rises
@@ -175,7 +175,7 @@ def test_three_draws_have_intervals():
 
 
 def test_a_segment_of_which_nothing_is_scored_is_refused():
-    """The gradient of `add_stream` at its first step, whose targets need earlier ones, is zero."""
+    """The gradient of `add_stream` at its first step is zero, because its targets need earlier steps."""
     options = Options(
         tasks=("add_stream",), learners=("bptt",), backends=("torch",), hidden=4, preset="smoke"
     )

@@ -1,4 +1,4 @@
-"""It answers the order to train before it comes, so that the clock sees nothing of the training."""
+"""It answers the order to train before the order arrives, so that the clock misses the training."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""It is never imported to its end, and catches what is thrown at it."""
+"""Its import never ends, and catches all exceptions."""
 
 import time
 

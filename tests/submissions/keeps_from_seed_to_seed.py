@@ -1,4 +1,4 @@
-"""It starts where the seed before it came to, by way of its folder, its modules or its process."""
+"""It starts from the result of the seed before, by way of its folder, its modules or its process."""
 
 import os
 import sys

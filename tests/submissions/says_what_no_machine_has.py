@@ -1,4 +1,4 @@
-"""It says that an update takes more bytes than a float can say."""
+"""It reports that an update takes more bytes than a float can hold."""
 
 from creditbench.executors import confined
 from creditbench.learner import Claims, Learner, backpropagate

@@ -1,4 +1,4 @@
-"""It takes memory that it can let go of and keep all the same: shared, and mapped from no file."""
+"""It takes memory that it can release and still keep: shared memory, mapped from no file."""
 
 import mmap
 

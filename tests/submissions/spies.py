@@ -1,4 +1,4 @@
-"""It tries, past Python, for everything it should not have, says what it got, and goes on as BPTT."""
+"""It tries all forbidden acts, not through Python, reports which worked, and goes on as BPTT."""
 
 import ctypes
 import os
@@ -37,7 +37,7 @@ def notes_a_file():
 
 
 def holds_a_file():
-    """A lease, for which whoever opens the file waits."""
+    """A lease, for which anyone who opens the file waits."""
     with open(os.__file__, "rb") as file:
         return libc.fcntl(file.fileno(), 1024, 0) == 0
 

@@ -49,7 +49,7 @@ def there() -> list[str]:
 
 @pytest.fixture(scope="session")
 def linear_score() -> Callable[..., float]:
-    """The score of the best linear filter of the last `lags` inputs, fitted to the train split of a stream."""
+    """The score of the best linear filter of the last `lags` inputs, fitted to a stream's train split."""
 
     def past(inputs: np.ndarray, lags: int) -> np.ndarray:
         """[T, N, lags I + 1]: the inputs now and before, 0 before the start, and a 1."""
@@ -62,7 +62,7 @@ def linear_score() -> Callable[..., float]:
         known = past(train.inputs, lags)[lags:]
         known = known.reshape(-1, known.shape[-1])
         said = train.targets[lags:].reshape(len(known), -1)
-        # A ridge too small to matter, for inputs that are not independent.
+        # The ridge is too small to matter. It keeps the matrix invertible if inputs depend on each other.
         gram = known.T @ known + 1e-6 * np.eye(known.shape[1])
         return task.score(past(test.inputs, lags) @ np.linalg.solve(gram, known.T @ said), test)
 

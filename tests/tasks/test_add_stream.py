@@ -47,7 +47,7 @@ def test_the_levels_are_those_of_the_closed_form(add_stream: type[Task]) -> None
 def test_a_predictor_reaches_the_level_of_what_it_sees(
     add_stream: type[Task], seen: tuple[int, ...], level: str, sampled: bool
 ) -> None:
-    """The best table from the bits at those delays to a probability, found on one split, scored on another."""
+    """The best table from the bits at those delays to a probability, fitted and scored on two splits."""
     task = add_stream(sampled=sampled, steps=100_000)
 
     def cases(sequences):

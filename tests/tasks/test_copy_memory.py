@@ -37,7 +37,7 @@ def test_symbols_are_equally_frequent_at_every_place(copy_memory: type[Task]) ->
 
 @pytest.mark.parametrize(("length", "symbols"), [(5, 8), (9, 2), (3, 7)])
 def test_no_two_episodes_show_the_same_symbols(copy_memory: type[Task], length: int, symbols: int) -> None:
-    """Not even where nearly all that there are, are used."""
+    """Not even if nearly all possible ones are used."""
     task = copy_memory(length=length, symbols=symbols, train_sequences=200, evaluation_sequences=70)
     parts = [task.generate(split, 0, 1).inputs[:length] for split in ("train", "validation", "test")]
     shown = [part[:, row].tobytes() for part in parts for row in range(part.shape[1])]

@@ -18,7 +18,7 @@ def delayed_match(tasks: dict[str, type[Task]]) -> type[Task]:
 def test_solved_is_nine_tenths_of_the_way_to_the_ideal_observer(
     delayed_match: type[Task], noise: float, stimuli: int
 ) -> None:
-    """Which is, by Bayes' rule on the likelihood of every pair of stimuli, on the task's own episodes."""
+    """The observer uses Bayes' rule on the likelihood of every pair of stimuli, on the task's episodes."""
     task = delayed_match(noise=noise, stimuli=stimuli)
     episodes = task.generate("train", 0, 1)
     x = episodes.inputs[..., 1:].astype(np.float64)
@@ -61,7 +61,7 @@ def test_nothing_is_shown_in_the_delay_but_noise(delayed_match: type[Task]) -> N
 
 
 def test_solved_needs_every_stimulus(delayed_match: type[Task]) -> None:
-    """To take two stimuli for one is right 11 times in 12; to see one of the two alone, by chance."""
+    """Confusing two stimuli is right 11 times in 12; seeing one of the two alone is at chance."""
     task = delayed_match()
     test = task.generate("test", 0, 1)
     first, second = (test.inputs[steps, :, 1:].sum(0).argmax(-1) for steps in (slice(2), slice(-2, None)))

@@ -69,17 +69,13 @@ BEST = {"add_stream": pytest.approx(0.4545, abs=0.01)}
 UNKNOWN = {
     ("dyck", "kinds", 1),  # the kind of a bracket is known
     ("dyck", "depth", 1),  # the bracket to be closed has just been opened
-    ("mackey_glass", "gamma", 0.4),  # the series comes to a stand
-    (
-        "weather",
-        "warmup",
-        96,
-    ),  # on the 48 hours a week that are left, the ridge is no better than persistence
+    ("mackey_glass", "gamma", 0.4),  # the series becomes constant
+    ("weather", "warmup", 96),  # on the other 48 hours of a week the ridge is no better than persistence
 }
 
 
 def settings(cls: type[Task]) -> list[dict[str, object]]:
-    """The defaults, each number halved, doubled and times four, each flag flipped, each other choice; one at a time."""
+    """The defaults with one change: a number halved, doubled or times four, a flag flipped, a new choice."""
     found: list[dict[str, object]] = [{}]
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
@@ -135,7 +131,7 @@ def test_solved_is_better_than_trivial(any_task: type[Task]) -> None:
 
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")  # of a series that stands still
 def test_no_setting_turns_the_scale_upside_down(any_task: type[Task]) -> None:
-    """What is solved is strictly better than trivial, or not known; and a better metric never scores lower."""
+    """Solved is strictly better than trivial, or not known. A better metric never scores lower."""
     known = refused = 0
     for changed in settings(any_task):
         try:
@@ -162,9 +158,8 @@ def test_the_constant_is_what_is_solved_by_default(any_task: type[Task]) -> None
     task = any_task()
     found = task.solved_score(task.generate("test", 0, any_task.batch))
     assert found == pytest.approx(any_task.solved, rel=1e-4)
-    assert (
-        task.solved_score(task.generate("test", 1, any_task.batch)) == found
-    )  # ranks do not hang on the seed
+    # Ranks do not depend on the seed.
+    assert task.solved_score(task.generate("test", 1, any_task.batch)) == found
 
 
 def test_asking_what_is_solved_again_is_quick(any_task: type[Task]) -> None:
@@ -293,7 +288,7 @@ def test_sizes_are_those_of_the_train_split(any_task: type[Task]) -> None:
 
 
 def test_generating_is_quick(any_task: type[Task]) -> None:
-    """Processor time, the best of three: what a quiet machine takes, on a busy one too."""
+    """Processor time, the best of three, so that a busy machine passes too."""
     any_task().generate("test", 0, any_task.batch)  # fills the cache
     times = []
     for _ in range(3):

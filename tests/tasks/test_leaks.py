@@ -23,7 +23,7 @@ LEARNERS = [plugin.id for plugin in registry.load("learners").values() if plugin
 
 
 def shuffled(generate):
-    """`generate` with its targets in another order: of the rows of episodes, of the steps of a stream."""
+    """`generate` with shuffled targets: over the rows of episodes, or over the steps of a stream."""
 
     def shuffling(self: Task, split: str, seed: int, batch: int) -> Sequences:
         inputs, targets, weights = generate(self, split, seed, batch)

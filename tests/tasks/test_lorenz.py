@@ -15,7 +15,7 @@ def lorenz(tasks: dict[str, type[Task]]) -> type[Task]:
 
 
 def test_the_flow_is_the_lorenz_systems(lorenz: type[Task]) -> None:
-    """Against an integrator with tight tolerances, from the state shown, over one and a half Lyapunov times."""
+    """Against an integrator with tight tolerances, from the shown state, over 1.5 Lyapunov times."""
     from scipy.integrate import solve_ivp
 
     inputs = lorenz().generate("train", 0, 2).inputs[:, 1].astype(np.float64) * [20, 20, 25]

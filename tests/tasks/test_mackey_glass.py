@@ -119,7 +119,7 @@ def test_solved_is_far_below_the_best_linear_predictor(mackey_glass: type[Task])
 
 
 def test_recall_is_solved_below_what_the_steps_since_then_tell(mackey_glass: type[Task]) -> None:
-    """The step asked for itself is not among the linear predictor's; a linear memory of 40 steps would know all."""
+    """The linear predictor does not see the target's own step; a linear memory of 40 steps would know all."""
     task = mackey_glass(direction="recall", horizon=1)
     test = task.generate("test", 0, 1)
     known = test.inputs[test.weights > 0].astype(np.float64)

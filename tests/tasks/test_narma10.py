@@ -34,7 +34,7 @@ def test_the_system_starts_from_rest(narma10: type[Task]) -> None:
 
 
 def test_a_row_that_runs_away_is_drawn_anew(narma10: type[Task], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lower bound, which many rows pass, stands for the rare inputs that run away."""
+    """A lower bound, which many rows pass, replaces the rare inputs that diverge."""
     import sys
 
     module = sys.modules[narma10.__module__]

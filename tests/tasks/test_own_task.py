@@ -1,4 +1,4 @@
-"""A user's own task runs beside the built-in ones: from a file outside the tree, and from an installed package."""
+"""A user's task runs beside the shipped ones, from a file outside the tree or an installed package."""
 
 from __future__ import annotations
 

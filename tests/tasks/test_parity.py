@@ -26,7 +26,7 @@ def test_the_answer_is_the_parity_so_far(parity: type[Task], length: int, runnin
 
 
 def test_no_two_episodes_show_the_same_bits(parity: type[Task]) -> None:
-    """Not even where nearly all that there are, are used."""
+    """Not even if nearly all possible ones are used."""
     task = parity(length=9, train_sequences=400, evaluation_sequences=50)
     parts = [task.generate(split, 0, 1).inputs[..., 0] for split in ("train", "validation", "test")]
     shown = [row.tobytes() for part in parts for row in part.T]

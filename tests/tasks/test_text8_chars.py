@@ -68,7 +68,7 @@ def test_the_splits_are_the_text_in_its_order(text8_chars: type[Task], codes: li
 
 
 def bits(codes: list[np.ndarray], order: int, extra: float) -> float:
-    """Bits a character of test by the frequencies of `order`-tuples in train, `extra` counts added to each."""
+    """Bits per character of test by frequencies of `order`-tuples in train, with `extra` added to counts."""
     places = 27 ** np.arange(order)[::-1]
     train, test = (
         np.lib.stride_tricks.sliding_window_view(part, order) @ places for part in (codes[0], codes[2])
@@ -205,7 +205,7 @@ def test_a_text_in_another_script_is_named(text8_chars: type[Task], tmp_path: Pa
 
 
 def test_a_long_text_takes_a_small_multiple_of_itself(text8_chars: type[Task], tmp_path: Path) -> None:
-    """12 MB of text: traced, all that NumPy and Python hold at once of a train split and of what is computed of it."""
+    """12 MB of text: the traced peak of NumPy and Python for a train split and all that follows from it."""
     import tracemalloc
 
     size = 12_000_000

@@ -1,8 +1,7 @@
-"""Trainer, tasks and rules together yield the numbers that they yielded before.
+"""Trainer, tasks and rules together give the same numbers as before.
 
-A change that is meant to change numbers raises `NUMERICS_VERSION` or a task's version; then the numbers are
-written
-anew: `python -m tests.trials.test_golden`.
+A change that is meant to change numbers raises `NUMERICS_VERSION` or a task's version. Then write the numbers
+again: `python -m tests.trials.test_golden`.
 """
 
 import json
@@ -15,8 +14,7 @@ from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.trainer import run_trials
 
 PLACE = Path(__file__).with_name("golden.json")
-#: Streams with and without seams, episodes of both losses; rules that differ in what of the trainer they
-#: need.
+#: Streams with and without seams, episodes of both losses; rules that need different parts of the trainer.
 TASKS = {"mackey_glass": 300, "weather": 400, "adding": 600, "sequential_digits": 640}
 LEARNERS = ("bptt", "anp+D", "readout_rls", "uoro")
 

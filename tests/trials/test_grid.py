@@ -1,4 +1,4 @@
-"""From options to trials: what they resolve to, and what is refused."""
+"""From options to trials: resolution and refusals."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ def test_each_field_but_a_label_changes_the_id(field):
 
 
 def test_the_id_outlives_versions_of_python_and_of_the_harness():
-    """Where this fails, every record that was ever made is orphaned: raise NUMERICS_VERSION and say so."""
+    """If this fails, every existing record loses its trial: raise NUMERICS_VERSION and say so."""
     assert FIXED.id == "56100926c874270b"
 
 
@@ -363,7 +363,7 @@ def test_hub_data_count_by_all_that_is_read_of_them_and_by_nothing_else(tmp_path
 
 
 def test_of_a_hub_table_counts_what_the_task_reads(tmp_path):
-    """The train split of a table, of it the columns that are asked for: here one in train, and another in test."""
+    """Only the columns that the task reads count, here one in its train split and another in its test."""
     path = tmp_path / "own.py"
     path.write_text(
         (PLUGINS / "echo_task.py")
@@ -391,7 +391,7 @@ def test_of_a_hub_table_counts_what_the_task_reads(tmp_path):
 
 
 def test_embedded_data_are_part_of_a_task(tmp_path):
-    """Of a shipped task, and of one in a file: its id is another once they change, and its records are stale."""
+    """For a shipped task and one in a file: changed data give another id, and make the records stale."""
     shipped = registry.find("tasks", "weather")
     content = shipped.path.parent / "data" / "weather_nyc.csv"
     assert embedded(shipped.path) == content

@@ -33,7 +33,7 @@ def backend(request):
 
 
 def numbers(record):
-    """What training decided, clocks left out."""
+    """The fields that training decided, without clocks."""
     return [(p.step, p.loss, p.validation) for p in record.curve], record.test_score, record.validation_best
 
 
@@ -72,7 +72,7 @@ def test_a_seed_alone_is_the_seed_in_company(task, learner, backend):
     ],
 )
 def test_a_point_alone_is_the_point_in_company(task, learner):
-    """Points of a rule's search space are trained as one program, their numbers its arguments; float64, JAX."""
+    """Points of a rule's search space train as one program with their numbers as arguments; float64, JAX."""
     options = dict(budget=100 if task == "adding" else 200, hidden=4, dtype="float64", evaluations=1)
     (base,) = trials(task=task, learner=learner, **options)
     points = [p for p in draw(space(base), 8, (0, 0), base.decorrelate != "none") if p.optimizer == "sgd"][:2]
@@ -152,7 +152,7 @@ def test_divergence_is_recorded_with_its_step_and_stops(backend):
 
 
 def test_weights_best_on_validation_are_tested(backend, monkeypatch):
-    """The test split is touched once, with the weights of the best point of the curve."""
+    """The test split is used once, with the weights of the best point of the curve."""
     seen = []
     evaluate = Trainer.evaluate
 
@@ -177,7 +177,7 @@ def test_weights_best_on_validation_are_tested(backend, monkeypatch):
 
 
 def test_episode_batches_are_the_tasks_sequences(backend):
-    """Every sequence once an epoch, weights summing to one in each segment."""
+    """Every sequence once per epoch, with weights that sum to one in each segment."""
     trial = trials(task="adding", backend=backend, batch=10, budget=20 * 120, evaluations=4)[0]
     run = _Run(Trainer(trial), trial)
     rows = run.train.inputs.shape[1]
@@ -191,7 +191,7 @@ def test_episode_batches_are_the_tasks_sequences(backend):
 
 @pytest.mark.parametrize("task", ["adding", "sequential_digits", "dyck"])
 def test_gathered_episodes_train_as_those_handed_over(backend, task, monkeypatch):
-    """Bit for bit: whether the device gathers its segments, or is given them as a confined process is."""
+    """Bit for bit, whether the device gathers its segments or gets them as a confined process does."""
     group = trials(task=task, learner="bptt", backend=backend, batch=6, budget=2000, evaluations=2)
     gathered = next(run_trials(group))
     monkeypatch.setattr(OwnBlocks, "holds_data", False)
@@ -238,7 +238,7 @@ def stretched(monkeypatch, length=60, stretches=3):
 
 @pytest.mark.parametrize(("segment", "evaluations"), [(1, 4), (7, 3), (20, 6)])
 def test_a_block_lies_in_one_stretch(monkeypatch, segment, evaluations):
-    """Blocks are of one length, stretches come in their order, and no segment crosses from one into the next."""
+    """Blocks have one length, stretches keep their order, and no segment crosses a seam."""
     stretched(monkeypatch)
     trial = trials(segment=segment, budget=600, evaluations=evaluations)[0]
     run = _Run(Trainer(trial), trial)
@@ -256,7 +256,7 @@ def test_a_block_lies_in_one_stretch(monkeypatch, segment, evaluations):
 
 
 def test_the_network_is_at_rest_after_a_seam(backend, monkeypatch):
-    """Three stretches are trained on as by hand: the state anew for each, weights and optimiser carried on."""
+    """Three stretches against training by hand: a new state for each, the same weights and optimiser."""
     stretched(monkeypatch)
     trial = trials(
         learner="bptt",
@@ -353,7 +353,7 @@ def test_a_metric_that_is_not_a_number_is_no_result(backend, monkeypatch):
 
 
 def test_without_a_solved_score_there_is_no_normalised_one(backend, monkeypatch):
-    """Nor where what counts as solved is no better than trivial: a scale upside down is none."""
+    """Nor if solved is no better than trivial."""
     task = registry.find("tasks", "mackey_glass").cls
     for solved in (None, 2.0):
         monkeypatch.setattr(task, "solved_score", lambda self, sequences, solved=solved: solved)

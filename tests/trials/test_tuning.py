@@ -1,4 +1,4 @@
-"""Tuning: equal budgets, scored on validation, frozen so that a run reads it, resumed where it was broken off."""
+"""Tuning: equal budgets, scored on validation, frozen for a run to read, resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_no_two_studies_share_a_tuning_seed():
 
 
 def points_of(trial, metrics, **values):
-    """A record at each of as many points, with those metrics on validation; None diverged."""
+    """One record per point, with these metrics on validation; None means diverged."""
     points = draw({}, len(metrics), (0, 0), True)
     return [
         record(t, validation_best=v, test_score=0.1, train_seconds=2.0, **values)
@@ -84,8 +84,8 @@ def test_the_best_on_validation_is_chosen_never_on_test(trial):
     diverged = good[3].model_copy(update={"status": "diverged"})
     found = choose([*good[:3], diverged], "0/2")
     assert found.values == {
-        "optimizer": points[1].optimizer, "lr": points[1].lr, "decorrelation_rate": points[1].decorrelation_rate,
-        "sigma": 1e-3,
+        "optimizer": points[1].optimizer, "lr": points[1].lr,
+        "decorrelation_rate": points[1].decorrelation_rate, "sigma": 1e-3,
     }  # fmt: skip
     assert (found.study, found.validation, found.diverged, found.beat_trivial) == ("0/2", 0.3, 1, True)
     assert found.sensitivity == 2 / 4  # 0.3 and 0.55 come half of the way from 1 to 0.3
@@ -99,7 +99,7 @@ def test_the_best_on_validation_is_chosen_never_on_test(trial):
 
 
 def test_no_cap_hides_which_point_is_better(trial):
-    """Of points far better than solved the best counts, not the first one drawn."""
+    """Among points far better than solved the best counts, not the first one drawn."""
     points = draw({}, 4, (0, 0), True)
     solved = choose(points_of(trial, (0.09, 0.05, 0.01, 0.03)))
     assert solved.values["lr"] == points[2].lr and solved.validation == 0.01
@@ -110,7 +110,7 @@ def test_no_cap_hides_which_point_is_better(trial):
 
 
 def test_a_point_that_diverged_is_worse_than_any_that_did_not(trial):
-    """It took the place of stable points that were worse than trivial, so that a rule was frozen where it diverges."""
+    """Otherwise it could replace stable points worse than trivial, and a rule that diverges be frozen."""
     points = draw({}, 4, (0, 0), True)
     found = choose(points_of(trial, (None, 7.0, 3.0, None)))
     assert found.values["lr"] == points[2].lr
@@ -173,7 +173,7 @@ def test_without_a_scale_the_raw_metric_chooses_all_the_same(trial, monkeypatch)
 
 
 def test_what_is_frozen_is_what_a_run_reads(trial, tmp_path):
-    """Each study's choice with seeds of its own, and where it is from."""
+    """Each study's choice, with its own seeds and its origin."""
     chosen = [trials_of(trial, draw({}, 1, (5, k), True), {})[0] for k in range(3)]
     values = ({"validation_best": 0.5}, {"validation_best": 2.0}, {"status": "diverged"})
     found = [choose([record(t, **v)], f"5/{k}") for k, (t, v) in enumerate(zip(chosen, values, strict=True))]
@@ -320,10 +320,11 @@ def test_rules_are_added_to_a_file_that_keeps_what_it_has(tmp_path, capsys):
 
 
 def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys):
-    """Its seeds and backends are the results' own; a rule that fails at every point is told, and left out."""
+    """Its seeds and backends are for results only. A rule that fails at every point is noted and left out."""
     config = tmp_path / "grid.toml"
     config.write_text(
-        'task = ["mackey_glass"]\nlearner = ["bptt", "np"]\nset = ["np.credit=trace"]\nbackend = ["jax", "torch"]\n'
+        'task = ["mackey_glass"]\nlearner = ["bptt", "np"]\nset = ["np.credit=trace"]\n'
+        'backend = ["jax", "torch"]\n'
         'seeds = 5\nbudget = 600\nhidden = 4\npreset = "smoke"\ntuned = "none.toml"\nresults = "nowhere"\n'
     )
     out = tmp_path / "tuned.toml"

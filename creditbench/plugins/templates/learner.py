@@ -1,10 +1,10 @@
 """My rule: the gradient through the current step alone, as in a simple recurrent network.
 
     e_t = w_t ∂ℓ_t/∂y_t                              error of a step
-    δ_t = Dᵀ W_outᵀ e_t                              what it says about h_t
+    δ_t = Dᵀ W_outᵀ e_t                              its gradient in h_t
     ∂L/∂θ ≈ Σ_t (g δ_t ⊙ α φ'(a_t)) z_tᵀ             θ = [W_rec W_in b];  z_t = [ĥ_{t-1}, x̂_t, 1]
 
-ĥ_{t-1} is taken as given: nothing is credited through an earlier step. The readout gets its exact gradient.
+ĥ_{t-1} counts as constant: no credit goes to an earlier step. The readout gets its exact gradient.
 
 Source: Elman 1990, Cognitive Science 14(2):179.
 """
@@ -22,7 +22,7 @@ class MyRule(Learner):
     name = "My rule"
     paper = "Elman 1990, doi:10.1207/s15516709cog1402_1"
     family = "one step"
-    # What is claimed here is tested by `creditbench check`.
+    # `creditbench check` tests these claims.
     claims = Claims(online=True, forward_only=True, memory_in_T="O(1)", time="O(n²)", memory="O(n B)")
     lr = 1e-2
     search = {"gain": (0.1, 10.0)}  # noqa: RUF012 - what `creditbench tune` tries beside the learning rate
@@ -33,8 +33,7 @@ class MyRule(Learner):
         require_positive(self, "gain")
 
     def init(self, ops, cell, params, batch_size):
-        # The state before the first segment; `trace` is what the rule carries from step to step: here
-        # nothing.
+        # The state before the first segment. The rule carries `trace` from step to step: here nothing.
         return {"cell": cell.start(ops, batch_size), "trace": None}
 
     def segment(self, ops, cell, params, state, batch, key):

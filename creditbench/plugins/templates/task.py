@@ -3,7 +3,7 @@
     x_t ~ U(-1, 1)
     y*_t = x_{t-delay}                               weight 0 for t < delay: those steps are not scored
 
-The metric is the mean squared error. To say 0 always, the mean, scores the variance of a uniform number, 1/3.
+The metric is the mean squared error. The constant 0, the mean, scores the variance of a uniform number, 1/3.
 Solved is a tenth of that.
 
 Source: Jaeger 2001, Short term memory in echo state networks, GMD report 152.
@@ -30,7 +30,7 @@ class MyTask(Task):
     id: ClassVar[str] = "my_task"
     name: ClassVar[str] = "My task"
     citation: ClassVar[str] = "Jaeger 2001, GMD report 152"
-    version: ClassVar[int] = 1  # goes up whenever the numbers below would change
+    version: ClassVar[int] = 1  # goes up with every change of the task's numbers
     protocol: ClassVar[Literal["stream", "episodes"]] = "stream"
     loss: ClassVar[Literal["mse", "cross_entropy"]] = "mse"
     metric: ClassVar[str] = "mse"
