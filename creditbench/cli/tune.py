@@ -95,7 +95,7 @@ def tune(
     options.require_whole("draw", draw, 0, 999)
     if backend not in BACKENDS:
         raise UsageError(
-            f"--backend is {backend}: give one of {', '.join(BACKENDS)}, and tune others into files of their own"
+            f"--backend is {backend}: give one of {', '.join(BACKENDS)}; tune others into other files"
         )
     require_device(backend, device)
     asked = Options(

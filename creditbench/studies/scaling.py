@@ -1,10 +1,10 @@
 """How cost grows: one size of the problem is swept, and the exponent of the cost in it is fitted.
 
-    log cost = exponent · log size + constant          least squares over the upper half of the sizes, on a
-    log scale
+    log cost = exponent · log size + constant
 
-with a bootstrap interval: sizes are drawn anew, and for times the blocks at each size too. The exponent is
-shown beside the one that the rule claims.
+The fit is least squares over the upper half of the sizes, on a log scale, with a bootstrap interval: sizes
+are drawn anew, and for times the blocks at each size too. The exponent is shown beside the one that the rule
+claims.
 """
 
 from __future__ import annotations
