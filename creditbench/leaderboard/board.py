@@ -48,7 +48,7 @@ class Entry:
     @cached_property
     def runs(self) -> Array:
         """Unbounded normalised scores [runs]: -inf for a diverged run, none for another failure."""
-        return np.array([v for records in self._units for v in map(_normalised, records) if v is not None])
+        return np.array([v for records in self.grouped for v in map(_normalised, records) if v is not None])
 
     @cached_property
     def scores(self) -> Array:
@@ -58,7 +58,9 @@ class Entry:
     @cached_property
     def units(self) -> list[Array]:
         """`scores` by tuning study; without studies each run is a unit."""
-        found = [np.array([v for v in map(_normalised, records) if v is not None]) for records in self._units]
+        found = [
+            np.array([v for v in map(_normalised, records) if v is not None]) for records in self.grouped
+        ]
         return [np.clip(unit, LOW, HIGH) for unit in found if unit.size]
 
     @cached_property
@@ -67,14 +69,15 @@ class Entry:
         sign = {"min": -1.0, "max": 1.0}[self.records[0].metric_direction]
         found = [
             sign * r.test_score if r.status == "ok" and r.test_score is not None else -math.inf
-            for records in self._units
+            for records in self.grouped
             for r in records
             if r.status == "diverged" or (r.status == "ok" and r.test_score is not None)
         ]
         return np.array(found)
 
     @property
-    def _units(self) -> list[list[Record]]:
+    def grouped(self) -> list[list[Record]]:
+        """Its records by tuning study; without studies each run stands alone."""
         units: dict[Any, list[Record]] = {}
         for record in self.records:
             units.setdefault(record.trial.study or record.trial.seed, []).append(record)

@@ -1,6 +1,7 @@
 """The page's charts as Vega-Lite specifications. The page has their data and the choice of rules.
 
-Every chart reads the data set `data`. A colour is a rule, a dash or a shape a backend, the same everywhere.
+Every chart reads the data set `data`. A colour with a dash is a rule, a width or a shape a backend, the same
+everywhere. Score against cost is drawn by `static/scatter.js`, which keeps names apart.
 """
 
 from __future__ import annotations
@@ -14,23 +15,26 @@ import altair as alt
 from creditbench.results import columns
 from creditbench.results.columns import Column
 
-#: Tableau's ten colours, distinct on white and on black.
+#: Colours that differ by a CIEDE2000 distance of 10 or more, also to an eye without red or green cones, and
+#: have a contrast of 3 : 1 or more with the light and the dark ground. The first ones differ most.
 COLOURS = (
-    *("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f"),
-    *("#b58900", "#b07aa1", "#ff9da7", "#9c755f", "#8c8c8c"),
+    *("#3388ff", "#bb8800", "#337766", "#994499", "#227733", "#5599bb", "#aa8888"),
+    *("#cc0011", "#777788", "#cc7766", "#cc2266", "#ff44aa", "#8833ee"),
 )
-DASHES = ([1, 0], [5, 3], [1, 2], [8, 2, 1, 2])
+#: Dashes of rules that share a colour: of the first ones, of the next ones, and so on.
+DASHES = ([1, 0], [6, 3], [2, 2], [9, 3, 2, 3])
+#: Widths of lines and shapes of marks, a backend each.
+WIDTHS = (2.2, 1.1, 0.7)
 SHAPES = ("circle", "square", "triangle-up", "diamond")
 HEIGHT = 320
-#: Costs that scores are drawn against, by their name in the page's script.
-FRONTS = dict(zip(("forward", "bytes"), columns.FRONTS, strict=True))
 #: Figures of gradients that are drawn on a logarithmic scale.
 _LOGARITHMIC = (columns.DRAWS_TO_COSINE,)
 
 
-def colours(rules: Sequence[str]) -> dict[str, str]:
-    """A colour a rule; more than ten rules reuse colours."""
-    return {rule: COLOURS[i % len(COLOURS)] for i, rule in enumerate(rules)}
+def strokes(rules: Sequence[str]) -> dict[str, tuple[str, list[int]]]:
+    """A colour and a dash a rule; more rules than there are pairs reuse them."""
+    pairs = [(colour, dash) for dash in DASHES for colour in COLOURS]
+    return {rule: pairs[i % len(pairs)] for i, rule in enumerate(rules)}
 
 
 def extent(
@@ -58,12 +62,15 @@ def extent(
     return low, high
 
 
-def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, Any]:
-    """Every chart's specification by its name."""
-    painted = colours(rules)
-    colour = alt.Color("rule:N", legend=None).scale(domain=list(painted), range=list(painted.values()))
-    marks = [DASHES[i % len(DASHES)] for i in range(len(backends))]
-    dash = alt.StrokeDash("backend:N", legend=None).scale(domain=list(backends), range=marks)
+def specifications(backends: Sequence[str]) -> dict[str, Any]:
+    """Every chart's specification by its name.
+
+    The page puts a rule's colour and dash into the fields `colour` and `dash` of each row of its data.
+    """
+    colour = alt.Color("colour:N", legend=None, scale=None)
+    dash = alt.StrokeDash("dash:N", legend=None, scale=None)
+    widths = [WIDTHS[i % len(WIDTHS)] for i in range(len(backends))]
+    width = alt.StrokeWidth("backend:O", legend=None).scale(domain=list(backends), range=widths)
     shapes = [SHAPES[i % len(SHAPES)] for i in range(len(backends))]
     shape = alt.Shape("backend:N", legend=None).scale(domain=list(backends), range=shapes)
     detail = alt.Detail("row:N")
@@ -95,14 +102,14 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         band = (
             base.transform_filter("isValid(datum.median)")
             .transform_calculate(**near)
-            .mark_area(opacity=0.12, clip=True)
+            .mark_area(opacity=0.1, clip=True)
             .encode(at, alt.Y("bottom:Q"), alt.Y2("top:Q"), colour, detail)
         )
         line = (
             base.transform_filter("isValid(datum.median)")
             .transform_calculate(**near)
-            .mark_line(strokeWidth=1.8, clip=True)
-            .encode(at, alt.Y("middle:Q"), colour, dash, detail)
+            .mark_line(clip=True)
+            .encode(at, alt.Y("middle:Q"), colour, dash, width, detail)
         )
         hover = base.mark_point(size=60, opacity=0, filled=True, clip=True).encode(
             at, y, colour, tooltip=tooltip
@@ -118,45 +125,9 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
             f"Learning curves: metric on validation by {title}",
         )
 
-    def pareto(x: str, title: str) -> dict[str, Any]:
-        at = (
-            alt.X(f"{x}:Q", title=title)
-            .scale(type="log", nice=False, padding=30)
-            .axis(format="~s", tickCount=6)
-        )
-        score = alt.Y("score:Q", title="score (IQM)").scale(zero=False)
-        tooltip = [*who, alt.Tooltip(f"{x}:Q", format=".3~g", title=title),
-                   alt.Tooltip("score:Q", format=".3f"), alt.Tooltip("low:Q", format=".3f"),
-                   alt.Tooltip("high:Q", format=".3f"),
-                   alt.Tooltip("front:N", title="on the front")]  # fmt: skip
-        bars = base.mark_rule(opacity=0.5).encode(
-            at, alt.Y("low:Q").title("score (IQM)"), alt.Y2("high:Q"), colour
-        )
-        points = base.mark_point(size=90, filled=True).encode(
-            at,
-            score,
-            colour,
-            shape,
-            tooltip=tooltip,
-            opacity=alt.condition("datum.front == 'yes'", alt.value(1), alt.value(0.45)),
-        )
-        names = (
-            base.mark_text(align="left", dx=8, dy=-6, fontSize=11)
-            .transform_filter("datum.front == 'yes'")
-            .encode(at, score, alt.Text("rule:N"))
-            .properties(name="front_names")
-        )
-        front = (
-            base.transform_filter("datum.front == 'yes'")
-            .mark_line(interpolate="step-after", color="#888", strokeWidth=1)
-            .encode(at, score, alt.Order(f"{x}:Q"), alt.Detail("group:N"))
-            .properties(name="front_line")
-        )
-        return sized(alt.layer(front, bars, points, names), f"Pareto front: score against {title}")
-
     def gradient(column: Column) -> dict[str, Any]:
         field, title = column.field, column.axis
-        at = alt.X("rule:N", title=None, sort=list(rules)).axis(labelAngle=-45, labelOverlap=True)
+        at = alt.X("rule:N", title=None, sort=None).axis(labelAngle=-45, labelOverlap=True)
         offset = alt.XOffset("place:N")
         over = alt.Scale(type="log") if column in _LOGARITHMIC else alt.Scale(zero=True)
         tooltip = [
@@ -173,11 +144,12 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
         )
         return sized(alt.layer(bars, points), f"Quality of gradients: {title}, a place a rule")
 
-    profile = base.mark_line(interpolate="step-after", strokeWidth=1.8).encode(
+    profile = base.mark_line(interpolate="step-after").encode(
         alt.X("tau:Q", title="τ: times the cheapest rule's cost").scale(type="log", nice=False),
         alt.Y("rho:Q", title="share of tasks solved").scale(domain=[0, 1]),
         colour,
         dash,
+        width,
         detail,
         tooltip=[*who, alt.Tooltip("tau:Q", format=".3~g"), alt.Tooltip("rho:Q", format=".2f")],
     )
@@ -197,13 +169,13 @@ def specifications(rules: Sequence[str], backends: Sequence[str]) -> dict[str, A
     return {
         "curves_step": curve("step", "training time steps"),
         "curves_seconds": curve("seconds", "training seconds"),
-        **{f"pareto_{name}": pareto(name, column.name) for name, column in FRONTS.items()},
+        "curves_flops": curve("flops", "training FLOPs"),
         "profile": sized(
             profile, "Performance profiles: share of tasks solved within τ times the cheapest rule's cost"
         ),
         "scaling": sized(
             alt.layer(
-                scaling.mark_line(strokeWidth=1.8).encode(dash),
+                scaling.mark_line().encode(dash, width),
                 scaling.mark_point(filled=True, size=45).encode(shape, tooltip=scaled),
             ),
             "Scaling: cost of an update against size",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import json
 import math
 import statistics as plain
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
+from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,19 +20,28 @@ from typing import Any
 import numpy as np
 
 import creditbench
+from creditbench.errors import unknown
 from creditbench.leaderboard import charts, text
-from creditbench.leaderboard.board import Board, Entry, Standing
+from creditbench.leaderboard.board import HIGH, LOW, QUICK_SEEDS, SEEDS, Board, Entry, Standing
 from creditbench.leaderboard.claims import claims
 from creditbench.leaderboard.statistics import Interval
-from creditbench.leaderboard.text import NOTES, aggregate, interval, mark
+from creditbench.leaderboard.text import NOTES, interval
 from creditbench.results import columns
 from creditbench.results.columns import MISSING, Column
 from creditbench.results.table import spread
+from creditbench.trials.record import Record
 
-#: Most points of a curve that are kept: a screen shows no more.
-POINTS = 26
+#: The rule that the summary places if no other is highlighted.
+SUBJECT = "anp"
+#: Draws of a bootstrap interval that a reader's browser takes when other tasks are picked.
+DRAWS = 4000
+#: Most points of a curve that are kept: a screen shows no more. Fewer, but at least `FEWEST`, if there are
+#: more curves than `POINTS` go into `ALL_POINTS`.
+POINTS, FEWEST, ALL_POINTS = 26, 8, 60_000
 #: Significant digits of the charts' data.
 DIGITS = 4
+#: Costs of a row, by which it may be drawn.
+_COSTS = (columns.RATIO_FORWARD, columns.RATIO_BPTT, columns.ALGORITHM_BYTES, columns.FLOPS)
 _CLAIMS = {
     "unbiased": "unbiased",
     "online": "online",
@@ -42,28 +56,49 @@ def _vega() -> str:
     # An extra, for this figure alone.
     import vl_convert
 
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
-def page(board: Board, folders: Sequence[Path]) -> str:
-    """The page of a board that was made from `folders`."""
+def page(
+    board: Board,
+    folders: Sequence[Path],
+    highlight: Collection[str] = (),
+    releases: Mapping[str, str] | None = None,
+    release: str = "",
+) -> str:
+    """The page of a board that was made from `folders`.
+
+    `highlight`: rules that stand out in the tables and the chart; the summary says where they stand, or where
+    `SUBJECT` stands. `releases`: links to the pages of several releases, by name; `release` is this page's.
+    Raises `UsageError` if a highlighted rule is not on the board.
+    """
+    rules = {row.rule for row in board.rows}
+    for rule in highlight:
+        if rule not in rules:
+            raise unknown("rule in these results", rule, sorted(rules), "creditbench table")
     own = files("creditbench.leaderboard") / "static"
+    script = [(own / f"{name}.js").read_text(encoding="utf-8") for name in ("statistics", "scatter", "page")]
     parts = {
         "title": "creditbench leaderboard",
         "style": (own / "page.css").read_text(encoding="utf-8"),
-        "script": _fill(
-            (own / "page.js").read_text(encoding="utf-8"),
-            {"gradient_figures": json.dumps([column.field for column in columns.GRADIENTS])},
-        ),
-        "vega": _vega(),
-        # Within a script element only `<` can end it.
-        "data": json.dumps(_data(board), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
-        "about": _about(board, folders),
+        "script": "\n".join(script),
+        "vega": packed(_vega()),
+        "data": packed(json.dumps(_data(board, highlight), separators=(",", ":"), allow_nan=False)),
+        "about": _about(board),
+        "made": escape(text.again("leaderboard", folders, "--output", "DIR")),
+        "remarks": "".join(f"<li>{escape(line)}</li>" for line in text.remarks(board)),
+        "noremarks": "" if text.remarks(board) else "hidden",
+        "setting": escape(_setting(board)),
+        "repository": _repository(),
+        "releases": _options({link: name for name, link in (releases or {}).items()}, selected=release),
+        "noreleases": "" if releases and len(releases) > 1 else "hidden",
         "filters": _filters(board),
-        "ranking": _ranking(board),
+        "tasks": _tasks(board),
+        "ranking": _ranking_head(),
         "notes": "".join(f"<li>{escape(note)}</li>" for note in NOTES),
+        "draws": f"{DRAWS:,}",
         "heat": _heat(board),
-        "tasks": _options(_described(board)),
+        "curve_tasks": _options(_described(board)),
         "axes": _options(
             {
                 a: columns.AXES.get(a, a)
@@ -77,11 +112,14 @@ def page(board: Board, folders: Sequence[Path]) -> str:
         "gradient_tasks": _options({g.task: g.task for g in board.results.gradients}),
         "groups": _options({" ".join(group): " ".join(group) for group in board.groups}),
         "costs": _options({cost: cost for cost in columns.COSTS}),
+        "scatter_costs": _options({column.field: column.axis for column in _COSTS}),
         "ranks": "".join(
             f"<li>{escape(line.removeprefix('- '))}</li>" for line in text.differences(board).splitlines()
         ),
         "exponents": _exponents(board),
-        "rules": "".join(_rule(board, learner) for learner in sorted({row.learner for row in board.rows})),
+        "rules": "".join(
+            _rule_head(board, learner) for learner in sorted({row.learner for row in board.rows})
+        ),
         "hardware": "".join(
             f"<li>{_code(line.removeprefix('- '))}</li>" for line in text.hardware(board).splitlines()
         ),
@@ -89,6 +127,11 @@ def page(board: Board, folders: Sequence[Path]) -> str:
         "nogradients": "" if board.results.gradients else "hidden",
     }
     return _fill((own / "page.html").read_text(encoding="utf-8"), parts)
+
+
+def packed(content: str) -> str:
+    """Text as `unpack` of page.js reads it: deflated, in base64, in which nothing ends a script element."""
+    return base64.b64encode(zlib.compress(content.encode(), 9)).decode()
 
 
 def _fill(template: str, parts: Mapping[str, str]) -> str:
@@ -110,9 +153,10 @@ def _code(line: str) -> str:
     return "".join(f"<code>{escape(part)}</code>" if i % 2 else escape(part) for i, part in enumerate(parts))
 
 
-def _options(values: Mapping[str, str]) -> str:
+def _options(values: Mapping[str, str], selected: str = "") -> str:
     return "".join(
-        f'<option value="{escape(value)}">{escape(label)}</option>' for value, label in values.items()
+        f'<option value="{escape(value)}"{" selected" if label == selected else ""}>{escape(label)}</option>'
+        for value, label in values.items()
     )
 
 
@@ -154,47 +198,54 @@ def _rounded(values: Iterable[Any]) -> list[Any]:
     return [_round(value) for value in values]
 
 
-def _data(board: Board) -> dict[str, Any]:
+def _data(board: Board, highlight: Collection[str]) -> dict[str, Any]:
     results, rows = board.results, board.rows
     rules = list(dict.fromkeys(row.rule for row in rows))
     backends = sorted({row.backend for row in rows})
-    fronts: list[dict[str, bool]] = [{} for _ in rows]
-    for group in board.groups.values():
-        for column in columns.FRONTS:
-            for row, on in zip(group, board.front(group, column.field), strict=True):
-                fronts[rows.index(row)][column.field] = on
-    profiles: dict[str, Any] = {}
-    for group_key, group in board.groups.items():
-        for cost in columns.COSTS:
-            tau, rho = board.profile(group, cost)
-            profiles.setdefault(" ".join(group_key), {})[cost] = [
-                [rows.index(row), *map(list, zip(*_steps(tau, own), strict=True))]
-                for row, own in zip(group, rho, strict=True)
-                if own[-1] > 0
-            ]
     return {
         "rules": rules,
-        "colours": charts.colours(rules),
+        "strokes": charts.strokes(rules),
         "backends": backends,
+        "tasks": list(board.tasks),
+        "unscaled": list(board.unscaled),
+        "reference": columns.REFERENCE,
+        "highlight": list(highlight),
+        "subject": [rule for rule in highlight or (SUBJECT,) if rule in rules],
+        "seeds": {"full": SEEDS, "quick": QUICK_SEEDS},
+        "bounds": [LOW, HIGH],
+        "draws": DRAWS,
+        "forms": {
+            column.field: {
+                "form": column.form,
+                "scale": column.scale,
+                "label": column.axis,
+                "unit": column.unit,
+            }
+            for column in (*columns.RANKING, columns.FLOPS, columns.NORMALISED)
+        },
+        "ranking": [column.field for column in columns.RANKING if column is not columns.DEVICE],
+        "costs": [column.field for column in _COSTS],
+        "profiles": {name: column.field for name, column in columns.COSTS.items()},
         "rows": [
             {
                 "rule": row.rule,
                 "learner": row.learner,
+                "name": str(results.learners.get(row.learner, {}).get("name", "")),
                 "backend": row.backend,
                 "device": row.device,
-                "iqm": _rounded(row.scores["iqm"]) if row.scores else None,
-                **{name: _round(row.cost(column.field)) for name, column in charts.FRONTS.items()},
-                "front": fronts[i],
-                "tasks": {
-                    task: [*_rounded((cell.scores.mean(), cell.scores.min(), cell.scores.max())), cell.status]
-                    for task, cell in row.cells.items()
-                    if len(cell.scores)
-                },
+                "family": _family(board, row.learner),
+                "claims": _claims(board, row.learner),
+                "alone": "" if row.cells or not row.unranked else row.unranked.partition(": ")[2],
+                "scores": {name: _ends(found) for name, found in row.scores.items()} or None,
+                "improvement": _ends(row.improvement) if row.improvement else None,
+                "cells": {task: _cell(board, row, cell) for task, cell in row.cells.items()},
             }
-            for i, row in enumerate(rows)
+            for row in rows
         ],
+        "runs": _runs(board),
+        "parquet": _parquet(board),
+        "citation": _citation(board),
         "curves": {task: _curves(board, task) for task in board.tasks},
-        "profiles": profiles,
         "scaling": [
             [p.learner, p.backend, p.axis, p.quantity, p.size, *_rounded((p.value, p.exponent, p.claimed))]
             for p in results.scaling
@@ -209,22 +260,103 @@ def _data(board: Board) -> dict[str, Any]:
             ]
             for g in results.gradients
         ],
-        "charts": charts.specifications(rules, backends),
+        "figures": [column.field for column in columns.GRADIENTS],
+        "charts": charts.specifications(backends),
+        "sections": {learner: _rule(board, learner) for learner in sorted({row.learner for row in rows})},
     }
 
 
-def _steps(tau: Any, rho: Any) -> list[tuple[float, float]]:
-    """The corners of a step function."""
-    keep = [i for i in range(len(tau)) if i in (0, len(tau) - 1) or rho[i] != rho[i - 1]]
-    return [(_round(tau[i]), _round(rho[i])) for i in keep]
+def _exactly(value: float | None) -> float | None:
+    """A number with as many digits as the tables have."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.9g}")
+
+
+def _ends(found: Interval) -> list[float | None]:
+    """A figure and its interval; None for an infinite end, the lower one first."""
+    return [_exactly(value) for value in found]
+
+
+def _cell(board: Board, row: Standing, cell: Entry) -> list[Any]:
+    """What the page's statistics read of a cell but its runs, in the order of `cellOf` in page.js."""
+    same = cell.machine == board.machines[" ".join(row.key[1:])]
+    return [
+        len(cell.records),
+        len(cell.metrics),
+        cell.status,
+        cell.stale,
+        int(cell.normalises),
+        int(all(record.trial.preset == "quick" for record in cell.records)),
+        int(bool(cell.untuned)),
+        _exactly(cell.target("steps_to_target")),
+        # Seconds of another machine do not count.
+        _exactly(cell.target("seconds_to_target")) if same else None,
+        [_exactly(cell.median(column.field)) for column in _COSTS],
+    ]
+
+
+def _records(board: Board) -> Iterable[tuple[Standing, str, Record]]:
+    """All runs of the board, by row and task, those of one tuning study together."""
+    for row in board.rows:
+        for task, cell in row.cells.items():
+            for records in cell.grouped:
+                yield from ((row, task, record) for record in records)
+
+
+def _runs(board: Board) -> dict[str, list[Any]]:
+    """The runs, a list a column, in the order of `_records`."""
+    records = [record for _, _, record in _records(board)]
+    return {
+        "study": [record.trial.study for record in records],
+        "seed": [record.trial.seed for record in records],
+        "status": [record.status for record in records],
+        "test_score": [_exactly(record.test_score) for record in records],
+        "normalised_score": [_exactly(record.normalised_score) for record in records],
+    }
+
+
+def _parquet(board: Board) -> str:
+    """The runs as a Parquet file with the columns of `runs` in page.js, in base64."""
+    # pandas is slow to import.
+    import pandas as pd
+
+    who = [(row.rule, row.backend, row.device, task) for row, task, _ in _records(board)]
+    frame = pd.DataFrame(who, columns=["rule", "backend", "device", "task"]).assign(**_runs(board))
+    kinds = {"study": "string", "test_score": "float64", "normalised_score": "float64"}
+    file = io.BytesIO()
+    frame.astype(kinds).to_parquet(file, index=False, compression="zstd")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _citation(board: Board) -> str:
+    """The citation of the package in BibTeX, from its metadata."""
+    about = metadata.metadata("creditbench")
+    dates = [record.started_at for record in board.results.records if record.started_at]
+    year = f"  year = {{{max(dates)[:4]}}},\n" if dates else ""
+    url = "".join(f"  url = {{{link}}},\n" for link in _links().values())
+    return (
+        f"@software{{creditbench,\n  author = {{{{{about['Author']}}}}},\n"
+        f"  title = {{creditbench: {about['Summary']}}},\n  version = {{{creditbench.__version__}}},\n"
+        f"{year}{url}}}\n"
+    )
+
+
+def _links() -> dict[str, str]:
+    """The address of the repository by its label, from the package's metadata; empty if it names none."""
+    urls = [line.partition(", ") for line in metadata.metadata("creditbench").get_all("Project-URL") or ()]
+    return {label: url for label, _, url in urls if label.lower() in ("repository", "source", "homepage")}
+
+
+def _repository() -> str:
+    return "".join(f' <a href="{escape(url)}">{escape(label)}</a>' for label, url in _links().items())
 
 
 def _curves(board: Board, task: str) -> dict[str, Any]:
-    """The curves of one task: for each row step, median second, and median, worst and best of its seeds."""
+    """The curves of one task: for each row step, median second, and median and quartiles of its runs."""
     lines: list[list[Any]] = []
     trivial: list[float] = []
     solved_at: list[float] = []
     first = None
+    kept = max(FEWEST, min(POINTS, ALL_POINTS // max(1, len(board.rows) * len(board.tasks))))
     for i, row in enumerate(board.rows):
         cell = row.cells.get(task)
         if cell is None:
@@ -241,21 +373,11 @@ def _curves(board: Board, task: str) -> dict[str, Any]:
         if not steps:
             continue
         # Evenly spaced, with the first and the last.
-        count = min(POINTS, len(steps))
+        count = min(kept, len(steps))
         steps = [steps[round(k * (len(steps) - 1) / max(1, count - 1))] for k in range(count)]
         seconds = [plain.median(s for s, _ in at[step]) for step in steps]
-        values = [sorted(v for _, v in at[step]) for step in steps]
-        lines.append(
-            [
-                i,
-                steps,
-                _rounded(seconds),
-                *map(
-                    _rounded,
-                    ((plain.median(v) for v in values), (v[0] for v in values), (v[-1] for v in values)),
-                ),
-            ]
-        )
+        values = [np.quantile([v for _, v in at[step]], [0.5, 0.25, 0.75]) for step in steps]
+        lines.append([i, steps, _rounded(seconds), *map(_rounded, zip(*values, strict=True))])
     middle = plain.fmean(trivial) if trivial else None
     solved = plain.fmean(solved_at) if solved_at else None
     direction = first.metric_direction if first else "min"
@@ -277,108 +399,118 @@ def _curves(board: Board, task: str) -> dict[str, Any]:
 # -- tables ----------------------------------------------------------------------------------------------
 
 
-def _about(board: Board, folders: Sequence[Path]) -> str:
-    trials = len(board.results.records)
-    rules = len({row.rule for row in board.rows})
-    made = text.again("leaderboard", folders, "--output", "DIR")
+def _about(board: Board) -> str:
+    rules, tasks = len({row.rule for row in board.rows}), len(board.tasks)
     return (
-        f"<p>{rules} rules, {len(board.tasks)} tasks, {trials:,} trials; creditbench "
-        f"{escape(creditbench.__version__)}. "
-        f"Made by <code>{escape(made)}</code>.</p>"
-        + "".join(f"<p>{escape(line)}</p>" for line in text.remarks(board))
+        f"Which learning rules train recurrent networks, how well and at what cost: {rules} "
+        f"{'rule' if rules == 1 else 'rules'}, with and without backpropagation through time, on {tasks} "
+        f"{'task' if tasks == 1 else 'tasks'}."
     )
+
+
+def _range(values: Iterable[int]) -> str:
+    """`20,000–40,000`."""
+    found = sorted(set(values))
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,}–{found[-1]:,}"
+
+
+def _setting(board: Board) -> str:
+    """What all runs of the board have in common, and when they were made."""
+    cells = [cell for row in board.rows for cell in row.cells.values()]
+    runs = [record for cell in cells for record in cell.records]
+    trials = [record.trial for record in runs]
+    if not trials:
+        return ""
+    studies = _range(cell.studies for cell in cells)
+    each = _range(len(cell.records) for cell in cells)
+    tuned = f" from {studies} tuning {'study' if studies == '1' else 'studies'}" if studies != "0" else ""
+    versions = Counter(record.versions.partition(",")[0] for record in runs)
+    parts = [
+        f"{_range(trial.hidden for trial in trials)} hidden units",
+        f"{_range(trial.budget_steps for trial in trials)} training steps",
+        f"{each} {'run' if each == '1' else 'runs'}{tuned} for a rule and task",
+        ", ".join(sorted(name for name in versions if name))
+        or ", ".join(sorted({t.backend for t in trials})),
+        " and ".join(sorted({trial.device for trial in trials})),
+    ]
+    dates = sorted(record.started_at[:10] for record in runs if record.started_at)
+    if dates:
+        parts.append(dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}")
+    return f"{len(runs):,} runs: {'; '.join(parts)}. creditbench {creditbench.__version__}."
 
 
 def _filters(board: Board) -> str:
     def select(name: str, label: str, values: Mapping[str, str], every: str = "all") -> str:
         options = f'<option value="">{every}</option>' + _options(values)
-        return f'<label>{label} <select id="filter-{name}" data-filter="{name}">{options}</select></label>'
+        # A choice between one thing is none.
+        hidden = " hidden" if len(values) < 2 else ""
+        return f'<label{hidden}>{label} <select id="filter-{name}">{options}</select></label>'
 
     def same(values: Iterable[str]) -> dict[str, str]:
         return {value: value for value in sorted(set(values))}
 
     return "".join(
         [
-            '<label>Rule <input type="search" id="filter-text" data-filter="text" placeholder="name" '
+            '<label>Rule <input type="search" id="filter-text" placeholder="name" '
             'autocomplete="off"></label>',
             select("backend", "Backend", same(row.backend for row in board.rows)),
             select("device", "Device", same(row.device for row in board.rows)),
             select("family", "Family", same(_family(board, row.learner) for row in board.rows)),
             select("claim", "Claims", _CLAIMS, "any"),
-            select("task", "Task", {task: task for task in board.tasks}, "all"),
         ]
     )
+
+
+def _tasks(board: Board) -> str:
+    """A box a column of the board; where tasks have several, a button a set of conditions."""
+    boxes = "".join(
+        f'<label><input type="checkbox" name="task" value="{escape(task)}" checked>'
+        f"<span>{escape(task)}</span></label>"
+        for task in board.tasks
+    )
+    conditions = sorted({own for task in board.tasks if (own := task.partition(" ")[2])})
+    several = {task.partition(" ")[0] for task in board.tasks}
+    buttons = "".join(
+        f'<button type="button" data-conditions="{escape(own)}">{escape(own)}</button>' for own in conditions
+    )
+    return boxes + (buttons if len(several) < len(board.tasks) else "")
 
 
 #: Classes of heads that are not numbers.
 _ALIGNED = {columns.RULE: "sticky", columns.BACKEND: "", columns.NOTE: ""}
+#: What a head says where the table's own word for it is not enough.
+_HELP = {
+    columns.RULE: "the learning rule; +D decorrelates the hidden units. ☆ keeps it for the comparison",
+    columns.BACKEND: "the framework that ran it, and the device where it is not the CPU",
+    columns.IQM: (
+        "the mean of the middle half of all runs, normalised: 0 is the trivial predictor, 1 is solved; "
+        "in brackets its 95 % interval"
+    ),
+    columns.NOTE: "runs that diverged or lie beyond the scale, and why a row has no rank",
+}
 
 
-def _ranking(board: Board) -> str:
+def _ranking_head() -> str:
+    """The head of the ranking; its rows are the script's, since they follow what is picked."""
     # The device stands beside the backend.
     shown = [column for column in columns.RANKING if column is not columns.DEVICE]
     head = "".join(
-        f'<th scope="col" class="{_ALIGNED.get(column, "n")}" '
-        f'aria-sort="{"ascending" if i == 0 else "none"}">'
-        f'<button type="button" data-column="{i}" data-first="{"desc" if column.better == "max" else "asc"}" '
-        f'title="{escape(column.help)}">{escape(column.heading)}</button></th>'
-        for i, column in enumerate(shown)
+        f'<th scope="col" class="{_ALIGNED.get(column, "n")}" data-field="{column.field}"><span class="head">'
+        f'<button type="button" data-column="{column.field}" '
+        f'data-first="{"desc" if column.better == "max" else "asc"}">{escape(column.heading)}</button>'
+        f"{_help(column.heading, _HELP.get(column, column.help))}</span></th>"
+        for column in shown
     )
-    rows = []
-    for i, row in enumerate(board.rows):
-
-        def cell(value: float | str | None, shown: str, kind: str = "n") -> str:
-            # Missing values sort last.
-            order = "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
-            return f'<td class="{kind}" data-value="{escape(order)}">{shown}</td>'
-
-        name = f'<a href="#rule-{escape(row.learner)}">{escape(row.rule)}</a>'
-        allowed = text.rank(row).removesuffix("q")
-        quick = '<abbr title="fewer seeds, preset quick">q</abbr>' if row.quick else ""
-        remarks = escape("; ".join(row.remarks))
-        own = {
-            "rank": cell(float(row.rank) if row.rank else None, f"{allowed}{quick}"),
-            "rule": f'<th scope="row" class="sticky" data-value="{escape(row.rule)}">{name}</th>',
-            "backend": cell(
-                " ".join(row.key[1:]),
-                escape(row.backend if row.device == "cpu" else f"{row.backend} {row.device}"),
-                "t",
-            ),
-            "iqm": cell(aggregate(row, "iqm"), _whisker(row.scores.get("iqm")), "n score"),
-            **{c.field: cell(v := aggregate(row, c.field), c.text(v)) for c in columns.MEANS},
-            "improvement": cell(row.improvement.value if row.improvement else None, _improvement(row)),
-            "solved": cell(float(text.solved(row)), f"{text.solved(row)} of {len(board.tasks)}"),
-            "note": cell(
-                "; ".join(row.remarks),
-                f"<strong class=stale>{remarks}</strong>" if row.stale else remarks,
-                "t note",
-            ),
-        }
-        cells = [
-            own[column.field]
-            if column.field in own
-            else cell(value := row.cost(column.field), column.text(value))
-            for column in shown
-        ]
-        attributes = {
-            "row": i,
-            "backend": row.backend,
-            "device": row.device,
-            "family": _family(board, row.learner),
-            "claims": " ".join(_claims(board, row.learner)),
-            "text": f"{row.rule} {board.results.learners.get(row.learner, {}).get('name', '')}".lower(),
-            "tasks": " ".join(task for task, own in row.cells.items() if len(own.scores)),
-        }
-        given = " ".join(f'data-{k}="{escape(v)}"' for k, v in attributes.items())
-        rows.append(f"<tr {given}>{''.join(cells)}</tr>")
-    return f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f"<thead><tr>{head}</tr></thead><tbody></tbody>"
 
 
-def _improvement(row: Standing) -> str:
-    sign = mark(row.improvement)
-    said = {"▲": "better", "▼": "worse"}.get(sign, "")
-    return escape(interval(row.improvement)) + (
-        f' <span role="img" aria-label="{said}">{sign}</span>' if sign else ""
+def _help(name: str, said: str) -> str:
+    """A button that says what a word means, to a pointer, a finger and the keyboard."""
+    return (
+        f'<button type="button" class="help" data-help="{escape(said)}" aria-label="{escape(name)}: what is '
+        f'it?">?</button>'
+        if said
+        else ""
     )
 
 
@@ -388,24 +520,8 @@ def _small(found: Interval, column: Column) -> str:
     return f"{value} <small>{ends}</small>"
 
 
-def _whisker(found: Interval | None) -> str:
-    """A score, its interval, and a bar of both from −0.1 to 1.1."""
-    if found is None:
-        return MISSING
-
-    def at(value: float) -> float:
-        return round(100 * min(1.0, max(0.0, (value + 0.1) / 1.2)), 1)
-
-    low, middle, high = at(found.low), at(found.value), at(found.high)
-    return (
-        f"{_small(found, columns.IQM)}"
-        f'<span class="bar" aria-hidden="true"><i '
-        f'style="left:{low}%;width:{max(0.5, high - low):.1f}%"></i><b style="left:{middle}%"></b></span>'
-    )
-
-
 def _heat(board: Board) -> str:
-    head = "".join(f'<th scope="col"><span>{escape(task)}</span></th>' for task in board.tasks)
+    head = "".join(f'<th scope="col">{escape(task)}</th>' for task in board.tasks)
     body = []
     for i, row in enumerate(board.rows):
         cells = []
@@ -414,22 +530,24 @@ def _heat(board: Board) -> str:
             if cell is None or not len(cell.metrics):
                 state = "missing" if cell is None else cell.status
                 cells.append(
-                    f'<td class="missing" title="{escape(task)}: '
+                    f'<td class="missing" data-help="{escape(row.label)}: {escape(task)}: '
                     f'{escape(state)}">{MISSING if cell is None else escape(state)}</td>'
                 )
                 continue
             stale = f"; stale: {cell.stale}" if cell.stale else ""
             dagger = "†" if cell.stale else "*" if cell.status != f"{len(cell.records)} ok" else ""
-            hint = escape(f"{task}: {text.score(cell)}, {cell.status}{stale}")
+            hint = escape(f"{row.label}: {task}: {text.score(cell)}, {cell.status}{stale}")
             shown = text.score(cell).partition(" ")[0] + dagger
             if cell.normalises and len(cell.runs):
                 # The colour's strength is the score's; below 0 another colour.
                 middle = float(np.quantile(cell.scores, 0.5, method="lower"))
                 share, sign = round(100 * min(1.0, abs(middle))), "bad" if middle < 0 else "good"
-                cells.append(f'<td class="{sign}" style="--s:{share}%" title="{hint}">{shown}</td>')
+                cells.append(f'<td class="{sign}" style="--s:{share}%" data-help="{hint}">{shown}</td>')
             else:
                 place = board.places(board.groups[row.key[1:]], task)[row.key]
-                cells.append(f'<td class="good" style="--s:0%" title="{hint}; place {place}">{shown}</td>')
+                cells.append(
+                    f'<td class="good" style="--s:0%" data-help="{hint}; place {place}">{shown}</td>'
+                )
         name = (
             f'<th scope="row" class="sticky"><a href="#rule-{escape(row.learner)}">'
             f"{escape(row.label)}</a></th>"
@@ -468,6 +586,15 @@ def _exponents(board: Board) -> str:
     return f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
 
 
+def _rule_head(board: Board, learner: str) -> str:
+    """A rule's section, closed; the script fills in `_rule` when it is opened."""
+    name = board.results.learners.get(learner, {}).get("name", "")
+    return (
+        f'<details class="rule" id="rule-{escape(learner)}" data-learner="{escape(learner)}"><summary>'
+        f"<h3>{escape(learner)}</h3> {escape(name)}</summary></details>"
+    )
+
+
 def _rule(board: Board, learner: str) -> str:
     about = board.results.learners.get(learner, {})
     own = [row for row in board.rows if row.learner == learner]
@@ -481,14 +608,12 @@ def _rule(board: Board, learner: str) -> str:
     )
     source = ", ".join(f"learners/{learner}.py" if s == "builtin" else s for s in sources)
     return (
-        f'<details class="rule" id="rule-{escape(learner)}"><summary><h3>{escape(learner)}</h3> '
-        f"{escape(about.get('name', ''))}</summary>"
         f"<p>{escape(about.get('family', 'unknown family'))}. {_paper(about.get('paper', ''))} Source "
         f"and equations: <code>{escape(source)}</code></p>"
         f'<div class="scroll" tabindex="0" role="region" aria-label="Claims of {escape(learner)}">'
         f"<table><thead><tr><th scope=col>Claim</th><th scope=col>claimed</th><th scope=col>outcome</th>"
         f"<th scope=col>measured</th></tr></thead><tbody>{promised}</tbody></table></div>"
-        f"{''.join(made)}</details>"
+        f"{''.join(made)}"
     )
 
 

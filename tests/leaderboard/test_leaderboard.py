@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import dataclasses
 import io
@@ -9,7 +10,7 @@ import json
 import math
 import re
 import shutil
-import time
+import zlib
 
 import numpy as np
 import pytest
@@ -29,6 +30,12 @@ from tests.browser import browser as open_browser
 from tests.synthetic import make
 
 DRAWS = 300
+
+
+def unpacked(found: str) -> dict:
+    """The data of a page."""
+    packed = re.search(r'id="data">(.*?)</script>', found, re.DOTALL)[1]
+    return json.loads(zlib.decompress(base64.b64decode(packed)))
 
 
 @pytest.fixture(scope="module")
@@ -573,9 +580,9 @@ def test_the_ranking_prints_what_the_board_holds(board, tmp_path):
 def test_the_page_is_whole_and_asks_for_nothing(board, tmp_path):
     found = page(board, [tmp_path])
     assert "{{" not in found.split("<script")[0]
-    outside = re.sub(r"<script.*?</script>", "", found, flags=re.DOTALL)
+    data = unpacked(found)
+    outside = re.sub(r"<script.*?</script>", "", found, flags=re.DOTALL) + "".join(data["sections"].values())
     assert not re.search(r'(?:src|href)="(?!#|data:|https://doi\.org|https://arxiv\.org)', outside)
-    data = json.loads(re.search(r'id="data">(.*?)</script>', found, re.DOTALL)[1])
     assert len(data["rows"]) == 8 and set(data["curves"]) == set(board.tasks)
     assert "default-src 'none'" in found
 
@@ -613,8 +620,11 @@ def test_a_rule_cannot_write_into_the_page(results, tmp_path):
         for r in results.records
     )
     found = page(make_board(dataclasses.replace(results, learners=about, records=records), 100), [tmp_path])
-    assert "alert(1)</script>" not in found
+    data = unpacked(found)
+    for written in (found, *data["sections"].values()):
+        assert "alert(1)</script>" not in written and "<script>" not in written
     assert found.count("<script") == 3
+    assert any("alert(1)" in section for section in data["sections"].values())
     assert "<script" not in text.markdown(
         make_board(dataclasses.replace(results, learners=about), 100), [tmp_path]
     )
@@ -769,19 +779,19 @@ def test_text_stands_out_from_its_ground_in_light_and_in_dark():
 
 
 def _column(browser, name: str) -> list[str]:
+    """The values of a column of the ranking, by the field it shows."""
     return browser.execute_script(
-        "const i = [...document.querySelectorAll('#board thead th')].findIndex(h => "
-        "h.textContent.startsWith(arguments[0]));return [...document.querySelectorAll('#board tbody "
-        "tr:not([hidden])')].map(r => r.cells[i].dataset.value)",
+        "return [...document.querySelectorAll(`#board tbody [data-field=${arguments[0]}]`)].map(cell => "
+        "cell.dataset.value)",
         name,
     )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
-def test_the_page_in_a_browser(board, tmp_path, width, height):
+def test_the_page_in_a_browser(results, board, tmp_path, width, height):
     path = tmp_path / "index.html"
-    path.write_text(page(board, [tmp_path]), encoding="utf-8")
+    path.write_text(page(board, [tmp_path], highlight=["rule_02"]), encoding="utf-8")
     browser = open_browser(width, height)
     try:
         from selenium.webdriver.common.action_chains import ActionChains
@@ -792,50 +802,111 @@ def test_the_page_in_a_browser(board, tmp_path, width, height):
         browser.get("about:blank")
         browser.get_log("performance")  # the browser's own start page
         browser.get(path.as_uri())
-        assert wait(browser, DRAWN) == 6  # curves, two fronts, profile, scaling, gradients
+        assert wait(browser, DRAWN) == 4  # curves, profile, scaling, gradients
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
+        # The summary is of the numbers: who leads, who does without reverse mode, where the new rule is.
+        jax = {row.rule: row for row in board.rows if row.backend == "jax"}
+        first, second, third = (item.text for item in browser.find_elements(By.CSS_SELECTOR, "#verdict li"))
+        assert first.startswith(f"bptt leads, score {text.interval(jax['bptt'].scores['iqm'])}.")
+        assert "rule_01 leads" in second and "rank 2" in second
+        assert third.startswith(f"rule_02 has rank {text.rank(jax['rule_02'])} of 4, score ")
+        assert f"{jax['rule_02'].cost('ratio_forward'):.3g} × a forward pass" in third
+        assert _column(browser, "rule") == ["bptt", "rule_01", "rule_02", "rule_03"]
+        assert len(browser.find_elements(By.CSS_SELECTOR, "#board tr.strong")) == 1
+
+        # Every rule has its name in the chart of scores against costs, and no name hides another.
+        names = browser.execute_script(
+            "return [...document.querySelectorAll('#chart-scatter a text')].map(t => {"
+            "const b = t.getBoundingClientRect(); return [t.textContent, b.left, b.right, b.top, b.bottom]})"
+        )
+        assert {name.split(" ")[0] for name, *_ in names} == set(jax)
+        for i, (_, left, right, top, bottom) in enumerate(names):
+            for _, left_, right_, top_, bottom_ in names[:i]:
+                assert left >= right_ or left_ >= right or top >= bottom_ - 2 or top_ >= bottom - 2
+
         # Sorted by a header, with the keyboard alone.
-        button = browser.find_element(By.XPATH, "//table[@id='board']//button[starts-with(., '× forward')]")
+        button = browser.find_element(By.CSS_SELECTOR, "#board [data-column=ratio_forward]")
         browser.execute_script("arguments[0].focus()", button)
         button.send_keys(Keys.ENTER)
-        values = list(map(float, _column(browser, "× forward")))
+        values = list(map(float, _column(browser, "ratio_forward")))
         assert values == sorted(values) and values[0] != values[-1]
-        header = button.find_element(By.XPATH, "..")
+        header = button.find_element(By.XPATH, "../..")
         assert header.get_attribute("aria-sort") == "ascending"
         button.send_keys(Keys.ENTER)
-        assert list(map(float, _column(browser, "× forward"))) == values[::-1]
-        # What has no value comes last, whichever way it is sorted.
-        rank = browser.find_element(By.XPATH, "//table[@id='board']//button[starts-with(., 'Rank')]")
-        for _ in range(2):
-            rank.send_keys(Keys.ENTER)
-            assert _column(browser, "Rank")[-1] == ""
+        assert list(map(float, _column(browser, "ratio_forward"))) == values[::-1]
 
-        # Filtered by backend, claim and name; the heat map goes along.
         def pick(name: str, value: str) -> None:
             Select(browser.find_element(By.ID, f"filter-{name}")).select_by_value(value)
 
+        def count(beginning: str) -> None:
+            wait(browser, f"document.getElementById('count').textContent.startsWith('{beginning}')")
+
+        # Filtered by backend, claim and name; the heat map goes along.
+        count("4 of 8 rows, jax")
+        pick("backend", "")
+        count("8 of 8 rows")
+        # What has no value comes last, whichever way it is sorted.
+        rank = browser.find_element(By.CSS_SELECTOR, "#board [data-column=rank]")
+        for _ in range(2):
+            rank.send_keys(Keys.ENTER)
+            assert _column(browser, "rank")[-1] == ""
         pick("backend", "jax")
-        wait(browser, "document.getElementById('count').textContent === '4 of 8 rows'")
-        assert set(_column(browser, "Backend")) == {"jax cpu"}
         shown = "document.querySelectorAll('#heat tbody tr:not([hidden])').length"
         assert browser.execute_script(f"return {shown}") == 4
         pick("claim", "online")
-        assert _column(browser, "Rule") == ["rule_01"]
+        assert (_column(browser, "rule"), _column(browser, "rank")) == (["rule_01"], ["1"])
         pick("claim", "")
         browser.find_element(By.ID, "filter-text").send_keys("rule_0")
-        assert len(_column(browser, "Rule")) == 3
-        assert browser.find_element(By.ID, "count").text == "3 of 8 rows"
-        # One task's score in place of all.
-        pick("task", "task_02")
-        expected = {
-            row.rule: row.cells["task_02"].scores.mean() for row in board.rows if row.backend == "jax"
-        }
-        found = dict(zip(_column(browser, "Rule"), map(float, _column(browser, "Score")), strict=True))
-        assert found == pytest.approx({k: expected[k] for k in found}, rel=1e-3) and len(found) == 3
-        browser.find_element(By.CSS_SELECTOR, ".filters button[type=reset]").send_keys(Keys.ENTER)
-        wait(browser, "document.getElementById('count').textContent === '8 of 8 rows'")
+        assert len(_column(browser, "rule")) == 3
+        count("3 of 8 rows")
+        # Some tasks in place of all: scores and ranks are of them.
+        for task in ("task_00", "task_01", "task_03"):
+            box = browser.find_element(By.CSS_SELECTOR, f"#picked input[value={task}]")
+            browser.execute_script("arguments[0].click()", box)
+        count("3 of 8 rows, jax; 2 of 5 tasks")
+        some = [r for r in results.records if r.trial.task in ("task_02", "task_04")]
+        fewer = make_board(dataclasses.replace(results, records=tuple(some)), DRAWS)
+        expected = {row.rule: row.scores["iqm"].value for row in fewer.rows if row.backend == "jax"}
+        found = dict(zip(_column(browser, "rule"), map(float, _column(browser, "iqm")), strict=True))
+        assert found == pytest.approx({k: expected[k] for k in found}, rel=1e-7) and len(found) == 3
+
+        # Rules side by side; the address has all of it, and opens it again.
+        for rule in ("rule_01", "rule_03"):
+            pin = browser.find_element(By.CSS_SELECTOR, f"[data-pin='{rule} jax']")
+            pin.send_keys(Keys.ENTER)
+        heads = [head.text for head in browser.find_elements(By.CSS_SELECTOR, "#pinned thead th")]
+        assert heads == ["", "rule_02 jax", "rule_01 jax", "rule_03 jax"]
+        seen = "return [document.querySelector('main').innerText, location.hash]"
+        before, address = browser.execute_script(seen)
+        assert "task=task_02" in address and "text=rule_0" in address
+        browser.get("about:blank")
+        browser.get(path.as_uri() + address)
         wait(browser, DRAWN)
+        assert browser.execute_script(seen) == [before, address]
+
+        # Nothing found is said.
+        browser.find_element(By.ID, "filter-text").send_keys("nothing of that name")
+        count("0 of 8 rows")
+        assert "No rule passes" in browser.find_element(By.ID, "none").text
+        browser.find_element(By.ID, "none-clear").send_keys(Keys.ENTER)
+        count("4 of 8 rows")
+        browser.find_element(By.ID, "filter-text").send_keys("x")
+        browser.find_element(By.CSS_SELECTOR, ".filters button[type=reset]").send_keys(Keys.ENTER)
+        count("4 of 8 rows")
+        wait(browser, DRAWN)
+
+        # A word is explained where it stands, to the keyboard too; so is a cell of the heat map.
+        explain = browser.find_element(By.CSS_SELECTOR, "#board [data-field=iqm] .help")
+        explain.send_keys(Keys.ENTER)
+        assert "middle half of all runs" in browser.find_element(By.ID, "tip").text
+        explain.send_keys(Keys.ESCAPE)
+        assert not browser.find_element(By.ID, "tip").is_displayed()
+        browser.execute_script("document.querySelector('#heat td[tabindex=\"0\"]').focus()")
+        browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+        browser.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+        wait(browser, "document.activeElement.dataset.help?.startsWith('rule_01 jax: task_01')")
+        assert browser.find_element(By.ID, "tip").text.startswith("rule_01 jax: task_01")
 
         # Dark mode: the ground and the charts' text turn.
         colour = "getComputedStyle(document.body).backgroundColor"
@@ -849,19 +920,33 @@ def test_the_page_in_a_browser(board, tmp_path, width, height):
         assert before[0] == "rgb(255, 255, 255)" and sum(map(int, re.findall(r"\d+", after[0]))) < 100
         assert before[1] != after[1]
 
-        # By second in place of by step.
-        Select(browser.find_element(By.ID, "curve-axis")).select_by_value("seconds")
-        wait(browser, "document.querySelector('#chart-curves svg')?.textContent.includes('training seconds')")
+        # By second and by FLOP in place of by step, on axes of both kinds.
+        for axis, title in (("seconds", "training seconds"), ("flops", "training FLOPs")):
+            Select(browser.find_element(By.ID, "curve-axis")).select_by_value(axis)
+            wait(browser, f"document.querySelector('#chart-curves svg')?.textContent.includes('{title}')")
+        Select(browser.find_element(By.ID, "curve-scale")).select_by_value("xy")
+        wait(browser, DRAWN)
+        assert (
+            wait(browser, "document.querySelectorAll('#chart-curves .mark-line.role-mark path').length") >= 4
+        )
+
+        # A rule is hidden by a click on its name.
+        lines = browser.execute_script(
+            "return document.querySelectorAll('#legend label:not([hidden])').length"
+        )
+        browser.execute_script("document.querySelector('#legend input[value=rule_01]').click()")
+        wait(
+            browser,
+            f"document.querySelectorAll('#chart-curves .mark-line.role-mark path').length === {lines - 1}",
+        )
+        wait(browser, DRAWN)
 
         # A tooltip says what a mark is.
-        browser.execute_script("document.getElementById('costs').scrollIntoView({behavior: 'instant'})")
-        wait(browser, "document.querySelectorAll('.chart svg').length === 6")
-        mark = browser.find_element(By.CSS_SELECTOR, "#chart-forward svg .mark-symbol path")
-        browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", mark)
-        time.sleep(0.3)
-        ActionChains(browser).move_to_element(mark).move_by_offset(1, 1).perform()
-        tip = wait(browser, "document.querySelector('#vg-tooltip-element.visible')?.innerText")
-        assert re.search(r"rule\W+(bptt|rule_0\d)", tip) and "× forward" in tip
+        browser.execute_script("document.getElementById('scatter').scrollIntoView({behavior: 'instant'})")
+        mark = browser.find_element(By.CSS_SELECTOR, "#chart-scatter a[aria-label^='rule_03 jax'] path")
+        ActionChains(browser).move_to_element(mark).perform()
+        tip = wait(browser, "document.querySelector('#tip:popover-open')?.innerText")
+        assert tip.startswith("rule_03 jax: score") and "× forward" in tip
 
         # The same figures as a table; a rule's section, opened by its link.
         summary = browser.find_element(By.CSS_SELECTOR, "#curves figure details summary")
@@ -875,6 +960,15 @@ def test_the_page_in_a_browser(board, tmp_path, width, height):
             "code')?.textContent.startsWith('creditbench run')",
         )
 
+        # What is touched is 24 pixels or more, but for links in a line of text (WCAG 2.2, 2.5.8).
+        small = (
+            "[...document.querySelectorAll('button, select, input, summary, fieldset label, nav a')]"
+            ".map(e => [e, e.getBoundingClientRect()]).filter(([, b]) => b.width && "
+            "(b.width < 24 || b.height < 24)).map(([e]) => e.closest('label')?.offsetHeight >= 24 ? '' : "
+            "e.outerHTML).filter(Boolean)"
+        )
+        assert browser.execute_script(f"return {small}") == []
+
         # Every control has a name, every chart a description.
         nameless = (
             "[...document.querySelectorAll('button, select, input')]"
@@ -883,7 +977,7 @@ def test_the_page_in_a_browser(board, tmp_path, width, height):
         assert browser.execute_script(f"return {nameless}") == 0
         documents = browser.find_elements(By.CSS_SELECTOR, ".chart [role=graphics-document]")
         descriptions = [document.get_attribute("aria-label") for document in documents]
-        assert len(set(descriptions)) == 6 and all(len(text) > 20 for text in descriptions)
+        assert len(set(descriptions)) == 4 and all(len(text) > 20 for text in descriptions)
 
         assert [line for line in browser.get_log("browser") if line["level"] != "INFO"] == []
         sent = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
@@ -897,3 +991,69 @@ def test_the_page_in_a_browser(board, tmp_path, width, height):
 def test_a_large_board_makes_a_page_of_less_than_three_megabytes(source, tmp_path):
     large = make_board(make(source, rules=30, tasks=12, points=51), 100)
     assert len(page(large, [tmp_path]).encode()) < 3e6
+
+
+def test_releases_are_pages_that_lead_to_each_other(results, tmp_path, capsys):
+    old = dataclasses.replace(
+        results, records=tuple(r for r in results.records if r.trial.learner != "rule_03")
+    )
+    for name, content in (("v2", results), ("v1", old)):
+        write_tables(content, tmp_path / name, "")
+    given = [f"--results={name}={tmp_path / name}" for name in ("v2", "v1")]
+    arguments = ["--output", str(tmp_path / "page"), "--draws", "100", "--highlight", "rule_03"]
+    assert main(["leaderboard", *given, *arguments]) == 0
+    new, older = (
+        (tmp_path / "page" / place).read_text(encoding="utf-8") for place in ("index.html", "v1/index.html")
+    )
+    assert '<option value="index.html" selected>v2</option><option value="v1/index.html">v1</option>' in new
+    assert '<option value="../index.html">v2</option><option value="../v1/index.html" selected>' in older
+    assert unpacked(new)["highlight"] == ["rule_03"] and unpacked(older)["highlight"] == []
+    assert (tmp_path / "page" / "v1" / "leaderboard.md").exists()
+    capsys.readouterr()
+    plain = [f"--results={tmp_path / 'v2'}"]
+    for changed, said in (
+        ([*plain, given[1]], "has no name, and others have"),
+        ([f"--results=../x={tmp_path / 'v1'}"], "names a release '../x'"),
+        ([*plain, "--highlight", "rule_3"], "did you mean 'rule_03'"),
+    ):
+        assert main(["leaderboard", *changed, "--output", str(tmp_path / "y"), "--draws", "100"]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["leaderboard", *plain, "--output", str(tmp_path / "y"), "--draws", "100"]) == 0
+    assert "<label hidden>Release" in (tmp_path / "y" / "index.html").read_text(encoding="utf-8")
+
+
+def test_what_is_downloaded_is_what_was_run(board):
+    """The Parquet file has the runs of the page's data, and the citation is that of CITATION.cff."""
+    from pathlib import Path
+
+    import pandas as pd
+    import yaml
+
+    from creditbench.leaderboard.page import _data
+
+    found = _data(board, ())
+    frame = pd.read_parquet(io.BytesIO(base64.b64decode(found["parquet"])))
+    assert len(frame) == 200 and set(frame.task) == set(board.tasks)
+    for name, values in found["runs"].items():
+        assert [None if pd.isna(value) else value for value in frame[name]] == values
+    cell = board.rows[0].cells["task_02"]
+    own = frame[(frame.rule == board.rows[0].rule) & (frame.backend == board.rows[0].backend)]
+    assert sorted(own[own.task == "task_02"].normalised_score) == pytest.approx(sorted(cell.runs), rel=1e-8)
+    cited = yaml.safe_load((Path(__file__).parents[2] / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["authors"][0]["name"] in found["citation"]
+    assert cited["title"].lower() in found["citation"].lower()
+
+
+def test_a_repository_is_named_where_the_package_names_one(board, tmp_path, monkeypatch):
+    from email.message import Message
+
+    from creditbench.leaderboard import page as module
+
+    about = Message()
+    about["Author"], about["Summary"] = "A", "S"
+    monkeypatch.setattr(module.metadata, "metadata", lambda name: about)
+    assert "https://example.org" not in page(board, [tmp_path])
+    about["Project-URL"] = "Repository, https://example.org/x"
+    found = page(board, [tmp_path])
+    assert '<a href="https://example.org/x">Repository</a>' in found
+    assert "url = {https://example.org/x}" in unpacked(found)["citation"]
