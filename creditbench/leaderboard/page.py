@@ -34,7 +34,7 @@ from creditbench.trials.record import Record
 #: The rule that the summary places if no other is highlighted.
 SUBJECT = "anp"
 #: Draws of a bootstrap interval that a reader's browser takes when other tasks are picked.
-DRAWS = 4000
+DRAWS = 2000
 #: Most points of a curve that are kept: a screen shows no more. Fewer, but at least `FEWEST`, if there are
 #: more curves than `POINTS` go into `ALL_POINTS`.
 POINTS, FEWEST, ALL_POINTS = 26, 8, 60_000
@@ -323,7 +323,8 @@ def _parquet(board: Board) -> str:
     frame = pd.DataFrame(who, columns=["rule", "backend", "device", "task"]).assign(**_runs(board))
     kinds = {"study": "string", "test_score": "float64", "normalised_score": "float64"}
     file = io.BytesIO()
-    frame.astype(kinds).to_parquet(file, index=False, compression="zstd")
+    texts = [name for name in frame.columns if name not in ("seed", "test_score", "normalised_score")]
+    frame.astype(kinds).to_parquet(file, index=False, compression="zstd", use_dictionary=texts)
     return base64.b64encode(file.getvalue()).decode()
 
 

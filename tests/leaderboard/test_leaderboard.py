@@ -905,8 +905,8 @@ def test_the_page_in_a_browser(results, board, tmp_path, width, height):
         browser.execute_script("document.querySelector('#heat td[tabindex=\"0\"]').focus()")
         browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
         browser.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
-        wait(browser, "document.activeElement.dataset.help?.startsWith('rule_01 jax: task_01')")
-        assert browser.find_element(By.ID, "tip").text.startswith("rule_01 jax: task_01")
+        second = _column(browser, "rule")[1]
+        assert browser.find_element(By.ID, "tip").text.startswith(f"{second} jax: task_01: ")
 
         # Dark mode: the ground and the charts' text turn.
         colour = "getComputedStyle(document.body).backgroundColor"
@@ -952,7 +952,7 @@ def test_the_page_in_a_browser(results, board, tmp_path, width, height):
         summary = browser.find_element(By.CSS_SELECTOR, "#curves figure details summary")
         browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", summary)
         summary.send_keys(Keys.ENTER)
-        assert wait(browser, "document.querySelectorAll('#curves figure details tbody tr').length") > 40
+        assert wait(browser, "document.querySelectorAll('#curves figure details tbody tr').length") >= 15
         browser.execute_script("document.querySelector('#board a').click()")
         wait(
             browser,

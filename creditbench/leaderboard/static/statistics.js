@@ -78,53 +78,58 @@ function percentiles(drawn, df, confidence = 0.95) {
   return [quantile(sorted, tail), quantile(sorted, 1 - tail)];
 }
 
-// One draw of U - 1 of the U units of each stratum: the weight of each unit, into `weights`.
-function draw(strata, weights, random) {
-  strata.forEach((stratum, m) => {
-    const own = weights[m].fill(0), size = Math.max(1, stratum.units - 1);
-    for (let k = 0; k < size; k++) own[Math.floor(random() * stratum.units)] += stratum.units / size;
-  });
-}
+// Where the units of each stratum begin in a list of the units of all; the last is their number.
+const starts = (strata) => strata.reduce((found, stratum) => [...found, found.at(-1) + stratum.units], [0]);
 
-const unitWeights = (strata) => strata.map((stratum) => new Float64Array(stratum.units));
+// One draw of U - 1 of the U units of each stratum, into the weight of each unit.
+function draw(begins, weights, random) {
+  weights.fill(0);
+  for (let m = 0; m + 1 < begins.length; m++) {
+    const units = begins[m + 1] - begins[m], size = Math.max(1, units - 1);
+    for (let k = 0; k < size; k++) weights[begins[m] + Math.floor(random() * units)] += units / size;
+  }
+}
 
 // iqm, median, mean and optimality gap of the strata, each [value, low, high].
 function aggregates(strata, draws) {
-  const runs = strata.flatMap((stratum, m) => [...stratum.clipped].map((value, i) => [value, m, stratum.unit[i]]));
+  const begins = starts(strata), units = begins.at(-1);
+  const runs = strata.flatMap((stratum, m) => [...stratum.clipped].map((value, i) => [value, begins[m] + stratum.unit[i]]));
   runs.sort((a, b) => a[0] - b[0]);
-  const sorted = Float64Array.from(runs, (run) => run[0]), of = Int32Array.from(runs, (run) => run[1]), unit = Int32Array.from(runs, (run) => run[2]);
-  const part = Math.floor(runs.length / 4) / runs.length;
-  const means = new Float64Array(strata.length), gaps = new Float64Array(strata.length), sums = new Float64Array(strata.length);
+  const sorted = Float64Array.from(runs, (run) => run[0]), unit = Int32Array.from(runs, (run) => run[1]);
+  const counts = new Float64Array(units), sums = new Float64Array(units), short = new Float64Array(units);
+  sorted.forEach((value, i) => { counts[unit[i]] += 1; sums[unit[i]] += value; short[unit[i]] += Math.min(value, 1); });
+  const part = Math.floor(runs.length / 4) / runs.length, means = new Float64Array(strata.length);
 
   function all(weights) {
-    let whole = 0;
-    means.fill(0), gaps.fill(0), sums.fill(0);
-    for (let i = 0; i < sorted.length; i++) {
-      const m = of[i], weight = weights[m][unit[i]];
+    let whole = 0, mean = 0, gap = 0;
+    for (let m = 0; m < means.length; m++) {
+      let weight = 0, sum = 0, least = 0;
+      for (let u = begins[m]; u < begins[m + 1]; u++) {
+        weight += weights[u] * counts[u];
+        sum += weights[u] * sums[u];
+        least += weights[u] * short[u];
+      }
       whole += weight;
-      sums[m] += weight;
-      means[m] += weight * sorted[i];
-      gaps[m] += weight * Math.min(sorted[i], 1);
+      means[m] = sum / weight;
+      mean += means[m] / means.length;
+      gap += least / weight / means.length;
     }
-    let upto = 0, before = part * whole, kept = 0;
-    for (let i = 0; i < sorted.length; i++) {
-      upto += weights[of[i]][unit[i]];
-      const inside = Math.min(Math.max(upto, part * whole), (1 - part) * whole);
+    const low = part * whole, high = (1 - part) * whole;
+    let upto = 0, before = low, kept = 0;
+    for (let i = 0; i < sorted.length && before < high; i++) {
+      upto += weights[unit[i]];
+      if (upto <= low) continue;
+      const inside = Math.min(upto, high);
       kept += (inside - before) * sorted[i];
       before = inside;
     }
-    let gap = 0, mean = 0;
-    for (let m = 0; m < means.length; m++) {
-      gap += gaps[m] / sums[m] / means.length;
-      mean += means[m] /= sums[m];
-    }
-    return [kept / ((1 - part) * whole - part * whole), quantile(Float64Array.from(means).sort(), 0.5), mean / means.length, 1 - gap];
+    return [kept / (high - low), quantile(Float64Array.from(means).sort(), 0.5), mean, 1 - gap];
   }
 
-  const values = all(unitWeights(strata).map((own) => own.fill(1)));
-  const drawn = values.map(() => new Float64Array(draws)), weights = unitWeights(strata), random = generator(0);
+  const weights = new Float64Array(units), values = all(weights.fill(1)), random = generator(0);
+  const drawn = values.map(() => new Float64Array(draws));
   for (let k = 0; k < draws; k++) {
-    draw(strata, weights, random);
+    draw(begins, weights, random);
     all(weights).forEach((value, i) => { drawn[i][k] = value; });
   }
   // Scores beyond the quartiles move the interquartile mean as the quartiles themselves would.
@@ -143,34 +148,43 @@ function aggregates(strata, draws) {
 
 // P(X > Y): mean over tasks of U / (m n), a tie counted as half, with its interval.
 function improvement(x, y, draws) {
-  const sides = x.map((one, m) => {
-    const other = y[m], order = [...other.runs.keys()].sort((a, b) => other.runs[a] - other.runs[b]);
-    const sorted = order.map((i) => other.runs[i]);
-    const count = (test) => Int32Array.from(one.runs, (value) => sorted.filter((own) => test(own, value)).length);
-    return { below: count((a, b) => a < b), upto: count((a, b) => a <= b), order, reach: new Float64Array(sorted.length + 1) };
+  const mine = starts(x), theirs = starts(y);
+  const wins = (v, w) => (v > w) + (v === w) / 2;
+  // Wins of each unit of x over each of y, and their runs.
+  const won = x.map((one, m) => {
+    const found = Array.from({ length: one.units }, () => new Float64Array(y[m].units));
+    one.runs.forEach((v, i) => y[m].runs.forEach((w, j) => { found[one.unit[i]][y[m].unit[j]] += wins(v, w); }));
+    return found;
   });
+  const sizes = (strata, begins) => {
+    const found = new Float64Array(begins.at(-1));
+    strata.forEach((stratum, m) => stratum.unit.forEach((unit) => { found[begins[m] + unit] += 1; }));
+    return found;
+  };
+  const own = sizes(x, mine), other = sizes(y, theirs);
   function all(a, b) {
     let sum = 0;
-    sides.forEach(({ below, upto, order, reach }, m) => {
-      order.forEach((i, k) => { reach[k + 1] = reach[k] + b[m][y[m].unit[i]]; });
-      let won = 0, weight = 0;
-      for (let i = 0; i < below.length; i++) {
-        const own = a[m][x[m].unit[i]];
-        weight += own;
-        won += (own * (reach[below[i]] + reach[upto[i]])) / 2;
+    for (let m = 0; m < won.length; m++) {
+      let runs = 0, others = 0, beaten = 0;
+      for (let v = theirs[m]; v < theirs[m + 1]; v++) others += b[v] * other[v];
+      for (let u = mine[m]; u < mine[m + 1]; u++) {
+        if (a[u] === 0) continue;
+        runs += a[u] * own[u];
+        const line = won[m][u - mine[m]];
+        for (let v = 0; v < line.length; v++) beaten += a[u] * b[theirs[m] + v] * line[v];
       }
-      sum += won / weight / reach[order.length];
-    });
-    return sum / x.length;
+      sum += beaten / runs / others;
+    }
+    return sum / won.length;
   }
-  const value = all(unitWeights(x).map((own) => own.fill(1)), unitWeights(y).map((own) => own.fill(1)));
-  const drawn = new Float64Array(draws), a = unitWeights(x), b = unitWeights(y), random = generator(0);
+  const a = new Float64Array(own.length), b = new Float64Array(other.length), random = generator(0);
+  const value = all(a.fill(1), b.fill(1)), drawn = new Float64Array(draws);
   for (let k = 0; k < draws; k++) {
-    draw(x, a, random), draw(y, b, random);
+    draw(mine, a, random), draw(theirs, b, random);
     drawn[k] = all(a, b);
   }
   // The share of the other side's runs that each run beats.
-  const beats = (one, other) => ({ ...one, share: Float64Array.from(one.runs, (v) => total(Array.from(other.runs, (w) => (v > w) + (v === w) / 2)) / other.runs.length) });
+  const beats = (one, others) => ({ ...one, share: Float64Array.from(one.runs, (v) => total(Array.from(others.runs, (w) => wins(v, w))) / others.runs.length) });
   const shares = x.flatMap((one, m) => [beats(one, y[m]), beats(y[m], one)]);
   return [value, ...percentiles(drawn, degrees(shares, (stratum, i) => stratum.share[i]))];
 }
