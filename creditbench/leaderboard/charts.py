@@ -65,12 +65,11 @@ def extent(
 def specifications(backends: Sequence[str]) -> dict[str, Any]:
     """Every chart's specification by its name.
 
-    The page puts a rule's colour and dash into the fields `colour` and `dash` of each row of its data.
+    The page puts the stroke of a rule and backend into the fields `colour`, `dash` and `width` of its data.
     """
     colour = alt.Color("colour:N", legend=None, scale=None)
     dash = alt.StrokeDash("dash:N", legend=None, scale=None)
-    widths = [WIDTHS[i % len(WIDTHS)] for i in range(len(backends))]
-    width = alt.StrokeWidth("backend:O", legend=None).scale(domain=list(backends), range=widths)
+    width = alt.StrokeWidth("width:Q", legend=None, scale=None)
     shapes = [SHAPES[i % len(SHAPES)] for i in range(len(backends))]
     shape = alt.Shape("backend:N", legend=None).scale(domain=list(backends), range=shapes)
     detail = alt.Detail("row:N")
@@ -90,7 +89,7 @@ def specifications(backends: Sequence[str]) -> dict[str, Any]:
         return found
 
     def curve(x: str, title: str) -> dict[str, Any]:
-        at = alt.X(f"{x}:Q", title=title).scale(nice=False)
+        at = alt.X(f"{x}:Q", title=title).scale(nice=False).axis(format="~s", tickCount=8, labelFlush=False)
         tooltip = [*who, alt.Tooltip(f"{x}:Q", format=",.4~g"), alt.Tooltip("median:Q", format=".4~g"),
                    alt.Tooltip("low:Q", format=".4~g"), alt.Tooltip("high:Q", format=".4~g")]  # fmt: skip
         y = alt.Y("median:Q", title="metric on validation").scale(zero=False, domain={"expr": "domain"})

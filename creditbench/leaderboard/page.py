@@ -206,6 +206,7 @@ def _data(board: Board, highlight: Collection[str]) -> dict[str, Any]:
         "rules": rules,
         "strokes": charts.strokes(rules),
         "backends": backends,
+        "widths": {backend: charts.WIDTHS[i % len(charts.WIDTHS)] for i, backend in enumerate(backends)},
         "tasks": list(board.tasks),
         "unscaled": list(board.unscaled),
         "reference": columns.REFERENCE,
@@ -581,9 +582,7 @@ def _exponents(board: Board) -> str:
         )
         for p in fits.values()
     )
-    # The last column says whether the claim held, and needs no head.
-    heads = [*(column.heading for column in columns.EXPONENTS[:-1]), ""]
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    head = "".join(f'<th scope="col">{column.heading}</th>' for column in columns.EXPONENTS)
     return f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
 
 

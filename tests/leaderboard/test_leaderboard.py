@@ -876,7 +876,7 @@ def test_the_page_in_a_browser(results, board, tmp_path, width, height):
             pin = browser.find_element(By.CSS_SELECTOR, f"[data-pin='{rule} jax']")
             pin.send_keys(Keys.ENTER)
         heads = [head.text for head in browser.find_elements(By.CSS_SELECTOR, "#pinned thead th")]
-        assert heads == ["", "rule_02 jax", "rule_01 jax", "rule_03 jax"]
+        assert heads == ["Figure", "rule_02 jax", "rule_01 jax", "rule_03 jax"]
         seen = "return [document.querySelector('main').innerText, location.hash]"
         before, address = browser.execute_script(seen)
         assert "task=task_02" in address and "text=rule_0" in address
@@ -943,10 +943,10 @@ def test_the_page_in_a_browser(results, board, tmp_path, width, height):
 
         # A tooltip says what a mark is.
         browser.execute_script("document.getElementById('scatter').scrollIntoView({behavior: 'instant'})")
-        mark = browser.find_element(By.CSS_SELECTOR, "#chart-scatter a[aria-label^='rule_03 jax'] path")
+        mark = browser.find_element(By.CSS_SELECTOR, "#chart-scatter a[aria-label^='rule_03:'] path")
         ActionChains(browser).move_to_element(mark).perform()
         tip = wait(browser, "document.querySelector('#tip:popover-open')?.innerText")
-        assert tip.startswith("rule_03 jax: score") and "× forward" in tip
+        assert tip.startswith("rule_03: score") and "× forward" in tip
 
         # The same figures as a table; a rule's section, opened by its link.
         summary = browser.find_element(By.CSS_SELECTOR, "#curves figure details summary")

@@ -343,7 +343,7 @@ function sideBySide(all) {
   found.replaceChildren();
   if (!pinned.length) return;
   const head = found.createTHead().insertRow();
-  head.append(make("th", "", { class: "sticky" }));
+  head.append(make("th", "Figure", { scope: "col", class: "sticky" }));
   for (const { row } of pinned) head.append(make("th", row.label, { scope: "col", class: "n" }));
   const inside = found.createTBody();
   const line = (name, cell) => {
@@ -408,7 +408,7 @@ function scatterChart(rows) {
     x: own.costs[name] * scale, y: own.scores.iqm[0], low: Number.isFinite(own.scores.iqm[1]) ? own.scores.iqm[1] : null, high: Number.isFinite(own.scores.iqm[2]) ? own.scores.iqm[2] : null,
     name: several ? own.row.label : own.row.rule, colour: stroke(own.row.rule)[0], mark: data.backends.indexOf(own.row.backend), front: own.front[name],
     strong: data.highlight.includes(own.row.rule) || data.subject.includes(own.row.rule), href: `#rule-${own.row.learner}`,
-    said: `${own.row.label}: score ${within("iqm", own.scores.iqm)}, rank ${ranks(own)}, ${label} ${figure(name, own.costs[name])}${unit ? ` ${unit}` : ""}${own.front[name] ? ", on the front" : ""}`,
+    said: `score ${within("iqm", own.scores.iqm)}, rank ${ranks(own)}, ${label} ${figure(name, own.costs[name])}${unit ? ` ${unit}` : ""}${own.front[name] ? ", on the front" : ""}`,
   })), `${label}${unit && unit !== label ? `, ${unit}` : ""} (logarithmic; left is cheaper)`, "score", say);
   $("scatter-caption").textContent = `Normalised score on ${state.task.length} ${state.task.length === 1 ? "task" : "tasks"}: 0 is trivial, 1 is solved; lines are 95 % intervals. Grey: the front, from which no rule is both better and cheaper.`;
 }
@@ -460,7 +460,7 @@ function asTable(element, values) {
   details.append(make("summary", "As a table"));
   details.addEventListener("toggle", () => {
     if (!details.open || details.querySelector("table")) return;
-    const columns = Object.keys(values[0]).filter((name) => !["row", "place", "trivial", "solved", "colour", "dash"].includes(name));
+    const columns = Object.keys(values[0]).filter((name) => !["row", "place", "trivial", "solved", "colour", "dash", "width"].includes(name));
     const found = make("table");
     const head = found.createTHead().insertRow();
     columns.forEach((name) => head.append(make("th", name.replaceAll("_", " "), { scope: "col" })));
@@ -469,15 +469,15 @@ function asTable(element, values) {
       const line = inside.insertRow();
       columns.forEach((name) => line.append(make("td", value[name] ?? "–")));
     }
-    const scroll = make("div", null, { class: "scroll", tabindex: "0", role: "region", "aria-label": "Figures of the chart" });
+    const scroll = make("div", null, { class: "scroll", tabindex: "0", role: "region", "aria-label": `Figures of the chart: ${figure.closest("section").querySelector("h2").textContent}` });
     scroll.append(found);
     details.append(scroll);
   });
   figure.append(details);
 }
 
-const painted = (rule) => ({ colour: stroke(rule)[0], dash: stroke(rule)[1] });
-const about = (i) => ({ row: i, rule: data.rows[i].rule, backend: data.rows[i].backend, ...painted(data.rows[i].rule) });
+const painted = (rule, backend) => ({ colour: stroke(rule)[0], dash: stroke(rule)[1], width: data.widths[backend] });
+const about = (i) => ({ row: i, rule: data.rows[i].rule, backend: data.rows[i].backend, ...painted(data.rows[i].rule, data.rows[i].backend) });
 
 function curves(shown) {
   const task = $("curve-task").value, axis = $("curve-axis").value, scale = $("curve-scale").value;
@@ -507,8 +507,11 @@ function curves(shown) {
     specification.params.find((parameter) => parameter.name === "domain").value = domain;
     specification.layer = specification.layer.filter((layer) => own[layer.name] !== null);
     for (const { encoding } of specification.layer) {
-      if (scale.includes("x") && encoding.x) encoding.x.scale = { ...encoding.x.scale, type: "log" };
-      if (scale.includes("y") && encoding.y) encoding.y.scale = { ...encoding.y.scale, type: "log" };
+      for (const way of ["x", "y"]) {
+        if (!scale.includes(way) || !encoding[way]) continue;
+        const { zero, ...rest } = encoding[way].scale ?? {}; // no logarithmic axis has a zero
+        encoding[way].scale = { ...rest, type: "log", nice: false };
+      }
     }
     // Many bands over each other hide the lines.
     if (shown.size > 20) specification.layer[0].mark.opacity = 0;
@@ -548,7 +551,7 @@ function scaling(shown) {
   const on = measured(shown);
   const values = data.scaling
     .filter((point) => point[2] === axis && point[3] === quantity && on(point[0], point[1]))
-    .map(([learner, backend, , , size, value, exponent, claimed]) => ({ row: `${learner} ${backend}`, rule: learner, backend, ...painted(plain(learner)), size, value, exponent, claimed }));
+    .map(([learner, backend, , , size, value, exponent, claimed]) => ({ row: `${learner} ${backend}`, rule: learner, backend, ...painted(plain(learner), backend), size, value, exponent, claimed }));
   return chart("chart-scaling", "scaling", values.filter((point) => point.value > 0), `${quantity} in ${axis}`);
 }
 
@@ -558,7 +561,7 @@ function gradients(shown) {
   const on = measured(shown);
   const values = data.gradients
     .filter((row) => row[2] === task && on(row[0], row[1]) && row[at][0] !== null)
-    .map((row) => ({ row: `${row[0]} ${row[1]}`, rule: row[0], backend: row[1], ...painted(plain(row[0])), point: row[3], draws: row[4], place: `${row[3]} ${row[1]}`, [figure]: row[at][0], low: row[at][1] ?? row[at][0], high: row[at][2] ?? row[at][0] }))
+    .map((row) => ({ row: `${row[0]} ${row[1]}`, rule: row[0], backend: row[1], ...painted(plain(row[0]), row[1]), point: row[3], draws: row[4], place: `${row[3]} ${row[1]}`, [figure]: row[at][0], low: row[at][1] ?? row[at][0], high: row[at][2] ?? row[at][0] }))
     .sort((a, b) => data.rules.indexOf(plain(a.rule)) - data.rules.indexOf(plain(b.rule)));
   return chart("chart-gradient", `gradient_${figure}`, values, task);
 }

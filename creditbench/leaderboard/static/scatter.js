@@ -22,7 +22,7 @@ function places(boxes, frame, lines) {
   const taken = [];
   const overlap = (a, b) => Math.max(0, Math.min(a.right, b.right) - Math.max(a.left, b.left)) * Math.max(0, Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top));
   const marks = boxes.map(({ x, y }) => ({ left: x - 6, right: x + 6, top: y - 6, bottom: y + 6 }));
-  return boxes.map(({ x, y, width, height }) => {
+  return boxes.map(({ x, y, width, height }, own) => {
     let best = null;
     for (const reach of [9, 15, 24, 36, 50, 66, 84, 104, 126, 150]) {
       for (let k = 0; k < 16; k++) {
@@ -32,7 +32,10 @@ function places(boxes, frame, lines) {
         if (box.left < frame.left || box.right > frame.right || box.top < frame.top || box.bottom > frame.bottom) continue;
         const hidden = [...taken, ...marks].reduce((sum, other) => sum + overlap(box, other), 0);
         const crossed = lines.filter((other) => overlap(box, other) > 0).length;
-        const cost = 100 * hidden + 12 * crossed + reach;
+        // A name beside the mark of another seems to be its.
+        const wide = { left: box.left - 8, right: box.right + 8, top: box.top - 2, bottom: box.bottom + 2 };
+        const beside = marks.filter((other, j) => j !== own && overlap(wide, other) > 0).length;
+        const cost = 100 * hidden + 40 * beside + 12 * crossed + reach;
         if (best === null || cost < best.cost) best = { ...box, cost };
       }
     }
@@ -98,7 +101,7 @@ function scatter(element, points, xTitle, yTitle, say) {
   });
   sorted.forEach((point, i) => {
     const { x, y } = boxes[i], place = found[i];
-    const link = shape("a", { href: point.href, "aria-label": point.said, class: point.strong ? "mark strong" : "mark" });
+    const link = shape("a", { href: point.href, "aria-label": `${text(point)}: ${point.said}`, class: point.strong ? "mark strong" : "mark" });
     if (place.reach > 20) {
       const near = [Math.min(Math.max(x, place.left), place.right), Math.min(Math.max(y, place.top), place.bottom)];
       link.append(shape("line", { x1: x, y1: y, x2: near[0], y2: near[1], class: "leader" }));
@@ -106,7 +109,7 @@ function scatter(element, points, xTitle, yTitle, say) {
     link.append(shape("circle", { cx: x, cy: y, r: 12, class: "target" }));
     link.append(shape("path", { d: MARKS[point.mark % MARKS.length](x, y, point.strong ? 6.5 : 5), fill: point.colour }));
     link.append(shape("text", { x: place.left + 1, y: place.bottom - 3 }, text(point)));
-    for (const event of ["focus", "pointerenter"]) link.addEventListener(event, () => say(link, point.said));
+    for (const event of ["focus", "pointerenter"]) link.addEventListener(event, () => say(link, `${point.name}: ${point.said}`));
     for (const event of ["blur", "pointerleave"]) link.addEventListener(event, () => say(link, ""));
     svg.append(link);
   });
