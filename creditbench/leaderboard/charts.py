@@ -92,7 +92,9 @@ def specifications(backends: Sequence[str]) -> dict[str, Any]:
         at = alt.X(f"{x}:Q", title=title).scale(nice=False).axis(format="~s", tickCount=8, labelFlush=False)
         tooltip = [*who, alt.Tooltip(f"{x}:Q", format=",.4~g"), alt.Tooltip("median:Q", format=".4~g"),
                    alt.Tooltip("low:Q", format=".4~g"), alt.Tooltip("high:Q", format=".4~g")]  # fmt: skip
-        y = alt.Y("median:Q", title="metric on validation").scale(zero=False, domain={"expr": "domain"})
+        y = alt.Y("median:Q", title="metric on validation").scale(
+            zero=False, nice=False, domain={"expr": "domain"}
+        )
         # Values far outside the axis are drawn nearer to it.
         near = {
             name: f"clamp(datum.{field}, 2 * domain[0] - domain[1], 2 * domain[1] - domain[0])"

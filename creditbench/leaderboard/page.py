@@ -402,7 +402,7 @@ def _curves(board: Board, task: str) -> dict[str, Any]:
 
 
 def _about(board: Board) -> str:
-    rules, tasks = len({row.rule for row in board.rows}), len(board.tasks)
+    rules, tasks = len({row.rule for row in board.rows}), len({task.split(" ")[0] for task in board.tasks})
     return (
         f"Which learning rules train recurrent networks, how well and at what cost: {rules} "
         f"{'rule' if rules == 1 else 'rules'}, with and without backpropagation through time, on {tasks} "

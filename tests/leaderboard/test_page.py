@@ -144,10 +144,18 @@ def test_the_page_of_the_committed_results_in_a_browser(committed, tmp_path):
             boxes = wait(browser, _BOXES % json.dumps(f": {task}"))
             lines = _shares(_curves(committed, task), _shown(committed))
             assert len(boxes) == len(lines)
-            seen = [(max(0.0, top), min(height, bottom)) for top, bottom in boxes]
-            assert sum(top < height - 2 and bottom > 2 for top, bottom in seen) >= 0.75 * len(lines), task
-            moved = max(min(1, max(line)) - max(0, min(line)) for line in lines)
-            assert max(bottom - top for top, bottom in seen) > 0.6 * moved * height, task
+            # Each line lies where its medians are, and off the axis unless it is said to be beyond it.
+            near = [[min(2.0, max(-1.0, share)) for share in line] for line in lines]
+            expected = sorted((height * (1 - max(line)), height * (1 - min(line))) for line in near)
+            for found, known in zip(sorted(map(tuple, boxes)), expected, strict=True):
+                assert found == pytest.approx(known, abs=2.0), task
+            beyond = browser.find_element(By.ID, "curve-caption").text.partition("Worse than the axis shows")[
+                2
+            ]
+            ends = [line[-1] for line in lines]
+            assert sum(not 0 < end < 1 for end in ends) == len(beyond.split(",")) * bool(beyond), task
+            seen = [(top, bottom) for top, bottom in boxes if top < height - 2 and bottom > 2]
+            assert len(seen) >= 0.75 * len(lines), task
 
         # On paper, 277 mm wide, every column has its head and none is cut off.
         wide = round(277 / 25.4 * 96)

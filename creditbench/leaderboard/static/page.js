@@ -510,7 +510,7 @@ function curves(shown) {
       for (const way of ["x", "y"]) {
         if (!scale.includes(way) || !encoding[way]) continue;
         const { zero, ...rest } = encoding[way].scale ?? {}; // no logarithmic axis has a zero
-        encoding[way].scale = { ...rest, type: "log", nice: false };
+        encoding[way].scale = { ...rest, type: "log" };
       }
     }
     // Many bands over each other hide the lines.
