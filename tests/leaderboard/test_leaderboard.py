@@ -10,6 +10,7 @@ import json
 import math
 import re
 import shutil
+import time
 import zlib
 
 import numpy as np
@@ -985,6 +986,55 @@ def test_the_page_in_a_browser(results, board, tmp_path, width, height):
         assert {url for url in asked if not url.startswith(("data:", "blob:"))} == {path.as_uri()}
     finally:
         browser.quit()
+
+
+@pytest.mark.slow
+def test_downloads_come_from_the_page_itself(results, board, tmp_path):
+    import pandas as pd
+
+    (tmp_path / "index.html").write_text(page(board, [tmp_path]), encoding="utf-8")
+    browser = open_browser(1280, 900)
+    try:
+        from selenium.webdriver.common.by import By
+
+        place = {"behavior": "allow", "downloadPath": str(tmp_path / "down")}
+        browser.execute_cdp_cmd("Browser.setDownloadBehavior", place)
+        browser.get((tmp_path / "index.html").as_uri() + "#backend=torch&claim=forward_only")
+        wait(browser, DRAWN)
+        names = {
+            "save-ranking": "ranking.csv",
+            "save-csv": "runs.csv",
+            "save-parquet": "runs.parquet",
+            "save-bibtex": "creditbench.bib",
+        }
+        for button, name in names.items():
+            browser.find_element(By.ID, button).click()
+            end = time.monotonic() + 20
+            while not (tmp_path / "down" / name).exists():
+                assert time.monotonic() < end, name
+                time.sleep(0.05)
+    finally:
+        browser.quit()
+    down = tmp_path / "down"
+    ranking = pd.read_csv(down / "ranking.csv")
+    rows = {row.rule: row for row in board.rows if row.backend == "torch" and row.rule != "bptt"}
+    assert set(ranking.rule) == set(rows) and set(ranking.backend) == {"torch"}
+    for line in ranking.itertuples():
+        found = rows[line.rule].scores["iqm"]
+        assert (line.iqm, line.iqm_low, line.iqm_high) == pytest.approx(tuple(found), rel=1e-8)
+    runs, same = pd.read_csv(down / "runs.csv"), pd.read_parquet(down / "runs.parquet")
+    assert len(runs) == len(same) == 200 and list(runs) == list(same)
+    for name in ("rule", "backend", "task", "seed", "status"):
+        assert list(runs[name]) == list(same[name])
+    known = {(r.trial.rule, r.trial.backend, r.trial.task, r.trial.seed): r for r in results.records}
+    for line in runs.itertuples():
+        score = known[line.rule, line.backend, line.task, line.seed].normalised_score
+        assert (
+            math.isnan(line.normalised_score)
+            if score is None
+            else line.normalised_score == pytest.approx(score)
+        )
+    assert (down / "creditbench.bib").read_text(encoding="utf-8").startswith("@software{creditbench,")
 
 
 @pytest.mark.slow
