@@ -40,8 +40,11 @@ DRAWS = 2000
 POINTS, FEWEST, ALL_POINTS = 26, 8, 60_000
 #: Significant digits of the charts' data.
 DIGITS = 4
-#: Costs of a row, by which it may be drawn.
-_COSTS = (columns.RATIO_FORWARD, columns.RATIO_BPTT, columns.ALGORITHM_BYTES, columns.FLOPS)
+#: Columns of the ranking that are no cost, which is a figure of the trials.
+_COMPUTED = (
+    *(columns.RANK, columns.RULE, columns.BACKEND, columns.DEVICE, columns.IQM, *columns.MEANS),
+    *(columns.IMPROVEMENT, columns.SOLVED, columns.NOTE),
+)
 _CLAIMS = {
     "unbiased": "unbiased",
     "online": "online",
@@ -112,7 +115,7 @@ def page(
         "gradient_tasks": _options({g.task: g.task for g in board.results.gradients}),
         "groups": _options({" ".join(group): " ".join(group) for group in board.groups}),
         "costs": _options({cost: cost for cost in columns.COSTS}),
-        "scatter_costs": _options({column.field: column.axis for column in _COSTS}),
+        "scatter_costs": _options({column.field: column.axis for column in _costs()}),
         "ranks": "".join(
             f"<li>{escape(line.removeprefix('- '))}</li>" for line in text.differences(board).splitlines()
         ),
@@ -179,6 +182,11 @@ def _claims(board: Board, learner: str) -> list[str]:
     return found + (["constant"] if said.get("memory_in_T") == "O(1)" else [])
 
 
+def _costs() -> list[Column]:
+    """The costs of a row, by which its score may be drawn."""
+    return [column for column in (*columns.RANKING, columns.FLOPS) if column not in _COMPUTED]
+
+
 def _family(board: Board, learner: str) -> str:
     return str(board.results.learners.get(learner, {}).get("family", "unknown"))
 
@@ -225,7 +233,7 @@ def _data(board: Board, highlight: Collection[str]) -> dict[str, Any]:
             for column in (*columns.RANKING, columns.FLOPS, columns.NORMALISED)
         },
         "ranking": [column.field for column in columns.RANKING if column is not columns.DEVICE],
-        "costs": [column.field for column in _COSTS],
+        "costs": [column.field for column in _costs()],
         "profiles": {name: column.field for name, column in columns.COSTS.items()},
         "rows": [
             {
@@ -291,7 +299,7 @@ def _cell(board: Board, row: Standing, cell: Entry) -> list[Any]:
         _exactly(cell.target("steps_to_target")),
         # Seconds of another machine do not count.
         _exactly(cell.target("seconds_to_target")) if same else None,
-        [_exactly(cell.median(column.field)) for column in _COSTS],
+        [_exactly(cell.median(column.field)) for column in _costs()],
     ]
 
 

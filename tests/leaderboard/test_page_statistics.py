@@ -151,6 +151,25 @@ def test_a_browser_finds_the_numbers_of_rows_that_failed(source, tmp_path, studi
         for tasks in (list(board.tasks), ["task_00", "task_02"], ["task_02", "task_04"], ["task_04"]):
             expected = make_board(_of(results, tasks), DRAWS)
             _agree(json.loads(browser.execute_script(_STANDINGS, tasks, DRAWS)), expected)
+        # Numbers are written as Python writes them.
+        numbers = [
+            0.0,
+            1.0,
+            -0.004,
+            0.12345,
+            0.00012345,
+            0.000012345,
+            12.3456,
+            999.96,
+            1234.56,
+            123456.7,
+            2e6,
+        ]
+        for form in (".2f", ".0f", ",.0f", ".3g", ",.4g", ".3e"):
+            found = browser.execute_script(
+                "return arguments[0].map(x => window.creditbench.written(x, arguments[1]))", numbers, form
+            )
+            assert found == [format(number, form) for number in numbers], form
         # Of all tasks it shows what Python found.
         whole = json.loads(browser.execute_script(_STANDINGS, list(board.tasks), None))
         for own, row in zip(whole, board.rows, strict=True):

@@ -83,8 +83,11 @@ def test_a_new_column_is_shown_by_every_view_that_lists_it(source, tmp_path, mon
     ):
         assert "whole µs" in shown and "2.000e+06" in shown
     written = page.page(board, [tmp_path])
-    assert 'data-first="desc" title="of the trial &amp; its evaluations">whole µs<' in written
-    assert '<td class="n" data-value="2.0">2.000e+06</td>' in written  # the ranking
-    assert "<th scope=col>whole µs</th>" in written and "<td>2.000e+06</td>" in written.replace(
-        ' class="command"', ""
-    )
+    assert 'data-column="duration_seconds" data-first="desc">whole µs<' in written
+    assert 'data-help="of the trial &amp; its evaluations"' in written
+    data = page._data(board, ())
+    assert "duration_seconds" in data["ranking"] and data["forms"]["duration_seconds"]["form"] == ".3e"
+    place = data["costs"].index("duration_seconds")
+    assert {cell[-1][place] for row in data["rows"] for cell in row["cells"].values()} == {2.0}
+    section = data["sections"]["bptt"].replace(' class="command"', "")
+    assert "<th scope=col>whole µs</th>" in section and "<td>2.000e+06</td>" in section

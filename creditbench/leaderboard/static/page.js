@@ -48,14 +48,16 @@ for (const row of data.rows) {
   row.group = `${row.backend} ${row.device}`;
 }
 
-// A number as Python's format writes it, in the forms `.2f`, `.3g` and `,.4g`.
+// A number as Python's format writes it, in forms such as `.2f`, `,.4g` and `.3e`.
 function written(value, form) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (!Number.isFinite(value)) return value < 0 ? "-inf" : "inf";
-  const [, comma, digits, kind] = form.match(/^(,?)\.(\d+)([fg])$/);
+  const [, comma, digits, kind] = form.match(/^(,?)\.(\d+)([efg])$/);
   if (kind === "f") return comma ? value.toLocaleString("en", { minimumFractionDigits: +digits, maximumFractionDigits: +digits }) : value.toFixed(+digits);
-  const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
-  if (value !== 0 && (exponent < -4 || exponent >= +digits)) return `${Number(mantissa)}e${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
+  const [mantissa, exponent] = value.toExponential(kind === "g" ? digits - 1 : +digits).split("e");
+  const power = `e${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
+  if (kind === "e") return mantissa + power;
+  if (value !== 0 && (exponent < -4 || exponent >= +digits)) return Number(mantissa) + power;
   const short = Number(value.toPrecision(+digits));
   return comma ? short.toLocaleString("en", { maximumFractionDigits: 20 }) : String(short);
 }
@@ -702,7 +704,7 @@ function arrive() {
 }
 addEventListener("hashchange", arrive);
 arrive();
-window.creditbench = { data, standing, rank, profiles }; // for the console
+window.creditbench = { data, standing, rank, written }; // for the console
 
 // The script of the charts is large: the rest of the page is there before it.
 addEventListener("vega", () => update(new URLSearchParams(location.hash.slice(1)).get("at")));
