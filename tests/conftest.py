@@ -69,6 +69,13 @@ def both():
     return injected("jax"), injected("torch")
 
 
+def pytest_ignore_collect(collection_path, config):
+    """With `-m alone` most files have nothing to run: they are not imported to find that out."""
+    if config.option.markexpr == "alone" and collection_path.match("test_*.py"):
+        return "pytest.mark.alone" not in collection_path.read_text(encoding="utf-8") or None
+    return None
+
+
 #: Packages of some 10⁵ objects; how many of them were there at the last freeze.
 _LARGE, _frozen = {"jax", "torch", "pandas", "sklearn"}, 0
 

@@ -12,6 +12,7 @@ from tests.conftest import (
     B,
     N,
     T,
+    _compiled,
     autodiff,
     estimate,
     learner,
@@ -171,16 +172,13 @@ def draws(ops, rule, cell, params, batch, count):
         def draw_all(params, batch, keys):
             return jax.lax.map(lambda key: draw(params, batch, key), keys, batch_size=250)
 
-        if (what := (rule, cell, count)) not in _drawing:
-            # So many draws take longer than it takes to compile them well.
-            hurry_less = {"xla_backend_optimization_level": 1}
-            _drawing[what] = jax.jit(draw_all).lower(params, batch, keys).compile(hurry_less)
-        return ops.to_numpy(_drawing[what](params, batch, keys))
+        if (what := ("draws", rule, cell, count, batch.weights.shape)) not in _compiled:
+            # Many draws take longer than it takes to compile them well.
+            options = {"xla_backend_optimization_level": 1} if count > 1000 else {}
+            _compiled[what] = jax.jit(draw_all).lower(params, batch, keys).compile(options)
+        return ops.to_numpy(_compiled[what](params, batch, keys))
     draw = ops.compile(draw, params, batch, keys[0])
     return np.stack([ops.to_numpy(draw(params, batch, key)) for key in keys])
-
-
-_drawing = {}
 
 
 def deviations(samples, expected, cell):
@@ -478,23 +476,27 @@ def cut(ops, rule, cell, params, batch, sizes):
 
 
 def test_rules_change_none_of_their_arguments(ops):
-    """Neither the arrays nor, under JAX, whose arrays cannot change, what holds them."""
     cell = make_cell(alpha=0.3, decorrelate="both")
     for name in RULES:
         decorrelating = Decorrelated(learner=rule(name), rate=1e-2)
-
-        def unchanged(params, state, batch, rule=decorrelating):
-            before = leaves((params, state, batch))
-            values = ops.to_numpy(before) if ops.name == "torch" else {}
-            rule.segment(ops, cell, params, state, batch, ops.key(1))
-            after = leaves((params, state, batch))
-            assert after.keys() == before.keys() and all(after[k] is before[k] for k in before)
-            for where, value in values.items():
-                np.testing.assert_array_equal(ops.to_numpy(after[where]), value)
-
         params, batch = ops.from_numpy(make_params(cell)), Batch(*ops.from_numpy(tuple(make_batch())))
-        given = params, decorrelating.init(ops, cell, params, B), batch
-        if ops.name == "jax":
-            jax.eval_shape(unchanged, *given)
-        else:
-            unchanged(*given)
+        state = decorrelating.init(ops, cell, params, B)
+        leaves_arguments_alone(ops, decorrelating, cell, params, state, batch)
+
+
+def leaves_arguments_alone(ops, rule, cell, params, state, batch):
+    """Neither arrays change nor, under JAX, whose arrays cannot and whose rule is only traced, what holds them."""
+
+    def unchanged(params, state, batch):
+        before = leaves((params, state, batch))
+        values = ops.to_numpy(before) if ops.name == "torch" else {}
+        rule.segment(ops, cell, params, state, batch, ops.key(1))
+        after = leaves((params, state, batch))
+        assert after.keys() == before.keys() and all(after[k] is before[k] for k in before)
+        for where, value in values.items():
+            np.testing.assert_array_equal(ops.to_numpy(after[where]), value)
+
+    if ops.name == "jax":
+        jax.eval_shape(unchanged, params, state, batch)
+    else:
+        unchanged(params, state, batch)
