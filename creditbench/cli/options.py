@@ -5,7 +5,9 @@ An option of a single verb is declared in that verb, and so is a default that di
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,27 +70,58 @@ Threads = Annotated[int, typer.Option(help="Threads of a process.")]
 
 # -- results ---------------------------------------------------------------------------------------------
 
-LOCAL = Path("results/local")
+#: Folder of versions and of runs.
+RESULTS = Path("results")
+LOCAL = RESULTS / "local"
+#: Folder of the trials of tuning, which are no results.
+TUNING = RESULTS / "tuning"
 
+
+def place(path: Path | None) -> Path | None:
+    """The folder at that path; if there is none, that of this name in `results/`, as for v0.2."""
+    if path is None or path.is_dir() or path.is_absolute() or not (RESULTS / path).is_dir():
+        return path
+    return RESULTS / path
+
+
+def _places(paths: list[Path] | None) -> list[Path] | None:
+    return None if paths is None else [place(path) or path for path in paths]
+
+
+_BY_NAME = "or a name in results/, as v0.2"
 #: Folders that are read.
 Results = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Folder of records, or of a version's tables. Repeatable: for the same trial the later counts.  "
-        f"[default: {LOCAL}]",
+        callback=_places,
+        help=f"Folder of records, or of a version's tables, {_BY_NAME}. Repeatable: for the same trial the "
+        "later counts.  [default: the newest folder of runs in results/]",
         show_default=False,
     ),
 ]
 #: A folder that records are written into.
-Records = Annotated[Path, typer.Option("--results", help="Folder of the records.")]
+Records = Annotated[
+    Path, typer.Option("--results", callback=place, help=f"Folder of the records, {_BY_NAME}.")
+]
 Reuse = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Folder of records, or of a version's tables: its trials are not run again. Repeatable."
+        callback=_places,
+        help=f"Folder of records, or of a version's tables, {_BY_NAME}: its trials are not run again. "
+        "Repeatable.",
     ),
 ]
-Shown = Annotated[
+ShownRules = Annotated[
     str, typer.Option("--rule", help="Rules, comma-separated.  [default: all]", show_default=False)
+]
+ShownTasks = Annotated[
+    str,
+    typer.Option(
+        "--task", help="Tasks, or columns of the table, likewise.  [default: all]", show_default=False
+    ),
+]
+ShownBackends = Annotated[
+    str, typer.Option("--backend", help="Backends, likewise.  [default: all]", show_default=False)
 ]
 
 # -- output ----------------------------------------------------------------------------------------------
@@ -98,8 +131,18 @@ PICTURE = "File to write; its suffix (png, pdf, svg) is the format."
 
 
 def folders(results: Sequence[Path] | None) -> list[Path]:
-    """The folders that are given, or the default folder of runs."""
-    return list(results or [LOCAL])
+    """The folders that are given, or the newest folder of runs in `results/`, with a note that says which."""
+    if results:
+        return list(results)
+    written: dict[Path, float] = {}
+    for records in RESULTS.glob("*/records"):
+        with contextlib.suppress(OSError):
+            written[records.parent] = records.stat().st_mtime
+    written.pop(TUNING, None)
+    newest = max(written, key=lambda folder: (written[folder], folder), default=LOCAL)
+    if newest in written:
+        print(f"results: {newest}, the newest folder of runs; --results names another", file=sys.stderr)
+    return [newest]
 
 
 def one_format(form: str, json: bool, known: Sequence[str], verb: str) -> str:

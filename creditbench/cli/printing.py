@@ -31,16 +31,29 @@ def as_json(rows: Sequence[Mapping[str, Any]]) -> None:
     print(json.dumps(rows, indent=1))
 
 
-def as_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The rows as a table on standard output."""
+def as_table(rows: Sequence[Mapping[str, Any]], spare: Sequence[str] = ()) -> None:
+    """The rows as a table on standard output.
+
+    `spare`: columns that are left out, in this order, until a narrow terminal has room for the others; a line
+    on standard error says which.
+    """
     from rich.table import Table
 
+    from creditbench.results.table import fit, too_narrow
+
+    screen = console()
+    texts = {name: [_text(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+    labels = {name: name.replace("_", " ") for name in texts}
+    heads = {labels[name]: cells for name, cells in texts.items()}
+    widths = fit(heads, [labels.get(name, name) for name in spare], screen.width)
     table = Table()
-    for column in rows[0] if rows else ():
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*map(_text, row.values()))
-    console().print(table, markup=False)
+    for head, width in widths.items():
+        table.add_column(head, overflow="fold", width=width)
+    for cells in zip(*(heads[head] for head in widths), strict=True):
+        table.add_row(*cells)
+    screen.print(table, markup=False)
+    if left_out := [head for head in heads if head not in widths]:
+        say(f"note: {too_narrow(left_out, screen.width, '--json has them')}")
 
 
 def _text(value: Any) -> str:

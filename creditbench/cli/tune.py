@@ -53,7 +53,7 @@ def tune(
             help="Keep the choices that the output file has, and tune only what it lacks: adds rules to it.",
         ),
     ] = False,
-    results: options.Records = Path("results/tuning"),
+    results: options.Records = options.TUNING,
     reuse: options.Reuse = None,
     executor: options.Executor = "local",
     jobs: options.Jobs = None,
