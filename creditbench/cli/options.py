@@ -6,11 +6,12 @@ An option of a single verb is declared in that verb, and so is a default that di
 from __future__ import annotations
 
 import contextlib
+import glob
 import math
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,12 +20,41 @@ from creditbench.errors import UsageError, unknown
 # -- what is run -----------------------------------------------------------------------------------------
 
 _LEARNERS = "Learners: ids or paths of Python files, comma-separated"
+#: Options whose value is a list with commas.
+LISTS = (
+    *("task", "learner", "decorrelate", "backend", "seed", "lr", "rule", "columns", "axis", "sizes"),
+    *("quantity", "only", "parts"),
+)
 
-Tasks = Annotated[str, typer.Option(help="Tasks: ids or paths of Python files, comma-separated.")]
-Learners = Annotated[str, typer.Option(help=f"{_LEARNERS}.")]
+
+def _ids(kind: Literal["tasks", "learners"]) -> Callable[[str], list[str]]:
+    """What a shell completes: the ids of that kind, after the last comma."""
+
+    def complete(incomplete: str) -> list[str]:
+        from creditbench.machine.folders import shipped
+
+        before, comma, last = incomplete.rpartition(",")
+        # A shipped file has its id for a name: none is imported here.
+        names = sorted(path.stem for path in shipped(kind).glob(f"{glob.escape(last)}*.py"))
+        return [f"{before}{comma}{name}" for name in names]
+
+    return complete
+
+
+complete_tasks, complete_learners = _ids("tasks"), _ids("learners")
+
+Tasks = Annotated[
+    str,
+    typer.Option(help="Tasks: ids or paths of Python files, comma-separated.", autocompletion=complete_tasks),
+]
+Learners = Annotated[str, typer.Option(help=f"{_LEARNERS}.", autocompletion=complete_learners)]
 #: Learners, each with or without the suffix of a decorrelated cell.
 Rules = Annotated[
-    str, typer.Option(help=f"{_LEARNERS}; the suffix +D decorrelates the hidden units, +DD the input too.")
+    str,
+    typer.Option(
+        help=f"{_LEARNERS}; the suffix +D decorrelates the hidden units, +DD the input too.",
+        autocompletion=complete_learners,
+    ),
 ]
 Backends = Annotated[str, typer.Option(help="jax, torch, or both with a comma between.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, gpu, tpu.")]
@@ -37,6 +67,15 @@ Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set", help="A field of a learner or task, as in anp.sigma=1e-3 or adding.length=30. Repeatable."
+    ),
+]
+#: The same where rules are trained.
+TrainingSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A field of a learner or task, as in anp.sigma=1e-3 or adding.length=30, or a learner's own "
+        "learning rate, as in anp.lr=0.01. Repeatable.",
     ),
 ]
 Data = Annotated[
@@ -112,7 +151,13 @@ Reuse = Annotated[
     ),
 ]
 ShownRules = Annotated[
-    str, typer.Option("--rule", help="Rules, comma-separated.  [default: all]", show_default=False)
+    str,
+    typer.Option(
+        "--rule",
+        help="Rules, comma-separated.  [default: all]",
+        show_default=False,
+        autocompletion=complete_learners,
+    ),
 ]
 ShownTasks = Annotated[
     str,
