@@ -80,7 +80,7 @@ def test_a_rate_in_the_file_of_options_is_not_searched(tmp_path):
         "[set]\nmackey_glass.steps = 300\nbptt.lr = 0.25\n"
     )
     words = ["tune", "--config", tmp_path / "grid.toml", "--points", "2", "--studies", "1", "--confirm", "0"]
-    words += ["--results", tmp_path / "t", "--output", tmp_path / "t.toml", "--executor", "inline"]
+    words += ["--results", tmp_path / "t", "--output", tmp_path / "t.toml"]
     assert main([str(word) for word in words]) == 0
     rates: dict[str, set[float]] = {}
     for one in Store(tmp_path / "t").all():
