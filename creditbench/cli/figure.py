@@ -23,7 +23,7 @@ def figure(
     ],
     output: Annotated[Path, typer.Option(help=options.PICTURE)],
     results: options.Results = None,
-    rule: options.Shown = "",
+    rule: options.ShownRules = "",
     axis: Annotated[
         str | None, typer.Option(help="T, n or B: the size that scaling is drawn against.  [default: T]")
     ] = None,
