@@ -485,7 +485,7 @@ def test_rules_change_none_of_their_arguments(ops):
 
 
 def leaves_arguments_alone(ops, rule, cell, params, state, batch):
-    """No array changes; under JAX, whose rule is only traced, nor do the containers."""
+    """Neither arrays change nor what holds them; under JAX, whose arrays cannot, the rule is only traced."""
 
     def unchanged(params, state, batch):
         before = leaves((params, state, batch))
