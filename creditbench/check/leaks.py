@@ -89,11 +89,7 @@ def ridge(task: Task, train: Sequences, test: Sequences, lags: int) -> NDArray[n
 
 
 def _past(part: Sequences, lags: int, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
-<<<<<<< HEAD
-    """Inputs [S, lags I + 1] now and before, 0 before the start, and a 1, at steps `chosen` [S] of T N."""
-=======
     """[S, lags I + 1], of the steps `chosen` of T N: the inputs now and before, 0 before the start, and 1."""
->>>>>>> speed
     padded = np.concatenate([np.zeros((lags - 1, *part.inputs.shape[1:])), part.inputs])
     step, row = np.divmod(chosen, part.inputs.shape[1])
     width = part.inputs.shape[-1]
