@@ -17,7 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogFormatterSciNotation, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
 from creditbench.errors import UsageError
@@ -300,7 +300,24 @@ def scaling(
     shown = sorted({p["size"] for p in points})
     for number, quantity in enumerate(quantities):
         block = axes[number * rows : (number + 1) * rows]
-        values = [v for p in points if p["quantity"] == quantity for v in p["values"] if v > 0]
+        sweeps = {
+            (learner, backend): own
+            for learner, backend in itertools.product(learners, used)
+            if (
+                own := sorted(
+                    (
+                        p
+                        for p in points
+                        if (p["learner"], p["quantity"], p["backend"]) == (learner, quantity, backend)
+                    ),
+                    key=lambda p: p["size"],
+                )
+            )
+        }
+        values = [v for own in sweeps.values() for p in own for v in p["values"]]
+        for (learner, backend), own in sweeps.items():
+            values += _claimed(own, fitted[learner, quantity, backend])[1].tolist()
+        values = [v for v in values if v > 0]
         low, top = min(values, default=1.0), max(values, default=1.0)
         room = max(10.0, top / low) ** 0.1
         for place, ax in enumerate(block.flat):
@@ -309,22 +326,13 @@ def scaling(
                 continue
             learner = learners[place]
             ax.set(xscale="log", yscale="log", ylim=(low / room, top * room**4))  # room for the exponents
-            line = 0
-            for backend in used:
-                own = sorted(
-                    (
-                        p
-                        for p in points
-                        if (p["learner"], p["quantity"], p["backend"]) == (learner, quantity, backend)
-                    ),
-                    key=lambda p: p["size"],
-                )
-                if own:
-                    _sweep(ax, own, fitted[learner, quantity, backend], _BACKENDS[backend], line)
-                    line += 1
+            for line, backend in enumerate(name for name in used if (learner, name) in sweeps):
+                own, fit = sweeps[learner, backend], fitted[learner, quantity, backend]
+                _sweep(ax, own, fit, _BACKENDS[backend], line)
             ax.set_title(learner, fontsize=min(7.0, room_of_a_title / len(learner)), pad=2)
             ax.tick_params(which="both", labelsize=6, labelleft=place % across == 0, pad=1.5)
-            ax.yaxis.set_major_locator(LogLocator(numticks=4))
+            ax.yaxis.set_major_locator(LogLocator(numticks=4, subs=(1, 2, 5) if top < 10 * low else (1,)))
+            ax.yaxis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
             ax.yaxis.set_minor_locator(NullLocator())
             ax.set_xticks(shown[:: max(1, -(-len(shown) // 3))], minor=False)
             ax.xaxis.set_major_formatter("{x:g}")
@@ -368,19 +376,25 @@ def _sweep(
         linewidth=0.9,
         elinewidth=0.6,
     )
-    if fit["claimed"] is not None:
-        upper = sizes[sizes >= np.sqrt(sizes[0] * sizes[-1])]
-        guide = middle[-1] * (upper / sizes[-1]) ** fit["claimed"]
-        ax.plot(upper, guide, "--", color="0.35", linewidth=0.8, zorder=3)
+    ax.plot(*_claimed(points, fit), "--", color="0.35", linewidth=0.8, zorder=3)
     ax.text(
         0.05 + 0.32 * line,
         0.97,
-        f"{fit['exponent']:.2f}",
+        f"{fit['exponent']:z.2f}".replace("-", "−"),
         color=style.colour,
         transform=ax.transAxes,
         va="top",
         fontsize=6.5,
     )
+
+
+def _claimed(points: Sequence[Mapping[str, Any]], fit: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The upper half of the sizes, and the claimed slope through the last point; empty without a claim."""
+    if fit["claimed"] is None:
+        return np.array([]), np.array([])
+    sizes = np.array([p["size"] for p in points])
+    upper = sizes[sizes >= np.sqrt(sizes[0] * sizes[-1])]
+    return upper, np.median(points[-1]["values"]) * (upper / sizes[-1]) ** fit["claimed"]
 
 
 @_for_print
