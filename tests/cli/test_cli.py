@@ -135,6 +135,7 @@ def test_an_option_of_several_verbs_has_one_help_text():
 def parse(line: str) -> None:
     """Parse a command without running it. Raises typer's errors for bad usage."""
     _, *words = shlex.split(line)
+    assert "--install-completion" not in words, "parsing it would change this user's shell"
     command, context = APP, APP.make_context("creditbench", words)
     while hasattr(command, "resolve_command"):
         name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
