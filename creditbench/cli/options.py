@@ -62,6 +62,7 @@ Preset = Annotated[str, typer.Option(help="Budget of each task: smoke, quick, fu
 Budget = Annotated[int | None, typer.Option(help="Training time steps, in place of the preset's.")]
 Evaluations = Annotated[int | None, typer.Option(help="Evaluations on validation.  [default: the preset's]")]
 Hidden = Annotated[int, typer.Option(help="Hidden units.")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds that a trial may take.  [default: 3600]")]
 Batch = Annotated[int | None, typer.Option(help="Rows trained together.  [default: the task's]")]
 Settings = Annotated[
     list[str] | None,

@@ -71,9 +71,7 @@ def run(
     executor: options.Executor = "local",
     jobs: options.Jobs = None,
     threads: options.Threads = 1,
-    timeout: Annotated[
-        float | None, typer.Option(help="Seconds that a trial may take.  [default: 3600]")
-    ] = None,
+    timeout: options.Timeout = None,
     memory_limit: Annotated[
         str | None,
         typer.Option(

@@ -57,7 +57,7 @@ def tune(
     reuse: options.Reuse = None,
     executor: options.Executor = "local",
     jobs: options.Jobs = None,
-    timeout: Annotated[float, typer.Option(help="Seconds that a trial may take.")] = 600.0,
+    timeout: options.Timeout = None,
     config: Annotated[
         Path | None,
         typer.Option(

@@ -326,7 +326,18 @@ def test_rules_are_added_to_a_file_that_keeps_what_it_has(tmp_path, capsys):
         "2",
         "--preset",
     ]
-    common += ["smoke", "--hidden", "4", "--results", str(tmp_path / "r"), "--output", str(out), "--keep"]
+    common += [
+        "smoke",
+        "--hidden",
+        "4",
+        "--results",
+        str(tmp_path / "r"),
+        "--output",
+        str(out),
+        "--keep",
+        "--executor",
+        "inline",
+    ]
     assert main([*common, "--learner", "readout_ridge"]) == 0
     first = out.read_text()
     shutil.rmtree(tmp_path / "r")  # what is kept needs no records
