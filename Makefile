@@ -60,8 +60,8 @@ GIVEN = --config grids/board/$(TASK).toml --backend $(BACKEND)
 KNOWN = $(if $(wildcard results/$(VERSION)/trials.csv),--results results/$(VERSION))
 REUSED = $(if $(wildcard results/$(VERSION)/trials.csv),--reuse results/$(VERSION))
 POINTS = 16
-# What figures of curves show: more lines than these cannot be told apart.
-SHOWN = bptt,tbptt,snap1,eprop,anp,np,wp,readout_rls
+# What figures of curves show: more lines than these six cannot be told apart.
+SHOWN = bptt,tbptt,eprop,anp,wp,readout_rls
 
 # A trial that failed is a result: it is recorded, and what comes after is made of the others. So is a claim that did not hold.
 LEARNERS = $(BIN)/creditbench list learners --json | $(BIN)/python -c \

@@ -115,9 +115,20 @@ def unknown(kind: str, value: str, known: Iterable[str], see: str) -> UsageError
     >>> print(unknown("learner", "anpp", ["anp", "bptt"], "creditbench list learners"))
     unknown learner 'anpp': did you mean 'anp'? see: creditbench list learners
     """
-    close = difflib.get_close_matches(value, list(known), n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return UsageError(f"unknown {kind} {value!r}: {hint}see: {see}")
+    return UsageError(f"unknown {kind} {value!r}: {suggestion(value, known)}see: {see}")
+
+
+def suggestion(value: str, known: Iterable[str]) -> str:
+    """A question for the known name that is nearest to `value`, whatever its case; empty if none is near.
+
+    >>> suggestion("k", ["sigma", "K"])
+    "did you mean 'K'? "
+    """
+    folded: dict[str, str] = {}
+    for name in known:
+        folded.setdefault(name.casefold(), name)
+    close = difflib.get_close_matches(value.casefold(), list(folded), n=1, cutoff=0.5)
+    return f"did you mean {folded[close[0]]!r}? " if close else ""
 
 
 def require_positive(owner: object, *names: str) -> None:

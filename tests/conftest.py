@@ -1,5 +1,6 @@
 """Fixtures: both backends in float64, a small cell and a small batch, noise that is the same in both."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -66,6 +67,31 @@ def ops(request):
 def both():
     """Both backends, in float64, with equal random draws."""
     return injected("jax"), injected("torch")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """With `-m alone` most files have nothing to run: they are not imported to find that out."""
+    if config.option.markexpr == "alone" and collection_path.match("test_*.py"):
+        return "pytest.mark.alone" not in collection_path.read_text(encoding="utf-8") or None
+    return None
+
+
+#: Packages of some 10⁵ objects; how many of them were there at the last freeze.
+_LARGE, _frozen = {"jax", "torch", "pandas", "sklearn"}, 0
+
+
+def pytest_runtest_setup():
+    """What was imported need not be looked at by every later collection, and every trial asks for one."""
+    global _frozen
+    if (found := len(_LARGE & sys.modules.keys())) > _frozen:
+        _frozen = found
+        gc.collect()
+        gc.freeze()
+
+
+def pytest_sessionfinish():
+    """Hypothesis, which may be imported then, asks the collector who refers to an object."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -36,10 +36,15 @@ def machine() -> dict[str, Any]:
 
 
 def confinement() -> dict[str, Any]:
-    """Tries what confined code is refused: `landlock`, `seccomp`, `refused`, `error`. Never raises."""
-    found: dict[str, Any] = isolation.confinement() | {"refused": {}, "error": isolation.missing()}
+    """Tries what confined code is refused, and what holds its memory. Never raises.
+
+    `landlock`, `seccomp`, `memory` ("control group v2" or "counted"), `refused`, `error`.
+    """
+    found: dict[str, Any] = isolation.confinement()
+    found |= {"memory": "", "refused": {}, "error": isolation.missing()}
     try:
         found["refused"] = isolation.probe()
+        found["memory"] = isolation.memory()
     except ConfinedError as error:
         return found | {"error": f"a confined process did not start: {error.detail}"}
     return found

@@ -77,23 +77,26 @@ def nearest(
 def ridge(task: Task, train: Sequences, test: Sequences, lags: int) -> NDArray[np.float32]:
     """Outputs on `test` of a ridge regression from the last `lags` inputs or fewer, fitted to `train`."""
     lags = max(1, min(lags, _FEATURES // train.inputs.shape[-1], len(train.inputs), len(test.inputs)))
-    known, said = _past(train, lags)
     every = np.flatnonzero(np.asarray(train.weights).ravel() > 0)
     chosen = every[np.linspace(0, len(every) - 1, min(len(every), _STEPS)).astype(int)]
-    known, said = known.reshape(-1, known.shape[-1])[chosen], said.reshape(-1, said.shape[-1])[chosen]
+    known = _past(train, lags, chosen)
+    said = np.asarray(train.targets.reshape(-1, train.targets.shape[-1])[chosen], np.float64)
     scale = np.where((deviation := known.std(0)) > 1e-9, deviation, 1.0)
     gram = (known / scale).T @ (known / scale) + 1e-6 * len(known) * np.eye(known.shape[1])
     weights = np.linalg.solve(gram, (known / scale).T @ said) / scale[:, None]
-    return (_past(test, lags)[0] @ weights).astype(np.float32)
+    found = _past(test, lags, np.arange(test.weights.size)) @ weights
+    return found.astype(np.float32).reshape(*test.weights.shape, -1)
 
 
-def _past(part: Sequences, lags: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Inputs [T, N, lags I + 1] now and before, 0 before the start, and a 1; and targets [T, N, O]."""
+def _past(part: Sequences, lags: int, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+    """[S, lags I + 1], of the steps `chosen` of T N: the inputs now and before, 0 before the start, and 1."""
     padded = np.concatenate([np.zeros((lags - 1, *part.inputs.shape[1:])), part.inputs])
-    shifted = [padded[lags - 1 - k :][: len(part.inputs)] for k in range(lags)]
-    return np.concatenate([*shifted, np.ones((*part.inputs.shape[:2], 1))], axis=-1), np.asarray(
-        part.targets, np.float64
-    )
+    step, row = np.divmod(chosen, part.inputs.shape[1])
+    width = part.inputs.shape[-1]
+    found = np.ones((len(chosen), lags * width + 1))
+    for k in range(lags):
+        found[:, k * width : (k + 1) * width] = padded[lags - 1 - k + step, row]
+    return found
 
 
 def best_score(task: Task, outputs: NDArray[np.float32], test: Sequences) -> float:

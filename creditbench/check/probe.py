@@ -132,7 +132,9 @@ def injected(backend: str, repeated: bool = False, level: bool = False) -> Any:
             self.fill_normal(out, key, 1.0)
             out.sign_()
 
-    found = (Traced if ops.host.traces else Run)(dtype="float64")
+    kind = Traced if ops.host.traces else Run
+    kind.__name__ += f"_{stride}_{apart}"  # compiled programs are kept by this name
+    found = kind(dtype="float64")
     found.table = found.from_numpy(np.random.default_rng(99).standard_normal(_TABLE))
     found.drawn = Counter()
     return found

@@ -11,9 +11,11 @@ after Ctrl-C.
 
 from __future__ import annotations
 
+import functools
+import re
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -28,6 +30,7 @@ from creditbench.cli import (
     leaderboard,
     listing,
     new,
+    options,
     perf_gate,
     run,
     scale,
@@ -46,28 +49,43 @@ app = typer.Typer(
     "  creditbench list learners\n"
     "  creditbench run --task mackey_glass --learner bptt,anp --seeds 3 --preset smoke\n"
     "  creditbench table --results results/local --format markdown",
-    add_completion=False,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     # Rich takes longer to import than the rest of the command line.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _runs(name: str, verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb that runs trials or measures: it says what it needs on a system that cannot do so."""
+
+    @functools.wraps(verb)
+    def run_here(*arguments: Any, **given: Any) -> None:
+        from creditbench.machine.posix import require_posix
+
+        require_posix(f"creditbench {name}")
+        verb(*arguments, **given)
+
+    return run_here
+
+
 app.add_typer(listing.app, name="list")
 app.add_typer(show.app, name="show")
 app.add_typer(new.app, name="new")
-app.command("run")(run.run)
+app.command("run")(_runs("run", run.run))
 app.command("table")(table.table)
-app.command("tune")(tune.tune)
+app.command("tune")(_runs("tune", tune.tune))
 app.command("compare")(compare.compare)
 app.command("versus")(versus.versus)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("export")(export.export)
 app.command("figure")(figure.figure)
-app.command("scale")(scale.scale)
-app.command("gradients")(gradients.gradients)
-app.command("check")(check.check)
-app.command("doctor")(doctor.doctor)
-app.command("perf-gate")(perf_gate.perf_gate)
+app.command("scale")(_runs("scale", scale.scale))
+app.command("gradients")(_runs("gradients", gradients.gradients))
+app.command("check")(_runs("check", check.check))
+app.command("doctor")(_runs("doctor", doctor.doctor))
+app.command("perf-gate")(_runs("perf-gate", perf_gate.perf_gate))
 
 
 def _version(asked: bool) -> None:
@@ -125,7 +143,29 @@ def _run(arguments: Sequence[str] | None) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message(), file=sys.stderr)
             return 2
-        return _usage(error.format_message())
+        return _usage(_spaced_values(error, sys.argv[1:] if arguments is None else arguments))
+
+
+def _spaced_values(error: Any, words: Sequence[str]) -> str:
+    """The message of an error of typer; of a value that a space parts from the others, how to write it."""
+    message: str = error.format_message()
+    extra = re.fullmatch(r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", message)
+    if extra is None or error.ctx is None:
+        return message
+    known = {name: option for option in error.ctx.command.params for name in option.opts}
+    after = extra[1].split()
+    for place in range(1, len(words)):
+        name, equals, value = words[place - 1].partition("=")
+        if not equals:
+            name, value = words[place - 2] if place > 1 else "", words[place - 1]
+        if words[place] != after[0] or name not in known:
+            continue
+        if known[name].multiple:
+            return f"{after[0]!r} stands alone: give {name} again, as in {name} {value} {name} {after[0]}"
+        if name.removeprefix("--") in options.LISTS:
+            joined = ",".join([value.rstrip(","), *after])
+            return f"{name} is {' '.join([value, *after])}: put commas between, as in {name} {joined}"
+    return message
 
 
 def _drop_output() -> None:

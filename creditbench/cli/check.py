@@ -25,7 +25,10 @@ def check(
     timeout: Annotated[float, typer.Option(help="Seconds that a backend's process may take.")] = 300.0,
     results: Annotated[
         Path | None,
-        typer.Option(help="Folder of results for a leaderboard: the outcomes are written there too."),
+        typer.Option(
+            callback=options.place,
+            help="Folder of results for a leaderboard: the outcomes are written there too.",
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:

@@ -53,7 +53,8 @@ def compare(
                 {k: v for k, v in row.items() if k not in ("low", "high")}
                 | {"interval": None if row["low"] is None else [row["low"], row["high"]]}
                 for row in rows
-            ]
+            ],
+            ("p", "interval", "p_corrected", "difference", "ratio", "backend"),
         )
     for note in found.notes:
         printing.say(f"note: {note}")
@@ -70,9 +71,9 @@ def compare(
 
 def folder(name: str) -> Path:
     """The folder at that path, or the version of that name in `results/`. Raises `UsageError` without one."""
-    for path in (Path(name), Path("results") / name):
-        if path.is_dir():
-            return path
-    raise UsageError(
-        f"no folder '{name}', and none in results/: name one that creditbench run or table has written"
-    )
+    found = options.place(Path(name))
+    if found is None or not found.is_dir():
+        raise UsageError(
+            f"no folder '{name}', and none in results/: name one that creditbench run or table has written"
+        )
+    return found

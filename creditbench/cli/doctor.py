@@ -109,4 +109,5 @@ def _confinement(found: dict[str, Any]) -> str:
     open_to_it = [name for name, is_refused in found["refused"].items() if not is_refused]
     line = f"{', '.join(held) or 'a process of its own alone'}; refused: {', '.join(refused) or 'nothing'}"
     line += f"; not refused: {', '.join(open_to_it)}" if open_to_it else ""
+    line += f"; memory: {found['memory']}" if found["memory"] else ""
     return line + (f" ({found['error']})" if found["error"] else "")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
+import typing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from creditbench.cli import options
+from creditbench.cli.printing import say
 from creditbench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from creditbench.leaderboard.figures import Width
 
 
 def figure(
@@ -23,40 +27,40 @@ def figure(
     ],
     output: Annotated[Path, typer.Option(help=options.PICTURE)],
     results: options.Results = None,
-    rule: options.Shown = "",
+    rule: options.ShownRules = "",
+    task: options.ShownTasks = "",
+    backend: options.ShownBackends = "",
+    width: Annotated[
+        str, typer.Option(help="column: 3.35 inches, or page: 7 inches, as journals have them.")
+    ] = "page",
     axis: Annotated[
         str | None, typer.Option(help="T, n or B: the size that scaling is drawn against.  [default: T]")
     ] = None,
 ) -> None:
-    """Draw a figure for print.
+    """Draw a figure for print. A note says which rules it left out, if it has not room for all.
 
     \b
     Examples:
-      creditbench figure curves --results results/local --output curves.pdf
+      creditbench figure curves --rule bptt,anp --width column --output curves.pdf
       creditbench figure pareto --results results/v0.2 --output pareto.pdf
       creditbench figure scaling --results results/v0.2 --axis n --rule bptt,anp --output scaling.pdf
     """
-    from creditbench.leaderboard.figures import FIGURES, draw
+    from creditbench.leaderboard.figures import FIGURES, WIDTHS, draw
     from creditbench.machine import files
+    from creditbench.results.selection import select
     from creditbench.results.version import load
 
     if name not in FIGURES:
         raise unknown("figure", name, FIGURES, "creditbench figure --help")
+    if width not in WIDTHS:
+        raise UsageError(f"--width is {width}: give column or page")
     options.require_picture(output)
     if axis is not None and name != "scaling":
         raise UsageError(f"--axis is {axis}: only the figure scaling has it; leave it out")
-    found = load(*options.folders(results))
-    if rule:
-        wanted = options.names("rule", rule)
-        known = {record.trial.rule for record in found.records}
-        for item in wanted:
-            if item not in known:
-                raise unknown("rule", item, sorted(known), "creditbench table")
-        found = dataclasses.replace(
-            found,
-            records=tuple(r for r in found.records if r.trial.rule in wanted),
-            scaling=tuple(p for p in found.scaling if p.learner in wanted),
-            gradients=tuple(g for g in found.gradients if g.learner in wanted),
-        )
+    found = select(
+        load(*options.folders(results)), *(options.split(names) for names in (rule, task, backend))
+    )
     with files.output("output", output), files.replacing(output) as (new,):
-        draw(name, found, new, axis or "T")
+        notes = draw(name, found, new, axis or "T", typing.cast("Width", width))
+    for note in notes:
+        say(f"note: {note}")

@@ -5,10 +5,13 @@ An option of a single verb is declared in that verb, and so is a default that di
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import math
+import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,12 +20,41 @@ from creditbench.errors import UsageError, unknown
 # -- what is run -----------------------------------------------------------------------------------------
 
 _LEARNERS = "Learners: ids or paths of Python files, comma-separated"
+#: Options whose value is a list with commas.
+LISTS = (
+    *("task", "learner", "decorrelate", "backend", "seed", "lr", "rule", "columns", "axis", "sizes"),
+    *("quantity", "only", "parts"),
+)
 
-Tasks = Annotated[str, typer.Option(help="Tasks: ids or paths of Python files, comma-separated.")]
-Learners = Annotated[str, typer.Option(help=f"{_LEARNERS}.")]
+
+def _ids(kind: Literal["tasks", "learners"]) -> Callable[[str], list[str]]:
+    """What a shell completes: the ids of that kind, after the last comma."""
+
+    def complete(incomplete: str) -> list[str]:
+        from creditbench.machine.folders import shipped
+
+        before, comma, last = incomplete.rpartition(",")
+        # A shipped file has its id for a name: none is imported here.
+        names = sorted(path.stem for path in shipped(kind).glob(f"{glob.escape(last)}*.py"))
+        return [f"{before}{comma}{name}" for name in names]
+
+    return complete
+
+
+complete_tasks, complete_learners = _ids("tasks"), _ids("learners")
+
+Tasks = Annotated[
+    str,
+    typer.Option(help="Tasks: ids or paths of Python files, comma-separated.", autocompletion=complete_tasks),
+]
+Learners = Annotated[str, typer.Option(help=f"{_LEARNERS}.", autocompletion=complete_learners)]
 #: Learners, each with or without the suffix of a decorrelated cell.
 Rules = Annotated[
-    str, typer.Option(help=f"{_LEARNERS}; the suffix +D decorrelates the hidden units, +DD the input too.")
+    str,
+    typer.Option(
+        help=f"{_LEARNERS}; the suffix +D decorrelates the hidden units, +DD the input too.",
+        autocompletion=complete_learners,
+    ),
 ]
 Backends = Annotated[str, typer.Option(help="jax, torch, or both with a comma between.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, gpu, tpu.")]
@@ -30,11 +62,21 @@ Preset = Annotated[str, typer.Option(help="Budget of each task: smoke, quick, fu
 Budget = Annotated[int | None, typer.Option(help="Training time steps, in place of the preset's.")]
 Evaluations = Annotated[int | None, typer.Option(help="Evaluations on validation.  [default: the preset's]")]
 Hidden = Annotated[int, typer.Option(help="Hidden units.")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds that a trial may take.  [default: 3600]")]
 Batch = Annotated[int | None, typer.Option(help="Rows trained together.  [default: the task's]")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set", help="A field of a learner or task, as in anp.sigma=1e-3 or adding.length=30. Repeatable."
+    ),
+]
+#: The same where rules are trained.
+TrainingSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A field of a learner or task, as in anp.sigma=1e-3 or adding.length=30, or a learner's own "
+        "learning rate, as in anp.lr=0.01. Repeatable.",
     ),
 ]
 Data = Annotated[
@@ -68,27 +110,64 @@ Threads = Annotated[int, typer.Option(help="Threads of a process.")]
 
 # -- results ---------------------------------------------------------------------------------------------
 
-LOCAL = Path("results/local")
+#: Folder of versions and of runs.
+RESULTS = Path("results")
+LOCAL = RESULTS / "local"
+#: Folder of the trials of tuning, which are no results.
+TUNING = RESULTS / "tuning"
 
+
+def place(path: Path | None) -> Path | None:
+    """The folder at that path; if there is none, that of this name in `results/`, as for v0.2."""
+    if path is None or path.is_dir() or path.is_absolute() or not (RESULTS / path).is_dir():
+        return path
+    return RESULTS / path
+
+
+def _places(paths: list[Path] | None) -> list[Path] | None:
+    return None if paths is None else [place(path) or path for path in paths]
+
+
+_BY_NAME = "or a name in results/, as v0.2"
 #: Folders that are read.
 Results = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Folder of records, or of a version's tables. Repeatable: for the same trial the later counts.  "
-        f"[default: {LOCAL}]",
+        callback=_places,
+        help=f"Folder of records, or of a version's tables, {_BY_NAME}. Repeatable: for the same trial the "
+        "later counts.  [default: the newest folder of runs in results/]",
         show_default=False,
     ),
 ]
 #: A folder that records are written into.
-Records = Annotated[Path, typer.Option("--results", help="Folder of the records.")]
+Records = Annotated[
+    Path, typer.Option("--results", callback=place, help=f"Folder of the records, {_BY_NAME}.")
+]
 Reuse = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Folder of records, or of a version's tables: its trials are not run again. Repeatable."
+        callback=_places,
+        help=f"Folder of records, or of a version's tables, {_BY_NAME}: its trials are not run again. "
+        "Repeatable.",
     ),
 ]
-Shown = Annotated[
-    str, typer.Option("--rule", help="Rules, comma-separated.  [default: all]", show_default=False)
+ShownRules = Annotated[
+    str,
+    typer.Option(
+        "--rule",
+        help="Rules, comma-separated.  [default: all]",
+        show_default=False,
+        autocompletion=complete_learners,
+    ),
+]
+ShownTasks = Annotated[
+    str,
+    typer.Option(
+        "--task", help="Tasks, or columns of the table, likewise.  [default: all]", show_default=False
+    ),
+]
+ShownBackends = Annotated[
+    str, typer.Option("--backend", help="Backends, likewise.  [default: all]", show_default=False)
 ]
 
 # -- output ----------------------------------------------------------------------------------------------
@@ -98,8 +177,18 @@ PICTURE = "File to write; its suffix (png, pdf, svg) is the format."
 
 
 def folders(results: Sequence[Path] | None) -> list[Path]:
-    """The folders that are given, or the default folder of runs."""
-    return list(results or [LOCAL])
+    """The folders that are given, or the newest folder of runs in `results/`, with a note that says which."""
+    if results:
+        return list(results)
+    written: dict[Path, float] = {}
+    for records in RESULTS.glob("*/records"):
+        with contextlib.suppress(OSError):
+            written[records.parent] = records.stat().st_mtime
+    written.pop(TUNING, None)
+    newest = max(written, key=lambda folder: (written[folder], folder), default=LOCAL)
+    if newest in written:
+        print(f"results: {newest}, the newest folder of runs; --results names another", file=sys.stderr)
+    return [newest]
 
 
 def one_format(form: str, json: bool, known: Sequence[str], verb: str) -> str:

@@ -31,16 +31,29 @@ def as_json(rows: Sequence[Mapping[str, Any]]) -> None:
     print(json.dumps(rows, indent=1))
 
 
-def as_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The rows as a table on standard output."""
+def as_table(rows: Sequence[Mapping[str, Any]], spare: Sequence[str] = ()) -> None:
+    """The rows as a table on standard output.
+
+    `spare`: columns that are left out, in this order, until a narrow terminal has room for the others; a line
+    on standard error says which.
+    """
     from rich.table import Table
 
+    from creditbench.results.table import fit, too_narrow
+
+    screen = console()
+    texts = {name: [_text(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+    labels = {name: name.replace("_", " ") for name in texts}
+    heads = {labels[name]: cells for name, cells in texts.items()}
+    widths = fit(heads, [labels.get(name, name) for name in spare], screen.width)
     table = Table()
-    for column in rows[0] if rows else ():
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*map(_text, row.values()))
-    console().print(table, markup=False)
+    for head, width in widths.items():
+        table.add_column(head, overflow="fold", width=width)
+    for cells in zip(*(heads[head] for head in widths), strict=True):
+        table.add_row(*cells)
+    screen.print(table, markup=False)
+    if left_out := [head for head in heads if head not in widths]:
+        say(f"note: {too_narrow(left_out, screen.width, '--json has them')}")
 
 
 def _text(value: Any) -> str:
@@ -53,13 +66,22 @@ def _text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _progress() -> Any:
-    """Bars on standard error, which vanish once all is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+#: The time that is left is told from the speed over the last seconds: trials may take minutes.
+_SPEED_SECONDS = 1800.0
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+def _progress() -> Any:
+    """Bars on standard error with the time that is left, which vanish once all is done."""
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        *(progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn()),
+        *(progress.TimeElapsedColumn(), progress.TextColumn("left"), progress.TimeRemainingColumn()),
+    )
+    return progress.Progress(
+        *columns, console=Console(stderr=True), transient=True, speed_estimate_period=_SPEED_SECONDS
+    )
 
 
 @contextlib.contextmanager
@@ -92,6 +114,7 @@ class TrialBars:
         self.total, self.count = len(trials), 0
         self.bars: Any = None
         self.running: dict[str, Any] = {}
+        self.parts: dict[str, float] = {}  #: done of each running trial
 
     def __enter__(self) -> TrialBars:
         if self.total and sys.stderr.isatty():
@@ -111,6 +134,12 @@ class TrialBars:
         if trial.id not in self.running:
             self.running[trial.id] = self.bars.add_task(label(trial), total=100)
         self.bars.update(self.running[trial.id], completed=round(100 * part))
+        self.parts[trial.id] = part
+        self._advance()
+
+    def _advance(self) -> None:
+        """Show the part of all trials that is done. Running ones count: so the time left is known early."""
+        self.bars.update(self.overall, completed=self.count + sum(self.parts.values()))
 
     def say(self, line: str) -> None:
         """A line, beside the bars."""
@@ -130,4 +159,5 @@ class TrialBars:
             return
         if record.trial.id in self.running:
             self.bars.remove_task(self.running.pop(record.trial.id))
-        self.bars.advance(self.overall)
+        self.parts.pop(record.trial.id, None)
+        self._advance()

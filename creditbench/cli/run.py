@@ -61,7 +61,7 @@ def run(
     decorrelation_rate: Annotated[
         float | None, typer.Option(help="Rate of the decorrelation.  [default: 0.001]")
     ] = None,
-    set_: options.Settings = None,
+    set_: options.TrainingSettings = None,
     data: options.Data = None,
     tuned: Annotated[
         str | None, typer.Option(help="TOML file with a table [TASK.RULE] of tuned values.")
@@ -71,9 +71,7 @@ def run(
     executor: options.Executor = "local",
     jobs: options.Jobs = None,
     threads: options.Threads = 1,
-    timeout: Annotated[
-        float | None, typer.Option(help="Seconds that a trial may take.  [default: 3600]")
-    ] = None,
+    timeout: options.Timeout = None,
     memory_limit: Annotated[
         str | None,
         typer.Option(
@@ -117,6 +115,7 @@ def run(
     Examples:
       creditbench run --task mackey_glass --learner bptt,anp,anp+D --preset smoke
       creditbench run --task mackey_glass --learner anp --set anp.sigma=1e-2 --lr 0.01,0.1
+      creditbench run --task mackey_glass --learner bptt,anp --lr 0.001 --set anp.lr=0.01
       creditbench run --task weather --data weather=WTH.csv --learner ./my_rule.py --backend jax,torch
       creditbench run --learner ./my_rule.py --jobs 2 --timeout 600 --memory-limit 4GB
       creditbench run --config grid.toml --seed 3,9071

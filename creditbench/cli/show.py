@@ -1,20 +1,53 @@
-"""`creditbench show`: an example of a task."""
+"""`creditbench show`: an example of a task, or what a learner is."""
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import shutil
 import typing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from creditbench.cli import options
 from creditbench.errors import UsageError, unknown
 
+
+class _ByName(typer.core.TyperGroup):
+    """The verbs `task` and `learner`, either of which may be left out before a known name."""
+
+    def resolve_command(self, context: Any, words: list[str]) -> Any:
+        """The verb of these words, its name, and the words that it gets. Raises `UsageError`."""
+        if words and words[0] not in self.commands:
+            words = [_kind(words[0]), *words]
+        return super().resolve_command(context, words)
+
+
+def _kind(name: str) -> str:
+    """The verb for an id or a path. Raises `UsageError` for what is neither a task nor a learner."""
+    from creditbench.plugins import registry
+    from creditbench.plugins.importing import KINDS, kind_of
+    from creditbench.trials.grid import is_path
+
+    if is_path(name):
+        return kind_of(Path(name).expanduser())[:-1]
+    known = {kind: registry.load(kind) for kind in KINDS}
+    for kind, plugins in known.items():
+        if name in plugins:
+            return kind[:-1]
+    everything = [name for plugins in known.values() for name in plugins]
+    raise unknown("task or learner", name, everything, "creditbench list tasks; creditbench list learners")
+
+
 app = typer.Typer(
-    help="Draw an example of a task.\n\n"
-    "\b\nExamples:\n  creditbench show task adding\n  creditbench show task lorenz --output lorenz.png",
+    cls=_ByName,
+    help="Draw an example of a task, or say what a learner is.\n\n"
+    "\b\nExamples:\n"
+    "  creditbench show adding\n"
+    "  creditbench show anp\n"
+    "  creditbench show task lorenz --output lorenz.png",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -23,8 +56,46 @@ STREAM_STEPS = 120  # drawn of a stream where --steps does not say how many
 
 
 @app.command()
+def learner(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Id of a learner, or path of a Python file.", autocompletion=options.complete_learners
+        ),
+    ],
+) -> None:
+    """Print what a learner is: its equations and source, its claims, and its hyper-parameters.
+
+    \b
+    Examples:
+      creditbench show learner anp
+      creditbench show learner ./my_rule.py
+    """
+    from creditbench.trials.grid import resolve
+
+    found = resolve("learners", name)
+    cls = found.cls
+    claims = {key: value for key, value in dataclasses.asdict(cls.claims).items() if value is not False}
+    about = {
+        "family": cls.family,
+        "paper": cls.paper,
+        "claims": ", ".join(key if value is True else f"{key} {value}" for key, value in claims.items()),
+        "backends": ", ".join(sorted(cls.backends)),
+        "optimizer": f"{cls.optimizer}, lr {cls.lr:g}",
+        "fields": ", ".join(f"{field.name} {field.default}" for field in dataclasses.fields(cls)) or "none",
+        "file": found.path,
+    }
+    equations = ast.get_docstring(ast.parse(found.path.read_bytes())) or ""
+    lines = [f"{label:10} {value}" for label, value in about.items()]
+    print("\n".join([f"{found.id}: {cls.name}", "", *filter(None, [equations]), "", *lines]))
+
+
+@app.command()
 def task(
-    name: Annotated[str, typer.Argument(help="Id of a task, or path of a Python file.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="Id of a task, or path of a Python file.", autocompletion=options.complete_tasks),
+    ],
     split: Annotated[str, typer.Option(help="train, validation, test.")] = "train",
     seed: Annotated[int, typer.Option(help="Seed of the data.")] = 0,
     row: Annotated[int, typer.Option(help="Sequence to draw.")] = 0,
@@ -40,7 +111,7 @@ def task(
 
     \b
     Examples:
-      creditbench show task adding
+      creditbench show adding
       creditbench show task copy_memory --set copy_memory.length=10 --row 3
       creditbench show task weather --data weather=WTH.csv --split test
       creditbench show task lorenz --steps 400 --output lorenz.png

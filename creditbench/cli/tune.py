@@ -44,7 +44,7 @@ def tune(
     budget: options.Budget = None,
     evaluations: options.Evaluations = None,
     hidden: options.Hidden = 128,
-    set_: options.Settings = None,
+    set_: options.TrainingSettings = None,
     data: options.Data = None,
     keep: Annotated[
         bool,
@@ -53,11 +53,11 @@ def tune(
             help="Keep the choices that the output file has, and tune only what it lacks: adds rules to it.",
         ),
     ] = False,
-    results: options.Records = Path("results/tuning"),
+    results: options.Records = options.TUNING,
     reuse: options.Reuse = None,
     executor: options.Executor = "local",
     jobs: options.Jobs = None,
-    timeout: Annotated[float, typer.Option(help="Seconds that a trial may take.")] = 600.0,
+    timeout: options.Timeout = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -75,13 +75,14 @@ def tune(
     --tuned trains each study's choice with seeds of its own. The best point has the best raw metric. A point
     that diverged is worse than any that did not, and so is one that diverges at the seeds of --confirm. Under
     JAX the points of a task and rule are trained as one program. A trial that has a record is not run again:
-    the same command resumes a run that was interrupted.
+    the same command resumes a run that was interrupted. What --set gives a rule is not searched.
 
     \b
     Examples:
       creditbench tune --task mackey_glass,adding --learner bptt,anp,anp+D --output tuned.toml
       creditbench run --task mackey_glass --learner bptt,anp --tuned tuned.toml
       creditbench tune --config grid.toml --points 16 --output tuned.toml
+      creditbench tune --config grid.toml --set anp.lr=0.01 --output tuned.toml
       creditbench tune --config grid.toml --learner ./my_rule.py --output tuned.toml --keep
     """
     from creditbench.check.doctor import require_device

@@ -10,14 +10,17 @@ import typer
 
 from creditbench.cli import options, printing
 
+#: Columns that a narrow terminal does without, in this order.
+_SPARE = (
+    *("seconds", "steps", "seconds_ratio", "metric", "studies", "seeds", "score", "normalised"),
+    *("p", "bytes_ratio", "step_time_ratio", "reached", "steps_ratio", "interval", "p_corrected"),
+)
+
 
 def versus(
     results: options.Results = None,
-    rule: options.Shown = "",
-    task: Annotated[
-        str,
-        typer.Option(help="Tasks, or columns of the table, likewise.  [default: all]", show_default=False),
-    ] = "",
+    rule: options.ShownRules = "",
+    task: options.ShownTasks = "",
     reference: Annotated[str, typer.Option(help="Rule that the others are compared with.")] = "bptt",
     level: Annotated[
         float,
@@ -70,7 +73,7 @@ def versus(
             if {getattr(r, name) for r in found} <= {usual}
         }
         printing.as_table(
-            [{k: v for k, v in dataclasses.asdict(row).items() if k not in left_out} for row in found]
+            [{k: v for k, v in dataclasses.asdict(row).items() if k not in left_out} for row in found], _SPARE
         )
         for note in described(found):
             printing.say(f"note: {note}")

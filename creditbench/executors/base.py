@@ -51,13 +51,12 @@ class Executor(abc.ABC):
 def make_jobs(trials: Sequence[Trial], *, together: bool = False, slots: int = 1) -> list[Job]:
     """Trials as jobs.
 
-    Under JAX, which compiles, the seeds of a family are one job and share one compilation; a family is split
-    if slots would stay empty. Under PyTorch each trial is a job of its own. `together` trains as one program
-    all trials that can be one (JAX, shipped rules).
+    The seeds of a family are one job, and share what is compiled or recorded once; a family is split if slots
+    would stay empty. `together` trains as one program all trials that can be one (JAX, shipped rules).
     """
     families: dict[str, list[Trial]] = {}
     for trial in trials:
-        name = trial.family if trial.backend in COMPILED else trial.id
+        name = trial.family
         if together and trial.backend in COMPILED and not is_contributed(trial):
             name = trial.program
         families.setdefault(name, []).append(trial)

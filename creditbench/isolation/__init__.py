@@ -6,6 +6,8 @@ lines of JSON. It is confined, from the outside in, by:
 - a new session, a scrubbed environment, a working folder that is removed afterwards, no standard input, and
   no inherited descriptors except its two pipes and the log; it is killed when its parent ends (Linux);
 - system limits on processor time, on the size of a file and on open files; no core dumps;
+- on Linux with cgroup v2, where this process may make one, a control group with limits on all memory that
+  the kernel keeps for it, and on tasks;
 - the parent's watch over wall-clock time, processes and threads, over memory (resident, swapped out, page
   tables) and over files: those in the folder, and open files without a name;
 - on Linux, two confinements that need no privilege and cannot be removed again. *Landlock* (kernel 5.13; TCP
@@ -22,7 +24,7 @@ what this machine has; `missing` says what it lacks.
   the child, before the order
 - `kernel`: Landlock, capabilities, and the confinements available here; `calls`: seccomp, with the list of
   calls
-- `watch`: the resources that a process uses
+- `watch`: the resources that a process uses; `group`: its control group
 - `folder`: files that a child has written, which cannot be trusted; `tryout`: tests that forbidden acts are
   refused
 """
@@ -31,7 +33,7 @@ from creditbench.errors import ConfinedError
 from creditbench.isolation.confined import Confined, Limits
 from creditbench.isolation.folder import read_arrays, remove_folder
 from creditbench.isolation.kernel import confinement, missing
-from creditbench.isolation.tryout import probe
+from creditbench.isolation.tryout import memory, probe
 from creditbench.machine.child import Send
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Limits",
     "Send",
     "confinement",
+    "memory",
     "missing",
     "probe",
     "read_arrays",

@@ -16,7 +16,6 @@ import contextlib
 import csv
 import ctypes
 import errno
-import fcntl
 import os
 import platform
 import select
@@ -27,6 +26,9 @@ import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+with contextlib.suppress(ImportError):  # Windows has none, and no trial runs there
+    import fcntl
 
 #: Calls that are allowed in part are in `_part`. The kernel runs the filter at every call, and in this order:
 #: the most frequent calls come first.

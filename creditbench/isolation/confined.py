@@ -21,6 +21,7 @@ from typing import Any
 from creditbench.errors import ConfinedError, FailureStatus, MachineError, tells_of_no_memory
 from creditbench.isolation.calls import Refusals, seccomp
 from creditbench.isolation.folder import remove_folder, shown, size_of
+from creditbench.isolation.group import ControlGroup, place
 from creditbench.isolation.kernel import hide
 from creditbench.isolation.watch import out_of_memory, taken, unlinked
 from creditbench.machine.child import Child, child_environment, ending
@@ -34,6 +35,7 @@ _END_SECONDS = 5.0  # time limit for a child to end after it has closed its pipe
 _LONGEST_LINE = 16 << 20
 _LEAST_FREE = 1 << 20  # with fewer free bytes a disk is full
 _MOST_THREADS = 512 + 16 * (os.cpu_count() or 1)  # libraries have pools with one thread per core
+_WALL = 8  # times as many may be in its control group: the watch, which says why, comes first
 _MARK = "CREDITBENCH_CONFINED"
 #: Environment variables that the child inherits. Those of the thread pools are set anew.
 _KEPT = (
@@ -57,7 +59,7 @@ class Limits:
 
     seconds: float = 60.0  #: of wall-clock time, from the start
     cpu_seconds: float = math.inf  #: of processor time, over all threads
-    memory: int = 4 << 30  #: bytes resident
+    memory: int = 4 << 30  #: bytes; a control group ends it at `file_bytes` more, of any kind
     file_bytes: int = 256 << 20  #: of one file, and of all files in its folder
     processes: int = 0  #: the most that it may start; 0: a fork is refused
 
@@ -109,6 +111,9 @@ class Confined:
         self._killed = out_of_memory()
         with contextlib.ExitStack() as opened:
             opened.callback(remove_folder, self._folder)
+            self.group = self._make_group()  #: its control group; None: the watch alone counts
+            if self.group is not None:
+                opened.callback(self.group.remove)
             opened.callback(self._refusals.close)
             opened.callback(hide, -1)
             hide(+1)
@@ -127,6 +132,7 @@ class Confined:
             self.process = self._child.process
             opened.push(self._child)
             opened.callback(self._kill)
+            self._join_group()  # before its order
             self._write(self._start | {"directory": str(self.directory)})
             self._opened = opened.pop_all()
         return self
@@ -242,13 +248,10 @@ class Confined:
         full = time.monotonic() - self._looked >= _TREE_SECONDS
         members = [self.process.pid]
         if full and (self.limits.processes or not seccomp()):
-            members += _below(self.process.pid)
+            members += _below(self.process.pid) if self.group is None else self._others(self.group)
         memory, threads = (sum(figures) for figures in zip(*map(taken, members), strict=True))
         if memory > self.limits.memory:
-            raise ConfinedError(
-                "oom",
-                f"{show_bytes(memory)} of memory taken, over the limit of {show_bytes(self.limits.memory)}",
-            )
+            raise self._beyond(memory)
         if threads > _MOST_THREADS:
             raise ConfinedError("invalid", f"it has {threads} threads, over the limit of {_MOST_THREADS}")
         if not full:
@@ -266,6 +269,14 @@ class Confined:
                 f"{show_bytes(self.limits.file_bytes)}",
             )
 
+    def _others(self, group: ControlGroup) -> list[int]:
+        return [number for number in group.members() if number != self.process.pid]
+
+    def _beyond(self, memory: int) -> ConfinedError:
+        """The error for so many bytes of memory."""
+        limit = show_bytes(self.limits.memory)
+        return ConfinedError("oom", f"{show_bytes(memory)} of memory taken, over the limit of {limit}")
+
     def _conclude(self) -> None:
         """Raise `ConfinedError` unless the child ended well. It has closed its pipe."""
         deadline = time.monotonic() + _END_SECONDS
@@ -273,6 +284,8 @@ class Confined:
             self._look()
         if code == 0 and not self._child.rest:
             return
+        if self.group is not None and (memory := self.group.exceeded()):
+            raise self._beyond(memory)
         said = self.last_lines()
         if code is None:
             detail = "it closed its pipe and went on"
@@ -283,17 +296,38 @@ class Confined:
         else:
             detail = ending(code)
             if -code == signal.SIGKILL and self.limits.cpu_seconds == math.inf:
-                if out_of_memory() == self._killed:
+                if not self._memory_ran_out():
                     raise MachineError("its process was killed from outside, by SIGKILL")
                 raise ConfinedError("oom", "killed by SIGKILL as the system ran out of memory")
         status: FailureStatus = "oom" if code and tells_of_no_memory(said) else "crashed"
         raise ConfinedError(status, f"{detail}: {said}" if said else detail)
 
+    def _memory_ran_out(self) -> bool:
+        """Whether the system has killed it for lack of memory; without a group, whether it has killed any."""
+        return out_of_memory() != self._killed if self.group is None else self.group.killed()
+
     # -- the end ---------------------------------------------------------------------------------
+
+    def _make_group(self) -> ControlGroup | None:
+        """A control group; None if it can have none. Files count in it too if their disk is memory."""
+        folder = place()
+        if folder is None:
+            return None
+        with contextlib.suppress(OSError):  # the place was lost since; the watch goes on
+            tasks = _WALL * _MOST_THREADS + self.limits.processes
+            return ControlGroup(folder, self.limits.memory + self.limits.file_bytes, tasks)
+        return None
+
+    def _join_group(self) -> None:
+        if self.group is not None:
+            try:
+                self.group.add(self.process.pid)
+            except OSError:
+                self.group = None
 
     def _kill(self) -> None:
         self._child.kill()
-        if self.limits.processes or not seccomp():
+        if self.group is None and (self.limits.processes or not seccomp()):
             _kill_marked(self._mark)
 
     def _environment(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Tests that forbidden acts are refused in a confined process."""
+"""Tests that forbidden acts are refused in a confined process, and that its memory is held."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from creditbench.errors import ConfinedError
 from creditbench.isolation.confined import Confined, Limits
 from creditbench.machine.child import Send
 
+_MEMORY = 128 << 20  # bytes, more than a Python without libraries takes
 _LEASE, _SIGNAL, _SIGCONT = 1024, 10, 18
 
 
@@ -30,6 +31,27 @@ def probe() -> dict[str, Any]:
                 return found | {"hidden files": False}
             except ConfinedError as error:
                 return found | {"hidden files": error.status == "invalid"}
+
+
+def memory() -> str:
+    """What holds the memory of a confined process here, tried out, in words. Raises `ConfinedError`."""
+    limits = Limits(seconds=30.0, memory=_MEMORY, file_bytes=1 << 20)
+    with Confined("creditbench.isolation.tryout:allocate", {}, limits=limits) as child:
+        held = "counted" if child.group is None else "control group v2"
+        try:
+            child.receive()
+        except ConfinedError as error:
+            if error.status != "oom":
+                raise
+            return held
+    return "not held"
+
+
+def allocate(order: Mapping[str, Any], send: Send) -> None:
+    """In the child: take eight times the memory that it may, at once."""
+    kept = b"x" * (8 * _MEMORY)
+    time.sleep(2.0)  # the watch checks several times a second
+    send(kept=len(kept))
 
 
 def attempt(order: Mapping[str, Any], send: Send) -> None:

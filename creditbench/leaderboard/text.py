@@ -11,11 +11,12 @@ from typing import Any
 
 from creditbench.leaderboard.board import HIGH, LOW, SEEDS, Board, Entry, Standing
 from creditbench.leaderboard.claims import claims
+from creditbench.leaderboard.equals import best_and_equals, mean, unit_means
 from creditbench.leaderboard.statistics import Interval
 from creditbench.leaderboard.versus import Versus, described
 from creditbench.results import columns
-from creditbench.results.columns import MISSING, REFERENCE
-from creditbench.results.table import latex_table, markdown_table, plain, ranged
+from creditbench.results.columns import MISSING, REFERENCE, Column
+from creditbench.results.table import Markup, choose, escaped, latex_table, markdown_table, plain, ranged
 
 SIGNS = {True: "held", False: "did not hold", None: "not settled"}
 
@@ -86,8 +87,8 @@ def aggregate(row: Standing, name: str) -> float | None:
     return row.scores[name].value if name in row.scores else None
 
 
-def ranking(board: Board) -> list[tuple[str, ...]]:
-    """The rows of the ranking, in the order of `columns.RANKING`."""
+def ranking(board: Board, shown: Sequence[Column] | None = None) -> list[tuple[str, ...]]:
+    """The rows of the ranking, in the order of `shown`; None for that of `columns.RANKING`."""
     found = []
     for row in board.rows:
         own = {
@@ -104,33 +105,125 @@ def ranking(board: Board) -> list[tuple[str, ...]]:
         found.append(
             tuple(
                 own[column.field] if column.field in own else column.text(row.cost(column.field))
-                for column in columns.RANKING
+                for column in shown or columns.RANKING
             )
         )
     return found
 
 
-def _ranking_heads() -> tuple[list[str], list[str]]:
-    """The heads of the ranking, and those aligned to the left."""
-    heads = [column.short for column in columns.RANKING]
-    return heads, [column.short for column in columns.RANKING if column.left]
+def _ranking(board: Board, chosen: Sequence[str]) -> tuple[list[str], list[tuple[str, ...]], list[str]]:
+    """The heads of the ranking, its rows, and the heads that are aligned to the left."""
+    shown = choose(chosen, columns.RANKING) or columns.RANKING
+    heads = [column.short for column in shown]
+    return heads, ranking(board, shown), [column.short for column in shown if column.left]
 
 
-def ranking_markdown(board: Board) -> str:
-    """The ranking and what its columns mean."""
-    heads, left = _ranking_heads()
-    rows = markdown_table(heads, ranking(board), left)
+def ranking_markdown(board: Board, chosen: Sequence[str] = ()) -> str:
+    """The ranking and what its columns mean.
+
+    `chosen`: its columns, by head or field; none for all. Raises `UsageError` for an unknown one.
+    """
+    rows = markdown_table(*_ranking(board, chosen))
     return rows + "\n" + "\n".join(f"- {note}" for note in NOTES) + "\n"
 
 
-def ranking_latex(board: Board) -> str:
-    """The ranking as a booktabs table."""
-    heads, left = _ranking_heads()
+def ranking_latex(board: Board, chosen: Sequence[str] = ()) -> str:
+    """The ranking as a booktabs table that fits a page; `chosen` as in `ranking_markdown`."""
+    heads, rows, left = _ranking(board, chosen)
     caption = (
         "Normalised scores with 95\u202f% intervals, the ranks that they allow, and costs. ▲, ▼: the "
         f"interval of the probability of improvement over {REFERENCE} leaves ½ out"
     )
-    return latex_table(caption, heads, ranking(board), left)
+    return latex_table(caption, "tab:ranking", heads, [rows], left)
+
+
+#: Letters of LaTeX's scriptsize that a line of 6.5 inches has room for, with the spaces between columns.
+_LETTERS_OF_A_LINE = 112
+#: Marks of cells, and what the caption says of those that occur.
+_MARKS = {
+    "†": f"some runs diverged: they count as −{-LOW:g}, and the rule equals no other",
+    "‡": "stale: not compared",
+}
+
+
+def scores_latex(board: Board) -> str:
+    """Rules × tasks as one booktabs table that fits a page: means ± half of their 95 % intervals.
+
+    The best of each task and backend is in bold, and so is each rule that the test of `versus` does not tell
+    from it (`best_and_equals`). Tasks that a page has no room for side by side stand below the others. Raises
+    `UsageError` if there are more rows than a page has room for.
+    """
+    several = len(board.groups) > 1
+    cells = {(row.key, task): _latex_cell(board, row, task) for row in board.rows for task in board.tasks}
+    names = {
+        row.key: [row.rule, *([row.label.removeprefix(f"{row.rule} ")] if several else [])]
+        for row in board.rows
+    }
+    room = _LETTERS_OF_A_LINE - max(2 * len(name) + sum(map(len, name)) for name in names.values())
+    across = min(len(board.tasks), max(1, room // (2 + max(map(len, cells.values())))))
+    left = [columns.RULE.label, *([columns.BACKEND.label] if several else [])]
+    lines: list[list[list[str]]] = []
+    for start in range(0, len(board.tasks), across):
+        tasks = board.tasks[start : start + across]
+        blank = [""] * (across - len(tasks))
+        lines.append([[*left, *(_latex_head(board, task) for task in tasks), *blank]])
+        for rows in board.groups.values():
+            bold = {(key, task) for task in tasks for key in _best(board, rows, task)}
+            lines.append(
+                [
+                    [
+                        *names[row.key],
+                        *(_in_bold(cells[row.key, task], (row.key, task) in bold) for task in tasks),
+                        *blank,
+                    ]
+                    for row in rows
+                ]
+            )
+    (heads,), *blocks = lines
+    notes = [
+        "Scores on the test split: means, with 95\u202f% intervals over tuning studies or runs; 0 is the "
+        "trivial predictor, 1 is solved",
+        *([f"On {', '.join(board.unscaled)}, the task's metric"] if board.unscaled else []),
+        "Bold: the best, and those whose difference from it has a 95\u202f% interval (Welch) that contains 0",
+    ]
+    shown = "".join(cells.values())
+    notes += [f"{sign}: {text}" for sign, text in _MARKS.items() if sign in shown]
+    return latex_table(". ".join(notes), "tab:scores", heads, blocks, left)
+
+
+def _best(board: Board, rows: Sequence[Standing], task: str) -> set[tuple[str, str, str]]:
+    """The keys of the best of `rows` on one task, and of its equals."""
+    cells = {row.key: row.cells[task] for row in rows if task in row.cells}
+    return best_and_equals(cells, task not in board.unscaled)
+
+
+def _in_bold(cell: str, bold: bool) -> str:
+    return Markup(rf"\textbf{{{escaped(cell)}}}") if bold else cell
+
+
+def _latex_head(board: Board, task: str) -> Markup:
+    """A column's name in lines of few letters, with the metric where the scores are not normalised."""
+    lines = [part for word in task.split() for part in re.findall(r"[^_]*_?", word) if part]
+    if task in board.unscaled:
+        first = next(row.cells[task] for row in board.rows if task in row.cells).records[0]
+        lines.append(f"{first.metric} {'↓' if first.metric_direction == 'min' else '↑'}")
+    return Markup(r"\shortstack[r]{" + r"\\".join(map(escaped, lines)) + "}")
+
+
+def _latex_cell(board: Board, row: Standing, task: str) -> str:
+    """A mean ± half of its interval, with the marks of the cell; how its runs ended if it has no mean."""
+    cell = row.cells.get(task)
+    if cell is None:
+        return MISSING
+    scaled = task not in board.unscaled
+    found = mean(unit_means(cell, scaled))
+    if found is None or all(r.status == "diverged" for r in cell.records):
+        return cell.status
+    sign = -1.0 if not scaled and cell.records[0].metric_direction == "min" else 1.0
+    form, spread = (columns.IQM.form, columns.IQM.form) if scaled else (columns.TEST_SCORE.form, ".2g")
+    text = format(sign * found.value, f"z{form}").replace("-", "−")
+    text += f" ± {found.half:{spread}}" if found.half is not None else ""
+    return text + "†" * any(r.status == "diverged" for r in cell.records) + "‡" * bool(cell.stale)
 
 
 def score(cell: Entry) -> str:

@@ -7,7 +7,6 @@ guards, retries and the meaning of a failure are left to the caller.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -21,7 +20,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from creditbench.machine.posix import require_posix
 from creditbench.machine.threads import thread_environment
+
+with contextlib.suppress(ImportError):  # Windows has none, and no trial runs there
+    import fcntl
 
 _CHUNK, _CHUNKS, _MOST_LINES = 1 << 16, 16, 1000  # bytes per read; reads at a time; the most waiting lines
 _LAST_LINES, _LAST_BYTES, _LONGEST_DETAIL = 3, 8192, 300
@@ -45,6 +48,7 @@ class Child:
 
     Raises:
         OSError: it cannot be started.
+        UsageError: no system like this one can start it.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Child:
         passed: Sequence[int] = (),
         longest: int | None = None,
     ) -> None:
+        require_posix("a process that runs a trial or a rule's file")
         self.lines: deque[bytes] = deque()  #: lines that have arrived and wait to be taken
         self.rest = b""  #: the beginning of a line that has not arrived whole
         self.ended = False  #: it has closed its pipe, and all lines have arrived

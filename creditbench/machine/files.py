@@ -25,6 +25,10 @@ from creditbench.errors import UsageError, reason
 #: The most bytes of a file: of a text that people write, and of a table.
 MOST_TEXT = 1 << 20
 MOST_TABLE = 1 << 30
+#: Opens a file to read its bytes. Windows has the last flag alone, without which it would change line ends.
+_READ = os.O_RDONLY
+for _flag in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+    _READ |= getattr(os, _flag, 0)
 #: Digits of the longest whole number that fits into 64 bits.
 _DIGITS = 20
 _PARTS = 64
@@ -49,7 +53,7 @@ def read(path: str | os.PathLike[str], most: int = MOST_TABLE) -> bytes:
     """The content of a regular file of at most `most` bytes. Raises OSError and `NotAFileError`."""
     try:
         # Opening a pipe must not wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, _READ)
     except ValueError as error:  # a path with a zero byte in it
         raise NotAFileError(str(error)) from None
     try:
@@ -237,6 +241,8 @@ class _EnoughError(Exception):
 
 def sync(path: Path) -> None:
     """Write a file's content, or a folder's names, through to the disk. Raises OSError."""
+    if os.name == "nt":  # it syncs no file that is open for reading, and opens no folder
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

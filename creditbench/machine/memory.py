@@ -11,11 +11,13 @@ import ctypes
 import gc
 import math
 import re
-import resource
 import sys
 from pathlib import Path
 
 from creditbench.errors import UsageError
+
+with contextlib.suppress(ImportError):  # Windows has none, and no trial runs there
+    import resource
 
 _STATUS = Path("/proc/self/status")
 _RESET_PEAK = "5"  # proc(5)

@@ -124,11 +124,13 @@ class TooLongError(BaseException):
 def deadline(seconds: float, last: str | None = None) -> Iterator[None]:
     """Raise `TooLongError` after `seconds`. Only in the main thread, in which plug-ins are loaded.
 
+    Windows has no such alarm: it reads results alone.
+
     Nothing can be raised in code in C that does not return to Python, such as sum(itertools.repeat(1)).
     `last` is for a user's file: `GRACE` seconds later another process prints that sentence, and kills this
     one.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
         yield
         return
 
@@ -174,6 +176,25 @@ def classes(kind: Kind, found: Any) -> list[Any]:
         for value in ([found] if isinstance(found, type) else vars(found).values())
         if isinstance(value, type) and issubclass(value, BASES[kind]) and value.__module__ == module
     ]
+
+
+def kind_of(path: Path) -> Kind:
+    """The kind of a plug-in's file, by the names of its classes' bases. The file is not run.
+
+    Raises `UsageError` for what is not a Python file, or holds neither a learner nor a task.
+    """
+    require_python("learners", path)
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UsageError(f"{path} cannot be read ({one_line(error)}): mend it, or name another") from None
+    bases = [ast.unparse(base) for cls in body if isinstance(cls, ast.ClassDef) for base in cls.bases]
+    for kind, base in BASES.items():
+        if any(name.rpartition(".")[2] == base.__name__ for name in bases):
+            return kind
+    raise UsageError(
+        f"{path} holds neither a learner nor a task: name a file with a subclass of Learner or Task"
+    )
 
 
 def inspect_plugin(kind: Kind, found: Any, source: str) -> Plugin:

@@ -227,7 +227,8 @@ def tune_grid(
         if place not in known:
             decorrelated = trial.decorrelate != "none"
             drawn = tuning.draw(tuning.space(trial), plan.points, (plan.draw, study), decorrelated)
-            groups.setdefault(place, []).extend(tuning.trials_of(trial, drawn, grid.optimizers))
+            fixed = grid.fixed.get(trial.learner, {})
+            groups.setdefault(place, []).extend(tuning.trials_of(trial, drawn, grid.optimizers, fixed))
     for note in grid.notes:
         say(f"note: {note}")
     store = Store(where.results)

@@ -9,10 +9,10 @@ import math
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from creditbench.errors import unknown
+from creditbench.errors import UsageError, suggestion, unknown
 from creditbench.machine.environment import constant
 from creditbench.results import columns
 from creditbench.results.columns import MISSING, Column
@@ -24,7 +24,7 @@ from creditbench.trials.record import Record
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = ("rich", "markdown", "scores", "csv", "latex", "json", "environments")
+FORMATS = ("rich", "markdown", "scores", "csv", "json", "environments")
 #: Settings of a rule without a column. Those in which the rows of a rule differ are shown beside its name.
 _SETTINGS = ("optimizer", "lr", "decorrelation_rate", "device")
 
@@ -89,8 +89,10 @@ class Section:
         )
 
 
-def summarise(records: Sequence[Record]) -> list[Section]:
+def summarise(records: Sequence[Record], chosen: Sequence[Column] = ()) -> list[Section]:
     """A section a task, with a row for each set of trials that differ only in seed and tuning study.
+
+    `chosen`: the columns; none for all of `columns.SUMMARY` that have a figure.
 
     A rule that has records on another task but none on this one has a row that says `missing`. Trials with
     other settings or on another machine have a row of their own that says so, and so have stale trials. Test
@@ -119,7 +121,7 @@ def summarise(records: Sequence[Record]) -> list[Section]:
                 table.append(_row(label, family, fresh_seeds, reasons[id(family[0])]))
             if not group:
                 table.append({"rule": rule, "backend": backend, "status": "missing"})
-        shown = tuple(
+        shown = tuple(chosen) or tuple(
             column
             for column in columns.SUMMARY
             if not column.optional or any(row.get(column.field, MISSING) != MISSING for row in table)
@@ -223,38 +225,78 @@ def _variants(group: Sequence[Record]) -> list[list[str]]:
 # -- formats ---------------------------------------------------------------------------------------------
 
 
-def render(records: Sequence[Record], form: str) -> str:
-    """The table as text: `markdown` and `latex` with a row a rule, `csv` and `json` with a row a trial.
+def render(records: Sequence[Record], form: str, chosen: Sequence[str] = ()) -> str:
+    """The table as text: `markdown` with a row a rule, `csv` and `json` with a row a trial.
 
     `scores` is one Markdown table of test scores for all tasks. `environments` is JSON: each environment by
     the id in the column `environment`.
 
-    Raises `UsageError` for an unknown format. `rich` is printed by `print_rich`.
+    Args:
+        chosen: the columns, by the names that the format has for them; none for all.
+
+    Raises `UsageError` for an unknown format, an unknown column, and for columns of a format whose columns
+    are not those of rules or trials. `rich` is printed by `print_rich`.
     """
-    if form == "environments":
-        return json.dumps(environments(records), indent=1, sort_keys=True) + "\n"
-    if form == "json":
-        return json.dumps(rows(records), indent=1) + "\n"
-    if form == "csv":
-        return (
-            frame(records)
-            .map(lambda v: inert(v) if isinstance(v, str) else v)
-            .to_csv(index=False, lineterminator="\n")
-        )
-    if form == "markdown":
-        return "\n".join(_markdown(section) for section in summarise(records))
-    if form == "scores":
-        return _scores(summarise(records))
-    if form == "latex":
-        return "\n".join(_latex(section) for section in summarise(records))
-    if form == "rich":
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS, "creditbench table --help")
+    if form in ("rich", "markdown"):
+        summary = choose(chosen, columns.SUMMARY)
+        if form == "markdown":
+            return "\n".join(_markdown(section) for section in summarise(records, summary))
         # For tables on a terminal alone.
         from rich.console import Console
 
         text = io.StringIO()
-        print_rich(records, Console(file=text, width=160))
+        print_rich(records, Console(file=text, width=160), summary)
         return text.getvalue()
-    raise unknown("format", form, FORMATS, "creditbench table --help")
+    if form in ("csv", "json"):
+        table = rows(records)
+        fields = _chosen_fields(chosen, list(table[0]) if table else [])
+        if form == "json":
+            return json.dumps([{name: row[name] for name in fields} for row in table], indent=1) + "\n"
+        data = frame(records)[fields].map(lambda v: inert(v) if isinstance(v, str) else v)
+        return data.to_csv(index=False, lineterminator="\n")
+    refuse_columns(chosen, form)
+    if form == "environments":
+        return json.dumps(environments(records), indent=1, sort_keys=True) + "\n"
+    return _scores(summarise(records))
+
+
+def choose(names: Sequence[str], known: Sequence[Column]) -> tuple[Column, ...]:
+    """The columns of these names, in this order; a name is a column's head or its field.
+
+    >>> [column.label for column in choose(["rule", "× forward", "ratio_bptt"], columns.SUMMARY)]
+    ['rule', '× forward', '× bptt']
+
+    Raises `UsageError` for an unknown name.
+    """
+    places = {column.field: column for column in known}
+    places |= {head: column for column in known for head in (column.short, column.label)}
+    return tuple(places[name] for name in _known(names, places, [column.label for column in known]))
+
+
+def _chosen_fields(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The columns of a table of trials: those named, or all. Raises `UsageError` for an unknown name."""
+    return _known(names, known, known) if names else list(known)
+
+
+def _known(names: Sequence[str], known: Iterable[str], shown: Sequence[str]) -> list[str]:
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"unknown column {name!r}: {suggestion(name, known)}name some of {', '.join(shown)}"
+            )
+    return list(names)
+
+
+def refuse_columns(names: Sequence[str], form: str) -> None:
+    """Raise `UsageError` if columns are named for a format that has no choice of them."""
+    if names:
+        raise UsageError(
+            f"--columns is {','.join(names)} and --format is {form}, which has columns of its own: leave "
+            "--columns out, or choose its rows and tasks with --rule, --task and --backend"
+        )
 
 
 def _scores(sections: Sequence[Section]) -> str:
@@ -274,33 +316,84 @@ def _scores(sections: Sequence[Section]) -> str:
     return markdown_table(heads, lines, heads)
 
 
-def print_rich(records: Sequence[Record], console: Any) -> None:
-    """The summary on a terminal, a table a task. A narrow terminal gets fewer columns."""
+def print_rich(records: Sequence[Record], console: Any, chosen: Sequence[Column] = ()) -> None:
+    """The summary on a terminal, a table a task. A narrow terminal gets fewer columns, and a line says which.
+
+    `chosen`: the columns, none of which is left out.
+    """
     # For tables on a terminal alone.
     from rich.table import Table
     from rich.text import Text
 
-    for section in summarise(records):
-        texts = {column: [row[i] for row in section.rows] for i, column in enumerate(section.columns)}
-
-        def width(column: Column, texts: dict[Column, list[str]] = texts) -> int:
-            # A status may be broken between words. Rich would break other cells anywhere.
-            cells = [column.label, *texts[column]]
-            words = [word for cell in cells for word in cell.split()] if column is columns.STATUS else cells
-            return 3 + max(map(len, words))
-
-        for column in columns.DISPENSABLE:
-            if column in texts and sum(map(width, texts)) + 1 > console.width:
-                del texts[column]
-        caption = Text(section.caption)
-        table = Table(
-            title=Text(section.title), caption=caption, title_justify="left", caption_justify="left"
+    sections = summarise(records, chosen)
+    narrow: dict[str, None] = {}
+    for section in sections:
+        texts = {column.label: [row[i] for row in section.rows] for i, column in enumerate(section.columns)}
+        spare, last = (
+            [] if chosen else [column.label for column in own]
+            for own in (columns.DISPENSABLE, columns.DISPENSABLE_LAST)
         )
-        for column in texts:
-            table.add_column(column.label, justify="left" if column.left else "right", overflow="fold")
-        for row in zip(*texts.values(), strict=True):
+        widths = fit(texts, spare, console.width, last)
+        narrow |= dict.fromkeys(name for name in texts if name not in widths)
+        table = Table(
+            title=Text(section.title),
+            caption=Text(section.caption),
+            title_justify="left",
+            caption_justify="left",
+        )
+        for name, width in widths.items():
+            table.add_column(
+                name, justify="left" if name in section.left else "right", overflow="fold", width=width
+            )
+        for row in zip(*(texts[name] for name in widths), strict=True):
             table.add_row(*map(Text, row))
         console.print(table)
+    if narrow:
+        console.print(Text(too_narrow(narrow, console.width, 'name yours with --columns "rule,..."')))
+
+
+def too_narrow(names: Iterable[str], width: int, cure: str) -> str:
+    """The line that says which columns a terminal of `width` characters has no room for."""
+    return f"left out, since {width} characters have no room for them: {', '.join(names)}; {cure}"
+
+
+def fit(
+    texts: Mapping[str, Sequence[str]], spare: Iterable[str], room: int, last: Iterable[str] = ()
+) -> dict[str, int]:
+    """The columns of a table that a terminal of `room` characters has room for, with their widths.
+
+    Columns of `spare` are left out, in this order, until the others fit. If they do not fit then, cells are
+    broken between words, and columns of `last` are left out until words fit. Words are broken if nothing
+    else is left.
+
+    >>> fit({"rule": ["bptt"], "seeds": ["15 in 3 studies"], "p": ["0.05"]}, ["p"], 28)
+    {'rule': 4, 'seeds': 15}
+    >>> fit({"rule": ["bptt"], "seeds": ["15 in 3 studies"]}, [], 20)
+    {'rule': 4, 'seeds': 9}
+    """
+    whole = {name: max(map(len, (name, *cells))) for name, cells in texts.items()}
+    words = {
+        name: max((len(word) for cell in (name, *cells) for word in cell.split()), default=1)
+        for name, cells in texts.items()
+    }
+
+    def free(widths: Mapping[str, int]) -> int:
+        """The characters that are left beside these columns with their lines."""
+        return room - 1 - sum(width + 3 for width in widths.values())
+
+    def without(widths: dict[str, int], names: Iterable[str]) -> dict[str, int]:
+        for name in names:
+            if free(widths) < 0:
+                widths.pop(name, None)
+        return widths
+
+    kept = without(dict(whole), spare)
+    kept = without({name: words[name] for name in kept}, last)
+    while free(kept) < 0 and max(kept.values()) > 1:
+        kept[max(kept, key=kept.__getitem__)] -= 1
+    while free(kept) > 0 and (short := [name for name in kept if kept[name] < whole[name]]):
+        kept[min(short, key=kept.__getitem__)] += 1
+    return kept
 
 
 def _markdown(section: Section) -> str:
@@ -310,7 +403,7 @@ def _markdown(section: Section) -> str:
 
 
 class Markup(str):
-    """A text that is Markdown already, and is left as it is."""
+    """A text that is Markdown or LaTeX already, and is left as it is."""
 
 
 #: Markup of Markdown: HTML, entities, code, emphasis, links, and the end of a cell.
@@ -352,44 +445,76 @@ _LATEX = {
     ">": r"$>$",
     "<": r"$<$",
     "|": r"$|$",
-    "½": r"$\tfrac12$",
+    "½": r"$\frac12$",
     "▲": r"$\blacktriangle$",
     "▼": r"$\blacktriangledown$",
+    "−": r"$-$",
+    "∞": r"$\infty$",
+    "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
     "\u202f": r"\,",
 }
 _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
-def _latex(section: Section) -> str:
-    caption = f"{section.title}; {section.caption}" if section.caption else section.title
-    return latex_table(caption, section.heads, section.rows, section.left)
+#: The most lines of text in a table that fits a page, in LaTeX's scriptsize.
+LINES_OF_A_PAGE = 60
+
+
+def escaped(text: object) -> str:
+    """A text for LaTeX; `Markup` as it is.
+
+    >>> print(escaped("bptt_checkpointed ± 5 %"))
+    bptt\\_checkpointed $\\pm$ 5 \\%
+    """
+    return text if isinstance(text, Markup) else "".join(_LATEX.get(letter, letter) for letter in str(text))
 
 
 def latex_table(
-    caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str] = ()
+    caption: str,
+    label: str,
+    heads: Sequence[str],
+    blocks: Sequence[Sequence[Sequence[str]]],
+    left: Sequence[str] = (),
 ) -> str:
-    """A booktabs table of text; columns named in `left` are aligned to the left."""
+    """A booktabs table that fits a page; columns named in `left` are aligned to the left.
 
-    def escape(text: str) -> str:
-        return "".join(_LATEX.get(character, character) for character in text)
+    Args:
+        blocks: rows of text, in blocks with a rule between.
+
+    Raises `UsageError` if there are more rows than a page has room for.
+    """
+    if (count := sum(map(len, blocks))) > LINES_OF_A_PAGE:
+        raise UsageError(
+            f"the table has {count} rows, and a page has room for {LINES_OF_A_PAGE}: choose some with "
+            "--rule, --task or --backend"
+        )
 
     def line(cells: Iterable[str]) -> str:
-        return "    " + " & ".join(map(escape, cells)) + r" \\"
+        return "    " + " & ".join(map(escaped, cells)) + r" \\"
 
-    alignment = "".join("l" if column in left else "r" for column in columns)
+    alignment = "".join("l" if column in left else "r" for column in heads)
+    body: list[str] = []
+    for rows in blocks:
+        body += [r"    \midrule", *map(line, rows)]
     return "\n".join(
         [
-            r"\begin{table}",
+            r"% \usepackage{booktabs}, and amssymb for the marks of a ranking",
+            r"\begin{table*}",
             r"  \centering",
-            rf"  \caption{{{escape(caption)}.}}",
-            rf"  \begin{{tabular}}{{{alignment}}}",
+            rf"  \caption{{{escaped(caption)}.}}",
+            rf"  \label{{{label}}}",
+            r"  \scriptsize",
+            r"  \setlength{\tabcolsep}{3pt}",
+            rf"  \begin{{tabular}}{{@{{}}{alignment}@{{}}}}",
             r"    \toprule",
-            line(columns),
-            r"    \midrule",
-            *map(line, rows),
+            line(heads),
+            *body,
             r"    \bottomrule",
             r"  \end{tabular}",
-            r"\end{table}",
+            r"\end{table*}",
             "",
         ]
     )

@@ -314,7 +314,8 @@ _EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE, AT_FDCWD
 
 def _exchange(one: Path, other: Path) -> None:
     """Exchange the names of two folders, under Linux in one step. Elsewhere a name is free meanwhile."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    libc = None if os.name == "nt" else ctypes.CDLL(None, use_errno=True)
+    rename = getattr(libc, "renameat2", None)
     names = os.fsencode(one), os.fsencode(other)
     if rename is not None and rename(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0:
         return

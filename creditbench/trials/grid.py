@@ -2,7 +2,7 @@
 
 Each setting comes from the first of these that has it:
 
-1. the options: `--lr`, `--segment`, `--set anp.sigma=1e-3`, ...
+1. the options: `--set anp.lr=0.01` before `--lr`, `--segment`, `--set anp.sigma=1e-3`, ...
 2. the tuned file's table `[TASK.RULE]`, or each of its tables `[[TASK.RULE]]`, one per study
 3. the tuned file's table `[default.RULE]`
 4. the task's own default (batch, alpha, budget) or the learner's (optimiser, lr, segment, hyper-parameters)
@@ -28,7 +28,7 @@ from pydantic import ValidationError
 
 from creditbench.cells import DECORRELATE, Cell, Decorrelate
 from creditbench.data import Seen, absolute, noting
-from creditbench.errors import UsageError, reason, unknown
+from creditbench.errors import UsageError, reason, suggestion, unknown
 from creditbench.learner import Learner
 from creditbench.machine import files
 from creditbench.ops import BACKENDS
@@ -44,8 +44,10 @@ from creditbench.trials.settings import (
     fields_of,
     make,
     optimizer_parameters,
+    own_rate,
     read_tuned,
     require_finite,
+    require_in_grid,
 )
 from creditbench.trials.trial import SUFFIXES, Trial, split_rule
 
@@ -137,6 +139,8 @@ class Grid:
     notes: tuple[str, ...]
     #: Parameters of optimisers that are set, by the optimiser's name, whether or not a trial has it.
     optimizers: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    #: Fields of learners that are set, by the learner's id; `lr` among them is its learning rate.
+    fixed: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def make_grid(options: Options) -> Grid:
@@ -146,7 +150,7 @@ def make_grid(options: Options) -> Grid:
     a learner does not support (a backend, a decorrelated cell) are left out with a note. Raises `UsageError`
     for settings that cannot run.
     """
-    tasks = _by_id(_resolve("tasks", item) for item in options.tasks)
+    tasks = _by_id(resolve("tasks", item) for item in options.tasks)
     rules = list(_rules(options))
     learners = _by_id(plugin for plugin, _, _ in rules)
     settings = by_owner(options.settings, tasks, learners, OPTIMIZERS)
@@ -157,6 +161,7 @@ def make_grid(options: Options) -> Grid:
     }
     for name in options.data:
         if name not in tasks:
+            require_in_grid(f"--data {name}={options.data[name]}", name, tasks)
             raise unknown("task in --data", name, tasks, "creditbench run --help")
     tuned, notes = read_tuned(options.tuned, tasks, learners)
     untuned: dict[str, list[str]] = {}
@@ -196,12 +201,13 @@ def make_grid(options: Options) -> Grid:
                 untuned.setdefault(rule, []).append(task_plugin.id)
             default = next(iter(tuned.get("default", {}).get(rule, ())), {})
             studies = tuned.get(task_plugin.id, {}).get(rule, ({},))
+            given, rate = own_rate(plugin, settings.get(plugin.id, {}))
             for number, study in enumerate(studies):
                 frozen = {**default, **study}
-                common = _trial_values(
-                    options, source, plugin, decorrelate, settings.get(plugin.id, {}), frozen
-                )
+                common = _trial_values(options, source, plugin, decorrelate, given, frozen)
                 lrs = options.lrs or (common.pop("lr"),)
+                if rate is not None:
+                    lrs = (rate,)
                 shift = _shift(frozen.get("study"), number, len(options.seeds)) if options.seeds_apart else 0
                 for backend, lr, seed in itertools.product(backends, lrs, options.seeds):
                     require_finite("lr", lr)
@@ -218,7 +224,8 @@ def make_grid(options: Options) -> Grid:
     ]
     if not trials:
         raise UsageError(f"nothing is left to run: {'; '.join(dict.fromkeys(notes))}")
-    return Grid(tuple(trials.values()), tuple(dict.fromkeys(notes)), optimizers)
+    fixed = {name: settings[name] for name in learners if name in settings}
+    return Grid(tuple(trials.values()), tuple(dict.fromkeys(notes)), optimizers, fixed)
 
 
 def _trial(**values: Any) -> Trial:
@@ -246,11 +253,11 @@ def _by_id(plugins: Iterable[Plugin]) -> dict[str, Plugin]:
 
 def make_task(item: str, settings: Mapping[str, Any], data: Mapping[str, str]) -> Task:
     """The task of an id or a path; `settings` and `data` as in `Options`. Raises `UsageError`."""
-    plugin = _resolve("tasks", item)
+    plugin = resolve("tasks", item)
     for name in data:
         if name != plugin.id:
             raise unknown("task in --data", name, [plugin.id], "creditbench show task --help")
-    own = by_owner(settings, {plugin.id: plugin}, {}).get(plugin.id, {})
+    own = by_owner(settings, {plugin.id: plugin}, {}, grid=False).get(plugin.id, {})
     return _Source(plugin, own, data.get(plugin.id)).task
 
 
@@ -258,7 +265,7 @@ def _rules(options: Options) -> Iterable[tuple[Plugin, Decorrelate, bool]]:
     """(learner, decorrelation, whether a suffix asked for it)."""
     for item in options.learners:
         name, decorrelate = split_rule(item)
-        plugin = _resolve("learners", name)
+        plugin = resolve("learners", name)
         if decorrelate != "none":
             yield plugin, decorrelate, True
         else:
@@ -270,17 +277,25 @@ def resolve_learners(
     items: Iterable[str], settings: Mapping[str, Any]
 ) -> dict[str, tuple[Plugin, dict[str, Any]]]:
     """item -> (learner, its hyper-parameters after `settings`). An item is an id or a path."""
-    found = {item: _resolve("learners", item) for item in items}
+    found = {item: resolve("learners", item) for item in items}
     own = by_owner(settings, {}, _by_id(found.values()))
-    return {
-        item: (plugin, fields_of(plugin, make(plugin, own.get(plugin.id, {}))))
-        for item, plugin in found.items()
-    }
+    resolved = {}
+    for item, plugin in found.items():
+        given, rate = own_rate(plugin, own.get(plugin.id, {}))
+        if rate is not None:
+            raise UsageError(f"{plugin.id}.lr is set, and nothing is trained here: leave it out")
+        resolved[item] = plugin, fields_of(plugin, make(plugin, given))
+    return resolved
 
 
-def _resolve(kind: Kind, item: str) -> Plugin:
-    """The plug-in of an id or a path. A path ends in .py or contains a separator."""
-    if not (item.endswith(".py") or os.sep in item):
+def is_path(item: str) -> bool:
+    """Whether a task or learner is named by a path, which ends in .py or contains a separator."""
+    return item.endswith(".py") or os.sep in item
+
+
+def resolve(kind: Kind, item: str) -> Plugin:
+    """The plug-in of an id or a path. Raises `UsageError`."""
+    if not is_path(item):
         return registry.find(kind, item)
     path = Path(item).expanduser().resolve()
     known = {plugin.path: plugin for plugin in registry.load(kind).values()}
@@ -472,7 +487,10 @@ def _text_or_none(name: str, value: Any) -> str | None:
 def _budget(options: Options, task: type[Task], segment: int) -> tuple[int, int]:
     """(training time steps of one row, number of evaluations on the validation split)."""
     if options.preset not in task.budgets:
-        raise unknown(f"preset of {task.id}", options.preset, task.budgets, "creditbench list tasks")
+        raise UsageError(
+            f"unknown preset {options.preset!r}: {suggestion(options.preset, task.budgets)}{task.id} has "
+            f"{', '.join(task.budgets)}"
+        )
     budget = task.budgets[options.preset] if options.budget is None else options.budget
     if budget < segment:
         raise UsageError(

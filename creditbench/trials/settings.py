@@ -17,7 +17,7 @@ from creditbench.errors import UsageError, unknown
 from creditbench.machine import files
 from creditbench.optimizers import OPTIMIZERS
 from creditbench.plugins import registry
-from creditbench.plugins.importing import Plugin
+from creditbench.plugins.importing import KINDS, Plugin
 from creditbench.trials.trial import split_rule
 
 #: Keys of a table of the tuned file beside hyper-parameters: settings, and their origin.
@@ -37,7 +37,8 @@ def make(plugin: Plugin, settings: Mapping[str, Any]) -> Any:
         if name not in fields:
             if not fields:
                 raise UsageError(f"unknown {what} {plugin.id}.{name}: {plugin.id} has none")
-            raise unknown(f"{what} of {plugin.id}", name, fields, f"creditbench list {plugin.kind} --json")
+            known = [*fields, *(["lr"] if plugin.kind == "learners" else [])]
+            raise unknown(f"{what} of {plugin.id}", name, known, f"creditbench list {plugin.kind} --json")
         values[name] = convert(f"{plugin.id}.{name}", value, hints[name])
     try:
         return plugin.cls(**values)
@@ -47,6 +48,17 @@ def make(plugin: Plugin, settings: Mapping[str, Any]) -> Any:
         raise UsageError(
             f"{plugin.cls.__name__} in {plugin.path} cannot be made: {type(error).__name__}: {error}"
         ) from error
+
+
+def own_rate(plugin: Plugin, settings: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:
+    """A learner's settings without its learning rate `lr`, and the rate; None if none is set.
+
+    Raises `UsageError` for a rate that is no number.
+    """
+    rest = dict(settings)
+    if "lr" not in rest or "lr" in {field.name for field in dataclasses.fields(plugin.cls)}:
+        return rest, None
+    return rest, convert(f"{plugin.id}.lr", rest.pop("lr"), float)
 
 
 def fields_of(plugin: Plugin, instance: Any) -> dict[str, Any]:
@@ -108,7 +120,9 @@ def optimizer_parameters(name: str, settings: Mapping[str, Any]) -> dict[str, An
     values = {}
     for field, value in settings.items():
         if field == "lr":
-            raise UsageError(f"{name}.lr is set: give the rate as --lr")
+            raise UsageError(
+                f"{name}.lr is set: give the rate as --lr, or a learner's as --set LEARNER.lr=..."
+            )
         if field not in defaults:
             if not defaults:
                 raise UsageError(f"unknown parameter {name}.{field}: {name} has none but its rate, --lr")
@@ -124,8 +138,11 @@ def by_owner(
     tasks: Mapping[str, Plugin],
     learners: Mapping[str, Plugin],
     optimizers: Iterable[str] = (),
+    grid: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """`{"anp.sigma": "1e-3"}` as `{"anp": {"sigma": "1e-3"}}`.
+
+    `grid`: whether the user can add tasks and learners to those that are run.
 
     Raises `UsageError` for an owner that is no task, learner or optimiser of the run.
     """
@@ -136,10 +153,23 @@ def by_owner(
             raise UsageError(f"setting {name!r} names no field: write it as --set anp.sigma=1e-3")
         owners = [*tasks, *learners, *optimizers]
         if owner not in owners:
+            if grid:
+                require_in_grid(f"--set {name}", owner, tasks, learners)
             kinds = "task, learner or optimizer" if optimizers else "task or learner"
             raise unknown(f"{kinds} in --set", owner, owners, "creditbench run --help")
         settings.setdefault(owner, {})[field] = value
     return settings
+
+
+def require_in_grid(option: str, owner: str, *grid: Iterable[str]) -> None:
+    """Raise `UsageError` if `owner` is the id of a task or learner that is not run. `grid`: ids that are."""
+    for kind in KINDS:
+        if owner in registry.load(kind):
+            there = ", ".join(name for names in grid for name in names)
+            raise UsageError(
+                f"{option} is given, and {owner} is not in this grid ({there}): add it with "
+                f"--{kind[:-1]}, or leave the setting out"
+            )
 
 
 def read_tuned(

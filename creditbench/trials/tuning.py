@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,18 +96,30 @@ def draw(
 
 
 def trials_of(
-    trial: Trial, points: Sequence[Candidate], optimizers: Mapping[str, Mapping[str, Any]]
+    trial: Trial,
+    points: Sequence[Candidate],
+    optimizers: Mapping[str, Mapping[str, Any]],
+    fixed: Collection[str] = (),
 ) -> list[Trial]:
-    """The trial at each point. `optimizers`: parameters of optimisers that are not at their defaults."""
-    found = []
+    """The trial at each point; points that differ in nothing are one.
+
+    Args:
+        optimizers: parameters of optimisers that are not at their defaults.
+        fixed: fields of the rule, or `lr`, that keep the trial's values.
+    """
+    found: dict[str, Trial] = {}
     for point in points:
         values: dict[str, Any] = {"optimizer": point.optimizer, "lr": point.lr}
+        if "lr" in fixed:
+            del values["lr"]
         values["optimizer_parameters"] = dict(optimizers.get(point.optimizer, {}))
-        values["hyperparameters"] = trial.hyperparameters | dict(point.hyperparameters)
+        own = {name: value for name, value in point.hyperparameters.items() if name not in fixed}
+        values["hyperparameters"] = trial.hyperparameters | own
         if point.decorrelation_rate is not None:
             values["decorrelation_rate"] = point.decorrelation_rate
-        found.append(trial.model_copy(update=values))
-    return found
+        one = trial.model_copy(update=values)
+        found.setdefault(one.id, one)
+    return list(found.values())
 
 
 def space(trial: Trial) -> dict[str, tuple[float, float]]:

@@ -84,6 +84,8 @@ def test_what_confined_code_is_refused_is_tried_out(monkeypatch):
     }
     assert set(found["refused"]) == reached | {"shared memory", "hidden files"}
     assert all(found["refused"].values()) or found["error"]
+    assert found["memory"] in ("control group v2", "counted")
+    assert _confinement(found).endswith(f"; memory: {found['memory']}") or found["error"]
     assert "refused: " in _confinement(found) and "not refused: " not in _confinement(found)
     without = found | {"refused": found["refused"] | {"leases": False, "timers": False}}
     assert "; not refused: leases, timers" in _confinement(without)

@@ -115,7 +115,7 @@ def test_every_help_has_examples_which_are_good_usage(verb, capsys, tmp_path, mo
 #: Options whose help is not the same everywhere, since a verb has more, or less, to say of them.
 TOLD_APART = {
     *("--alpha", "--axis", "--backend", "--batch", "--config", "--device", "--draws", "--format", "--hidden"),
-    *("--learner", "--output", "--results", "--seed", "--seeds", "--steps", "--task", "--timeout"),
+    *("--learner", "--output", "--results", "--seed", "--seeds", "--set", "--steps", "--task", "--timeout"),
 }
 
 
@@ -135,6 +135,7 @@ def test_an_option_of_several_verbs_has_one_help_text():
 def parse(line: str) -> None:
     """Parse a command without running it. Raises typer's errors for bad usage."""
     _, *words = shlex.split(line)
+    assert "--install-completion" not in words, "parsing it would change this user's shell"
     command, context = APP, APP.make_context("creditbench", words)
     while hasattr(command, "resolve_command"):
         name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
@@ -241,6 +242,32 @@ def refused(arguments, capsys) -> str:
             "unknown backend 'jaxx': did you mean 'jax'?",
         ),
         (("--task", "adding", "--learner", "bptt", "--preset", "ful"), "did you mean 'full'?"),
+        (
+            ("--task", "adding", "--learner", "bptt", "--preset", "fast"),
+            "unknown preset 'fast': adding has smoke, quick, full",
+        ),
+        (("--task", "adding", "--learner", "bptt", "anp"), "put commas between, as in --learner bptt,anp"),
+        (
+            ("--task", "adding", "--seed=1", "2", "3"),
+            "--seed is 1 2 3: put commas between, as in --seed 1,2,3",
+        ),
+        (("--reuse", "a", "b"), "'b' stands alone: give --reuse again, as in --reuse a --reuse b"),
+        (("bptt",), "unexpected extra argument"),
+        (
+            ("--task", "adding", "--learner", "bptt", "--set", "anp.sigma=1"),
+            "anp is not in this grid (adding, bptt): add it with --learner",
+        ),
+        (
+            ("--task", "adding", "--learner", "bptt", "--set", "parity.length=9"),
+            "parity is not in this grid (adding, bptt): add it with --task",
+        ),
+        (
+            ("--task", "adding", "--learner", "bptt", "--data", "weather=x.csv"),
+            "weather is not in this grid (adding): add it with --task",
+        ),
+        (("--task", "adding", "--learner", "bptt", "--set", "bptt.k=10"), "did you mean 'K'?"),
+        (("--task", "adding", "--learner", "bptt", "--set", "bptt.lr=fast"), "bptt.lr is 'fast'"),
+        (("--task", "adding", "--learner", "bptt", "--set", "bptt.lr=0"), "lr is 0.0"),
         (("--task", "adding", "--learner", "bptt", "--hidden", "0"), "hidden is 0"),
         (("--task", "adding", "--learner", "bptt", "--hidden", "-3"), "hidden is -3"),
         (("--task", "adding", "--learner", "bptt", "--hidden", "many"), "'--hidden'"),

@@ -53,6 +53,47 @@ def test_what_is_drawn_is_the_data(capsys):
     assert lines["step"] == "0         10"
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("adding", "task"),
+        ("anp", "learner"),
+        (str(ROOT / "tests" / "misbehaving" / "echo_task.py"), "task"),
+        (str(ROOT / "learners" / "rflo.py"), "learner"),
+    ],
+)
+def test_a_task_or_a_learner_is_shown_by_its_name_alone(name, kind, capsys):
+    assert main(["show", name]) == 0
+    alone = capsys.readouterr().out
+    assert main(["show", kind, name]) == 0
+    assert capsys.readouterr().out == alone != ""
+
+
+def test_options_follow_a_name_without_its_kind(capsys):
+    assert main(["show", "mackey_glass", "--steps", "20"]) == 0
+    assert "steps 0 to 19 of" in capsys.readouterr().out
+
+
+def test_what_a_learner_is_comes_from_its_class(capsys):
+    assert main(["show", "learner", "anp"]) == 0
+    said = capsys.readouterr().out
+    cls = registry.find("learners", "anp").cls
+    for text in (cls.name, cls.paper, cls.family, f"lr {cls.lr:g}", "sigma", "forward_only", "∂L/∂W_rec"):
+        assert text in said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mackey_glas", "unknown task or learner 'mackey_glas': did you mean 'mackey_glass'?"),
+        ("no_such.py", "no file"),
+        (str(ROOT / "creditbench" / "errors.py"), "holds neither a learner nor a task"),
+    ],
+)
+def test_what_is_neither_is_refused(name, said, capsys):
+    assert said in refused(["show", name], capsys)
+
+
 def test_bars_reach_from_the_least_to_the_greatest_value():
     inputs = np.linspace(-1, 1, 8, dtype=np.float32)[:, None, None]
     drawn = example.text(Sequences(inputs, 0 * inputs, np.ones((8, 1), np.float32)))

@@ -113,6 +113,28 @@ def reads_nothing_at_length(order, send):
     time.sleep(600)
 
 
+def takes_at_once(order, send):
+    """Take memory faster than anyone looks."""
+    kept = b"x" * order["bytes"]
+    send(kept=len(kept))
+
+
+def shares_and_lets_go(order, send):
+    """Take shared memory that is resident nowhere: written, then let go, and kept all the same."""
+    kept = []
+    for _ in range(order["parts"]):
+        kept.append(mmap.mmap(-1, 16 << 20))
+        kept[-1].write(bytes(16 << 20))
+        kept[-1].madvise(mmap.MADV_DONTNEED)
+    send(kept=len(kept))
+
+
+def waits(order, send):
+    """Do nothing for a while."""
+    send(ready=True)
+    time.sleep(60)
+
+
 def works_honestly(order, send):
     """Acts that a rule may do in its folder, with its threads and with its libraries."""
     import io

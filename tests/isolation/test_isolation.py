@@ -206,7 +206,7 @@ def test_the_grid_goes_on_after_each(tmp_path, monkeypatch):
     }
     if not all(isolation.confinement().values()):
         del expected["spies"]
-    made = trials(*map(bad, expected), backends=("torch",))  # which compiles nothing
+    made = trials(*map(bad, expected))
     executor = make_executor("local", slots=1, timeout=120.0, memory_limit=1.5e9, logs=tmp_path / "logs")
     found = {record.trial.learner: record for record in executor.run(make_jobs(made))}
     for name, (status, detail) in expected.items():
@@ -242,7 +242,7 @@ def test_a_rule_alone_in_its_process_trains_as_in_company(backend, rules, tmp_pa
 
 def test_nothing_comes_from_one_seed_to_the_next(capfd):
     """Each has a process and a folder of its own, whether they are one job or many."""
-    made = trials(bad("keeps_from_seed_to_seed"), bad("honest"), backends=("torch",), seeds=(0, 1))
+    made = trials(bad("keeps_from_seed_to_seed"), bad("honest"), seeds=(0, 1))
     trainer, places = confined_trainer(made[0], Limits(seconds=300.0)), []
     records = list(
         run_trials(
@@ -258,7 +258,7 @@ def test_nothing_comes_from_one_seed_to_the_next(capfd):
 
 
 def test_figures_that_no_machine_has_are_refused(capfd):
-    (trial,) = trials(bad("says_what_no_machine_has"), backends=("torch",))
+    (trial,) = trials(bad("says_what_no_machine_has"))
     trainer = confined_trainer(trial.model_copy(update={"measure": True}), Limits(seconds=300.0))
     (record,) = run_trials([trial], trainer=trainer)
     assert record.status == "ok" and record.algorithm_bytes is None

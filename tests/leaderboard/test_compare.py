@@ -21,10 +21,17 @@ def before(source) -> Results:
     return make(source, measured=False)
 
 
+@pytest.fixture
+def changes_alone(monkeypatch) -> None:
+    """What takes most of a comparison's time, and no test of changes reads: the order of the two boards."""
+    monkeypatch.setattr("creditbench.leaderboard.compare.agreement", lambda a, b: None)
+
+
 def found(a: Results, b: Results, **options) -> set[tuple[str, str, str]]:
     return {(c.kind, c.rule, c.quantity) for c in compare(a, b, **options).changes}
 
 
+@pytest.mark.usefixtures("changes_alone")
 def test_two_runs_of_one_commit_differ_in_nothing_ten_times_of_ten(source, before):
     """Scores are the same, times are drawn anew."""
     for noise in range(1, 11):
@@ -35,6 +42,7 @@ def test_two_runs_of_one_commit_differ_in_nothing_ten_times_of_ten(source, befor
         }  # fmt: skip
 
 
+@pytest.mark.usefixtures("changes_alone")
 @pytest.mark.statistical
 def test_a_busy_machine_makes_a_rule_faster_or_slower_in_few_of_200_comparisons(source):
     """Times vary by half by chance: at most 5 % of the comparisons have an alarm."""
@@ -43,6 +51,7 @@ def test_a_busy_machine_makes_a_rule_faster_or_slower_in_few_of_200_comparisons(
     assert alarms <= 10
 
 
+@pytest.mark.usefixtures("changes_alone")
 def test_a_rule_of_wild_times_does_not_hide_that_another_is_half_as_slow_again(source):
     """Each fourth time of `rule_03` is off by a factor of up to 20; `rule_01` is 1.47 times as slow."""
 
@@ -161,6 +170,7 @@ def test_a_ratio_that_training_does_not_confirm_is_a_note(source, before):
     assert len(comparison.notes) == 2
 
 
+@pytest.mark.usefixtures("changes_alone")
 @pytest.mark.statistical
 def test_scores_that_are_drawn_anew_differ_no_more_often_than_allowed(source):
     """As on two machines with different rounding: at most 5 % of comparisons, here one of 20 and two more."""
@@ -169,6 +179,7 @@ def test_scores_that_are_drawn_anew_differ_no_more_often_than_allowed(source):
     assert alarms <= 3
 
 
+@pytest.mark.usefixtures("changes_alone")
 @pytest.mark.parametrize("noise", range(1, 11))
 def test_a_rule_made_20_percent_slower_is_found_alone(source, before, noise):
     after = make(source, measured=False, noise=noise, slower=lambda t: 1.2 if t.learner == "rule_02" else 1.0)

@@ -636,16 +636,109 @@ def test_figures_for_print_are_drawn(results, tmp_path, capsys):
 
     write_tables(results, tmp_path / "v", "")
     for name in ("curves", "scaling", "gradients", "pareto", "profiles"):
-        output = tmp_path / f"{name}.png"
-        assert main(["figure", name, "--results", str(tmp_path / "v"), "--output", str(output)]) == 0
-        image = matplotlib.image.imread(output)
-        assert len(set(map(tuple, image.reshape(-1, image.shape[2])))) > 20
+        for width, inches in (("column", 3.35), ("page", 7.0)):
+            where = ["--results", str(tmp_path / "v"), "--width", width]
+            assert main(["figure", name, *where, "--output", str(tmp_path / "x.png")]) == 0
+            image = matplotlib.image.imread(tmp_path / "x.png")
+            assert image.shape[1] == round(200 * inches)
+            assert len(set(map(tuple, image.reshape(-1, image.shape[2])))) > 20
+            assert main(["figure", name, *where, "--output", str(tmp_path / "x.pdf")]) == 0
+            content = (tmp_path / "x.pdf").read_bytes()
+            assert b"/Type3" not in content and b"/FontFile2" in content  # Type 42
+            box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", content)
+            assert box and float(box[1]) == pytest.approx(72 * inches, abs=0.1)
+    assert main(["figure", "pareto", "--width", "wide", "--output", "x.png"]) == 2
+    assert "--width is wide: give column or page" in capsys.readouterr().err
     some = ["--results", str(tmp_path / "v"), "--output", str(tmp_path / "x.pdf"), "--rule", "bptt"]
     assert main(["figure", "scaling", *some, "--axis", "B"]) == 2
     assert "no scaling in B (known: T, n)" in capsys.readouterr().err
     assert main(["figure", "profiles", *some]) == 0
     assert main(["figure", "profiles", *some, "--axis", "n"]) == 2
     assert "--axis is n: only the figure scaling has it" in capsys.readouterr().err
+
+
+def drawn_by(figure, *arguments):
+    """The figure that a function draws, and what it returns."""
+    from matplotlib.figure import Figure
+
+    drawn, save = [], Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self) or save(self, *a, **k))
+        notes = figure(*arguments)
+    return drawn[0], notes
+
+
+def labels(figure) -> set[str]:
+    return {text.get_text() for text in figure.legends[0].get_texts()}
+
+
+def test_curves_have_six_lines_a_panel_and_say_what_they_left_out(source, tmp_path):
+    from creditbench.leaderboard import figures
+
+    found = make(source, rules=9, tasks=5, seeds=3, measured=False)
+    figure, (note,) = drawn_by(figures.curves, found.records, tmp_path / "x.png")
+    best = {"bptt", *(f"rule_{i:02}" for i in range(1, 6))}  # the later a rule, the worse
+    assert labels(figure) == {*best, "trivial"}
+    panels = [ax for ax in figure.axes if ax.get_visible()]
+    assert [ax.get_title() for ax in panels] == [f"task_{i:02}" for i in range(5)]
+    for ax in panels:
+        assert sum(len(line.get_xdata()) > 2 for line in ax.lines) == 6
+    assert "rule_06, rule_07, rule_08, torch" in note and "--rule" in note
+    few = [r for r in found.records if r.trial.rule in ("rule_07", "rule_08")]
+    figure, notes = drawn_by(figures.curves, few, tmp_path / "x.png")
+    assert labels(figure) == {"rule_07", "rule_08", "jax", "torch", "trivial"} and notes == []
+    figure, (note,) = drawn_by(figures.profiles, make_board(found, 100), tmp_path / "x.png")
+    assert all(len(ax.lines) <= 6 for ax in figure.axes)
+    assert len(labels(figure)) <= 6 and "torch" in note
+
+
+def test_a_figure_names_every_mark_and_no_backend_that_did_not_run(source, tmp_path):
+    from creditbench.leaderboard import figures
+
+    found = make(source, rules=12, tasks=3, seeds=2, backends=("jax",))
+    rules = {r.trial.rule for r in found.records}
+    board = make_board(found, 100)
+    for name, arguments in (
+        ("curves", (found.records,)),
+        ("pareto", (board,)),
+        ("profiles", (board,)),
+        ("scaling", None),
+        ("gradients", None),
+    ):
+        if arguments is None:
+            figure, _ = drawn_by(figures.draw, name, found, tmp_path / "x.png")
+        else:
+            figure, _ = drawn_by(getattr(figures, name), *arguments, tmp_path / "x.png")
+        assert not any("torch" in label for label in labels(figure))
+        assert name != "pareto" or rules <= labels(figure)
+        width, height = figure.get_size_inches()
+        assert width == 7.0 and height < 9.5
+
+
+@pytest.mark.parametrize("name", ["scaling", "gradients"])
+def test_measurements_of_many_rules_fit_a_page(source, tmp_path, name):
+    from creditbench.leaderboard import figures
+
+    found = make(source, rules=25, tasks=2, seeds=1)
+    figure, _ = drawn_by(figures.draw, name, found, tmp_path / "x.png")
+    width, height = figure.get_size_inches()
+    assert width == 7.0 and height < 10
+    sizes = [text.get_fontsize() for ax in figure.axes for text in (ax.title, *ax.get_xticklabels())]
+    assert min(sizes) >= 5.5
+    shown = {ax.title.get_text() for ax in figure.axes} if name == "scaling" else set()
+    shown |= {label.get_text() for label in figure.axes[0].get_yticklabels()}
+    assert {p.learner for p in found.scaling} <= shown
+
+
+def test_no_score_presses_the_others_of_a_pareto_figure_together(source, tmp_path):
+    from creditbench.leaderboard import figures
+
+    found = make(
+        source, rules=8, tasks=3, measured=False, worse=lambda t: 9.0 if t.learner == "rule_07" else 0.0
+    )
+    figure, _ = drawn_by(figures.pareto, make_board(found, 100), tmp_path / "x.png")
+    assert figure.axes[0].get_ylim()[0] > -2
+    assert any("↓" in text.get_text() for text in figure.axes[0].texts)
 
 
 def test_what_cannot_be_drawn_is_said(results, tmp_path, capsys):

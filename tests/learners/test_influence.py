@@ -29,6 +29,7 @@ from tests.learners.test_oracles import (
     draws,
     flat,
     hidden_numpy,
+    leaves_arguments_alone,
     oracle_batch,
 )
 
@@ -603,25 +604,25 @@ def test_any_segmentation_of_an_episode_gives_the_same_summed_gradient(both, nam
     cell = make_cell(alpha=0.3)
     params, batch = make_params(cell), make_batch()
     for ops in both:
-        keys = ops.split(ops.key(1), T)
-        whole = cut(ops, rule(name), cell, params, batch, keys, (T,))
-        assert relative_error(cut(ops, rule(name), cell, params, batch, keys, sizes), whole) < 1e-10
+        if (what := (ops.name, name)) not in _whole:
+            _whole[what] = cut(ops, rule(name), cell, params, batch, (T,))
+        assert relative_error(cut(ops, rule(name), cell, params, batch, sizes), _whole[what]) < 1e-10
+
+
+_whole = {}
 
 
 def test_rules_change_none_of_their_arguments(ops):
+    cell = make_cell(alpha=0.3, decorrelate="both")
     for name in RULES:
         for steps in (1, 3):
-            cell = make_cell(alpha=0.3, decorrelate="both")
+            decorrelating = Decorrelated(learner=rule(name), rate=1e-2)
             params = ops.from_numpy(make_params(cell))
             batch = Batch(*ops.from_numpy(tuple(make_batch(steps=steps))))
-            wrapped = Decorrelated(learner=rule(name), rate=1e-2)
-            state = wrapped.init(ops, cell, params, B)
-            # A state that is not zero, so that a change shows.
-            state = wrapped.segment(ops, cell, params, state, batch, ops.key(0)).state
-            before = ops.to_numpy((params, state, tuple(batch)))
-            wrapped.segment(ops, cell, params, state, batch, ops.key(1))
-            after = ops.to_numpy((params, state, tuple(batch)))
-            ops.tree_map(np.testing.assert_array_equal, before, after)
+            state = decorrelating.init(ops, cell, params, B)
+            if ops.name == "torch":  # a state that is not zero, so that a change shows
+                state = decorrelating.segment(ops, cell, params, state, batch, ops.key(0)).state
+            leaves_arguments_alone(ops, decorrelating, cell, params, state, batch)
 
 
 # -- kernl and dni: their learned state --------------------------------------------------------------------

@@ -1,13 +1,18 @@
 """The rules' equations against finite differences, closed forms and each other."""
 
+import jax
 import numpy as np
 import pytest
 
+from creditbench.check.probe import arguments, leaves, segment_of, wrapped
 from creditbench.learner import Batch, Decorrelated, decorrelated
+from creditbench.optimizers import SGD
+from creditbench.trials.blocks import with_numbers
 from tests.conftest import (
     B,
     N,
     T,
+    _compiled,
     autodiff,
     estimate,
     learner,
@@ -156,17 +161,24 @@ def draws(ops, rule, cell, params, batch, count):
     """`count` independent gradient estimates, one flat vector each, [count, p]."""
     params, batch = ops.from_numpy(params), Batch(*ops.from_numpy(tuple(batch)))
 
-    def draw(key):
+    def draw(params, batch, key):
         state = rule.init(ops, cell, params, batch.weights.shape[1])
         grads = rule.segment(ops, cell, params, state, batch, key).grads
         return ops.xp.concat([ops.dense(grads[k]).reshape(-1) for k in cell.shapes()])
 
     keys = ops.split(ops.key(7), count)
     if ops.name == "jax":
-        draw_all = ops.vmap(draw)
-        return ops.to_numpy(ops.compile(draw_all, keys)(keys))
-    draw = ops.compile(draw, keys[0])
-    return np.stack([ops.to_numpy(draw(key)) for key in keys])
+
+        def draw_all(params, batch, keys):
+            return jax.lax.map(lambda key: draw(params, batch, key), keys, batch_size=250)
+
+        if (what := ("draws", rule, cell, count, batch.weights.shape)) not in _compiled:
+            # Many draws take longer than it takes to compile them well.
+            options = {"xla_backend_optimization_level": 1} if count > 1000 else {}
+            _compiled[what] = jax.jit(draw_all).lower(params, batch, keys).compile(options)
+        return ops.to_numpy(_compiled[what](params, batch, keys))
+    draw = ops.compile(draw, params, batch, keys[0])
+    return np.stack([ops.to_numpy(draw(params, batch, key)) for key in keys])
 
 
 def deviations(samples, expected, cell):
@@ -243,8 +255,24 @@ def test_what_a_draw_yields_has_a_limit_as_sigma_vanishes(ops, name):
     """The clean loss is subtracted: otherwise it would add nothing to the mean, and 1/σ to every draw."""
     cell = make_cell(alpha=0.3)
     params, batch = make_params(cell), oracle_batch()
-    far, near = (estimate(ops, rule(name, sigma=s), cell, params, batch)[1] for s in (1e-4, 1e-5))
+    far, near = at_sigmas(ops, name, cell, params, batch, (1e-4, 1e-5))
     assert relative_error(far, near) < 1e-2
+
+
+def at_sigmas(ops, name, cell, params, batch, sigmas):
+    """The gradients of a rule at each of `sigmas`; under JAX by one program, whose argument it is."""
+    if ops.name != "jax":
+        return [estimate(ops, rule(name, sigma=sigma), cell, params, batch)[1] for sigma in sigmas]
+    rule_ = rule(name)
+
+    def gradients(params, state, batch, key, sigma):
+        learner, _ = with_numbers(rule_, SGD(lr=1.0), {"sigma": sigma})
+        return segment_of(ops, wrapped(learner, cell), cell)(params, state, batch, key)[1]
+
+    given = arguments(ops, wrapped(rule_, cell), cell, params, batch)
+    values = [ops.from_numpy(np.asarray(sigma)) for sigma in sigmas]
+    program = ops.compile(gradients, *given, values[0])
+    return [ops.to_numpy(program(*given, value)) for value in values]
 
 
 # -- oracle 6 --------------------------------------------------------------------------------------------
@@ -254,8 +282,8 @@ def test_what_a_draw_yields_has_a_limit_as_sigma_vanishes(ops, name):
 def test_anp_does_not_depend_on_sigma_to_first_order(ops, options):
     cell = make_cell(**options)
     params, batch = make_params(cell), make_batch()
-    at = {s: estimate(ops, learner("anp", sigma=s), cell, params, batch)[1] for s in (1e-6, 1e-3, 2e-3)}
-    near, far = (relative_error(at[s], at[1e-6]) for s in (1e-3, 2e-3))
+    least, *others = at_sigmas(ops, "anp", cell, params, batch, (1e-6, 1e-3, 2e-3))
+    near, far = (relative_error(other, least) for other in others)
     assert 1e-6 < near < 0.1
     assert far / near == pytest.approx(2.0, rel=0.1)
 
@@ -407,46 +435,68 @@ def test_any_segmentation_of_an_episode_gives_the_same_summed_gradient(both, nam
     cell = make_cell(alpha=0.3)
     params, batch = make_params(cell), make_batch()
     for ops in both:
-        keys = ops.split(ops.key(1), T)
-        whole = cut(ops, rule_, cell, params, batch, keys, (T,))
-        assert relative_error(cut(ops, rule_, cell, params, batch, keys, sizes), whole) < 1e-10
+        if (what := (ops.name, name)) not in _whole:
+            _whole[what] = cut(ops, rule_, cell, params, batch, (T,))
+        assert relative_error(cut(ops, rule_, cell, params, batch, sizes), _whole[what]) < 1e-10
 
 
-def cut(ops, rule, cell, params, batch, keys, sizes):
-    """Sum of the gradients of an episode in segments of `sizes` steps, with one key per step."""
-    total, start = dict.fromkeys(cell.shapes(), 0.0), 0
-    params = ops.from_numpy(params)
+_whole = {}
+
+
+def cut(ops, rule, cell, params, batch, sizes):
+    """Sum of the gradients of an episode in segments of `sizes` steps, one key per step in any segment."""
+    total, start, split, programs = dict.fromkeys(cell.shapes(), 0.0), 0, ops.split, {}
+    params, keys = ops.from_numpy(params), split(ops.key(1), T)
     state = rule.init(ops, cell, params, B)
-    split = ops.split
-    for size in sizes:
-        part = slice(start, start + size)
-        segment = Batch(*ops.from_numpy(tuple(x[part] for x in batch)))
+
+    def segment(params, state, batch, keys):
         first = [True]
 
-        def split_once(key, num=2, part=part, first=first):
-            if first and num == part.stop - part.start:
+        def split_once(key, num=2):
+            if first and num == len(keys):
                 first.clear()
-                return keys[part]
+                return keys
             return split(key, num)
 
         ops.split = split_once
         try:
-            result = rule.segment(ops, cell, params, state, segment, ops.key(0))
+            return segment_of(ops, rule, cell)(params, state, batch, ops.key(0))
         finally:
             del ops.split
-        state, start = result.state, part.stop
-        total = {k: total[k] + ops.to_numpy(ops.dense(result.grads[k])) for k in total}
+
+    for size in sizes:
+        part = slice(start, start + size)
+        given = params, state, Batch(*ops.from_numpy(tuple(x[part] for x in batch))), keys[part]
+        if size not in programs:
+            programs[size] = ops.compile(segment, *given) if ops.name == "jax" else segment
+        _, grads, state, _ = programs[size](*given)
+        start = part.stop
+        total = {k: total[k] + ops.to_numpy(grads[k]) for k in total}
     return total
 
 
 def test_rules_change_none_of_their_arguments(ops):
+    cell = make_cell(alpha=0.3, decorrelate="both")
     for name in RULES:
-        cell = make_cell(alpha=0.3, decorrelate="both")
-        params = ops.from_numpy(make_params(cell))
-        batch = Batch(*ops.from_numpy(tuple(make_batch())))
-        wrapped = Decorrelated(learner=rule(name), rate=1e-2)
-        state = wrapped.init(ops, cell, params, B)
-        before = ops.to_numpy((params, state, tuple(batch)))
-        wrapped.segment(ops, cell, params, state, batch, ops.key(1))
-        after = ops.to_numpy((params, state, tuple(batch)))
-        ops.tree_map(np.testing.assert_array_equal, before, after)
+        decorrelating = Decorrelated(learner=rule(name), rate=1e-2)
+        params, batch = ops.from_numpy(make_params(cell)), Batch(*ops.from_numpy(tuple(make_batch())))
+        state = decorrelating.init(ops, cell, params, B)
+        leaves_arguments_alone(ops, decorrelating, cell, params, state, batch)
+
+
+def leaves_arguments_alone(ops, rule, cell, params, state, batch):
+    """Neither arrays change nor what holds them; under JAX, whose arrays cannot, the rule is only traced."""
+
+    def unchanged(params, state, batch):
+        before = leaves((params, state, batch))
+        values = ops.to_numpy(before) if ops.name == "torch" else {}
+        rule.segment(ops, cell, params, state, batch, ops.key(1))
+        after = leaves((params, state, batch))
+        assert after.keys() == before.keys() and all(after[k] is before[k] for k in before)
+        for where, value in values.items():
+            np.testing.assert_array_equal(ops.to_numpy(after[where]), value)
+
+    if ops.name == "jax":
+        jax.eval_shape(unchanged, params, state, batch)
+    else:
+        unchanged(params, state, batch)

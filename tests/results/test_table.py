@@ -11,8 +11,12 @@ import pytest
 from rich.console import Console
 
 from creditbench.errors import UsageError
+from creditbench.results import columns
+from creditbench.results.selection import select
 from creditbench.results.table import (
     FORMATS,
+    choose,
+    fit,
     frame,
     latex_table,
     markdown_table,
@@ -22,6 +26,7 @@ from creditbench.results.table import (
     rows,
     summarise,
 )
+from creditbench.results.version import Results
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.record import Record
 from tests.records import record, trials
@@ -165,26 +170,71 @@ def test_no_table_or_twin_takes_markup_from_a_record(tmp_path, records):
         assert "&lt;img" in prose
 
 
-def test_latex_is_escaped(records):
-    text = render(records, "latex")
-    assert r"\caption{mackey\_glass: nrmse" in text and r"0.5 $\pm$ 0.35" in text
-    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
-    assert "±" not in text and "–" not in text
-    assert r"$<$ $|$ $>$" in latex_table("a < b", ("rule",), [("< | >",)])
+def test_latex_is_escaped():
+    text = latex_table("a < b", "tab:x", ("rule",), [[("< | >",), ("bptt_x ± –",)]], ("rule",))
+    assert r"$<$ $|$ $>$" in text and r"bptt\_x $\pm$ --" in text
+    assert r"\caption{a $<$ b.}" in text and r"\label{tab:x}" in text
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
 
 
-def test_a_narrow_terminal_breaks_no_number(records):
+def test_a_table_that_fits_no_page_is_refused():
+    with pytest.raises(UsageError, match="61 rows, and a page has room for 60: choose some with --rule"):
+        latex_table("", "tab:x", ("rule",), [[("bptt",)] * 61])
+
+
+def test_a_narrow_terminal_breaks_no_number_and_says_what_it_left_out(records):
     for width in (72, 80, 200):
         text = io.StringIO()
         print_rich(records, Console(file=text, width=width))
         assert "2,000" in text.getvalue() and "diverged" in text.getvalue()
-        assert ("compile s" in text.getvalue()) == (width == 200)
+        assert ("compile s │" in text.getvalue().replace("┃", "│")) == (width == 200)
+        said = " ".join(text.getvalue().split())
+        assert (f"since {width} characters have no room for them: " in said) == (width < 200)
+        assert (width == 200) or ("compile s" in said.partition("for them: ")[2] and "--columns" in said)
+        assert max(map(len, text.getvalue().splitlines())) <= width
+
+
+def test_a_narrow_terminal_breaks_no_name():
+    texts = {"rule": ["bptt_checkpointed"], "seeds": ["15 in 3 studies"], "score": ["0.477 ± 0.003"]}
+    assert fit(texts, (), 39) == {"rule": 17, "seeds": 7, "score": 5}
+    assert fit(texts, (), 38, ["score"]) == {"rule": 17, "seeds": 14}
+    assert sum(fit(texts, (), 25).values()) == 25 - 1 - 3 * 3
+
+
+def test_columns_are_chosen_by_head_or_field_in_any_order(records):
+    names = ["test score", "rule", "ratio_bptt"]
+    assert summarise(records, choose(names, columns.SUMMARY))[0].heads == ["test score", "rule", "× bptt"]
+    assert "| test score | rule | × bptt |" in render(records, "markdown", names)
+    assert render(records, "csv", ["trial", "seed"]).splitlines()[0] == "trial,seed"
+    assert [set(row) for row in json.loads(render(records, "json", ["seed"]))] == [{"seed"}] * len(records)
+    text = io.StringIO()
+    print_rich(records, Console(file=text, width=60), choose(["rule", "compile s"], columns.SUMMARY))
+    assert "compile s" in text.getvalue() and "left out" not in text.getvalue()
+    with pytest.raises(UsageError, match="unknown column 'tst score': did you mean 'test score'"):
+        render(records, "markdown", ["tst score"])
+    with pytest.raises(UsageError, match="--columns is rule and --format is scores"):
+        render(records, "scores", ["rule"])
+
+
+def test_results_are_chosen_by_rule_task_and_backend(records):
+    results = Results(tuple(records))
+    assert {r.trial.rule for r in select(results, rules=["anp"]).records} == {"anp"}
+    assert {r.trial.task for r in select(results, ["bptt"], ["adding"]).records} == {"adding"}
+    assert select(results, backends=["jax"]).records == results.records
+    for asked, said in (
+        (dict(rules=["anpp"]), "unknown rule in these results 'anpp': did you mean 'anp'"),
+        (dict(tasks=["addin"]), "unknown task in these results 'addin'"),
+        (dict(backends=["torch"]), "unknown backend in these results 'torch'"),
+        (dict(rules=["anp"], tasks=["adding"]), "no results of anp and adding together"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            select(results, **asked)
 
 
 def test_an_unknown_format_is_refused(records):
     assert all(render(records, form) for form in FORMATS)
-    with pytest.raises(UsageError, match="did you mean 'latex'"):
-        render(records, "latx")
+    with pytest.raises(UsageError, match="did you mean 'markdown'"):
+        render(records, "markdwn")
 
 
 def test_scores_have_a_column_a_task_and_figures_are_drawn(tmp_path):

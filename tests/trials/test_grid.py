@@ -93,6 +93,15 @@ def test_settings_are_converted_to_the_types_of_the_fields():
     assert grid("anp", settings={"anp.sigma": 1})[0].id == grid("anp", settings={"anp.sigma": "1.0"})[0].id
 
 
+def test_a_rule_has_a_learning_rate_of_its_own():
+    """It counts before --lr, for that rule alone, and leaves no trace in its hyper-parameters."""
+    own = {"anp.lr": "0.25"}
+    rates = {t.rule: t.lr for t in grid("anp", "anp+D", "bptt", settings=own, lrs=(0.5,))}
+    assert rates == {"anp": 0.25, "anp+D": 0.25, "bptt": 0.5}
+    assert grid("anp", settings=own)[0].id == grid("anp", lrs=(0.25,))[0].id
+    assert [t.lr for t in grid("anp", settings={"anp.lr": 1})] == [1.0]
+
+
 TUNED = """
 [mackey_glass."anp+D"]
 lr = 0.5
@@ -192,6 +201,12 @@ def test_a_bad_tuned_file_is_refused(tmp_path, text, said):
         ({"settings": {"mackey_glass.horizn": "1"}}, "did you mean 'horizon'?"),
         ({"settings": {"anpp.sigma": "1"}}, "did you mean 'anp'?"),
         ({"settings": {"sigma": "1"}}, "names no field"),
+        (
+            {"settings": {"wp.sigma": "1"}},
+            "wp is not in this grid (mackey_glass, anp): add it with --learner",
+        ),
+        ({"settings": {"anp.lr": "fast"}}, "anp.lr is 'fast': give a value of the type float"),
+        ({"settings": {"anp.Lr": "1"}}, "did you mean"),
         ({"optimizer": "adan"}, "did you mean 'adam'?"),
         ({"lrs": (0.0,)}, "lr is 0.0"),
         ({"lrs": (float("inf"),)}, "lr is inf"),
@@ -208,7 +223,7 @@ def test_a_bad_tuned_file_is_refused(tmp_path, text, said):
         ({"evaluations": 0}, "evaluations is 0"),
         ({"threads": 0}, "threads is 0"),
         ({"data": {"mackey_glass": "x.csv"}}, "reads no data"),
-        ({"data": {"weather": "x.csv"}}, "unknown task in --data 'weather'"),
+        ({"data": {"weather": "x.csv"}}, "weather is not in this grid (mackey_glass)"),
     ],
 )
 def test_bad_options_are_refused(options, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -59,6 +60,32 @@ def test_every_rule_has_the_same_optimisers_and_rates():
     assert {p.decorrelation_rate for p in one} == {None}
     with pytest.raises(UsageError, match="search axis sigma"):
         draw({"sigma": (0.0, 1.0)}, 4, (0, 0), False)
+
+
+def test_what_is_set_is_not_searched(trial):
+    points = draw({"sigma": (1e-4, 1e-1)}, 8, (0, 0), decorrelated=True)
+    free = trials_of(trial, points, {})
+    assert len({t.lr for t in free}) > 1 and len({t.hyperparameters["sigma"] for t in free}) > 1
+    fixed = trials_of(trial, points, {}, ["lr", "sigma"])
+    assert {(t.lr, t.hyperparameters["sigma"]) for t in fixed} == {(trial.lr, trial.hyperparameters["sigma"])}
+    assert len(fixed) == 8  # they differ in optimiser and rate of decorrelation
+    alike = [dataclasses.replace(point, optimizer="sgd", decorrelation_rate=None) for point in points]
+    assert len(trials_of(trial, alike, {}, ["lr", "sigma"])) == 1
+
+
+def test_a_rate_in_the_file_of_options_is_not_searched(tmp_path):
+    """`tune` trains at the rate that the file sets for one rule, and searches those of the others."""
+    (tmp_path / "grid.toml").write_text(
+        'task = "mackey_glass"\nlearner = "bptt,readout_rls"\npreset = "smoke"\nhidden = 4\nbudget = 50\n'
+        "[set]\nmackey_glass.steps = 300\nbptt.lr = 0.25\n"
+    )
+    words = ["tune", "--config", tmp_path / "grid.toml", "--points", "2", "--studies", "1", "--confirm", "0"]
+    words += ["--results", tmp_path / "t", "--output", tmp_path / "t.toml"]
+    assert main([str(word) for word in words]) == 0
+    rates: dict[str, set[float]] = {}
+    for one in Store(tmp_path / "t").all():
+        rates.setdefault(one.trial.rule, set()).add(one.trial.lr)
+    assert rates["bptt"] == {0.25} and 0.25 not in rates["readout_rls"]
 
 
 def test_no_two_studies_share_a_tuning_seed():
@@ -299,7 +326,18 @@ def test_rules_are_added_to_a_file_that_keeps_what_it_has(tmp_path, capsys):
         "2",
         "--preset",
     ]
-    common += ["smoke", "--hidden", "4", "--results", str(tmp_path / "r"), "--output", str(out), "--keep"]
+    common += [
+        "smoke",
+        "--hidden",
+        "4",
+        "--results",
+        str(tmp_path / "r"),
+        "--output",
+        str(out),
+        "--keep",
+        "--executor",
+        "inline",
+    ]
     assert main([*common, "--learner", "readout_ridge"]) == 0
     first = out.read_text()
     shutil.rmtree(tmp_path / "r")  # what is kept needs no records

@@ -1,0 +1,160 @@
+"""What makes the command line easy: -h, completion, the time left, and a sentence where it cannot run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from creditbench.cli import main, options, printing
+from creditbench.plugins import registry
+from tests.cli.test_cli import environment
+from tests.records import record, trials
+
+
+@pytest.mark.parametrize("words", [(), ("run",), ("show",), ("show", "task")])
+def test_h_is_help(words, capsys):
+    assert main([*words, "-h"]) == 0
+    short = capsys.readouterr().out
+    assert main([*words, "--help"]) == 0
+    assert capsys.readouterr().out == short and "-h, --help" in short
+
+
+# -- completion ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tasks", "learners"])
+def test_names_that_a_shell_completes_are_the_ids(kind):
+    complete = options.complete_tasks if kind == "tasks" else options.complete_learners
+    assert complete("") == sorted(registry.builtin(kind))
+    first, *_ = complete("")
+    assert complete(f"x,{first[:-1]}")[0] == f"x,{first}" and complete("no_such") == []
+
+
+def test_a_shell_completes_verbs_and_learners():
+    def completed(line: str) -> list[str]:
+        asked = {
+            "_CREDITBENCH_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split(" ")) - 1),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", "from creditbench.cli import main; main()"],
+            env=environment(**asked),
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.split()
+
+    assert "versus" in completed("creditbench ver")
+    assert completed("creditbench run --learner bptt,rfl") == ["bptt,rflo"]
+
+
+def test_completion_is_installed_by_an_option(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert "--install-completion" in said and "--show-completion" in said
+
+
+# -- progress --------------------------------------------------------------------------------------------
+
+
+def test_bars_tell_the_time_left_from_parts_of_running_trials(monkeypatch):
+    """A trial takes minutes: the speed is known before the first has ended."""
+    from rich.progress import TimeRemainingColumn
+
+    first, second = trials("bptt", seeds=(0, 1))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with printing.TrialBars([first, second]) as told:
+        assert any(isinstance(column, TimeRemainingColumn) for column in told.bars.columns)
+        overall = told.bars.tasks[0]
+        now = [0.0]
+        told.bars.get_time = overall._get_time = lambda: now[0]
+        overall.start_time = 0.0
+        for now[0], part in ((10.0, 0.25), (90.0, 0.5)):
+            told.progress(first, part)
+        assert overall.completed == 0.5 and overall.time_remaining == pytest.approx(480, abs=1)
+        told.finished(record(first))
+        assert overall.completed == 1
+
+
+# -- other systems ---------------------------------------------------------------------------------------
+
+#: Makes this process one without what POSIX alone has, as under Windows.
+BARE = """
+import os, signal, sys
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None
+for module, names in (
+    (signal, "SIGALRM SIGKILL setitimer alarm"),
+    (os, "O_NONBLOCK O_CLOEXEC O_NOFOLLOW killpg fork sched_getaffinity sched_setaffinity"),
+):
+    for name in names.split():
+        vars(module).pop(name, None)
+from creditbench.cli import main
+sys.exit(main())
+"""
+
+
+def bare(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", BARE, *map(str, words)], capture_output=True, text=True, env=environment()
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    from creditbench.results.store import Store
+
+    path = tmp_path_factory.mktemp("runs")
+    for trial in trials("bptt", "anp"):
+        Store(path).put(record(trial, test_score=0.5, normalised_score=0.5, solved=0.1, trivial=1.0))
+    return path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("table",),
+        ("table", "--format", "latex"),
+        ("versus",),
+        ("leaderboard", "--draws", "100", "--output"),
+        ("table", "--compact"),
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_results_are_read_on_any_system(words, folder, tmp_path):
+    done = bare(*words, *([tmp_path / "new"] if words[-1].startswith("--") else []), "--results", folder)
+    assert (done.returncode, "error" in done.stderr) == (0, False), done.stderr
+
+
+@pytest.mark.parametrize("words", [("show", "mackey_glass", "--steps", "5"), ("list", "learners")])
+def test_what_there_is_is_told_on_any_system(words):
+    done = bare(*words)
+    assert done.returncode == 0 and done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "tune", "scale", "gradients", "check", "doctor"])
+def test_what_runs_says_in_one_sentence_what_it_needs(verb, tmp_path):
+    words = {
+        "run": ("--task", "adding", "--learner", "bptt"),
+        "tune": ("--task", "adding", "--learner", "bptt", "--output", tmp_path / "t.toml"),
+        "scale": ("--learner", "bptt"),
+        "gradients": ("--task", "adding", "--learner", "bptt"),
+        "check": ("anp",),
+        "doctor": (),
+    }
+    done = bare(verb, *words[verb])
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"error: creditbench {verb} needs Linux or macOS")
+    assert done.stderr.count("\n") == 1 and "WSL" in done.stderr
+
+
+def test_a_users_rule_is_not_read_where_it_cannot_be_confined(tmp_path):
+    """Its file runs in a confined process even for its description."""
+    source = registry.find("learners", "rflo").path.read_text(encoding="utf-8").replace('"rflo"', '"mine"')
+    (tmp_path / "mine.py").write_text(source, encoding="utf-8")
+    done = bare("show", "learner", os.fspath(tmp_path / "mine.py"))
+    assert done.returncode == 2 and "needs Linux or macOS" in done.stderr
