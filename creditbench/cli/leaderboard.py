@@ -19,9 +19,9 @@ def leaderboard(
     results: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Folder of records, or of a version's tables. Repeatable: for the same trial the later "
-            "counts. NAME=FOLDER: a release of that name, which the page lets its reader choose; the first "
-            f"is shown.  [default: {options.LOCAL}]",
+            help="Folder of records, or of a version's tables, or a name in results/, as v0.2. Repeatable: "
+            "for the same trial the later counts. NAME=FOLDER: a release of that name, which the page lets "
+            "its reader choose; the first is shown.  [default: the newest folder of runs in results/]",
             show_default=False,
         ),
     ] = None,
@@ -83,7 +83,8 @@ def _releases(folders: Sequence[Path]) -> dict[str, list[Path]]:
             name, place = "", str(folder)
         elif not re.fullmatch(r"\w[\w.-]*", name):
             raise UsageError(f"--results names a release {name!r}: take letters, digits, '.', '-' and '_'")
-        found.setdefault(name, []).append(Path(place))
+        path = Path(place)
+        found.setdefault(name, []).append(options.place(path) or path)
     if "" in found and len(found) > 1:
         raise UsageError(
             f"--results {found[''][0]} has no name, and others have: give NAME=FOLDER for each release"
