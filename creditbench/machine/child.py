@@ -227,6 +227,31 @@ class Child:
         self.process.wait()
 
 
+_WATCHER = """
+import os, select, signal, sys
+seconds, process, last = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+if not select.select([0], [], [], seconds)[0]:
+    os.write(2, last.encode())
+    os.kill(process, signal.SIGKILL)
+"""
+
+
+@contextlib.contextmanager
+def ended_after(seconds: float, last: str) -> Iterator[None]:
+    """Have another process print `last` and kill this one, unless the context ends within `seconds`.
+
+    It ends code in C too, in which Python cannot raise anything.
+    """
+    words = (str(seconds), str(os.getpid()), last)
+    watcher = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _WATCHER, *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        watcher.communicate()  # it ends with its input, which ends with this process too
+
+
 def ending(code: int) -> str:
     """How a process ended, in words.
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.util
 import inspect
-import os
 import signal
-import subprocess
 import sys
 import threading
 import traceback
@@ -20,6 +19,7 @@ from typing import Any, Literal
 
 from creditbench.errors import UsageError, one_line
 from creditbench.learner import Learner
+from creditbench.machine.child import ended_after
 from creditbench.plugins import meaning
 from creditbench.task import Task
 
@@ -137,35 +137,19 @@ def deadline(seconds: float, last: str | None = None) -> Iterator[None]:
     def ring(*_: object) -> None:
         raise TooLongError
 
-    watcher = None
-    if last is not None:
-        words = (str(seconds + GRACE), str(os.getpid()), f"error: {last}\n")
-        watcher = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _WATCHER, *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-        )
     before = signal.signal(signal.SIGALRM, ring)
     # It rings repeatedly: Python ignores an exception inside a callback of the garbage collector.
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
-        yield
+        with contextlib.nullcontext() if last is None else ended_after(seconds + GRACE, f"error: {last}\n"):
+            yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        if watcher is not None:
-            watcher.communicate()  # its input ends, and so does it; so it does where this process is killed
 
 
 #: Seconds that Python has to raise `TooLongError` in, before a watcher ends the process.
 GRACE = 2.0
-_WATCHER = """
-import os, select, signal, sys
-seconds, process, last = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-if not select.select([0], [], [], seconds)[0]:
-    os.write(2, last.encode())
-    os.kill(process, signal.SIGKILL)
-"""
 
 
 def classes(kind: Kind, found: Any) -> list[Any]:
