@@ -1,10 +1,20 @@
-"""A headless Chromium for tests of the page."""
+"""The page as tests read it: its data, and a headless Chromium that shows it."""
 
+import base64
+import json
+import re
 import shutil
 import tempfile
 import time
+import zlib
 
 import pytest
+
+
+def unpacked(found: str) -> dict:
+    """The data of a page."""
+    packed = re.search(r'id="data">(.*?)</script>', found, re.DOTALL)[1]
+    return json.loads(zlib.decompress(base64.b64decode(packed)))
 
 
 def browser(width: int, height: int):

@@ -26,6 +26,7 @@ from creditbench.leaderboard.claims import claims as board_claims
 from creditbench.plugins import registry
 from creditbench.results.measured import write_checks
 from creditbench.results.version import load
+from tests.browser import unpacked
 from tests.tasks.conftest import has_data
 
 SUBMISSIONS = Path(__file__).parents[1] / "submissions"
@@ -596,8 +597,9 @@ def test_a_template_is_created_checked_run_and_ranked(tmp_path, monkeypatch, cap
     )
     assert {c.name: c.held for c in board_claims(other, "my_idea")}["online"] is None
     assert main(["leaderboard", "--results", "v1", "--output", "page", "--draws", "200"]) == 0
-    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
-    assert "my_idea" in page and "✓ held" in page
+    data = unpacked((tmp_path / "page" / "index.html").read_text(encoding="utf-8"))
+    shown = json.dumps(data, ensure_ascii=False)
+    assert "my_idea" in shown and "✓ held" in shown
 
 
 def test_what_did_not_hold_is_shown_so(tmp_path):

@@ -11,7 +11,6 @@ import math
 import re
 import shutil
 import time
-import zlib
 
 import numpy as np
 import pytest
@@ -26,17 +25,11 @@ from creditbench.results.measured import write_checks, write_gradients, write_sc
 from creditbench.results.store import Store
 from creditbench.results.version import Results, load, write_tables
 from creditbench.trials.record import SCHEMA_VERSION
-from tests.browser import DRAWN, wait
+from tests.browser import DRAWN, unpacked, wait
 from tests.browser import browser as open_browser
 from tests.synthetic import make
 
 DRAWS = 300
-
-
-def unpacked(found: str) -> dict:
-    """The data of a page."""
-    packed = re.search(r'id="data">(.*?)</script>', found, re.DOTALL)[1]
-    return json.loads(zlib.decompress(base64.b64decode(packed)))
 
 
 @pytest.fixture(scope="module")
