@@ -115,6 +115,8 @@ fair: $(INSTALLED) ## every rule of the paper tuned alike, as it is here
 
 NOTHING := 5 # what pytest exits with where ARGS chooses none of its tests
 
+# Bytecode is kept: the tests start hundreds of processes that import the same files.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(INSTALLED) ## the tests; ARGS="-k anp" for some
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not alone" $(ARGS) || test $$? -eq $(NOTHING)
 	$(BIN)/python -m pytest -m alone $(ARGS) || test $$? -eq $(NOTHING)

@@ -267,7 +267,7 @@ def test_the_command_tunes_and_goes_on_where_it_was_broken_off(tmp_path, capsys)
         "2",
     ]
     arguments += ["--preset", "smoke", "--hidden", "4", "--results", str(tmp_path / "r"), "--json"]
-    arguments += ["--confirm", "2", "--output", str(tmp_path / "tuned.toml")]
+    arguments += ["--confirm", "2", "--executor", "inline", "--output", str(tmp_path / "tuned.toml")]
     assert main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
     assert sorted((row["rule"], row["study"], row["points"]) for row in found) == [
