@@ -113,7 +113,11 @@ def numbers(record) -> tuple:
         pytest.param("reads_targets", "Permission denied: '", marks=landlock),
         pytest.param("reads_library_data", "Permission denied: '", marks=landlock),
         ("fills_the_disk", "in its working folder, over the limit of 268 MB"),
-        ("fills_a_file", "OSError: [Errno 27] File too large"),
+        # Its own write fails, or the watch sees the file first.
+        (
+            "fills_a_file",
+            ("OSError: [Errno 27] File too large", "in its working folder, over the limit of 268 MB"),
+        ),
         pytest.param(
             "hides_a_file", "it keeps a file without name and descriptor by a mapping alone", marks=linux
         ),
@@ -130,7 +134,8 @@ def test_a_bad_import_is_an_error_of_one_line(name, said, monkeypatch):
     clock = time.monotonic()
     with pytest.raises(UsageError) as caught:
         contributed.from_path(PACK / f"{name}.py")
-    assert str(PACK / f"{name}.py") in str(caught.value) and said in str(caught.value)
+    assert str(PACK / f"{name}.py") in str(caught.value)
+    assert any(words in str(caught.value) for words in ([said] if isinstance(said, str) else said))
     assert "\n" not in str(caught.value) and time.monotonic() - clock < 60
     assert f"creditbench_learners.{name}" not in " ".join(sys.modules)
 
