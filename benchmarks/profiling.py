@@ -12,7 +12,7 @@ from creditbench.machine.threads import thread_environment
 
 os.environ.update(thread_environment(1))
 
-from creditbench.cells import Cell
+from creditbench.cells import Tanh
 from creditbench.measure.update import Prepared, Update
 from creditbench.ops import BACKENDS, make_ops
 from creditbench.plugins import registry
@@ -27,7 +27,7 @@ options = parser.parse_args()
 
 update = Update(
     learner=registry.find("learners", options.learner).cls(),
-    cell=Cell(2, options.hidden, 2),
+    cell=Tanh(2, options.hidden, 2),
     steps=options.steps,
 )
 ops = make_ops(options.backend)

@@ -17,7 +17,7 @@ import os
 import numpy as np
 import pytest
 
-from creditbench.cells import Cell
+from creditbench.cells import Tanh
 from creditbench.measure import clock
 from creditbench.measure.update import Prepared, Update
 from creditbench.ops import make_ops
@@ -73,20 +73,20 @@ def test_update(benchmark, ops, id):
     """Every rule of the registry on episodes of T = 64, n = 64, B = 1; one update per episode."""
     if ops.name not in RULES[id].cls.backends:
         pytest.skip(f"{id} has no {ops.name}")
-    measure(benchmark, ops, id, {}, Cell(2, 64, 2), 10, 64)
+    measure(benchmark, ops, id, {}, Tanh(2, 64, 2), 10, 64)
 
 
 @pytest.mark.parametrize(("id", "hyperparameters", "decorrelate", "n"), STREAM, ids=str)
 def test_stream(benchmark, ops, id, hyperparameters, decorrelate, n):
     """Online, B = 1: one update at every time step."""
-    cell, updates = Cell(1, n, 1, decorrelate=decorrelate), 1000
+    cell, updates = Tanh(1, n, 1, decorrelate=decorrelate), 1000
     measure(benchmark, ops, id, hyperparameters, cell, updates, 1)
 
 
 @pytest.mark.parametrize(("id", "hyperparameters", "n"), EPISODES, ids=str)
 def test_episodes(benchmark, ops, id, hyperparameters, n):
     """The shapes of copy_memory: T = 210, 10 symbols, B = 1; one update per sequence."""
-    cell = Cell(10, n, 10)
+    cell = Tanh(10, n, 10)
     updates = 1 if hyperparameters.get("resample") == "step" else 5
     measure(benchmark, ops, id, hyperparameters, cell, updates, 210)
 
@@ -96,13 +96,13 @@ def test_episodes(benchmark, ops, id, hyperparameters, n):
 def test_online(benchmark, ops, id, steps, n):
     """Rules that carry influence forward, B = 1, 2 inputs, 2 outputs: the shapes of add_stream."""
     blocks = 200 if id == "rtrl" and n == 128 else 2000
-    measure(benchmark, ops, id, {}, Cell(2, n, 2), blocks // steps, steps, episodes=False)
+    measure(benchmark, ops, id, {}, Tanh(2, n, 2), blocks // steps, steps, episodes=False)
 
 
 @pytest.mark.parametrize("n", [500])
 def test_normals(benchmark, ops, n):
     """The bound of weight perturbation with fresh noise at every step: only drawing the noise of 10 steps."""
-    shapes, steps = Cell(10, n, 10).shapes(), 10
+    shapes, steps = Tanh(10, n, 10).shapes(), 10
     keys = ops.split(ops.key(0), steps)
 
     def draw(total, key):

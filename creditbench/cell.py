@@ -1,5 +1,5 @@
 """The module from which rules import the network; it is defined in `creditbench.cells`."""
 
-from creditbench.cells import Cell, CellState, Unrolled
+from creditbench.cells import Cell, CellState, Unrolled, back, through
 
-__all__ = ["Cell", "CellState", "Unrolled"]
+__all__ = ["Cell", "CellState", "Unrolled", "back", "through"]

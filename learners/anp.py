@@ -50,16 +50,15 @@ class ActivityNodePerturbation(Learner):
         return {"clean": cell.start(ops, batch_size), "noisy": cell.start(ops, batch_size)}
 
     def segment(self, ops, cell, params, state, batch, key):
-        n, noisy_units = cell.hidden, cell.hidden + cell.outputs
+        n, noisy_units = cell.units, cell.units + cell.outputs
         N = noisy_units + (cell.inputs if self.counted == "all" else 0)
 
         def chunk(state, batch, keys):
             K, B = batch.weights.shape
             x, target, weight = rows(batch)
             xi = ops.normal(keys, (B, noisy_units), self.sigma).reshape((-1, noisy_units))
-            drive = cell.drive(ops, params, x)
-            clean, (a, before, out) = cell.unroll(ops, params, state["clean"], drive, K)
-            noisy, (a_noisy, _, out_noisy) = cell.unroll(ops, params, state["noisy"], drive + xi[:, :n], K)
+            clean, (a, before, out, _) = cell.unroll(ops, params, state["clean"], x, K)
+            noisy, (a_noisy, _, out_noisy, _) = cell.unroll(ops, params, state["noisy"], x, K, xi[:, :n])
             y = cell.readout(ops, params, out)
             y_noisy = cell.readout(ops, params, out_noisy, xi[:, n:])
             losses = cell.losses(ops, y, target)

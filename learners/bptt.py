@@ -1,8 +1,8 @@
 """Backpropagation through time: reverse mode through the whole segment.
 
-    g_t = Dᵀ (W_outᵀ e_t + W_recᵀ s_{t+1}) + (1-α) g_{t+1}     with e_t = w_t ∂ℓ_t/∂y_t
-    s_t = α tanh'(a_t) ⊙ g_t
-    ∂L/∂W_rec = Σ_t s_t ĥ_{t-1}ᵀ
+    g_t = ∂h_t/∂s_tᵀ Dᵀ (W_outᵀ e_t + W_recᵀ p_{t+1}) + carryᵀ g_{t+1}     with e_t = w_t ∂ℓ_t/∂y_t
+    p_t = slopeᵀ g_t                                                       tanh: α tanh'(a_t) ⊙ g_t
+    ∂L/∂W_rec = Σ_t p_t ĥ_{t-1}ᵀ
 
 On episodes this is the gradient of the loss. On a stream the segment is cut off from its past: BPTT on
 segments of K steps is truncated BPTT(K), with one update every K steps.

@@ -45,8 +45,7 @@ class CheckpointedBPTT(Learner):
         chunks = tuple(array[:whole].reshape((-1, size, *array.shape[1:])) for array in batch)
 
         def forward(state, chunk):
-            drive = cell.drive(ops, params, rows(Batch(*chunk)).inputs)
-            return cell.unroll(ops, params, state, drive, len(chunk[0]))[0], state
+            return cell.unroll(ops, params, state, rows(Batch(*chunk)).inputs, len(chunk[0]))[0], state
 
         def backward(carry, xs):
             adjoint, loss, grads = carry
@@ -56,7 +55,7 @@ class CheckpointedBPTT(Learner):
             return (adjoint, loss + found.loss, grads), found.hidden if keeps_hidden else None
 
         end, starts = ops.scan(forward, state["cell"], chunks)
-        adjoint = ops.zeros((batch.weights.shape[1], cell.hidden))
+        adjoint = ops.zeros((batch.weights.shape[1], cell.state_size))
         carry, rest = (adjoint, ops.zeros(()), zero_gradients(ops, cell)), None
         if whole < T:
             last = tuple(array[whole:] for array in batch)
@@ -64,7 +63,7 @@ class CheckpointedBPTT(Learner):
             end, _ = forward(end, last)
         (_, loss, grads), hidden = ops.scan(backward, carry, (starts, chunks), reverse=True)
         if keeps_hidden:
-            hidden = hidden.reshape((-1, cell.hidden))
+            hidden = hidden.reshape((-1, cell.seen))
             hidden = hidden if rest is None else ops.xp.concat((hidden, rest))
         return Estimate(loss, grads, {"cell": end}, hidden=hidden)
 

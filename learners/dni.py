@@ -1,9 +1,9 @@
 """Decoupled neural interface: a synthetic gradient predicts the gradient of later losses in the activity.
 
-    S_t = A ã_t,  ã_t = [ĥ_t, y*_t, 1]               S_t ≈ ∂L_{>t}/∂h_t, linear in ã;  A: [n, n+O+1]
+    S_t = A ã_t,  ã_t = [ĥ_t, y*_t, 1]               S_t ≈ ∂L_{>t}/∂s_t, linear in ã;  A: [S n, n+O+1]
                                                      y*_t is 0 at an unscored step
-    c_t = δ_t + S_t                                  ∂L_{≥t}/∂h_t
-    ∂L/∂θ ≈ Σ_t (c_t ⊙ α φ'(a_t)) z_tᵀ               z_t = [ĥ_{t-1}, x̂_t, 1]
+    c_t = δ_t + S_t                                  ∂L_{≥t}/∂s_t
+    ∂L/∂θ ≈ Σ_t (slope_tᵀ c_t) z_tᵀ                  z_t = [ĥ_{t-1}, x̂_t, 1];  tanh: slope α φ'(a_t)
 
 A learns by bootstrapping: a step later, S_{t-1} is compared with the gradient that came back over that step.
 
@@ -21,6 +21,7 @@ Source: Jaderberg et al. 2017, arXiv 1608.05343; Marschall, Cho & Savin 2020, JM
 
 from dataclasses import dataclass
 
+from creditbench.cell import back
 from creditbench.errors import require_positive
 from creditbench.learner import Claims, Learner, online
 from creditbench.ops import Outer
@@ -41,9 +42,9 @@ class DNI(Learner):
         require_positive(self, "rate")
 
     def init(self, ops, cell, params, batch_size):
-        width = cell.hidden + cell.outputs + 1
+        width = cell.seen + cell.outputs + 1
         # Before the first step ã is 0: there is no prediction to compare, and A stays.
-        trace = ops.zeros((cell.hidden, width)), ops.zeros((batch_size, width))
+        trace = ops.zeros((cell.state_size, width)), ops.zeros((batch_size, width))
         return {"cell": cell.start(ops, batch_size), "trace": trace}
 
     def reset(self, ops, cell, params, state, batch_size):
@@ -51,7 +52,7 @@ class DNI(Learner):
         return fresh | {"trace": (state["trace"][0], fresh["trace"][1])}
 
     def segment(self, ops, cell, params, state, batch, key):
-        xp, alpha = ops.xp, cell.alpha
+        xp = ops.xp
 
         def advance(trace, now, _):
             A, before = trace
@@ -59,10 +60,8 @@ class DNI(Learner):
             target = xp.where(now.weight > 0, now.target, xp.zeros_like(now.target))
             features = xp.concat((now.out, target, xp.ones_like(target[:, :1])), axis=1)
             c = ops.linear(features, A, now.delta)
-            post = c * now.slope
-            came_back = cell.back_through_recurrence(params, post)
-            if alpha != 1.0:
-                came_back = came_back + (1.0 - alpha) * c
+            post = back(now.slope, c)
+            came_back = cell.pull(params, now, c, post)
             error = ops.linear(before, A) - came_back
             pre = before / (1.0 + xp.sum(before * before, axis=1, keepdims=True))
             A = ops.accumulate(A + 0.0, Outer(error, pre), -self.rate / before.shape[0])

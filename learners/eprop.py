@@ -1,14 +1,15 @@
 """e-prop: a leaky eligibility trace of each synapse, credited with a learning signal of its unit.
 
-    P_t = (1-α) P_{t-1} + α φ'(a_t) z_tᵀ             [n, m];  z_t = [ĥ_{t-1}, x̂_t, 1]
-    ∂L/∂θ ≈ Σ_t l_t ⊙ P_t                            e_t = w_t ∂ℓ_t/∂y_t
+    P_t = carry_t P_{t-1} + slope_t z_tᵀ             [S n, M];  z_t = [ĥ_{t-1}, x̂_t, 1]
+    ∂L/∂θ ≈ Σ_t l_t ∂h_t/∂s_t P_t                    e_t = w_t ∂ℓ_t/∂y_t
 
-    feedback = symmetric     l_t = δ_t = Dᵀ W_outᵀ e_t
+    feedback = symmetric     l_t = Dᵀ W_outᵀ e_t
     feedback = random        l_t = B e_t, with a fixed B [n, O], drawn once from N(0, 2/(n+O)) as W_out is
     feedback = adaptive      the same, but B follows the readout: B ← (1-λ) B - η Σ_b ĥ_t e_tᵀ
 
-For a leaky unit the trace is the part of RTRL's influence that does not go through recurrent weights. It is
-the trace of `rflo`. The readout of this cell has no leak, so no leak filters the trace. An adaptive B is kept
+The trace is the part of RTRL's influence that does not go through recurrent weights: the eligibility vector of
+an adaptive spiking unit, a leaky average in a tanh unit, with carry 1-α and slope α φ'(a_t). It is the trace
+of `rflo`. The readout of this cell has no leak, so no leak filters the trace. An adaptive B is kept
 after a sequence. It learns at its own rate η, independent of the optimiser of W_out. W_out itself does not
 decay.
 
@@ -18,6 +19,7 @@ Source: Bellec et al. 2020, Nat. Commun. 11:3625.
 from dataclasses import dataclass
 from typing import Literal
 
+from creditbench.cell import back
 from creditbench.errors import UsageError, require_one_of, require_positive
 from creditbench.learner import Claims, Learner, leaky_trace, online, random_feedback, weighted
 from creditbench.ops import Outer
@@ -43,7 +45,7 @@ class EProp(Learner):
             raise UsageError(f"feedback_decay is {self.feedback_decay!r}: EProp needs a number in [0, 1)")
 
     def init(self, ops, cell, params, batch_size):
-        P = ops.zeros((batch_size, cell.hidden, cell.presynaptic))
+        P = ops.zeros((batch_size, cell.state_size, cell.parameters))
         B = None if self.feedback == "symmetric" else random_feedback(ops, cell, self.feedback_seed)
         return {"cell": cell.start(ops, batch_size), "trace": (P, B)}
 
@@ -57,10 +59,10 @@ class EProp(Learner):
         def advance(trace, now, _):
             P, B = trace
             P = leaky_trace(ops, cell, P, now)
-            G = weighted(ops.xp, ops.linear(now.e, B) if adaptive else now.delta, P)
+            G = weighted(cell, back(now.to_state, ops.linear(now.e, B)) if adaptive else now.delta, P)
             if adaptive:
                 decayed = (1.0 - self.feedback_decay) * B
-                B = ops.accumulate(decayed, Outer(now.out, now.e), -self.feedback_rate)
+                B = ops.accumulate(decayed, Outer(now.out[:, : cell.width], now.e), -self.feedback_rate)
             return (P, B), G
 
         fixed = None if adaptive else state["trace"][1]

@@ -61,8 +61,9 @@ class LowRankEvolutionStrategy(Learner):
             else:
                 factors |= {f"{name} A": (r, shape[0]), f"{name} B": (r, shape[1])}
         drawn = unflatten(ops.normal(key, (P, flat_size(factors))), factors)
-        change = {name: drawn[name] for name in drawn if name in ("b", "c")}
-        for name in ("W_in", "W_rec", "W_out"):
+        matrices = [name for name, shape in cell.shapes().items() if len(shape) == 2]
+        change = {name: drawn[name] for name in drawn if name in cell.shapes()}
+        for name in matrices:
             A, B = drawn[f"{name} A"] / sqrt(r), drawn[f"{name} B"]
             change[name] = lambda x, A=A, B=B: ops.linear(ops.linear(x, B), A.mT)
 
@@ -71,8 +72,8 @@ class LowRankEvolutionStrategy(Learner):
             ops, cell, params, change, self.sigma, antithetic_start(ops, state["cell"], P), batch
         )
         credit = slopes / P
-        grads = {name: credit @ drawn[name] for name in ("b", "c") if cell.bias}
-        for name in ("W_in", "W_rec", "W_out"):
+        grads = {name: credit @ drawn[name] for name in drawn if name in cell.shapes()}
+        for name in matrices:
             A, B = drawn[f"{name} A"], drawn[f"{name} B"]
             post = (credit[:, None, None] / sqrt(r)) * A
             grads[name] = Outer(post.reshape((P * r, -1)), B.reshape((P * r, -1)))

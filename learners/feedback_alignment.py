@@ -1,10 +1,10 @@
 """Feedback alignment through time: reverse mode whose errors come back through random weights.
 
-    g_t = B_out e_t + B_rec s_{t+1} + (1-α) g_{t+1}          with e_t = w_t ∂ℓ_t/∂y_t
-    s_t = α tanh'(a_t) ⊙ g_t
-    ∂L/∂W_rec ≈ Σ_t s_t ĥ_{t-1}ᵀ   ∂L/∂W_in ≈ Σ_t s_t x̂_tᵀ   ∂L/∂W_out = Σ_t e_t ĥ_tᵀ
+    g_t = ∂h_t/∂s_tᵀ (B_out e_t + B_rec p_{t+1}) + carryᵀ g_{t+1}          with e_t = w_t ∂ℓ_t/∂y_t
+    p_t = slopeᵀ g_t                                                       tanh: α tanh'(a_t) ⊙ g_t
+    ∂L/∂W_rec ≈ Σ_t p_t ĥ_{t-1}ᵀ   ∂L/∂W_in ≈ Σ_t p_t x̂_tᵀ   ∂L/∂W_out = Σ_t e_t ĥ_tᵀ
 
-This is `bptt` on the network unrolled in time, with B_out [n, O] in place of Dᵀ W_outᵀ and B_rec [n, n] in
+This is `bptt` on the network unrolled in time, with B_out [n, O] in place of Dᵀ W_outᵀ and B_rec [n, G n] in
 place of Dᵀ W_recᵀ. They are drawn once, from N(0, 2/(n+O)) and N(0, 1/n) as W_out and W_rec are, and fixed.
 The forward weights may align with them or not. With B_rec = 0 errors go back in time only through the leak.
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from creditbench.cell import back
 from creditbench.errors import require_positive
 from creditbench.learner import Claims, Estimate, Learner, random_feedback, rows
 
@@ -40,8 +41,8 @@ class FeedbackAlignment(Learner):
         return self.K
 
     def init(self, ops, cell, params, batch_size):
-        n, rng = cell.hidden, np.random.default_rng([self.feedback_seed, 0xFA])
-        B_rec = ops.from_numpy(rng.normal(0.0, n**-0.5, (n, n)))
+        n, rng = cell.width, np.random.default_rng([self.feedback_seed, 0xFA])
+        B_rec = ops.from_numpy(rng.normal(0.0, n**-0.5, (n, cell.units)))
         return {
             "cell": cell.start(ops, batch_size),
             "B_out": random_feedback(ops, cell, self.feedback_seed),
@@ -52,24 +53,31 @@ class FeedbackAlignment(Learner):
         return state | {"cell": cell.start(ops, batch_size)}
 
     def segment(self, ops, cell, params, state, batch, key):
-        steps, n = (*batch.weights.shape, cell.hidden), cell.hidden
+        steps = batch.weights.shape
         x, target, weight = rows(batch)
-        end, unrolled = cell.unroll(ops, params, state["cell"], cell.drive(ops, params, x), steps[0])
+        end, unrolled = cell.unroll(ops, params, state["cell"], x, steps[0])
         y = cell.readout(ops, params, unrolled.out)
         e = weight[:, None] * cell.error(ops, y, target)
+        derivatives = cell.derivatives(ops, params, unrolled)
+        from_readout = back(derivatives.out, ops.linear(e, state["B_out"]))
 
-        def backward(carry, now):
-            from_next, g_next = carry
-            from_readout, slope = now
+        def backward(from_next, xs):
+            from_readout, now = xs
             g = from_readout + from_next
-            if cell.alpha != 1.0:
-                g = g + (1.0 - cell.alpha) * g_next
-            s = slope * g
-            return (ops.linear(s, state["B_rec"]), g), s
+            post = back(now.slope, g)
+            carried = None if cell.forgets else cell.carried_back(now, g)
+            if not cell.recurrent:
+                return carried, (post, g)
+            from_this = back(now.out_before, ops.linear(post, state["B_rec"]))
+            return from_this if carried is None else from_this + carried, (post, g)
 
-        xs = ops.linear(e, state["B_out"]).reshape(steps), cell.slope(ops, unrolled).reshape(steps)
-        nothing = ops.zeros(steps[1:])
-        _, s = ops.scan(backward, (nothing, nothing), xs, reverse=True)
-        grads = cell.gradient(ops, s.reshape((-1, n)), x, unrolled.before, e, unrolled.out)
+        xs = from_readout, derivatives._replace(out=None, own=None)
+        xs = ops.tree_map(lambda r: r.reshape((*steps, *r.shape[1:])), xs)
+        nothing = ops.zeros((steps[1], cell.state_size))
+        _, (post, g) = ops.scan(backward, nothing, xs, reverse=True)
+        post = post.reshape((-1, cell.units))
+        grads = cell.gradient(ops, post, x, unrolled.before, e, unrolled.out)
+        if cell.phi:
+            grads |= cell.own_gradient(ops, derivatives.own, g.reshape((-1, cell.state_size)))
         loss = weight @ cell.losses(ops, y, target)
         return Estimate(loss, grads, state | {"cell": end}, hidden=unrolled.out)

@@ -1,11 +1,12 @@
 """Kernel RNN learning: influence as a learned sensitivity times a learned kernel that decays in time.
 
-    ∂h_t/∂h_{t-τ} ≈ β diag(e^{-γτ})                  β: [n, n], γ: [n]
-    P_t = e^{-γ} ⊙ P_{t-1} + α φ'(a_t) z_tᵀ          [n, m];  z_t = [ĥ_{t-1}, x̂_t, 1]
+    ∂s_t/∂s_{t-τ} ≈ β diag(e^{-γτ})                  β: [n, n], γ: [n]
+    P_t = e^{-γ} ⊙ P_{t-1} + slope_t z_tᵀ            [n, M];  z_t = [ĥ_{t-1}, x̂_t, 1];  tanh: slope α φ'(a_t)
     ∂L/∂θ ≈ Σ_t (βᵀ δ_t) ⊙ P_t
 
 β and γ learn to predict the effect of noise. A second network runs whose activity gets noise σ ξ_t,
-ξ_t ~ N(0, 1), at every step. ψ_t is the difference of the two networks, in units of σ.
+ξ_t ~ N(0, 1), at every step. ψ_t is the difference of the two networks, in units of σ. Where a unit is more
+than a leaky function of its pre-activation, the limit σ → 0 is taken: ψ_t = H_t ψ_{t-1} + ξ_t.
 
     Ω_t = e^{-γ} ⊙ Ω_{t-1} + ξ_t                     Γ_t = ∂Ω_t/∂γ = e^{-γ} ⊙ (Γ_{t-1} - Ω_{t-1})
     ε_t = β Ω_t - ψ_t
@@ -24,17 +25,17 @@ from typing import NamedTuple
 import numpy as np
 
 from creditbench.errors import UsageError, require_positive
-from creditbench.learner import Claims, Learner, online, weighted
+from creditbench.learner import Claims, Learner, add_immediate, online, weighted
 from creditbench.ops.base import Array, Outer
 
 
 class Kernel(NamedTuple):
-    P: Array  #: [B, n, m]
-    psi: Array  #: [B, n]
-    Omega: Array  #: [B, n]
-    Gamma: Array  #: [B, n]
-    beta: Array  #: transposed: row k holds the effect of unit k on each unit, [n, n]
-    gamma: Array  #: [n]
+    P: Array  #: [B, S n, M]
+    psi: Array  #: [B, S n]
+    Omega: Array  #: [B, S n]
+    Gamma: Array  #: [B, S n]
+    beta: Array  #: transposed: row k holds the effect of number k of the state on each other, [S n, S n]
+    gamma: Array  #: [S n]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,9 @@ class KeRNL(Learner):
             raise UsageError(f"gamma_rate is {self.gamma_rate!r}: KeRNL needs a number of at least 0")
 
     def init(self, ops, cell, params, batch_size):
-        B, n = batch_size, cell.hidden
+        B, n = batch_size, cell.state_size
         beta, gamma = ops.from_numpy((np.eye(n), np.full(n, self.gamma)))
-        P = ops.zeros((B, n, cell.presynaptic))
+        P = ops.zeros((B, n, cell.parameters))
         psi, Omega, Gamma = (ops.zeros((B, n)) for _ in range(3))
         return {"cell": cell.start(ops, B), "trace": Kernel(P, psi, Omega, Gamma, beta, gamma)}
 
@@ -69,18 +70,25 @@ class KeRNL(Learner):
 
     def segment(self, ops, cell, params, state, batch, key):
         xp, alpha, sigma = ops.xp, cell.alpha, self.sigma
+        differs = cell.scalar and cell.leaky and not cell.keeps_out
+
+        def activity(a):
+            return cell.f(ops, (xp.zeros_like(a),), (a,), {})[0]
 
         def advance(trace, now, xi):
             P, psi, Omega, Gamma, beta, gamma = trace
             B, decay = xi.shape[0], xp.exp(-gamma)
-            P = ops.accumulate(decay[:, None] * P, now.z[:, None, :], now.slope[:, :, None])
-            a_noisy = now.a + sigma * cell.through_recurrence(ops, params, psi)
-            moved = (alpha / sigma) * (xp.tanh(a_noisy) - xp.tanh(now.a))
-            psi = (moved if alpha == 1.0 else moved + (1.0 - alpha) * psi) + xi
+            P = add_immediate(ops, decay[:, None] * P, now)
+            if differs:
+                a_noisy = now.a + sigma * cell.through_recurrence(ops, params, psi)
+                moved = (activity(a_noisy) - activity(now.a)) / sigma
+                psi = (moved if alpha == 1.0 else moved + (1.0 - alpha) * psi) + xi
+            else:
+                psi = cell.push(ops, params, now, psi) + xi
             Gamma = decay * (Gamma - Omega)
             Omega = decay * Omega + xi
             error = Omega @ beta - psi
-            G = weighted(xp, ops.linear(now.delta, beta), P)
+            G = weighted(cell, ops.linear(now.delta, beta), P)
 
             step = self.gamma_rate * ops.linear(error, beta) * Gamma
             step = step / (1.0 + xp.sum(Gamma * Gamma, axis=1, keepdims=True))
@@ -90,6 +98,6 @@ class KeRNL(Learner):
             return Kernel(P, psi, Omega, Gamma, beta, gamma), G
 
         def draw(keys, B):
-            return ops.normal(keys, (B, cell.hidden))
+            return ops.normal(keys, (B, cell.state_size))
 
         return online(ops, cell, params, state, batch, key, advance, draw)

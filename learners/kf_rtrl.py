@@ -1,20 +1,22 @@
 """Kronecker-factored RTRL: the influence as a vector times a matrix (Kronecker), exact in expectation.
 
-    J_k,(ij) ≈ u_j A_ki                                 u: [m], A: [n, n]
+    J_k,(ij) ≈ u_j A_ki                                 u: [m], A: [S n, G n]
     u ← c1 p1 u + c2 p2 z_t                             z_t = [ĥ_{t-1}, x̂_t, 1];  c1, c2: fresh random signs
-    A ← c1 H_t A / p1 + c2 diag(α φ'(a_t)) / p2         H_t as in `rtrl`
-    p1 = √(‖H_t A‖/‖u‖)     p2 = √(‖diag(α φ'(a_t))‖/‖z_t‖)
+    A ← c1 H_t A / p1 + c2 slope_t / p2                 H_t and slope_t = ∂s_t/∂a_t as in `rtrl`
+    p1 = √(‖H_t A‖/‖u‖)     p2 = √(‖slope_t‖/‖z_t‖)
     ∂L/∂θ ≈ Σ_t (Aᵀδ_t) uᵀ
 
 for each sequence of the batch. E[u ⊗ A] = J for all p1 and p2 that do not depend on this step's signs and are
 not 0. So a small ε, added to every norm, leaves the rule unbiased. The gradient of a step is an outer
-product, and is kept as one.
+product, and is kept as one. A unit's own parameters φ see no z: a cell that has some is refused.
 
 Source: Mujika, Meier & Steger 2018, arXiv 1805.10842.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 from creditbench.errors import require_positive
 from creditbench.learner import Claims, Learner, online
@@ -23,7 +25,7 @@ from creditbench.ops.base import Array, Outer
 
 class Factors(NamedTuple):
     u: Array  #: [B, m]
-    A: Array  #: transposed, row i holds ∂h/∂a_i: [B, n, n]
+    A: Array  #: transposed, row i holds ∂s/∂a_i: [B, G n, S n]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +43,14 @@ class KFRTRL(Learner):
         require_positive(self, "epsilon")
 
     def init(self, ops, cell, params, batch_size):
-        B, n, m = batch_size, cell.hidden, cell.presynaptic
-        return {"cell": cell.start(ops, B), "trace": Factors(ops.zeros((B, m)), ops.zeros((B, n, n)))}
+        B, A = batch_size, ops.zeros((batch_size, cell.units, cell.state_size))
+        return {"cell": cell.start(ops, B), "trace": Factors(ops.zeros((B, cell.presynaptic)), A)}
+
+    def fits(self, cell):
+        return f"its influence has no place for a unit's own {', '.join(cell.phi)}" if cell.phi else ""
 
     def segment(self, ops, cell, params, state, batch, key):
-        xp, n, alpha, epsilon = ops.xp, cell.hidden, cell.alpha, self.epsilon
+        xp, epsilon = ops.xp, self.epsilon
 
         def norm(x):
             return xp.linalg.vector_norm(x, axis=-1, keepdims=True) + epsilon
@@ -54,18 +59,26 @@ class KFRTRL(Learner):
             u, A = trace
             B = u.shape[0]
             c1, c2 = signs[:, :1], signs[:, 1:]
-            HA = cell.through_recurrence(ops, params, A.reshape((B * n, n))).reshape((B, n, n))
-            HA = now.slope[:, None, :] * HA
-            if alpha != 1.0:
-                HA = HA + (1.0 - alpha) * A
+            HA = cell.push(ops, params, now, A)
             p1 = xp.sqrt(norm(HA.reshape((B, -1))) / norm(u))
-            p2 = xp.sqrt(norm(now.slope) / norm(now.z))
+            p2 = xp.sqrt(norm(now.slope.reshape((B, -1))) / norm(now.z))
             u = (c1 * p1) * u + (c2 * p2) * now.z
-            A = ops.add_diagonal((c1 / p1)[:, :, None] * HA, (c2 / p2) * now.slope)
+            A = add_slope(ops, (c1 / p1)[:, :, None] * HA, c2 / p2, now.slope)
             post = A[0] @ now.delta[0] if B == 1 else (A @ now.delta[:, :, None])
-            return Factors(u, A), Outer(post.reshape((B, n)), u)
+            return Factors(u, A), Outer(post.reshape((B, cell.units)), u)
 
         def draw(keys, B):
             return ops.rademacher(keys, (B, 2))
 
         return online(ops, cell, params, state, batch, key, advance, draw, factors=True)
+
+
+def add_slope(ops, A, scale, slope):
+    """A [B, G n, S n] with scale [B, 1] times slopeᵀ added, where unit meets unit."""
+    if slope.ndim == 2:
+        return ops.add_diagonal(A, scale * slope)
+    B, S, G, n = slope.shape
+    scaled = (scale * slope.reshape((B, -1))).reshape((B, S, G, n))
+    blocks = ops.xp.permute_dims(scaled, (0, 2, 3, 1))  # [B, G, n, S]
+    at_unit = blocks[..., None] * ops.from_numpy(np.eye(n))[:, None, :]
+    return A + at_unit.reshape((B, G * n, S * n))

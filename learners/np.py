@@ -56,17 +56,16 @@ class NodePerturbation(Learner):
         return state
 
     def segment(self, ops, cell, params, state, batch, key):
-        xp, n, N, sigma = ops.xp, cell.hidden, cell.hidden + cell.outputs, self.sigma
+        xp, n, N, sigma = ops.xp, cell.units, cell.units + cell.outputs, self.sigma
 
         def chunk(state, batch, keys):
             K, B = batch.weights.shape
             x, target, weight = rows(batch)
             xi = ops.normal(keys, (B, N)).reshape((-1, N))  # in units of σ
-            drive = cell.drive(ops, params, x)
-            clean, (_, before, out) = cell.unroll(ops, params, state["clean"], drive, K)
-            noisy, (_, _, out_noisy) = cell.unroll(ops, params, state["noisy"], drive + sigma * xi[:, :n], K)
+            clean, (_, before, out, _) = cell.unroll(ops, params, state["clean"], x, K)
+            noisy, unrolled = cell.unroll(ops, params, state["noisy"], x, K, sigma * xi[:, :n])
             y = cell.readout(ops, params, out)
-            y_noisy = cell.readout(ops, params, out_noisy, sigma * xi[:, n:])
+            y_noisy = cell.readout(ops, params, unrolled.out, sigma * xi[:, n:])
             losses = cell.losses(ops, y, target)
             delta_loss = weight * (cell.losses(ops, y_noisy, target) - losses) / sigma
             if self.difference == "batch":
@@ -92,7 +91,8 @@ class NodePerturbation(Learner):
                         k: ops.dense(g) + xp.tensordot(total, state["trace"][k], axes=1)
                         for k, g in grads.items()
                     }
-                    sums = per_sequence(xp, cell, (K, B), xi, x, before, out)
+                    by_row = (r.reshape((K, B, -1)) for r in (xi[:, :n], x, before, xi[:, n:], out))
+                    sums = cell.gradient_by_row(ops, *by_row)
                     state["trace"] = {k: state["trace"][k] + sums[k] for k in sums}
             return Estimate(weight @ losses, grads, state, hidden=out)
 
@@ -103,17 +103,3 @@ class NodePerturbation(Learner):
 def shared(xp, delta_loss, shape):
     """The batch's ΔL in place of each row's own: the sum over the batch, step by step, [R]."""
     return xp.broadcast_to(delta_loss.reshape(shape).sum(1)[:, None], shape).reshape((-1,))
-
-
-def per_sequence(xp, cell, shape, xi, x, before, out):
-    """Σ noise ⊗ presynaptic over the K steps of each sequence: [B, rows, columns], biases [B, rows]."""
-    by_sequence = [
-        r.reshape((*shape, -1)) for r in (xi[:, : cell.hidden], xi[:, cell.hidden :], x, before, out)
-    ]
-    xi, xi_y, x, before, out = by_sequence
-
-    def product(post, pre):
-        return xp.permute_dims(post, (1, 2, 0)) @ xp.permute_dims(pre, (1, 0, 2))
-
-    sums = {"W_in": product(xi, x), "W_rec": product(xi, before), "W_out": product(xi_y, out)}
-    return sums | {"b": xi.sum(0), "c": xi_y.sum(0)} if cell.bias else sums

@@ -45,7 +45,7 @@ class ReadoutRidge(Learner):
         return self.K
 
     def init(self, ops, cell, params, batch_size):
-        A = ops.from_numpy(self.ridge * np.eye(cell.hidden + cell.bias))
+        A = ops.from_numpy(self.ridge * np.eye(cell.seen + cell.bias))
         W = ops.xp.concat((params["W_out"], params["c"][:, None]), axis=1) if cell.bias else params["W_out"]
         return {"cell": cell.start(ops, batch_size), "A": A, "C": self.ridge * W.mT}
 
@@ -53,13 +53,13 @@ class ReadoutRidge(Learner):
         return {"cell": cell.start(ops, batch_size), "A": state["A"], "C": state["C"]}
 
     def segment(self, ops, cell, params, state, batch, key):
-        xp, n = ops.xp, cell.hidden
+        xp, n = ops.xp, cell.seen
 
         def chunk(carry, batch):
             state, A, C, loss = carry
             x, target, weight = rows(batch)
-            drive = cell.drive(ops, params, x)
-            state, (_, _, out) = cell.unroll(ops, params, state, drive, batch.weights.shape[0])
+            state, unrolled = cell.unroll(ops, params, state, x, batch.weights.shape[0])
+            out = unrolled.out
             loss = loss + weight @ cell.losses(ops, cell.readout(ops, params, out), target)
             scored = xp.astype(weight > 0, weight.dtype)[:, None]
             h = scored * (xp.concat((out, xp.ones_like(scored)), axis=1) if cell.bias else out)

@@ -37,7 +37,7 @@ class ReadoutRLS(Learner):
         require_positive(self, "ridge")
 
     def init(self, ops, cell, params, batch_size):
-        P = np.eye(cell.hidden + cell.bias) / self.ridge
+        P = np.eye(cell.seen + cell.bias) / self.ridge
         return {"cell": cell.start(ops, batch_size), "P": ops.from_numpy(P)}
 
     def reset(self, ops, cell, params, state, batch_size):
@@ -46,14 +46,16 @@ class ReadoutRLS(Learner):
     def segment(self, ops, cell, params, state, batch, key):
         xp, B = ops.xp, batch.weights.shape[1]
         identity = ops.from_numpy(np.eye(B))
+        W = cell.recurrent_weights(ops, params) if cell.recurrent else None
 
         def step(carry, xs):
             before, P, W_out, c, loss = carry
             x, target, weight = xs
-            _, after = cell.step(ops, params, before, cell.drive(ops, params, x))
-            y = ops.linear(after.out, W_out, c)
+            _, after = cell.step(ops, params, before, cell.drive(ops, params, x), W)
+            out = cell.see(ops, after.out, x)
+            y = ops.linear(out, W_out, c)
             scored = xp.astype(weight > 0, weight.dtype)[:, None]
-            h = scored * (xp.concat((after.out, xp.ones_like(scored)), axis=1) if cell.bias else after.out)
+            h = scored * (xp.concat((out, xp.ones_like(scored)), axis=1) if cell.bias else out)
             V = ops.linear(h, P)
             S = identity + V @ h.T
             if B == 1:
@@ -61,11 +63,11 @@ class ReadoutRLS(Learner):
             else:
                 V_S, e_S = xp.linalg.solve(S, V), xp.linalg.solve(S, scored * (y - target))
             P = ops.accumulate(P, Outer(V_S, V), -1.0)
-            W_out = ops.accumulate(W_out, Outer(e_S, V[:, : cell.hidden]), -1.0)
+            W_out = ops.accumulate(W_out, Outer(e_S, V[:, : cell.seen]), -1.0)
             if cell.bias:
-                c = c - (e_S.T @ V[:, cell.hidden :])[:, 0]
+                c = c - (e_S.T @ V[:, cell.seen :])[:, 0]
             loss = loss + weight @ cell.losses(ops, y, target)
-            return (after, P, W_out, c, loss), after.out if cell.decorrelate != "none" else None
+            return (after, P, W_out, c, loss), out if cell.decorrelate != "none" else None
 
         # The weights belong to the caller, so the scan updates a copy.
         carry = (

@@ -65,7 +65,7 @@ class RewardHebbian(Learner):
     def init(self, ops, cell, params, batch_size):
         return {
             "cell": cell.start(ops, batch_size),
-            "mean": ops.zeros((batch_size, cell.hidden + cell.outputs)),
+            "mean": ops.zeros((batch_size, cell.units + cell.outputs)),
             "expected": ops.zeros(()),
             "trials": ops.zeros(()),
         }
@@ -75,7 +75,7 @@ class RewardHebbian(Learner):
         return fresh | {name: state[name] for name in ("expected", "trials")}
 
     def segment(self, ops, cell, params, state, batch, key):
-        xp, n, B = ops.xp, cell.hidden, batch.weights.shape[1]
+        xp, n, B = ops.xp, cell.units, batch.weights.shape[1]
 
         size = chunk_size(batch)
         whole = batch.weights.shape[0] <= size
@@ -89,13 +89,13 @@ class RewardHebbian(Learner):
             keys = ops.split(key if whole else own, K)
             x, target, weight = rows(batch)
             xi = ops.normal(keys, (B, n + cell.outputs), self.sigma).reshape((K * B, -1))
-            drive = cell.drive(ops, params, x) + xi[:, :n]
-            state, (a, before, out) = cell.unroll(ops, params, state, drive, K)
+            state, (a, before, out, _) = cell.unroll(ops, params, state, x, K, xi[:, :n])
             y = cell.readout(ops, params, out, xi[:, n:])
             loss = loss + (weight * cell.losses(ops, y, target)).reshape((K, B)).sum(0)
             units = xp.concat((a, y), axis=1).reshape((K, B, -1))
             post, mean = fluctuations(ops, units, mean, self.mean_decay)
-            more = eligibility(xp, cell, post**self.exponent, *(r**self.exponent for r in (x, before, out)))
+            post, x, before, out_S = (r.reshape((K, B, -1)) ** self.exponent for r in (post, x, before, out))
+            more = cell.gradient_by_row(ops, post[..., :n], x, before, post[..., n:], out_S)
             trace = {name: ops.accumulate(trace[name], more[name]) for name in trace}
             return (state, mean, loss, trace, key), None if cell.decorrelate == "none" else out
 
@@ -125,17 +125,3 @@ def fluctuations(ops, units, mean, decay):
     start, kernel = ops.from_numpy((decay ** t[..., None].astype(float), kernel))
     means = start * mean + ops.xp.tensordot(kernel, units, axes=1)
     return units - means[:-1], means[-1]
-
-
-def eligibility(xp, cell, post, x, before, out):
-    """Σ_t post ⊗ presynaptic of each sequence, [B, rows, columns]; for biases [B, rows].
-
-    `post` [K, B, n + O]; `x` [K·B, I], `before` and `out` [K·B, n].
-    """
-    steps, a, y = post.shape[:2], post[..., : cell.hidden], post[..., cell.hidden :]
-
-    def product(post, pre):
-        return xp.permute_dims(post, (1, 2, 0)) @ xp.permute_dims(pre.reshape((*steps, -1)), (1, 0, 2))
-
-    sums = {"W_in": product(a, x), "W_rec": product(a, before), "W_out": product(y, out)}
-    return sums | {"b": a.sum(0), "c": y.sum(0)} if cell.bias else sums

@@ -1,7 +1,7 @@
 """Random feedback local online learning: a leaky trace of each synapse, credited through random feedback.
 
-    P_t = (1-α) P_{t-1} + α φ'(a_t) z_tᵀ             [n, m];  z_t = [ĥ_{t-1}, x̂_t, 1]
-    ∂L/∂θ ≈ Σ_t (B_fb e_t) ⊙ P_t                     e_t = w_t ∂ℓ_t/∂y_t
+    P_t = carry_t P_{t-1} + slope_t z_tᵀ             [S n, M];  z_t = [ĥ_{t-1}, x̂_t, 1]
+    ∂L/∂θ ≈ Σ_t (B_fb e_t) ∂h_t/∂s_t P_t             e_t = w_t ∂ℓ_t/∂y_t;  tanh: carry 1-α, slope α φ'(a_t)
 
 Unlike RTRL, the trace leaves out all influence through the recurrent weights, and the feedback B_fb [n, O]
 replaces Dᵀ W_outᵀ. B_fb is drawn once, from N(0, 2/(n+O)) as W_out is, and fixed. With B_fb = W_outᵀ the rule
@@ -26,7 +26,7 @@ class RFLO(Learner):
     feedback_seed: int = 0  #: draws B_fb
 
     def init(self, ops, cell, params, batch_size):
-        P = ops.zeros((batch_size, cell.hidden, cell.presynaptic))
+        P = ops.zeros((batch_size, cell.state_size, cell.parameters))
         B_fb = random_feedback(ops, cell, self.feedback_seed)
         return {"cell": cell.start(ops, batch_size), "trace": P, "feedback": B_fb}
 
@@ -36,6 +36,6 @@ class RFLO(Learner):
     def segment(self, ops, cell, params, state, batch, key):
         def advance(P, now, _):
             P = leaky_trace(ops, cell, P, now)
-            return P, weighted(ops.xp, now.delta, P)
+            return P, weighted(cell, now.delta, P)
 
         return online(ops, cell, params, state, batch, key, advance, feedback=state["feedback"])

@@ -1,17 +1,18 @@
 """Sparse n-step approximation, n = 1: influence is kept only where a weight acts on its own unit.
 
-    J_t = diag(H_t) ⊙ J_{t-1} + α φ'(a_t) z_tᵀ       J: [n, m], row i holds ∂h_i/∂θ_i
-    diag(H_t) = (1-α) + α φ'(a_t) diag(W_rec D)      z_t = [ĥ_{t-1}, x̂_t, 1]
-    ∂L/∂θ ≈ Σ_t δ_t ⊙ J_t
+    J_t = own(H_t) J_{t-1} + slope_t z_tᵀ            J: [S n, M], the rows of unit i hold ∂s_i/∂θ_i
+    own(H_t) = carry_t + slope_t diag(W_rec D) ∂h_{t-1}/∂s_{t-1}      z_t = [ĥ_{t-1}, x̂_t, 1]
+    ∂L/∂θ ≈ Σ_t δ_t J_t                              tanh: own(H_t) = (1-α) + α φ'(a_t) diag(W_rec D)
 
-This is RTRL if W_rec D is diagonal. Otherwise it is biased: influence by way of other units is left out.
+own(H) is what H has of each unit on itself. This is RTRL if W_rec D is diagonal, or not there. Otherwise it
+is biased: influence by way of other units is left out.
 
 Source: Menick et al. 2021, arXiv 2006.07232.
 """
 
 from dataclasses import dataclass
 
-from creditbench.learner import Claims, Learner, online, weighted
+from creditbench.learner import Claims, Learner, add_immediate, by_unit, leaky_trace, online, weighted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,16 +24,17 @@ class SnAp1(Learner):
     claims = Claims(online=True, forward_only=True, time="O(p)", memory="O(p)")
 
     def init(self, ops, cell, params, batch_size):
-        J = ops.zeros((batch_size, cell.hidden, cell.presynaptic))
+        J = ops.zeros((batch_size, cell.state_size, cell.parameters))
         return {"cell": cell.start(ops, batch_size), "trace": J}
 
     def segment(self, ops, cell, params, state, batch, key):
-        W, D, alpha = params["W_rec"], params.get("D"), cell.alpha
-        own = ops.xp.linalg.diagonal(W) if D is None else ops.xp.sum(W * D.T, axis=1)
+        own = cell.own_recurrence(ops, params) if cell.recurrent else None
 
         def advance(J, now, _):
-            H = now.slope * own if alpha == 1.0 else (1.0 - alpha) + now.slope * own
-            J = ops.accumulate(H[:, :, None] * J, now.z[:, None, :], now.slope[:, :, None])
-            return J, weighted(ops.xp, now.delta, J)
+            if own is None:
+                J = leaky_trace(ops, cell, J, now)
+            else:
+                J = add_immediate(ops, by_unit(cell.own_transition(ops, own, now), J), now)
+            return J, weighted(cell, now.delta, J)
 
         return online(ops, cell, params, state, batch, key, advance)

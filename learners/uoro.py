@@ -1,9 +1,9 @@
 """Unbiased online recurrent optimisation: the influence as one outer product, whose expectation is RTRL's.
 
-    h̃ ← ρ0 H_t h̃ + ρ1 ν                              [n];  ν: fresh random signs
-    θ̃ ← θ̃/ρ0 + νᵀĪ_t/ρ1                              [n, m];  νᵀĪ_t = (ν ⊙ α φ'(a_t)) z_tᵀ
-    ρ0 = √(‖θ̃‖/‖H_t h̃‖)    ρ1 = √(‖νᵀĪ_t‖/‖ν‖)      equal norms of the factors, for the least variance
-    ∂L/∂θ ≈ Σ_t (δ_t h̃_t) θ̃_t                        z_t = [ĥ_{t-1}, x̂_t, 1]
+    h̃ ← ρ0 H_t h̃ + ρ1 ν                              [S n];  ν: fresh random signs
+    θ̃ ← θ̃/ρ0 + νᵀĪ_t/ρ1                              [n, M];  νᵀĪ_t = (νᵀ slope_t) z_tᵀ, and νᵀ ∂s_t/∂φ
+    ρ0 = √(‖θ̃‖/‖H_t h̃‖)    ρ1 = √(‖slope_t‖ ‖z_t‖/‖ν‖)      equal norms of the factors, for less variance
+    ∂L/∂θ ≈ Σ_t (δ_t h̃_t) θ̃_t                        z_t = [ĥ_{t-1}, x̂_t, 1];  δ_t = ∂L_t/∂s_t
 
 for each sequence of the batch, with H_t as in `rtrl`. E[h̃ θ̃ᵀ] = J for all ρ0 and ρ1 that do not depend on
 this step's ν and are not 0: h̃ is multiplied and θ̃ divided by the same number. So a small ε, added to every
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from creditbench.errors import require_positive
-from creditbench.learner import Claims, Learner, online
+from creditbench.learner import Claims, Learner, add_by_unit, online
 from creditbench.ops.base import Array
 
 
 class Factors(NamedTuple):
-    h: Array  #: h̃, [B, n]
-    theta: Array  #: θ̃, [B, n, m]
+    h: Array  #: h̃, [B, S n]
+    theta: Array  #: θ̃, [B, n, M]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,31 +40,29 @@ class UORO(Learner):
         require_positive(self, "epsilon")
 
     def init(self, ops, cell, params, batch_size):
-        B, n, m = batch_size, cell.hidden, cell.presynaptic
-        return {"cell": cell.start(ops, B), "trace": Factors(ops.zeros((B, n)), ops.zeros((B, n, m)))}
+        B = batch_size
+        theta = ops.zeros((B, cell.hidden, cell.parameters))
+        return {"cell": cell.start(ops, B), "trace": Factors(ops.zeros((B, cell.state_size)), theta)}
 
     def segment(self, ops, cell, params, state, batch, key):
-        xp, alpha, epsilon = ops.xp, cell.alpha, self.epsilon
+        xp, epsilon = ops.xp, self.epsilon
 
         def norm(x):
             return xp.linalg.vector_norm(x, axis=-1, keepdims=True) + epsilon
 
         def advance(trace, now, nu):
             h, theta = trace
-            B, n = h.shape
-            Hh = now.slope * cell.through_recurrence(ops, params, h)
-            if alpha != 1.0:
-                Hh = Hh + (1.0 - alpha) * h
+            B, size = h.shape
+            Hh = cell.push(ops, params, now, h)
             rho_0 = xp.sqrt(norm(theta.reshape((B, -1))) / norm(Hh))
-            rho_1 = xp.sqrt((norm(now.slope) * norm(now.z)) / n**0.5)
+            rho_1 = xp.sqrt((norm(now.slope.reshape((B, -1))) * norm(now.z)) / size**0.5)
             h = rho_0 * Hh + rho_1 * nu
-            post = nu * now.slope / rho_1
-            theta = ops.accumulate(theta / rho_0[:, :, None], now.z[:, None, :], post[:, :, None])
+            theta = add_by_unit(ops, theta / rho_0[:, :, None], nu / rho_1, now)
             along = xp.sum(now.delta * h, axis=1)
             G = along[0] * theta[0] if B == 1 else xp.tensordot(along, theta, axes=1)
             return Factors(h, theta), G
 
         def draw(keys, B):
-            return ops.rademacher(keys, (B, cell.hidden))
+            return ops.rademacher(keys, (B, cell.state_size))
 
         return online(ops, cell, params, state, batch, key, advance, draw)

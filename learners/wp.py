@@ -63,6 +63,11 @@ class WeightPerturbation(Learner):
     def traced(self):
         return self.resample == "step" and self.credit == "trace"
 
+    def fits(self, cell):
+        if self.recurrent_from == "second" and not cell.recurrent:
+            return "recurrent_from is 'second', and it has no W_rec"
+        return ""
+
     def init(self, ops, cell, params, batch_size):
         state = {"clean": cell.start(ops, batch_size), "noisy": cell.start(ops, batch_size)}
         if self.recurrent_from == "second":
@@ -79,8 +84,8 @@ class WeightPerturbation(Learner):
             x, target, weight = rows(batch)
             found = {}
             for name, theta in (("clean", params), ("noisy", perturbed)):
-                drive = cell.drive(ops, theta, x)
-                after, (_, _, out) = cell.unroll(ops, theta, state[name], drive, batch.weights.shape[0])
+                after, unrolled = cell.unroll(ops, theta, state[name], x, batch.weights.shape[0])
+                out = unrolled.out
                 found[name] = after, weight @ cell.losses(ops, cell.readout(ops, theta, out), target), out
             delta_loss = (found["noisy"][1] - found["clean"][1]) / self.sigma**2
             grads = {k: delta_loss * Xi[k] for k in Xi}
@@ -93,12 +98,14 @@ class WeightPerturbation(Learner):
     def fresh_noise(self, ops, cell, params, state, batch, key):
         """Fresh noise at every step. The clean pass needs no noise, and runs chunk by chunk."""
         sigma, credit = self.sigma, self.credit
+        W = cell.recurrent_weights(ops, params) if cell.recurrent else None
 
         def chunk(state, batch, keys):
             K = batch.weights.shape[0]
             x, target, weight = rows(batch)
             drive = cell.drive(ops, params, x)
-            clean, (_, _, out) = cell.unroll(ops, params, state["clean"], drive, K)
+            clean, unrolled = cell.unroll(ops, params, state["clean"], x, K)
+            out = unrolled.out
             losses = weight * cell.losses(ops, cell.readout(ops, params, out), target)
 
             def step(carry, xs):
@@ -108,9 +115,13 @@ class WeightPerturbation(Learner):
                 if begun:
                     Xi = Xi | {"W_rec": begun[0] * Xi["W_rec"]}
                 # Both products are linear in the weights, so θ + Ξ, as large as the weights, is never formed.
-                noise = ops.linear(noisy.out, Xi["W_rec"], cell.drive(ops, Xi, x))
-                _, noisy = cell.step(ops, params, noisy, drive + noise)
-                y = cell.readout(ops, params, noisy.out, cell.readout(ops, Xi, noisy.out))
+                noise = cell.drive(ops, Xi, x)
+                if cell.recurrent:
+                    noise = ops.linear(noisy.out, cell.recurrent_weights(ops, Xi), noise)
+                own = perturb(params, {name: Xi[name] for name in cell.phi})
+                _, noisy = cell.step(ops, own, noisy, drive + noise, W)
+                seen = cell.see(ops, noisy.out, x)
+                y = cell.readout(ops, params, seen, cell.readout(ops, Xi, seen))
                 delta_loss = (weight @ cell.losses(ops, y, target) - loss) / sigma**2
                 if credit != "step":
                     total = {k: ops.accumulate(total[k], Xi[k]) for k in total}
@@ -124,7 +135,7 @@ class WeightPerturbation(Learner):
                 # The carried sum belongs to the caller, so the scan adds to a copy.
                 total = {k: ops.accumulate(total[k], state["trace"][k]) for k in total}
             grads = {} if credit == "episode" else zero_gradients(ops, cell)
-            steps = drive.reshape((K, -1, cell.hidden)), losses.reshape((K, -1)).sum(1)
+            steps = drive.reshape((K, -1, cell.units)), losses.reshape((K, -1)).sum(1)
             xs = (tuple(batch), *steps, keys)
             after = {"clean": clean}
             if self.recurrent_from == "second":

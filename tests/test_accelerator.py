@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from creditbench.cells import Cell
+from creditbench.cells import Tanh
 from creditbench.check.probe import arguments as arguments_of
 from creditbench.check.probe import difference, make_batch, make_cell, make_params, segment_of, wrapped
 from creditbench.measure import clock, memory, work
@@ -40,7 +40,7 @@ def find_rule(id, **hyperparameters):
 
 
 def update(id, hidden=24, steps=128, batch=2, inputs=3, outputs=2):
-    return Update(learner=find_rule(id), cell=Cell(inputs, hidden, outputs), steps=steps, batch=batch)
+    return Update(learner=find_rule(id), cell=Tanh(inputs, hidden, outputs), steps=steps, batch=batch)
 
 
 def accelerator(backend, dtype="float32"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from creditbench.cells import Cell
+from creditbench.cells import Tanh
 from creditbench.learner import Batch, backpropagate
 from creditbench.machine import folders
 from creditbench.ops import BACKENDS, make_ops
@@ -131,7 +131,7 @@ def test_the_documented_rule_learns(documented_rule: Plugin, backend: str, decor
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_documented_rule_is_exact_for_the_readout(documented_rule: Plugin, backend: str) -> None:
-    ops, cell = make_ops(backend), Cell(inputs=3, hidden=8, outputs=2, alpha=0.5, bias=True)
+    ops, cell = make_ops(backend), Tanh(inputs=3, hidden=8, outputs=2, alpha=0.5, bias=True)
     rng = np.random.default_rng(0)
     batch = Batch(rng.normal(size=(5, 4, 3)), rng.normal(size=(5, 4, 2)), rng.uniform(size=(5, 4)) / 20)
     params, batch = ops.from_numpy(cell.init(0)), ops.from_numpy(batch)

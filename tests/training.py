@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from creditbench.cells import Cell
+from creditbench.cells import Tanh
 from creditbench.learner import Batch, Decorrelated
 from creditbench.learner.training import training_step
 from creditbench.optimizers import make_optimizer
@@ -24,7 +24,7 @@ class Training(NamedTuple):
 
     @property
     def cell(self):
-        return Cell(
+        return Tanh(
             2, 8, 2, alpha=0.5, bias=True, decorrelate="both" if self.learner.decorrelates else "none"
         )
 

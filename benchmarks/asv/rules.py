@@ -16,7 +16,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax  # noqa: F401
 import torch
 
-from creditbench.cells import Cell
+from creditbench.cells import Tanh
 from creditbench.measure.memory import algorithm_bytes
 from creditbench.measure.update import Prepared, Update
 from creditbench.measure.work import count
@@ -31,7 +31,7 @@ TASK, HIDDEN, STEPS = "mackey_glass", 16, 2000
 
 
 def update(learner, n, steps):
-    return Update(learner=LEARNERS[learner](), cell=Cell(2, n, 2), steps=steps)
+    return Update(learner=LEARNERS[learner](), cell=Tanh(2, n, 2), steps=steps)
 
 
 def require(learner, backend):

@@ -1,5 +1,33 @@
-"""The networks to train. `base`: a leaky tanh network with a linear readout, and its derivatives."""
+"""The networks to train: affine maps, then dynamics that each unit has for itself.
 
-from creditbench.cells.base import DECORRELATE, Cell, CellState, Decorrelate, Unrolled
+- `base`: the contract, the forward pass, the derivatives that rules use
+- `tanh`, `linear`, `gru`, `lstm`, `lru`, `lif`, `alif`: a cell each; `functions`: what they are made of
+- `shipped`: the cells by id
+"""
 
-__all__ = ["DECORRELATE", "Cell", "CellState", "Decorrelate", "Unrolled"]
+from creditbench.cells.base import (
+    DECORRELATE,
+    Cell,
+    CellState,
+    Decorrelate,
+    Derivatives,
+    Unrolled,
+    back,
+    through,
+)
+from creditbench.cells.shipped import CELLS, cell_class
+from creditbench.cells.tanh import Tanh
+
+__all__ = [
+    "CELLS",
+    "DECORRELATE",
+    "Cell",
+    "CellState",
+    "Decorrelate",
+    "Derivatives",
+    "Tanh",
+    "Unrolled",
+    "back",
+    "cell_class",
+    "through",
+]

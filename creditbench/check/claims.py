@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from creditbench.cells import Cell
+from creditbench.cells import Cell, Tanh
 from creditbench.check.base import Broken, Check, NotApplicable, check
 from creditbench.check.probe import (
     B,
@@ -341,7 +341,7 @@ def _carried_bytes(subject: Subject, n: int) -> int:
     before, after = (leaves(x) for x in (subject.first_state(B), subject.program(*subject.arguments())[2]))
     changed = [name for name, x in subject.ops.to_numpy(before).items() if not np.array_equal(x, after[name])]
     with subject.single_precision() as ops:
-        cell = Cell(2, n, 2)
+        cell = Tanh(2, n, 2)
         params = ops.from_numpy(subject.rule.weights(cell, cell.init(0)))
         state = leaves(subject.rule.init(ops, cell, params, 1))
         own = sum(x.nbytes for x in leaves(cell.start(ops, 1)).values())
@@ -369,7 +369,7 @@ def _grows(
     with subject.single_precision() as ops:
         for size in sizes:
             K = max(4, subject.rule.stream_segment) if axis == "n" else size
-            cell = Cell(2, size if axis == "n" else _UNITS, 2)
+            cell = Tanh(2, size if axis == "n" else _UNITS, 2)
             update = Update(learner=subject.rule, cell=cell, steps=K)
             if quantity == "flops":
                 found = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1)).flops

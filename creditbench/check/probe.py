@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from creditbench.cells import Cell, Decorrelate
+from creditbench.cells import Cell, Decorrelate, Tanh
 from creditbench.learner import Batch, Decorrelated, Learner
 from creditbench.ops import COMPILED, DType, Ops, make_ops
 
@@ -27,9 +27,10 @@ def make_cell(
     decorrelate: Decorrelate = "none",
     loss: Loss = "mse",
     hidden: int = N,
+    kind: type[Cell] = Tanh,
 ) -> Cell:
     """A cell of `INPUTS` inputs and `OUTPUTS` outputs."""
-    return Cell(INPUTS, hidden, OUTPUTS, alpha=alpha, bias=bias, decorrelate=decorrelate, loss=loss)
+    return kind(INPUTS, hidden, OUTPUTS, alpha=alpha, bias=bias, decorrelate=decorrelate, loss=loss)
 
 
 def make_params(cell: Cell, seed: int = 0) -> dict[str, NDArray[Any]]:

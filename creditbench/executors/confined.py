@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from creditbench import isolation
-from creditbench.cells import Cell
+from creditbench.cells import Cell, Tanh
 from creditbench.errors import ConfinedError, MachineError, one_line
 from creditbench.isolation import Confined, Limits, Send
 from creditbench.learner import Batch
@@ -245,7 +245,7 @@ class _Rule:
         """Import the rule, and make the network."""
         trial, (inputs, outputs, loss) = self.trial, asked["cell"]
         self.blocks = OwnBlocks(trial, self.ops, contributed.import_learner(asked).cls)
-        self.blocks.cell = Cell(
+        self.blocks.cell = Tanh(
             inputs, trial.hidden, outputs, trial.alpha, trial.bias, trial.decorrelate, loss
         )
 

@@ -19,7 +19,17 @@ from creditbench.learner.chunks import (
 from creditbench.learner.contract import Batch, Claims, Estimate, Learner
 from creditbench.learner.decorrelation import Decorrelated, decorrelated
 from creditbench.learner.perturbed import antithetic_slopes, antithetic_start, flat_size, unflatten
-from creditbench.learner.traces import Step, leaky_trace, online, random_feedback, weighted
+from creditbench.learner.traces import (
+    Step,
+    add_by_unit,
+    add_immediate,
+    by_unit,
+    immediate,
+    leaky_trace,
+    online,
+    random_feedback,
+    weighted,
+)
 
 __all__ = [
     "ROWS_KEPT",
@@ -29,14 +39,18 @@ __all__ = [
     "Estimate",
     "Learner",
     "Step",
+    "add_by_unit",
+    "add_immediate",
     "antithetic_slopes",
     "antithetic_start",
     "backpropagate",
+    "by_unit",
     "chunk_size",
     "decorrelated",
     "flat_size",
     "fold_chunks",
     "forward",
+    "immediate",
     "leaky_trace",
     "online",
     "pull_back",

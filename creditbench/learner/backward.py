@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from creditbench.cells import Cell, CellState
+from creditbench.cells import Cell, CellState, back
 from creditbench.learner.chunks import chunk_size, fold_chunks, rows
 from creditbench.learner.contract import Batch, Estimate
 from creditbench.ops.base import Array, Ops, Tree
@@ -19,9 +19,8 @@ def forward(
     def chunk(carry, batch):
         state, loss = carry
         x, target, weight = rows(batch)
-        state, (_, _, out) = cell.unroll(
-            ops, params, state, cell.drive(ops, params, x), batch.weights.shape[0]
-        )
+        state, unrolled = cell.unroll(ops, params, state, x, batch.weights.shape[0])
+        out = unrolled.out
         loss = loss + weight @ cell.losses(ops, cell.readout(ops, params, out), target)
         return (state, loss), None if cell.decorrelate == "none" else out
 
@@ -31,7 +30,7 @@ def forward(
 
 def backpropagate(ops: Ops, cell: Cell, params: Tree, state: CellState, batch: Batch) -> Estimate:
     """The gradient of a segment's loss by reverse mode, with a fixed start and a free end (Werbos 1990)."""
-    return pull_back(ops, cell, params, state, batch, ops.zeros((batch.weights.shape[1], cell.hidden)))[0]
+    return pull_back(ops, cell, params, state, batch, ops.zeros((batch.weights.shape[1], cell.state_size)))[0]
 
 
 def pull_back(
@@ -39,35 +38,39 @@ def pull_back(
 ) -> tuple[Estimate, Array]:
     """A segment's part of the gradient by reverse mode, given the gradient of later losses in its end state.
 
-        λ_t = ∂L_{>t}/∂h_t                                  λ_K: `adjoint` [B, n]
-        g_t = Dᵀ W_outᵀ e_t + λ_t                           ∂L/∂h_t, with e_t = w_t ∂ℓ_t/∂y_t
-        s_t = α tanh'(a_t) ⊙ g_t                            ∂L/∂a_t
-        λ_{t-1} = Dᵀ W_recᵀ s_t + (1-α) g_t
-        ∂L/∂W_rec = Σ_t s_t ĥ_{t-1}ᵀ   ∂L/∂W_in = Σ_t s_t x̂_tᵀ   ∂L/∂W_out = Σ_t e_t ĥ_tᵀ
+        λ_t = ∂L_{>t}/∂s_t                                  λ_K: `adjoint` [B, S n]
+        g_t = ∂h_t/∂s_tᵀ Dᵀ W_outᵀ e_t + λ_t                ∂L/∂s_t, with e_t = w_t ∂ℓ_t/∂y_t
+        p_t = slopeᵀ g_t                                    ∂L/∂a_t
+        λ_{t-1} = ∂h_{t-1}/∂s_{t-1}ᵀ Dᵀ W_recᵀ p_t + carryᵀ g_t
+        ∂L/∂W_rec = Σ_t p_t ĥ_{t-1}ᵀ   ∂L/∂W_in = Σ_t p_t x̂_tᵀ   ∂L/∂W_out = Σ_t e_t ĥ_tᵀ
 
     The reverse pass carries one vector per row. The gradient of each weight matrix is one product over all
-    steps. Returns the estimate and λ_0 [B, n]. The estimate's state is the cell's; its loss is the segment's
-    own.
+    steps. Returns the estimate and λ_0 [B, S n]. The estimate's state is the cell's; its loss is the
+    segment's own.
     """
-    xp, alpha = ops.xp, cell.alpha
-    steps, n = (*batch.weights.shape, cell.hidden), cell.hidden
+    steps = batch.weights.shape
     x, target, weight = rows(batch)
 
-    end, (a, before, out) = cell.unroll(ops, params, state, cell.drive(ops, params, x), steps[0])
-    y = cell.readout(ops, params, out)
+    end, unrolled = cell.unroll(ops, params, state, x, steps[0])
+    y = cell.readout(ops, params, unrolled.out)
     loss = weight @ cell.losses(ops, y, target)
     e = weight[:, None] * cell.error(ops, y, target)
 
-    from_readout = cell.feedback(params, e).reshape(steps)
-    slope = (alpha * (1.0 - xp.tanh(a) ** 2)).reshape(steps)
+    derivatives = cell.derivatives(ops, params, unrolled)
+    from_readout = back(derivatives.out, cell.feedback(params, e))
+    by_step = ops.tree_map(
+        lambda r: r.reshape((*steps, *r.shape[1:])), (from_readout, derivatives._replace(out=None, own=None))
+    )
 
     def backward(adjoint, xs):
-        from_readout, slope = xs
+        from_readout, now = xs
         g = from_readout + adjoint
-        s = slope * g
-        adjoint = cell.back_through_recurrence(params, s)
-        return adjoint if alpha == 1.0 else adjoint + (1.0 - alpha) * g, s
+        post = back(now.slope, g)
+        return cell.pull(params, now, g, post), (post, g if cell.phi else None)
 
-    adjoint, s = ops.scan(backward, adjoint, (from_readout, slope), reverse=True)
-    grads = cell.gradient(ops, s.reshape((-1, n)), x, before, e, out)
-    return Estimate(loss, grads, end, hidden=out), adjoint
+    adjoint, (post, g) = ops.scan(backward, adjoint, by_step, reverse=True)
+    post = post.reshape((-1, cell.units))
+    grads = cell.gradient(ops, post, x, unrolled.before, e, unrolled.out)
+    if cell.phi:
+        grads |= cell.own_gradient(ops, derivatives.own, g.reshape((-1, cell.state_size)))
+    return Estimate(loss, grads, end, hidden=unrolled.out), adjoint

@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
     grads: Tree  #: name of a parameter -> array of its shape, or `Outer`; a parameter left out is not trained
     state: Tree  #: carried to the next segment
     assigned: Tree = {}  #: name of a parameter -> new value, for a rule that sets it itself  # noqa: RUF012
-    hidden: Array | None = None  #: ĥ of every step, [R, n]; only a decorrelated cell needs it
+    hidden: Array | None = None  #: `Unrolled.out` of every step; only a decorrelated cell needs it
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,10 @@ class Learner:
     def stream_segment(self) -> int:
         """Steps between updates on a stream, unless the trial says otherwise."""
         return 1
+
+    def fits(self, cell: Cell) -> str:
+        """Why the rule does not go with this cell, after "NAME does not go with CELL: "; empty if it does."""
+        return ""
 
     def weights(self, cell: Cell, params: NumpyTree) -> NumpyTree:
         """The initial weights, given those that the cell drew. A rule may prune them here."""

@@ -56,7 +56,9 @@ class Decorrelated:
 
     def moved(self, ops: Ops, params: Tree, hidden: Any, inputs: Array) -> Tree:
         """D, and D_in if there is one, after a step against the correlation of ĥ and of x̂."""
-        moved = {"D": decorrelated(ops, params["D"], hidden, self.rate)}
+        D = params["D"]
+        # The readout may see the input too.
+        moved = {"D": decorrelated(ops, D, hidden[..., : D.shape[0]], self.rate)}
         if "D_in" in params:
             moved["D_in"] = decorrelated(ops, params["D_in"], inputs, self.rate)
         return moved

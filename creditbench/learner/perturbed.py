@@ -47,34 +47,46 @@ def antithetic_slopes(
 
     The θ-part is one product over all 2PB rows. The V-part is one product over both members of a pair. So the
     perturbed weights are never formed. `change`: the V_i, by name of a parameter: for a matrix the function
-    x -> V_i x of rows [P or 1, R, columns], for a bias the array [P, rows]. `state`: 2PB rows, by pair, sign
-    (+ first) and sequence. Returns the new state and the slopes [P].
+    x -> V_i x of rows [P or 1, R, columns], for a vector the array [P, rows]. `state`: 2PB rows, by pair,
+    sign (+ first) and sequence. Returns the new state and the slopes [P].
     """
-    xp, n, B = ops.xp, cell.hidden, batch.weights.shape[1]
-    P = state.h.shape[0] // (2 * B)
+    xp, units, B = ops.xp, cell.units, batch.weights.shape[1]
+    P = state.out.shape[0] // (2 * B)
     sign = sigma * ops.from_numpy(np.array([1.0, -1.0]).reshape((2, 1, 1)))
+    W = cell.recurrent_weights(ops, params) if cell.recurrent else None
+    own = {}  # a unit's own parameters, for each of the 2PB rows
+    for name in cell.phi:
+        moved = params[name] + sign * change[name][:, None, None]
+        own[name] = xp.broadcast_to(moved, (P, 2, B, cell.hidden)).reshape((-1, cell.hidden))
 
     def chunk(carry, batch):
         state, losses = carry
         K = batch.weights.shape[0]
         x, target, weight = rows(batch)
-        moved = change["W_in"](x[None])
+        moved = cell.all_gates(ops, change["W_in"](x[None]), cell.sees_input)
         if cell.bias:
             moved = moved + change["b"][:, None]
-        moved = xp.permute_dims(moved.reshape((P, K, 1, B, n)), (1, 0, 2, 3, 4))
-        drive = cell.drive(ops, params, x).reshape((K, 1, 1, B, n)) + sign * moved
+        moved = xp.permute_dims(moved.reshape((P, K, 1, B, units)), (1, 0, 2, 3, 4))
+        drive = cell.drive(ops, params, x).reshape((K, 1, 1, B, units)) + sign * moved
 
         def step(state, drive):
-            signed = (sign * state.out.reshape((P, 2, B, n))).reshape((P, 2 * B, n))
-            _, after = cell.step(ops, params, state, drive + change["W_rec"](signed).reshape((-1, n)))
+            if cell.recurrent:
+                signed = (sign * state.out.reshape((P, 2, B, -1))).reshape((P, 2 * B, -1))
+                moved = cell.all_gates(ops, change["W_rec"](signed), cell.sees_recurrence)
+                drive = drive + moved.reshape((-1, units))
+            _, after = cell.step(ops, params | own, state, drive, W)
             return after, after.out
 
-        state, out = ops.scan(step, state, drive.reshape((K, -1, n)))
-        by_pair = xp.permute_dims(out.reshape((K, P, 2, B, n)), (1, 0, 2, 3, 4))  # [P, K, 2, B, n]
-        y = change["W_out"]((sign * by_pair).reshape((P, -1, n))).reshape((P, K, 2, B, -1))
+        state, out = ops.scan(step, state, drive.reshape((K, -1, units)))
+        if cell.skips:
+            out = out.reshape((K, 2 * P, B, -1))
+            input = xp.broadcast_to(x.reshape((K, 1, B, -1)), (K, 2 * P, B, cell.inputs))
+            out = xp.concat((out, input), axis=-1)
+        by_pair = xp.permute_dims(out.reshape((K, P, 2, B, -1)), (1, 0, 2, 3, 4))  # [P, K, 2, B, seen]
+        y = change["W_out"]((sign * by_pair).reshape((P, -1, cell.seen))).reshape((P, K, 2, B, -1))
         if cell.bias:
             y = y + sign * change["c"][:, None, None, None]
-        y = y + cell.readout(ops, params, by_pair.reshape((-1, n))).reshape(y.shape)
+        y = y + cell.readout(ops, params, by_pair.reshape((-1, cell.seen))).reshape(y.shape)
         found = cell.losses(ops, y, target.reshape((K, 1, B, -1)))
         return (state, losses + (weight.reshape((K, 1, B)) * found).sum((1, 3))), None
 

@@ -143,9 +143,12 @@ class Update:
         def chunk(carry, part):
             state, total = carry
             inputs, targets, weights = part
-            drive = cell.drive(ops, params, inputs.reshape((-1, cell.inputs)))
-            state, out = ops.scan(step, state, drive.reshape((-1, self.batch, cell.hidden)))
-            y = cell.readout(ops, params, out.reshape((-1, cell.hidden))).reshape(targets.shape)
+            x = inputs.reshape((-1, cell.inputs))
+            drive = cell.drive(ops, params, x)
+            state, out = ops.scan(step, state, drive.reshape((-1, self.batch, drive.shape[-1])))
+            seen = out.reshape((-1, out.shape[-1]))
+            seen = cell.see(ops, seen, x) if hasattr(cell, "see") else seen  # an older checkout's cell
+            y = cell.readout(ops, params, seen).reshape(targets.shape)
             return (state, total + ops.xp.sum(weights * cell.losses(ops, y, targets))), None
 
         carry = cell.start(ops, self.batch), ops.zeros(())

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from creditbench.cells import Cell
+from creditbench.cells import Tanh
 from creditbench.errors import UsageError
 from creditbench.learner import Claims
 from creditbench.measure import clock, memory, work
@@ -191,7 +191,7 @@ def make_update(
     B: int,
 ) -> Update:
     """One update of a rule, or the forward pass for `FORWARD`, on an episode of T steps of B sequences."""
-    cell = Cell(_INPUTS, n, _OUTPUTS)
+    cell = Tanh(_INPUTS, n, _OUTPUTS)
     learner = None if name == FORWARD else _learner(name, path, hyperparameters or {})
     return Update(learner=learner, cell=cell, steps=T, batch=B)
 

@@ -86,7 +86,7 @@ class Side:
     def prepare(self, learner: str) -> dict[str, Any]:
         """The exact figures of a rule; its program is ready afterwards."""
         # From the checkout that is measured, once its package is the one that is found.
-        from creditbench.cells import Cell
+        from creditbench import cells
         from creditbench.measure.cost import compilations, kernels
         from creditbench.measure.memory import algorithm_bytes
         from creditbench.measure.update import Prepared, Update
@@ -97,7 +97,8 @@ class Side:
         ops = self.ops
         update = Update(
             learner=find("learners", learner).cls(),
-            cell=Cell(INPUTS, HIDDEN, OUTPUTS),
+            # An older checkout has one cell.
+            cell=getattr(cells, "Tanh", cells.Cell)(INPUTS, HIDDEN, OUTPUTS),
             steps=STEPS,
             batch=BATCH,
         )

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from creditbench.cells import Cell
+from creditbench.cells import Cell, Tanh
 from creditbench.learner import Batch, Decorrelated, backpropagate
 from creditbench.learner.training import training_step
 from creditbench.machine.compilation import taken_from_cache
@@ -274,7 +274,7 @@ def with_numbers(learner: Any, optimizer: SGD, numbers: Mapping[str, Any]) -> tu
 
 def warm_up(backend: str, device: str = "cpu") -> None:
     """Let the framework load all that it loads at first use, so that no trial's figures include it."""
-    ops, cell = make_ops(backend, device), Cell(2, 16, 2)
+    ops, cell = make_ops(backend, device), Tanh(2, 16, 2)
     params, ones = ops.from_numpy(cell.init(0)), np.ones((3, 4, 2))
     batch = Batch(*ops.from_numpy((ones, ones, ones[..., 0])))
 

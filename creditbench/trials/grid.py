@@ -26,7 +26,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from creditbench.cells import DECORRELATE, Cell, Decorrelate
+from creditbench.cells import DECORRELATE, Decorrelate, Tanh
 from creditbench.data import Seen, absolute, noting
 from creditbench.errors import UsageError, reason, suggestion, unknown
 from creditbench.learner import Learner
@@ -426,7 +426,7 @@ def _trial_values(
                 f"segment is {segment}: a stream of {task_class.id} has {steps} steps; give 1 to {steps}"
             )
     budget, evaluations = _budget(options, task_class, segment)
-    cell = Cell(  # only for its checks
+    cell = Tanh(  # only for its checks
         train.inputs.shape[-1],
         options.hidden,
         train.targets.shape[-1],

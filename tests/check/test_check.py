@@ -50,10 +50,10 @@ BAD = {
     "wrong_shape_of_gradient": ("estimate", "grads['W_in'] has shape (1, 1), not (8, 2)"),
     "wrong_shape_of_state": (
         "estimate",
-        "state 'cell.h' is (1, 8) float64 after a segment, and was (3, 8) float64",
+        "state 'cell.s.0' is (1, 8) float64 after a segment, and was (3, 8) float64",
     ),
     "gives_nan": ("estimate", "grads.W_in is not finite"),
-    "puts_into_state": ("arguments unchanged", "state.cell.h of its arguments is put in or replaced"),
+    "puts_into_state": ("arguments unchanged", "state.cell.s.0 of its arguments is put in or replaced"),
     "cheats_on_unscored": (
         "unscored steps",
         "grads W_out changes with the target of a step that is not scored",

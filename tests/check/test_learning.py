@@ -223,7 +223,7 @@ def test_what_a_sequence_leaves_behind_is_caught():
 
     for reset, said in (
         (keeps_trace, "leaves of the former sequences trace [3, 8, 11]"),
-        (lambda self, ops, cell, params, state, rows: state, "cell.h [3, 8], trace [3, 8, 11]"),
+        (lambda self, ops, cell, params, state, rows: state, "cell.s.0 [3, 8], trace [3, 8, 11]"),
         (
             lambda self, ops, cell, params, state, rows: {"cell": state["cell"]},
             "feedback, trace before or after",

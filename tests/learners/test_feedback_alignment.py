@@ -58,4 +58,4 @@ def test_the_feedback_is_drawn_once_and_outlives_a_sequence():
         np.testing.assert_array_equal(state[name], again[name])
         assert np.abs(ops.to_numpy(state[name] - other.init(ops, cell, params, B)[name])).max() > 0.1
     np.testing.assert_array_equal(new["B_rec"], state["B_rec"] + 1.0)
-    assert float(new["cell"].h.abs().max()) == 0.0
+    assert float(new["cell"].s[0].abs().max()) == 0.0

@@ -283,7 +283,7 @@ def recurrent(found, cell):
     ("id", "old", "new"),
     [
         ("uoro", "h = rho_0 * Hh + rho_1 * nu", "h = rho_1 * Hh + rho_0 * nu"),
-        ("uoro", "post = nu * now.slope / rho_1", "post = nu * now.slope * rho_1"),
+        ("uoro", "nu / rho_1, now", "nu * rho_1, now"),
         ("kf_rtrl", "(c1 / p1)[:, :, None] * HA", "(c1 * p1)[:, :, None] * HA"),
         ("kf_rtrl", "(c2 * p2) * now.z", "p2 * now.z"),
     ],

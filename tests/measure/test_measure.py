@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from creditbench.cells import Cell
+from creditbench.cells import Tanh
 from creditbench.learner import Claims, backpropagate
 from creditbench.machine.threads import thread_environment
 from creditbench.measure import clock, memory, work
@@ -44,7 +44,7 @@ def rule(id, **hyperparameters):
 
 def update(id, hidden=24, steps=128, batch=2, inputs=3, outputs=2, **hyperparameters):
     learner = None if id == "forward" else rule(id, **hyperparameters)
-    return Update(learner=learner, cell=Cell(inputs, hidden, outputs), steps=steps, batch=batch)
+    return Update(learner=learner, cell=Tanh(inputs, hidden, outputs), steps=steps, batch=batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +186,7 @@ def test_one_sequence_takes_half_of_two():
 
 
 def test_a_rule_that_stores_its_activity_loses_its_claim(ops):
-    subject = Update(learner=Hoarder(), cell=Cell(3, 64, 2), steps=128)
+    subject = Update(learner=Hoarder(), cell=Tanh(3, 64, 2), steps=128)
     found = exponent(ops, subject)
     claim = scaling.claimed(Hoarder.claims, "T", "algorithm_bytes")
     assert claim == 0.0 and found.exponent > 0.5
@@ -268,7 +268,7 @@ def test_an_update_that_cannot_be_recorded_runs_in_python_each_time():
 
 def test_kernels_are_those_that_a_replay_runs():
     """Two more segments always cost the same, and twice the work costs more."""
-    ops, once = make_ops("torch"), Update(learner=Once(), cell=Cell(3, 8, 2), steps=16)
+    ops, once = make_ops("torch"), Update(learner=Once(), cell=Tanh(3, 8, 2), steps=16)
     found = [kernels(ops, once, segments) for segments in (2, 4, 6)]
     assert found[2] - found[1] == found[1] - found[0] > 2 * 16  # a product at each step
     assert kernels(ops, replace(once, learner=Once(times=2))) > 1.7 * found[0]
@@ -277,7 +277,7 @@ def test_kernels_are_those_that_a_replay_runs():
 @pytest.mark.alone
 def test_twice_the_work_changes_flops_and_ratios(ops):
     """The network is wide enough that arithmetic, not the calls, takes the time."""
-    cell = Cell(3, 256, 2)
+    cell = Tanh(3, 256, 2)
     once, twice = (
         Update(learner=learner, cell=cell, steps=32, batch=32) for learner in (Once(), Once(times=2))
     )

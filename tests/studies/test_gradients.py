@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from creditbench.cells import Cell
+from creditbench.cells import Tanh
 from creditbench.errors import UsageError
 from creditbench.learner import Batch
 from creditbench.ops import make_ops
@@ -87,7 +87,7 @@ def test_a_rule_without_noise_is_exact():
 @pytest.fixture(params=["jax", "torch"])
 def problem(request):
     """A small cell at its first weights, a segment of 9 steps of 2 sequences, and the gradient there."""
-    ops, cell = make_ops(request.param, dtype="float64"), Cell(2, 6, 2)
+    ops, cell = make_ops(request.param, dtype="float64"), Tanh(2, 6, 2)
     rng = np.random.default_rng(0)
     arrays = rng.standard_normal((9, 2, 2)), rng.standard_normal((9, 2, 2)), np.full((9, 2), 1 / 18)
     batch, params = Batch(*ops.from_numpy(arrays)), ops.from_numpy(cell.init(0))
