@@ -7,11 +7,10 @@
     feedback = random        l_t = B e_t, with a fixed B [n, O], drawn once from N(0, 2/(n+O)) as W_out is
     feedback = adaptive      the same, but B follows the readout: B ← (1-λ) B - η Σ_b ĥ_t e_tᵀ
 
-The trace is the part of RTRL's influence that does not go through recurrent weights: the eligibility vector of
-an adaptive spiking unit, a leaky average in a tanh unit, with carry 1-α and slope α φ'(a_t). It is the trace
-of `rflo`. The readout of this cell has no leak, so no leak filters the trace. An adaptive B is kept
-after a sequence. It learns at its own rate η, independent of the optimiser of W_out. W_out itself does not
-decay.
+The trace is the part of RTRL's influence that does not go through recurrent weights: the eligibility vector
+of an adaptive spiking unit; in a tanh unit a leaky average, with carry 1-α and slope α φ'(a_t). It is the
+trace of `rflo`. The readout has no leak, so no leak filters the trace. An adaptive B is kept after a
+sequence. It learns at its own rate η, independent of the optimiser of W_out. W_out itself does not decay.
 
 Source: Bellec et al. 2020, Nat. Commun. 11:3625.
 """

@@ -146,11 +146,12 @@ class Cell(abc.ABC):
             return self.f(ops, s, a, dict(zip(self.phi, own, strict=True)))
 
         columns = list(_columns(ops, f, (*s, *a, *own)))
-        cuts = (0, self.S, self.S + self.G, len(columns))
-        return tuple(  # type: ignore[return-value]
-            tuple(tuple(column[k] for column in columns[start:end]) for k in range(self.S))
-            for start, end in zip(cuts, cuts[1:], strict=False)
-        )
+        S, G = self.S, self.G
+
+        def rows(columns):
+            return tuple(tuple(column[k] for column in columns) for k in range(S))
+
+        return rows(columns[:S]), rows(columns[S : S + G]), rows(columns[S + G :])
 
     def out_slopes(self, ops: Ops, s: tuple) -> tuple[tuple, ...]:
         """∂h_t/∂s_t, rows and columns of arrays [R, n], or 0.0. By default from the forward mode of `o`."""
