@@ -178,5 +178,6 @@ def _drop_output() -> None:
 
 
 def _usage(message: str) -> int:
+    message = str(UsageError(message))  # which keeps no more than the ends of a long name
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2

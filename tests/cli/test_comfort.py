@@ -158,3 +158,9 @@ def test_a_users_rule_is_not_read_where_it_cannot_be_confined(tmp_path):
     (tmp_path / "mine.py").write_text(source, encoding="utf-8")
     done = bare("show", "learner", os.fspath(tmp_path / "mine.py"))
     assert done.returncode == 2 and "needs Linux or macOS" in done.stderr
+
+
+def test_a_name_that_the_system_refuses_is_not_said_in_full(capsys):
+    assert main(["run", "--task", "mackey_glass", "--learner", "bptt", "--results", "x" * 5000]) == 2
+    said = capsys.readouterr().err
+    assert "File name too long" in said and "xxx…xxx" in said and len(said.splitlines()[-1]) < 1500
