@@ -140,13 +140,13 @@ class Cell(abc.ABC):
         """
         own = tuple(phi[name] + 0.0 * s[0] for name in self.phi)
 
+        S, G = self.S, self.G
+
         def f(*values):
-            values = iter(values)
-            s, a, own = (tuple(next(values) for _ in range(k)) for k in (self.S, self.G, len(self.phi)))
-            return self.f(ops, s, a, dict(zip(self.phi, own, strict=True)))
+            own = dict(zip(self.phi, values[S + G :], strict=True))
+            return self.f(ops, values[:S], values[S : S + G], own)
 
         columns = list(_columns(ops, f, (*s, *a, *own)))
-        S, G = self.S, self.G
 
         def rows(columns):
             return tuple(tuple(column[k] for column in columns) for k in range(S))

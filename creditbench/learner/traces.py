@@ -59,8 +59,8 @@ def online(
         a, before, out, _ = unrolled
         y = cell.readout(ops, params, out)
         e = weight[:, None] * cell.error(ops, y, target)
-        seen = ([before] if cell.recurrent else []) + [x] + ([xp.ones_like(x[:, :1])] if cell.bias else [])
-        z = xp.concat(seen, axis=1)
+        parts = [*([before] if cell.recurrent else []), x]
+        z = xp.concat([*parts, xp.ones_like(x[:, :1])] if cell.bias else parts, axis=1)
         slope, carry, to_state, out_before, own = cell.derivatives(ops, params, unrolled)
         delta = back(to_state, cell.feedback(params, e) if feedback is None else ops.linear(e, feedback))
         seen = Step(a, slope, carry, out_before, own, z, out, target, weight[:, None], e, delta, to_state)

@@ -95,10 +95,10 @@ class Side:
 
         self.prepared = None
         ops = self.ops
+        kind: Any = getattr(cells, "Tanh", cells.Cell)  # an older checkout has one cell
         update = Update(
             learner=find("learners", learner).cls(),
-            # An older checkout has one cell.
-            cell=getattr(cells, "Tanh", cells.Cell)(INPUTS, HIDDEN, OUTPUTS),
+            cell=kind(INPUTS, HIDDEN, OUTPUTS),
             steps=STEPS,
             batch=BATCH,
         )
