@@ -22,7 +22,7 @@ from math import sqrt
 from typing import Literal
 
 from creditbench.errors import require_one_of, require_positive
-from creditbench.learner import Claims, Estimate, Learner, chunk_size, rows, sum_over_chunks
+from creditbench.learner import Claims, Estimate, Learner, chunk_size, joined, rows, sum_over_chunks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +57,10 @@ class ActivityNodePerturbation(Learner):
             K, B = batch.weights.shape
             x, target, weight = rows(batch)
             xi = ops.normal(keys, (B, noisy_units), self.sigma).reshape((-1, noisy_units))
-            clean, (a, before, out, _) = cell.unroll(ops, params, state["clean"], x, K)
-            noisy, (a_noisy, _, out_noisy, _) = cell.unroll(ops, params, state["noisy"], x, K, xi[:, :n])
-            y = cell.readout(ops, params, out)
-            y_noisy = cell.readout(ops, params, out_noisy, xi[:, n:])
+            clean, seen = cell.unroll(ops, params, state["clean"], x, K)
+            noisy, seen_noisy = cell.unroll(ops, params, state["noisy"], x, K, xi[:, :n])
+            y = cell.readout(ops, params, seen.out)
+            y_noisy = cell.readout(ops, params, seen_noisy.out, xi[:, n:])
             losses = cell.losses(ops, y, target)
             delta_loss = weight * (cell.losses(ops, y_noisy, target) - losses)
             if self.difference == "batch":
@@ -75,7 +75,9 @@ class ActivityNodePerturbation(Learner):
                 norm = square.reshape((K, -1)).sum(1)[:, None, None]  # of each step, over units and batch
                 return (gain.reshape((K, B, 1)) / norm).reshape((-1, 1)) * delta
 
-            grads = cell.gradient(ops, post(a_noisy - a), x, before, post(y_noisy - y), out)
-            return Estimate(weight @ losses, grads, {"clean": clean, "noisy": noisy}, hidden=out)
+            layers = cell.by_layer(seen_noisy.a - seen.a, n // len(cell.layers))
+            posts = joined(ops, [post(delta) for delta in layers])
+            grads = cell.gradient(ops, posts, seen.presynaptic(x), post(y_noisy - y))
+            return Estimate(weight @ losses, grads, {"clean": clean, "noisy": noisy}, hidden=seen.hidden)
 
         return sum_over_chunks(ops, cell, chunk, state, batch, key, chunk_size(batch))

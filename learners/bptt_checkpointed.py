@@ -63,7 +63,7 @@ class CheckpointedBPTT(Learner):
             end, _ = forward(end, last)
         (_, loss, grads), hidden = ops.scan(backward, carry, (starts, chunks), reverse=True)
         if keeps_hidden:
-            hidden = hidden.reshape((-1, cell.seen))
+            hidden = hidden.reshape((-1, hidden.shape[-1]))
             hidden = hidden if rest is None else ops.xp.concat((hidden, rest))
         return Estimate(loss, grads, {"cell": end}, hidden=hidden)
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from creditbench.cell import back
 from creditbench.errors import require_positive
-from creditbench.learner import Claims, Learner, online
+from creditbench.learner import Claims, Learner, of_layers, online
 from creditbench.ops import Outer
 
 
@@ -42,29 +42,35 @@ class DNI(Learner):
         require_positive(self, "rate")
 
     def init(self, ops, cell, params, batch_size):
-        width = cell.seen + cell.outputs + 1
-        # Before the first step ã is 0: there is no prediction to compare, and A stays.
-        trace = ops.zeros((cell.state_size, width)), ops.zeros((batch_size, width))
-        return {"cell": cell.start(ops, batch_size), "trace": trace}
+        def start(layer):
+            width = layer.seen + layer.outputs + 1
+            # Before the first step ã is 0: there is no prediction to compare, and A stays.
+            return ops.zeros((layer.state_size, width)), ops.zeros((batch_size, width))
+
+        return {"cell": cell.start(ops, batch_size), "trace": of_layers(cell, start)}
 
     def reset(self, ops, cell, params, state, batch_size):
         fresh = self.init(ops, cell, params, batch_size)
-        return fresh | {"trace": (state["trace"][0], fresh["trace"][1])}
+        trace = of_layers(cell, lambda _, fresh, old: (old[0], fresh[1]), fresh["trace"], state["trace"])
+        return fresh | {"trace": trace}
 
     def segment(self, ops, cell, params, state, batch, key):
         xp = ops.xp
 
-        def advance(trace, now, _):
-            A, before = trace
-            # An unscored target may be anything, even the later answer.
-            target = xp.where(now.weight > 0, now.target, xp.zeros_like(now.target))
-            features = xp.concat((now.out, target, xp.ones_like(target[:, :1])), axis=1)
-            c = ops.linear(features, A, now.delta)
-            post = back(now.slope, c)
-            came_back = cell.pull(params, now, c, post)
-            error = ops.linear(before, A) - came_back
-            pre = before / (1.0 + xp.sum(before * before, axis=1, keepdims=True))
-            A = ops.accumulate(A + 0.0, Outer(error, pre), -self.rate / before.shape[0])
-            return (A, features), Outer(post, now.z)
+        def make(cell, params):
+            def advance(trace, now, _):
+                A, before = trace
+                # An unscored target may be anything, even the later answer.
+                target = xp.where(now.weight > 0, now.target, xp.zeros_like(now.target))
+                features = xp.concat((now.out, target, xp.ones_like(target[:, :1])), axis=1)
+                c = ops.linear(features, A, now.delta)
+                post = back(now.slope, c)
+                came_back = cell.pull(params, now, c, post)
+                error = ops.linear(before, A) - came_back
+                pre = before / (1.0 + xp.sum(before * before, axis=1, keepdims=True))
+                A = ops.accumulate(A + 0.0, Outer(error, pre), -self.rate / before.shape[0])
+                return (A, features), Outer(post, now.z)
 
-        return online(ops, cell, params, state, batch, key, advance, factors=True)
+            return advance
+
+        return online(ops, cell, params, state, batch, key, make, factors=True)

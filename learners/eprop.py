@@ -20,7 +20,7 @@ from typing import Literal
 
 from creditbench.cell import back
 from creditbench.errors import UsageError, require_one_of, require_positive
-from creditbench.learner import Claims, Learner, leaky_trace, online, random_feedback, weighted
+from creditbench.learner import Claims, Learner, leaky_trace, of_layers, online, random_feedback, weighted
 from creditbench.ops import Outer
 
 
@@ -44,25 +44,34 @@ class EProp(Learner):
             raise UsageError(f"feedback_decay is {self.feedback_decay!r}: EProp needs a number in [0, 1)")
 
     def init(self, ops, cell, params, batch_size):
-        P = ops.zeros((batch_size, cell.state_size, cell.parameters))
         B = None if self.feedback == "symmetric" else random_feedback(ops, cell, self.feedback_seed)
-        return {"cell": cell.start(ops, batch_size), "trace": (P, B)}
+
+        def start(layer, B):
+            return ops.zeros((batch_size, layer.state_size, layer.parameters)), B
+
+        return {"cell": cell.start(ops, batch_size), "trace": of_layers(cell, start, B)}
 
     def reset(self, ops, cell, params, state, batch_size):
         fresh = self.init(ops, cell, params, batch_size)
-        return fresh | {"trace": (fresh["trace"][0], state["trace"][1])}
+        trace = of_layers(cell, lambda _, fresh, old: (fresh[0], old[1]), fresh["trace"], state["trace"])
+        return fresh | {"trace": trace}
 
     def segment(self, ops, cell, params, state, batch, key):
         adaptive = self.feedback == "adaptive"
 
-        def advance(trace, now, _):
-            P, B = trace
-            P = leaky_trace(ops, cell, P, now)
-            G = weighted(cell, back(now.to_state, ops.linear(now.e, B)) if adaptive else now.delta, P)
-            if adaptive:
-                decayed = (1.0 - self.feedback_decay) * B
-                B = ops.accumulate(decayed, Outer(now.out[:, : cell.width], now.e), -self.feedback_rate)
-            return (P, B), G
+        def make(cell, params):
+            def advance(trace, now, _):
+                P, B = trace
+                P = leaky_trace(ops, cell, P, now)
+                G = weighted(cell, back(now.to_state, ops.linear(now.e, B)) if adaptive else now.delta, P)
+                if adaptive:
+                    decayed = (1.0 - self.feedback_decay) * B
+                    B = ops.accumulate(decayed, Outer(now.out[:, : cell.width], now.e), -self.feedback_rate)
+                return (P, B), G
 
-        fixed = None if adaptive else state["trace"][1]
-        return online(ops, cell, params, state, batch, key, advance, feedback=fixed)
+            return advance
+
+        fixed = None
+        if self.feedback == "random":
+            fixed = of_layers(cell, lambda _, trace: trace[1], state["trace"])
+        return online(ops, cell, params, state, batch, key, make, feedback=fixed)

@@ -6,7 +6,8 @@
 
 This is `bptt` on the network unrolled in time, with B_out [n, O] in place of Dᵀ W_outᵀ and B_rec [n, G n] in
 place of Dᵀ W_recᵀ. They are drawn once, from N(0, 2/(n+O)) and N(0, 1/n) as W_out and W_rec are, and fixed.
-The forward weights may align with them or not. With B_rec = 0 errors go back in time only through the leak.
+Each of several layers has a B_out of its own: no error comes down from layer to layer. The forward weights
+may align with them or not. With B_rec = 0 errors go back in time only through the leak.
 
 Source: Lillicrap et al. 2016, Nature Communications 7:13276.
 """
@@ -17,7 +18,7 @@ import numpy as np
 
 from creditbench.cell import back
 from creditbench.errors import require_positive
-from creditbench.learner import Claims, Estimate, Learner, random_feedback, rows
+from creditbench.learner import Claims, Estimate, Learner, joined, of_layers, random_feedback, rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,43 +42,52 @@ class FeedbackAlignment(Learner):
         return self.K
 
     def init(self, ops, cell, params, batch_size):
-        n, rng = cell.width, np.random.default_rng([self.feedback_seed, 0xFA])
-        B_rec = ops.from_numpy(rng.normal(0.0, n**-0.5, (n, cell.units)))
+        rng = np.random.default_rng([self.feedback_seed, 0xFA])
+
+        def recurrent(layer):
+            return ops.from_numpy(rng.normal(0.0, layer.width**-0.5, (layer.width, layer.units)))
+
         return {
             "cell": cell.start(ops, batch_size),
             "B_out": random_feedback(ops, cell, self.feedback_seed),
-            "B_rec": B_rec,
+            "B_rec": of_layers(cell, recurrent),
         }
 
     def reset(self, ops, cell, params, state, batch_size):
         return state | {"cell": cell.start(ops, batch_size)}
 
     def segment(self, ops, cell, params, state, batch, key):
-        steps = batch.weights.shape
         x, target, weight = rows(batch)
-        end, unrolled = cell.unroll(ops, params, state["cell"], x, steps[0])
+        end, unrolled = cell.unroll(ops, params, state["cell"], x, batch.weights.shape[0])
         y = cell.readout(ops, params, unrolled.out)
         e = weight[:, None] * cell.error(ops, y, target)
-        derivatives = cell.derivatives(ops, params, unrolled)
-        from_readout = back(derivatives.out, ops.linear(e, state["B_out"]))
-
-        def backward(from_next, xs):
-            from_readout, now = xs
-            g = from_readout + from_next
-            post = back(now.slope, g)
-            carried = None if cell.forgets else cell.carried_back(now, g)
-            if not cell.recurrent:
-                return carried, (post, g)
-            from_this = back(now.out_before, ops.linear(post, state["B_rec"]))
-            return from_this if carried is None else from_this + carried, (post, g)
-
-        xs = from_readout, derivatives._replace(out=None, own=None)
-        xs = ops.tree_map(lambda r: r.reshape((*steps, *r.shape[1:])), xs)
-        nothing = ops.zeros((steps[1], cell.state_size))
-        _, (post, g) = ops.scan(backward, nothing, xs, reverse=True)
-        post = post.reshape((-1, cell.units))
-        grads = cell.gradient(ops, post, x, unrolled.before, e, unrolled.out)
-        if cell.phi:
-            grads |= cell.own_gradient(ops, derivatives.own, g.reshape((-1, cell.state_size)))
+        posts, own_grads = [], {}
+        for k, layer in enumerate(cell.layers):
+            B_out, B_rec = (state[n] if len(cell.layers) == 1 else state[n][k] for n in ("B_out", "B_rec"))
+            now = layer.derivatives(ops, cell.of_layer(params, k), unrolled.layers[k])
+            post, g = back_through_time(ops, layer, now, ops.linear(e, B_out), B_rec, batch.weights.shape)
+            posts.append(post)
+            if layer.phi:
+                own_grads |= cell.of_all(layer.own_gradient(ops, now.own, g), k)
+        grads = cell.gradient(ops, joined(ops, posts), unrolled.presynaptic(x), e) | own_grads
         loss = weight @ cell.losses(ops, y, target)
-        return Estimate(loss, grads, state | {"cell": end}, hidden=unrolled.out)
+        return Estimate(loss, grads, state | {"cell": end}, hidden=unrolled.hidden)
+
+
+def back_through_time(ops, cell, now, to_h, B_rec, steps):
+    """(p, g) of one layer at all rows, given the gradient in h of the same step and B_rec."""
+    from_readout = back(now.out, to_h)
+
+    def backward(from_next, xs):
+        from_readout, now = xs
+        g = from_readout + from_next
+        post = back(now.slope, g)
+        if not cell.recurrent:
+            return cell.carried_back(now, g), (post, g)
+        from_this = back(now.out_before, ops.linear(post, B_rec))
+        return from_this if cell.forgets else from_this + cell.carried_back(now, g), (post, g)
+
+    xs = from_readout, now._replace(out=None, own=None)
+    xs = ops.tree_map(lambda r: r.reshape((*steps, *r.shape[1:])), xs)
+    _, (post, g) = ops.scan(backward, ops.zeros((steps[1], cell.state_size)), xs, reverse=True)
+    return post.reshape((-1, cell.units)), g.reshape((-1, cell.state_size))

@@ -48,45 +48,65 @@ class ForwardGradient(Learner):
         V = unflatten(v, shapes)
 
         def chunk(carry, batch):
-            state, tangent, loss, slope = carry
-            K, B = batch.weights.shape
+            state, tangents, loss, slope = carry
             x, target, weight = rows(batch)
-            state, unrolled = cell.unroll(ops, params, state, x, K)
-            out, now = unrolled.out, cell.derivatives(ops, params, unrolled)
-            pushed = cell.drive(ops, V, x)
-            W = None
-            if cell.recurrent:
-                pushed = ops.linear(unrolled.before, cell.recurrent_weights(ops, V), pushed)
-                W = cell.recurrent_weights(ops, params)
-            pushed_own = None
-            if cell.phi:
-                v_phi = ops.xp.concat([V[name] for name in cell.phi])
-                pushed_own = through(now.own, ops.xp.broadcast_to(v_phi, (K * B, len(v_phi))))
-
-            def step(tangent, xs):
-                s, h_hat = tangent
-                now, pushed, pushed_own = xs
-                moved = through(now.slope, pushed if W is None else ops.linear(h_hat, W, pushed))
-                if not cell.forgets:
-                    moved = moved + cell.carried(now, s)
-                s = moved if pushed_own is None else moved + pushed_own
-                h_hat = through(now.out, s)
-                h_hat = h_hat if cell.decorrelate == "none" else ops.linear(h_hat, params["D"])
-                return (s, h_hat), h_hat
-
-            xs = now._replace(out_before=None, own=None), pushed, pushed_own
-            xs = ops.tree_map(lambda r: r.reshape((K, B, *r.shape[1:])), xs)
-            tangent, out_dot = ops.scan(step, tangent, xs)
-            y = cell.readout(ops, params, out)
-            out_dot = out_dot.reshape((-1, cell.width))
-            y_dot = ops.linear(out_dot, cell.readout_weights(params), cell.readout(ops, V, out))
+            state, unrolled = cell.unroll(ops, params, state, x, batch.weights.shape[0])
+            y = cell.readout(ops, params, unrolled.out)
+            pre, x_dot, ends = unrolled.presynaptic(x), None, []
+            for k, layer in enumerate(cell.layers):
+                own, along = cell.of_layer(params, k), cell.of_layer(V, k)
+                pushed = layer.drive(ops, along, pre.inputs[k])
+                if x_dot is not None:
+                    pushed = pushed + layer.all_gates(ops, ops.linear(x_dot, own["W_in"]), layer.sees_input)
+                if layer.recurrent:
+                    pushed = ops.linear(pre.before[k], layer.recurrent_weights(ops, along), pushed)
+                now = layer.derivatives(ops, own, unrolled.layers[k])
+                end, x_dot = push(
+                    ops, layer, own, along, tangents[k], now, pushed, x_dot, batch.weights.shape
+                )
+                ends.append(end)
+            y_dot = ops.linear(x_dot, params["W_out"], cell.readout(ops, V, unrolled.out))
             loss = loss + weight @ cell.losses(ops, y, target)
             slope = slope + weight @ (cell.error(ops, y, target) * y_dot).sum(-1)
-            return (state, tangent, loss, slope), None if cell.decorrelate == "none" else out
+            carry = state, tuple(ends), loss, slope
+            return carry, None if cell.decorrelate == "none" else unrolled.hidden
 
         B = batch.weights.shape[1]
-        tangent = ops.zeros((B, cell.state_size)), ops.zeros((B, cell.width))
-        start = (state["cell"], tangent, ops.zeros(()), ops.zeros(()))
+        tangents = tuple(
+            (ops.zeros((B, layer.state_size)), ops.zeros((B, layer.width))) for layer in cell.layers
+        )
+        start = (state["cell"], tangents, ops.zeros(()), ops.zeros(()))
         (after, _, loss, slope), hidden = fold_chunks(ops, chunk, start, batch, chunk_size(batch))
         v *= slope
         return Estimate(loss, unflatten(v, shapes), {"cell": after}, hidden=hidden)
+
+
+def push(ops, layer, params, along, tangent, now, pushed, x_dot, steps):
+    """The tangents of one layer: (those at the end, those of what the readout sees of it at all R rows).
+
+    `pushed`: ȧ without the recurrence, [R, G n]. `x_dot`: the tangents of the layer's input, None for 0.
+    """
+    W = layer.recurrence(ops, params)
+    own = None
+    if layer.phi:
+        v = ops.xp.concat([along[name] for name in layer.phi])
+        own = through(now.own, ops.xp.broadcast_to(v, (len(pushed), len(v))))
+
+    def step(tangent, xs):
+        s, h_hat = tangent
+        now, pushed, own = xs
+        moved = through(now.slope, pushed if W is None else ops.linear(h_hat, W, pushed))
+        if not layer.forgets:
+            moved = moved + layer.carried(now, s)
+        s = moved if own is None else moved + own
+        h_hat = through(now.out, s)
+        h_hat = h_hat if layer.decorrelate == "none" else ops.linear(h_hat, params["D"])
+        return (s, h_hat), h_hat
+
+    xs = now._replace(out_before=None, own=None), pushed, own
+    xs = ops.tree_map(lambda r: r.reshape((*steps, *r.shape[1:])), xs)
+    tangent, out = ops.scan(step, tangent, xs)
+    out = out.reshape((-1, layer.width))
+    if layer.skips:
+        out = ops.xp.concat((out, ops.zeros((len(out), layer.inputs)) if x_dot is None else x_dot), axis=1)
+    return tangent, out

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from creditbench.errors import UsageError, require_positive
-from creditbench.learner import Claims, Learner, add_immediate, online, weighted
+from creditbench.learner import Claims, Learner, add_immediate, of_layers, online, weighted
 from creditbench.ops.base import Array, Outer
 
 
@@ -58,15 +58,21 @@ class KeRNL(Learner):
             raise UsageError(f"gamma_rate is {self.gamma_rate!r}: KeRNL needs a number of at least 0")
 
     def init(self, ops, cell, params, batch_size):
-        B, n = batch_size, cell.state_size
-        beta, gamma = ops.from_numpy((np.eye(n), np.full(n, self.gamma)))
-        P = ops.zeros((B, n, cell.parameters))
-        psi, Omega, Gamma = (ops.zeros((B, n)) for _ in range(3))
-        return {"cell": cell.start(ops, B), "trace": Kernel(P, psi, Omega, Gamma, beta, gamma)}
+        def start(layer):
+            B, n = batch_size, layer.state_size
+            beta, gamma = ops.from_numpy((np.eye(n), np.full(n, self.gamma)))
+            P = ops.zeros((B, n, layer.parameters))
+            psi, Omega, Gamma = (ops.zeros((B, n)) for _ in range(3))
+            return Kernel(P, psi, Omega, Gamma, beta, gamma)
+
+        return {"cell": cell.start(ops, batch_size), "trace": of_layers(cell, start)}
 
     def reset(self, ops, cell, params, state, batch_size):
-        fresh, learned = self.init(ops, cell, params, batch_size), state["trace"]
-        return fresh | {"trace": fresh["trace"]._replace(beta=learned.beta, gamma=learned.gamma)}
+        def learned(_, fresh, old):
+            return fresh._replace(beta=old.beta, gamma=old.gamma)
+
+        fresh = self.init(ops, cell, params, batch_size)
+        return fresh | {"trace": of_layers(cell, learned, fresh["trace"], state["trace"])}
 
     def segment(self, ops, cell, params, state, batch, key):
         xp, alpha, sigma = ops.xp, cell.alpha, self.sigma
@@ -75,29 +81,32 @@ class KeRNL(Learner):
         def activity(a):
             return cell.f(ops, (xp.zeros_like(a),), (a,), {})[0]
 
-        def advance(trace, now, xi):
-            P, psi, Omega, Gamma, beta, gamma = trace
-            B, decay = xi.shape[0], xp.exp(-gamma)
-            P = add_immediate(ops, decay[:, None] * P, now)
-            if differs:
-                a_noisy = now.a + sigma * cell.through_recurrence(ops, params, psi)
-                moved = (activity(a_noisy) - activity(now.a)) / sigma
-                psi = (moved if alpha == 1.0 else moved + (1.0 - alpha) * psi) + xi
-            else:
-                psi = cell.push(ops, params, now, psi) + xi
-            Gamma = decay * (Gamma - Omega)
-            Omega = decay * Omega + xi
-            error = Omega @ beta - psi
-            G = weighted(cell, ops.linear(now.delta, beta), P)
+        def make(cell, params):
+            def advance(trace, now, xi):
+                P, psi, Omega, Gamma, beta, gamma = trace
+                B, decay = xi.shape[0], xp.exp(-gamma)
+                P = add_immediate(ops, decay[:, None] * P, now)
+                if differs:
+                    a_noisy = now.a + sigma * cell.through_recurrence(ops, params, psi)
+                    moved = (activity(a_noisy) - activity(now.a)) / sigma
+                    psi = (moved if alpha == 1.0 else moved + (1.0 - alpha) * psi) + xi
+                else:
+                    psi = cell.push(ops, params, now, psi) + xi
+                Gamma = decay * (Gamma - Omega)
+                Omega = decay * Omega + xi
+                error = Omega @ beta - psi
+                G = weighted(cell, ops.linear(now.delta, beta), P)
 
-            step = self.gamma_rate * ops.linear(error, beta) * Gamma
-            step = step / (1.0 + xp.sum(Gamma * Gamma, axis=1, keepdims=True))
-            gamma = xp.clip(gamma - xp.sum(step, axis=0) / B, min=0.0)
-            post = Omega / (1.0 + xp.sum(Omega * Omega, axis=1, keepdims=True))
-            beta = ops.accumulate(beta + 0.0, Outer(post, error), -self.beta_rate / B)
-            return Kernel(P, psi, Omega, Gamma, beta, gamma), G
+                step = self.gamma_rate * ops.linear(error, beta) * Gamma
+                step = step / (1.0 + xp.sum(Gamma * Gamma, axis=1, keepdims=True))
+                gamma = xp.clip(gamma - xp.sum(step, axis=0) / B, min=0.0)
+                post = Omega / (1.0 + xp.sum(Omega * Omega, axis=1, keepdims=True))
+                beta = ops.accumulate(beta + 0.0, Outer(post, error), -self.beta_rate / B)
+                return Kernel(P, psi, Omega, Gamma, beta, gamma), G
+
+            return advance
 
         def draw(keys, B):
             return ops.normal(keys, (B, cell.state_size))
 
-        return online(ops, cell, params, state, batch, key, advance, draw)
+        return online(ops, cell, params, state, batch, key, make, draw)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from creditbench.errors import require_positive
-from creditbench.learner import Claims, Learner, online
+from creditbench.learner import Claims, Learner, of_layers, online
 from creditbench.ops.base import Array, Outer
 
 
@@ -43,8 +43,13 @@ class KFRTRL(Learner):
         require_positive(self, "epsilon")
 
     def init(self, ops, cell, params, batch_size):
-        B, A = batch_size, ops.zeros((batch_size, cell.units, cell.state_size))
-        return {"cell": cell.start(ops, B), "trace": Factors(ops.zeros((B, cell.presynaptic)), A)}
+        B = batch_size
+
+        def start(layer):
+            A = ops.zeros((B, layer.units, layer.state_size))
+            return Factors(ops.zeros((B, layer.presynaptic)), A)
+
+        return {"cell": cell.start(ops, B), "trace": of_layers(cell, start)}
 
     def fits(self, cell):
         return f"its influence has no place for a unit's own {', '.join(cell.phi)}" if cell.phi else ""
@@ -55,22 +60,25 @@ class KFRTRL(Learner):
         def norm(x):
             return xp.linalg.vector_norm(x, axis=-1, keepdims=True) + epsilon
 
-        def advance(trace, now, signs):
-            u, A = trace
-            B = u.shape[0]
-            c1, c2 = signs[:, :1], signs[:, 1:]
-            HA = cell.push(ops, params, now, A)
-            p1 = xp.sqrt(norm(HA.reshape((B, -1))) / norm(u))
-            p2 = xp.sqrt(norm(now.slope.reshape((B, -1))) / norm(now.z))
-            u = (c1 * p1) * u + (c2 * p2) * now.z
-            A = add_slope(ops, (c1 / p1)[:, :, None] * HA, c2 / p2, now.slope)
-            post = A[0] @ now.delta[0] if B == 1 else (A @ now.delta[:, :, None])
-            return Factors(u, A), Outer(post.reshape((B, cell.units)), u)
+        def make(cell, params):
+            def advance(trace, now, signs):
+                u, A = trace
+                B = u.shape[0]
+                c1, c2 = signs[:, :1], signs[:, 1:]
+                HA = cell.push(ops, params, now, A)
+                p1 = xp.sqrt(norm(HA.reshape((B, -1))) / norm(u))
+                p2 = xp.sqrt(norm(now.slope.reshape((B, -1))) / norm(now.z))
+                u = (c1 * p1) * u + (c2 * p2) * now.z
+                A = add_slope(ops, (c1 / p1)[:, :, None] * HA, c2 / p2, now.slope)
+                post = A[0] @ now.delta[0] if B == 1 else (A @ now.delta[:, :, None])
+                return Factors(u, A), Outer(post.reshape((B, cell.units)), u)
+
+            return advance
 
         def draw(keys, B):
-            return ops.rademacher(keys, (B, 2))
+            return ops.rademacher(keys, (B, 2 * len(cell.layers)))
 
-        return online(ops, cell, params, state, batch, key, advance, draw, factors=True)
+        return online(ops, cell, params, state, batch, key, make, draw, factors=True)
 
 
 def add_slope(ops, A, scale, slope):

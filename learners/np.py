@@ -62,10 +62,11 @@ class NodePerturbation(Learner):
             K, B = batch.weights.shape
             x, target, weight = rows(batch)
             xi = ops.normal(keys, (B, N)).reshape((-1, N))  # in units of σ
-            clean, (_, before, out, _) = cell.unroll(ops, params, state["clean"], x, K)
-            noisy, unrolled = cell.unroll(ops, params, state["noisy"], x, K, sigma * xi[:, :n])
-            y = cell.readout(ops, params, out)
-            y_noisy = cell.readout(ops, params, unrolled.out, sigma * xi[:, n:])
+            clean, seen = cell.unroll(ops, params, state["clean"], x, K)
+            noisy, seen_noisy = cell.unroll(ops, params, state["noisy"], x, K, sigma * xi[:, :n])
+            pre = seen.presynaptic(x)
+            y = cell.readout(ops, params, seen.out)
+            y_noisy = cell.readout(ops, params, seen_noisy.out, sigma * xi[:, n:])
             losses = cell.losses(ops, y, target)
             delta_loss = weight * (cell.losses(ops, y_noisy, target) - losses) / sigma
             if self.difference == "batch":
@@ -73,7 +74,7 @@ class NodePerturbation(Learner):
 
             def gradient(credit):
                 credited = credit.reshape((-1, 1)) * xi
-                return cell.gradient(ops, credited[:, :n], x, before, credited[:, n:], out)
+                return cell.gradient(ops, credited[:, :n], pre, credited[:, n:])
 
             state = {"clean": clean, "noisy": noisy} | {k: v for k, v in state.items() if k == "trace"}
             if self.credit == "step":
@@ -91,10 +92,10 @@ class NodePerturbation(Learner):
                         k: ops.dense(g) + xp.tensordot(total, state["trace"][k], axes=1)
                         for k, g in grads.items()
                     }
-                    by_row = (r.reshape((K, B, -1)) for r in (xi[:, :n], x, before, xi[:, n:], out))
-                    sums = cell.gradient_by_row(ops, *by_row)
+                    by_row = (xi[:, :n], pre, xi[:, n:])
+                    sums = cell.gradient_by_row(ops, *ops.tree_map(lambda r: r.reshape((K, B, -1)), by_row))
                     state["trace"] = {k: state["trace"][k] + sums[k] for k in sums}
-            return Estimate(weight @ losses, grads, state, hidden=out)
+            return Estimate(weight @ losses, grads, state, hidden=seen.hidden)
 
         size = batch.weights.shape[0] if self.credit == "episode" else chunk_size(batch)
         return sum_over_chunks(ops, cell, chunk, state, batch, key, size)

@@ -64,7 +64,7 @@ class ReadoutRidge(Learner):
             scored = xp.astype(weight > 0, weight.dtype)[:, None]
             h = scored * (xp.concat((out, xp.ones_like(scored)), axis=1) if cell.bias else out)
             A, C = ops.accumulate(A, Outer(h, h)), ops.accumulate(C, Outer(h, target))
-            return (state, A, C, loss), None if cell.decorrelate == "none" else out
+            return (state, A, C, loss), None if cell.decorrelate == "none" else unrolled.hidden
 
         # The sums belong to the caller, so the fold adds to copies.
         A, C = (xp.asarray(state[k], copy=True) for k in "AC")

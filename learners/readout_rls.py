@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from creditbench.errors import require_positive
-from creditbench.learner import Claims, Estimate, Learner
+from creditbench.learner import Claims, Estimate, Learner, chunk_size, fold_chunks, rows
 from creditbench.ops import Outer
 
 
@@ -44,15 +44,12 @@ class ReadoutRLS(Learner):
         return {"cell": cell.start(ops, batch_size), "P": state["P"]}
 
     def segment(self, ops, cell, params, state, batch, key):
-        xp, B = ops.xp, batch.weights.shape[1]
+        xp, B, n = ops.xp, batch.weights.shape[1], cell.seen
         identity = ops.from_numpy(np.eye(B))
-        W = cell.recurrent_weights(ops, params) if cell.recurrent else None
 
         def step(carry, xs):
-            before, P, W_out, c, loss = carry
-            x, target, weight = xs
-            _, after = cell.step(ops, params, before, cell.drive(ops, params, x), W)
-            out = cell.see(ops, after.out, x)
+            P, W_out, c, loss = carry
+            out, target, weight = xs
             y = ops.linear(out, W_out, c)
             scored = xp.astype(weight > 0, weight.dtype)[:, None]
             h = scored * (xp.concat((out, xp.ones_like(scored)), axis=1) if cell.bias else out)
@@ -63,20 +60,22 @@ class ReadoutRLS(Learner):
             else:
                 V_S, e_S = xp.linalg.solve(S, V), xp.linalg.solve(S, scored * (y - target))
             P = ops.accumulate(P, Outer(V_S, V), -1.0)
-            W_out = ops.accumulate(W_out, Outer(e_S, V[:, : cell.seen]), -1.0)
+            W_out = ops.accumulate(W_out, Outer(e_S, V[:, :n]), -1.0)
             if cell.bias:
-                c = c - (e_S.T @ V[:, cell.seen :])[:, 0]
-            loss = loss + weight @ cell.losses(ops, y, target)
-            return (after, P, W_out, c, loss), out if cell.decorrelate != "none" else None
+                c = c - (e_S.T @ V[:, n:])[:, 0]
+            return (P, W_out, c, loss + weight @ cell.losses(ops, y, target)), None
+
+        def chunk(carry, batch):
+            state, learned = carry
+            K = batch.weights.shape[0]
+            state, unrolled = cell.unroll(ops, params, state, rows(batch).inputs, K)
+            xs = unrolled.out.reshape((K, B, n)), batch.targets, batch.weights
+            learned, _ = ops.scan(step, learned, xs)
+            return (state, learned), None if cell.decorrelate == "none" else unrolled.hidden
 
         # The weights belong to the caller, so the scan updates a copy.
-        carry = (
-            state["cell"],
-            xp.asarray(state["P"], copy=True),
-            xp.asarray(params["W_out"], copy=True),
-            params.get("c"),
-            ops.zeros(()),
-        )
-        (end, P, W_out, c, loss), hidden = ops.scan(step, carry, tuple(batch))
+        P, W_out = (xp.asarray(x, copy=True) for x in (state["P"], params["W_out"]))
+        carry = state["cell"], (P, W_out, params.get("c"), ops.zeros(()))
+        (end, (P, W_out, c, loss)), hidden = fold_chunks(ops, chunk, carry, batch, chunk_size(batch))
         assigned = {"W_out": W_out, "c": c} if cell.bias else {"W_out": W_out}
         return Estimate(loss, {}, {"cell": end, "P": P}, assigned=assigned, hidden=hidden)

@@ -89,15 +89,16 @@ class RewardHebbian(Learner):
             keys = ops.split(key if whole else own, K)
             x, target, weight = rows(batch)
             xi = ops.normal(keys, (B, n + cell.outputs), self.sigma).reshape((K * B, -1))
-            state, (a, before, out, _) = cell.unroll(ops, params, state, x, K, xi[:, :n])
-            y = cell.readout(ops, params, out, xi[:, n:])
+            state, seen = cell.unroll(ops, params, state, x, K, xi[:, :n])
+            y = cell.readout(ops, params, seen.out, xi[:, n:])
             loss = loss + (weight * cell.losses(ops, y, target)).reshape((K, B)).sum(0)
-            units = xp.concat((a, y), axis=1).reshape((K, B, -1))
+            units = xp.concat((seen.a, y), axis=1).reshape((K, B, -1))
             post, mean = fluctuations(ops, units, mean, self.mean_decay)
-            post, x, before, out_S = (r.reshape((K, B, -1)) ** self.exponent for r in (post, x, before, out))
-            more = cell.gradient_by_row(ops, post[..., :n], x, before, post[..., n:], out_S)
+            post, pre = post**self.exponent, seen.presynaptic(x)
+            pre = ops.tree_map(lambda r: r.reshape((K, B, -1)) ** self.exponent, pre)
+            more = cell.gradient_by_row(ops, post[..., :n], pre, post[..., n:])
             trace = {name: ops.accumulate(trace[name], more[name]) for name in trace}
-            return (state, mean, loss, trace, key), None if cell.decorrelate == "none" else out
+            return (state, mean, loss, trace, key), None if cell.decorrelate == "none" else seen.hidden
 
         trace = {name: ops.zeros((B, *shape)) for name, shape in cell.shapes().items()}
         carry = state["cell"], state["mean"], ops.zeros((B,)), trace, key

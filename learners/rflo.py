@@ -12,7 +12,7 @@ Source: Murray 2019, eLife 8:e43299.
 
 from dataclasses import dataclass
 
-from creditbench.learner import Claims, Learner, leaky_trace, online, random_feedback, weighted
+from creditbench.learner import Claims, Learner, leaky_trace, of_layers, online, random_feedback, weighted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class RFLO(Learner):
     feedback_seed: int = 0  #: draws B_fb
 
     def init(self, ops, cell, params, batch_size):
-        P = ops.zeros((batch_size, cell.state_size, cell.parameters))
+        P = of_layers(cell, lambda layer: ops.zeros((batch_size, layer.state_size, layer.parameters)))
         B_fb = random_feedback(ops, cell, self.feedback_seed)
         return {"cell": cell.start(ops, batch_size), "trace": P, "feedback": B_fb}
 
@@ -34,8 +34,11 @@ class RFLO(Learner):
         return self.init(ops, cell, params, batch_size) | {"feedback": state["feedback"]}
 
     def segment(self, ops, cell, params, state, batch, key):
-        def advance(P, now, _):
-            P = leaky_trace(ops, cell, P, now)
-            return P, weighted(cell, now.delta, P)
+        def make(cell, params):
+            def advance(P, now, _):
+                P = leaky_trace(ops, cell, P, now)
+                return P, weighted(cell, now.delta, P)
 
-        return online(ops, cell, params, state, batch, key, advance, feedback=state["feedback"])
+            return advance
+
+        return online(ops, cell, params, state, batch, key, make, feedback=state["feedback"])

@@ -12,7 +12,16 @@ Source: Menick et al. 2021, arXiv 2006.07232.
 
 from dataclasses import dataclass
 
-from creditbench.learner import Claims, Learner, add_immediate, by_unit, leaky_trace, online, weighted
+from creditbench.learner import (
+    Claims,
+    Learner,
+    add_immediate,
+    by_unit,
+    leaky_trace,
+    of_layers,
+    online,
+    weighted,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +33,20 @@ class SnAp1(Learner):
     claims = Claims(online=True, forward_only=True, time="O(p)", memory="O(p)")
 
     def init(self, ops, cell, params, batch_size):
-        J = ops.zeros((batch_size, cell.state_size, cell.parameters))
+        J = of_layers(cell, lambda layer: ops.zeros((batch_size, layer.state_size, layer.parameters)))
         return {"cell": cell.start(ops, batch_size), "trace": J}
 
     def segment(self, ops, cell, params, state, batch, key):
-        own = cell.own_recurrence(ops, params) if cell.recurrent else None
+        def make(cell, params):
+            own = cell.own_recurrence(ops, params) if cell.recurrent else None
 
-        def advance(J, now, _):
-            if own is None:
-                J = leaky_trace(ops, cell, J, now)
-            else:
-                J = add_immediate(ops, by_unit(cell.own_transition(ops, own, now), J), now)
-            return J, weighted(cell, now.delta, J)
+            def advance(J, now, _):
+                if own is None:
+                    J = leaky_trace(ops, cell, J, now)
+                else:
+                    J = add_immediate(ops, by_unit(cell.own_transition(ops, own, now), J), now)
+                return J, weighted(cell, now.delta, J)
 
-        return online(ops, cell, params, state, batch, key, advance)
+            return advance
+
+        return online(ops, cell, params, state, batch, key, make)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from creditbench.errors import UsageError, require_positive
-from creditbench.learner import Claims, Learner, immediate, online
+from creditbench.learner import Claims, Learner, immediate, of_layers, online
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,70 +65,83 @@ class SnApN(Learner):
         return units, valid
 
     def weights(self, cell, params):
-        gates = params["W_rec"].shape[0] // cell.hidden
-        return params | {"W_rec": params["W_rec"] * np.tile(self.connected(cell), (gates, cell.Q))}
+        for k, layer in enumerate(cell.layers):
+            W = cell.of_layer(params, k)["W_rec"]
+            graph = np.tile(self.connected(layer), (W.shape[0] // layer.hidden, layer.Q))
+            params = params | cell.of_all({"W_rec": W * graph}, k)
+        return params
 
     def fits(self, cell):
         return "" if cell.recurrent else "its graph is that of W_rec, and the cell has none; take snap1"
 
     def init(self, ops, cell, params, batch_size):
-        n, m = cell.hidden, cell.presynaptic
+        n = cell.hidden
         units, valid = self.pattern(cell)
-        connected = np.tile(self.connected(cell), (1, cell.Q))
-        exists = np.concatenate([connected, np.ones((n, m - cell.width))], axis=1)
-        exists = np.concatenate([np.tile(exists, (1, cell.G)), np.ones((n, len(cell.phi)))], axis=1)
-        graph = ops.from_numpy({"units": units, "valid": valid, "exists": exists})
-        J = ops.zeros((batch_size, n, cell.S * valid.shape[1], cell.parameters))
-        return {"cell": cell.start(ops, batch_size), "trace": J, "graph": graph}
+
+        def start(layer):
+            return ops.zeros((batch_size, n, layer.S * valid.shape[1], layer.parameters))
+
+        graph = ops.from_numpy(
+            {"units": units, "valid": valid, "connected": self.connected(cell).astype(float)}
+        )
+        return {"cell": cell.start(ops, batch_size), "trace": of_layers(cell, start), "graph": graph}
 
     def reset(self, ops, cell, params, state, batch_size):
-        return {
-            "cell": cell.start(ops, batch_size),
-            "trace": ops.zeros((batch_size, *state["trace"].shape[1:])),
-            "graph": state["graph"],
-        }
+        trace = of_layers(cell, lambda _, J: ops.zeros((batch_size, *J.shape[1:])), state["trace"])
+        return {"cell": cell.start(ops, batch_size), "trace": trace, "graph": state["graph"]}
 
     def segment(self, ops, cell, params, state, batch, key):
-        xp, n, S = ops.xp, cell.hidden, cell.S
-        units, valid, exists = (state["graph"][k] for k in ("units", "valid", "exists"))
-        r = valid.shape[1]
-        W = cell.recurrence_matrix(ops, params).reshape((cell.G, n, cell.Q, n))
-        W = xp.permute_dims(W, (0, 2, 1, 3))[:, :, units[:, :, None], units[:, None, :]]  # [G, Q, n, r, r]
-        W = W * (valid[:, :, None] * valid[:, None, :])
-        first = xp.zeros_like(valid[0])
-        first = xp.concat((xp.ones_like(first[:1]), first[1:]))[:, None]  # a unit's own row is its first
+        units, valid, connected = (state["graph"][k] for k in ("units", "valid", "connected"))
 
-        def transition(now):
-            """H of the units that each unit reaches, without carry: [B, n, S r, S r]."""
-            if cell.scalar:
-                H = now.slope[:, units][..., None] * W[0, 0]
-                return H if now.out_before is None else H * now.out_before[:, units][:, :, None]
-            B = now.slope.shape[0]
-            slope = now.slope.reshape((B, S, cell.G, n))[..., units]  # [B, S, G, n, r]
-            if now.out_before is None:
-                by_state = W[:, 0][None, :, None]  # [1, G, 1, n, r, r]
-            else:
-                out = now.out_before.reshape((B, 1, cell.Q, S, n))[..., units]  # [B, 1, Q, S, n, r]
-                by_state = (W[None, :, :, None] * out[..., None, :]).sum(2)  # [B, G, S, n, r, r]
-            H = (slope[:, :, :, None, :, :, None] * by_state[:, None]).sum(2)  # [B, S, S, n, r, r]
-            return xp.permute_dims(H, (0, 3, 1, 4, 2, 5)).reshape((B, n, S * r, S * r))
+        def make(cell, params):
+            return follow(ops, cell, params, units, valid, connected)
 
-        def carried(J, now):
-            """carry J of J [B, n, S r, M]."""
-            if now.carry is None:
-                return (1.0 - cell.alpha) * J
-            carry = now.carry.reshape((J.shape[0], S, S, n))[..., units]  # [B, S, S, n, r]
-            carry = xp.permute_dims(carry, (0, 3, 1, 2, 4))[..., None]
-            return (carry * J.reshape((J.shape[0], n, 1, S, r, -1))).sum(3).reshape(J.shape)
+        return online(ops, cell, params, state, batch, key, make)
 
-        def advance(J, now, _):
-            B = J.shape[0]
-            HJ = transition(now) @ J
-            if not cell.forgets:
-                HJ = HJ + carried(J, now)
-            own = xp.permute_dims(immediate(ops, now).reshape((B, S, n, 1, -1)), (0, 2, 1, 3, 4))
-            J = ops.accumulate(HJ, (own * first).reshape(J.shape))
-            delta = xp.permute_dims(now.delta.reshape((B, S, n))[..., units], (0, 2, 1, 3))
-            return J, exists * xp.sum(delta.reshape((B, n, 1, S * r)) @ J, axis=(0, 2))
 
-        return online(ops, cell, params, state, batch, key, advance)
+def follow(ops, cell, params, units, valid, connected):
+    """The rule's step in one layer: its influence J [B, n, S r, M], and the gradient."""
+    xp, n, S, r = ops.xp, cell.hidden, cell.S, valid.shape[1]
+    W = cell.recurrence_matrix(ops, params).reshape((cell.G, n, cell.Q, n))
+    W = xp.permute_dims(W, (0, 2, 1, 3))[:, :, units[:, :, None], units[:, None, :]]  # [G, Q, n, r, r]
+    W = W * (valid[:, :, None] * valid[:, None, :])
+    first = xp.zeros_like(valid[0])
+    first = xp.concat((xp.ones_like(first[:1]), first[1:]))[:, None]  # a unit's own row is its first
+    others = [xp.ones_like(connected[:, :1])] * (cell.presynaptic - cell.width)
+    of_gate = xp.concat([*[connected] * cell.Q, *others], axis=1)
+    exists = xp.concat([*[of_gate] * cell.G, *[xp.ones_like(connected[:, :1])] * len(cell.phi)], axis=1)
+
+    def transition(now):
+        """H of the units that each unit reaches, without carry: [B, n, S r, S r]."""
+        if cell.scalar:
+            H = now.slope[:, units][..., None] * W[0, 0]
+            return H if now.out_before is None else H * now.out_before[:, units][:, :, None]
+        B = now.slope.shape[0]
+        slope = now.slope.reshape((B, S, cell.G, n))[..., units]  # [B, S, G, n, r]
+        if now.out_before is None:
+            by_state = W[:, 0][None, :, None]  # [1, G, 1, n, r, r]
+        else:
+            out = now.out_before.reshape((B, 1, cell.Q, S, n))[..., units]  # [B, 1, Q, S, n, r]
+            by_state = (W[None, :, :, None] * out[..., None, :]).sum(2)  # [B, G, S, n, r, r]
+        H = (slope[:, :, :, None, :, :, None] * by_state[:, None]).sum(2)  # [B, S, S, n, r, r]
+        return xp.permute_dims(H, (0, 3, 1, 4, 2, 5)).reshape((B, n, S * r, S * r))
+
+    def carried(J, now):
+        """carry J."""
+        if now.carry is None:
+            return (1.0 - cell.alpha) * J
+        carry = now.carry.reshape((J.shape[0], S, S, n))[..., units]  # [B, S, S, n, r]
+        carry = xp.permute_dims(carry, (0, 3, 1, 2, 4))[..., None]
+        return (carry * J.reshape((J.shape[0], n, 1, S, r, -1))).sum(3).reshape(J.shape)
+
+    def advance(J, now, _):
+        B = J.shape[0]
+        HJ = transition(now) @ J
+        if not cell.forgets:
+            HJ = HJ + carried(J, now)
+        own = xp.permute_dims(immediate(ops, now).reshape((B, S, n, 1, -1)), (0, 2, 1, 3, 4))
+        J = ops.accumulate(HJ, (own * first).reshape(J.shape))
+        delta = xp.permute_dims(now.delta.reshape((B, S, n))[..., units], (0, 2, 1, 3))
+        return J, exists * xp.sum(delta.reshape((B, n, 1, S * r)) @ J, axis=(0, 2))
+
+    return advance

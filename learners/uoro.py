@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from creditbench.errors import require_positive
-from creditbench.learner import Claims, Learner, add_by_unit, online
+from creditbench.learner import Claims, Learner, add_by_unit, of_layers, online
 from creditbench.ops.base import Array
 
 
@@ -41,8 +41,12 @@ class UORO(Learner):
 
     def init(self, ops, cell, params, batch_size):
         B = batch_size
-        theta = ops.zeros((B, cell.hidden, cell.parameters))
-        return {"cell": cell.start(ops, B), "trace": Factors(ops.zeros((B, cell.state_size)), theta)}
+
+        def start(layer):
+            theta = ops.zeros((B, layer.hidden, layer.parameters))
+            return Factors(ops.zeros((B, layer.state_size)), theta)
+
+        return {"cell": cell.start(ops, B), "trace": of_layers(cell, start)}
 
     def segment(self, ops, cell, params, state, batch, key):
         xp, epsilon = ops.xp, self.epsilon
@@ -50,19 +54,22 @@ class UORO(Learner):
         def norm(x):
             return xp.linalg.vector_norm(x, axis=-1, keepdims=True) + epsilon
 
-        def advance(trace, now, nu):
-            h, theta = trace
-            B, size = h.shape
-            Hh = cell.push(ops, params, now, h)
-            rho_0 = xp.sqrt(norm(theta.reshape((B, -1))) / norm(Hh))
-            rho_1 = xp.sqrt((norm(now.slope.reshape((B, -1))) * norm(now.z)) / size**0.5)
-            h = rho_0 * Hh + rho_1 * nu
-            theta = add_by_unit(ops, theta / rho_0[:, :, None], nu / rho_1, now)
-            along = xp.sum(now.delta * h, axis=1)
-            G = along[0] * theta[0] if B == 1 else xp.tensordot(along, theta, axes=1)
-            return Factors(h, theta), G
+        def make(cell, params):
+            def advance(trace, now, nu):
+                h, theta = trace
+                B, size = h.shape
+                Hh = cell.push(ops, params, now, h)
+                rho_0 = xp.sqrt(norm(theta.reshape((B, -1))) / norm(Hh))
+                rho_1 = xp.sqrt((norm(now.slope.reshape((B, -1))) * norm(now.z)) / size**0.5)
+                h = rho_0 * Hh + rho_1 * nu
+                theta = add_by_unit(ops, theta / rho_0[:, :, None], nu / rho_1, now)
+                along = xp.sum(now.delta * h, axis=1)
+                G = along[0] * theta[0] if B == 1 else xp.tensordot(along, theta, axes=1)
+                return Factors(h, theta), G
+
+            return advance
 
         def draw(keys, B):
             return ops.rademacher(keys, (B, cell.state_size))
 
-        return online(ops, cell, params, state, batch, key, advance, draw)
+        return online(ops, cell, params, state, batch, key, make, draw)

@@ -84,9 +84,9 @@ class WeightPerturbation(Learner):
             x, target, weight = rows(batch)
             found = {}
             for name, theta in (("clean", params), ("noisy", perturbed)):
-                after, unrolled = cell.unroll(ops, theta, state[name], x, batch.weights.shape[0])
-                out = unrolled.out
-                found[name] = after, weight @ cell.losses(ops, cell.readout(ops, theta, out), target), out
+                after, seen = cell.unroll(ops, theta, state[name], x, batch.weights.shape[0])
+                loss = weight @ cell.losses(ops, cell.readout(ops, theta, seen.out), target)
+                found[name] = after, loss, seen.hidden
             delta_loss = (found["noisy"][1] - found["clean"][1]) / self.sigma**2
             grads = {k: delta_loss * Xi[k] for k in Xi}
             return Estimate(
@@ -98,29 +98,36 @@ class WeightPerturbation(Learner):
     def fresh_noise(self, ops, cell, params, state, batch, key):
         """Fresh noise at every step. The clean pass needs no noise, and runs chunk by chunk."""
         sigma, credit = self.sigma, self.credit
-        W = cell.recurrent_weights(ops, params) if cell.recurrent else None
+        layers = [
+            (layer, cell.of_layer(params, k), layer.recurrence(ops, cell.of_layer(params, k)))
+            for k, layer in enumerate(cell.layers)
+        ]
 
         def chunk(state, batch, keys):
             K = batch.weights.shape[0]
             x, target, weight = rows(batch)
-            drive = cell.drive(ops, params, x)
+            drive = cell.layers[0].drive(ops, params, x)
             clean, unrolled = cell.unroll(ops, params, state["clean"], x, K)
-            out = unrolled.out
-            losses = weight * cell.losses(ops, cell.readout(ops, params, out), target)
+            losses = weight * cell.losses(ops, cell.readout(ops, params, unrolled.out), target)
 
             def step(carry, xs):
                 noisy, total, grads = carry
                 (x, target, weight), drive, loss, key, *begun = xs
                 Xi = draw(ops, cell, key, sigma)
                 if begun:
-                    Xi = Xi | {"W_rec": begun[0] * Xi["W_rec"]}
-                # Both products are linear in the weights, so θ + Ξ, as large as the weights, is never formed.
-                noise = cell.drive(ops, Xi, x)
-                if cell.recurrent:
-                    noise = ops.linear(noisy.out, cell.recurrent_weights(ops, Xi), noise)
-                own = perturb(params, {name: Xi[name] for name in cell.phi})
-                _, noisy = cell.step(ops, own, noisy, drive + noise, W)
-                seen = cell.see(ops, noisy.out, x)
+                    Xi = Xi | {name: begun[0] * Xi[name] for name in Xi if name.startswith("W_rec")}
+                seen, after = x, []
+                for k, (layer, own, W) in enumerate(layers):
+                    before, noise = noisy if len(layers) == 1 else noisy[k], cell.of_layer(Xi, k)
+                    # Products are linear in the weights: θ + Ξ, as large as the weights, is never formed.
+                    added = layer.drive(ops, noise, seen)
+                    if layer.recurrent:
+                        added = ops.linear(before.out, layer.recurrent_weights(ops, noise), added)
+                    driven = drive if k == 0 else layer.drive(ops, own, seen)
+                    own = perturb(own, {name: noise[name] for name in layer.phi})
+                    after.append(layer.step(ops, own, before, driven + added, W)[1])
+                    seen = layer.see(ops, after[-1], seen)
+                noisy = after[0] if len(layers) == 1 else tuple(after)
                 y = cell.readout(ops, params, seen, cell.readout(ops, Xi, seen))
                 delta_loss = (weight @ cell.losses(ops, y, target) - loss) / sigma**2
                 if credit != "step":
@@ -135,7 +142,7 @@ class WeightPerturbation(Learner):
                 # The carried sum belongs to the caller, so the scan adds to a copy.
                 total = {k: ops.accumulate(total[k], state["trace"][k]) for k in total}
             grads = {} if credit == "episode" else zero_gradients(ops, cell)
-            steps = drive.reshape((K, -1, cell.units)), losses.reshape((K, -1)).sum(1)
+            steps = drive.reshape((K, -1, drive.shape[-1])), losses.reshape((K, -1)).sum(1)
             xs = (tuple(batch), *steps, keys)
             after = {"clean": clean}
             if self.recurrent_from == "second":
@@ -147,7 +154,7 @@ class WeightPerturbation(Learner):
                 grads = {k: deltas.sum() * total[k] for k in total}
             if self.traced:
                 after["trace"] = total
-            return Estimate(losses.sum(), grads, after, hidden=out)
+            return Estimate(losses.sum(), grads, after, hidden=unrolled.hidden)
 
         size = batch.weights.shape[0] if credit == "episode" else chunk_size(batch)
         return sum_over_chunks(ops, cell, chunk, state, batch, key, size)

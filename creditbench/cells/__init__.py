@@ -3,6 +3,7 @@
 - `base`: the contract, the forward pass, the derivatives that rules use
 - `tanh`, `linear`, `gru`, `lstm`, `lru`, `lif`, `alif`: a cell each; `functions`: what they are made of
 - `shipped`: the cells by id
+- `stack`: several layers of a cell
 """
 
 from creditbench.cells.base import (
@@ -11,11 +12,13 @@ from creditbench.cells.base import (
     CellState,
     Decorrelate,
     Derivatives,
+    Presynaptic,
     Unrolled,
     back,
     through,
 )
 from creditbench.cells.shipped import CELLS, cell_class
+from creditbench.cells.stack import Stack
 from creditbench.cells.tanh import Tanh
 
 __all__ = [
@@ -25,6 +28,8 @@ __all__ = [
     "CellState",
     "Decorrelate",
     "Derivatives",
+    "Presynaptic",
+    "Stack",
     "Tanh",
     "Unrolled",
     "back",

@@ -55,6 +55,28 @@ class Unrolled(NamedTuple):
     out: Array  #: what the readout sees: ĥ_t, [R, Q n]; [ĥ_t, x̂_t] where the cell skips
     s: tuple[Array, ...] | None  #: s from the start on, [B + R, n] each; None where no derivative needs it
 
+    @property
+    def layers(self) -> tuple[Unrolled, ...]:
+        """The values of each layer: these alone."""
+        return (self,)
+
+    @property
+    def hidden(self) -> Array:
+        """ĥ of all layers, [R, sum of Q n], after which the readout's other inputs may come."""
+        return self.out
+
+    def presynaptic(self, x: Array) -> Presynaptic:
+        """What the weights of each layer and of the readout multiply; x̂ is `x` [R, I]."""
+        return Presynaptic((x,), (self.before,), self.out)
+
+
+class Presynaptic(NamedTuple):
+    """What weights multiply, at R rows: W_in of each layer, W_rec of each layer, W_out."""
+
+    inputs: tuple[Array, ...]
+    before: tuple[Array, ...]  #: ĥ_{t-1}
+    out: Array
+
 
 class Derivatives(NamedTuple):
     """A unit's derivatives at each row. None stands for what is constant, the identity, or not there."""
@@ -166,6 +188,25 @@ class Cell(abc.ABC):
         """b at the start, [G n]."""
         return np.zeros(self.G * self.hidden)
 
+    # -- layers: a cell is the only one of its own -----------------------------------------------------
+
+    @property
+    def layers(self) -> tuple[Cell, ...]:
+        """The cell of each layer, from the input on."""
+        return (self,)
+
+    def of_layer(self, values: Tree, layer: int) -> Tree:
+        """The parameters of a layer among `values`, under the names that its cell has for them."""
+        return values
+
+    def of_all(self, grads: Tree, layer: int) -> Tree:
+        """The gradients of a layer's parameters, under their names in the network."""
+        return grads
+
+    def by_layer(self, values: Array, size: int) -> list[Array]:
+        """[..., size · layers] as an array [..., size] for each layer."""
+        return [values]
+
     # -- sizes ---------------------------------------------------------------------------------------
 
     @property
@@ -259,6 +300,10 @@ class Cell(abc.ABC):
         """W_rec with rows of zeros for the gates that have no recurrent weights, [G n, Q n]."""
         return self.all_gates(ops, params["W_rec"], self.sees_recurrence, axis=0)
 
+    def recurrence(self, ops: Ops, params: Tree) -> Array | None:
+        """`recurrent_weights`, or None where there are none: for `step`, where there are many steps."""
+        return self.recurrent_weights(ops, params) if self.recurrent else None
+
     def readout_weights(self, params: Tree) -> Array:
         """The part of W_out that sees ĥ, [O, Q n]."""
         return params["W_out"][:, : self.width] if self.skips else params["W_out"]
@@ -339,8 +384,8 @@ class Cell(abc.ABC):
         if steps == 1:
             a, after = self.step(ops, params, state, drive)
             s = tuple(xp.concat(pair) for pair in zip(state.s, after.s, strict=True)) if keeps else None
-            return after, Unrolled(a, state.out, self.see(ops, after.out, x), s)
-        W = self.recurrent_weights(ops, params) if self.recurrent else None
+            return after, Unrolled(a, state.out, self.see(ops, after, x), s)
+        W = self.recurrence(ops, params)
 
         def step(state, drive):
             a, after = self.step(ops, params, state, drive, W)
@@ -354,11 +399,11 @@ class Cell(abc.ABC):
                 xp.concat((first, rest.reshape((-1, self.hidden))))
                 for first, rest in zip(state.s, s, strict=True)
             )
-        return after, Unrolled(a, before, self.see(ops, out, x), s)
+        return after, Unrolled(a, before, ops.xp.concat((out, x), axis=-1) if self.skips else out, s)
 
-    def see(self, ops: Ops, h_hat: Array, x: Array) -> Array:
-        """What the readout sees of rows ĥ [rows, Q n] and x̂ [rows, I]."""
-        return ops.xp.concat((h_hat, x), axis=-1) if self.skips else h_hat
+    def see(self, ops: Ops, state: CellState, x: Array) -> Array:
+        """What the readout sees after a step with the inputs x̂ [B, I]."""
+        return ops.xp.concat((state.out, x), axis=-1) if self.skips else state.out
 
     def readout(self, ops: Ops, params: Tree, out: Array, noise: Array | None = None) -> Array:
         """y = W_out ĥ + c (+ noise [rows, O]) for rows of what the readout sees, as [rows, O]."""
@@ -372,7 +417,7 @@ class Cell(abc.ABC):
         Only the recurrence goes step by step. Input and readout are products over a chunk of steps.
         """
         B = inputs.shape[1]
-        W = self.recurrent_weights(ops, params) if self.recurrent else None
+        W = self.recurrence(ops, params)
 
         def step(state, drive):
             _, state = self.step(ops, params, state, drive, W)
@@ -382,7 +427,8 @@ class Cell(abc.ABC):
             steps = x.shape[0]
             x = self.encode(params, x.reshape((-1, self.inputs)))
             state, out = ops.scan(step, state, self.drive(ops, params, x).reshape((steps, B, self.units)))
-            seen = self.see(ops, out.reshape((-1, self.width)), x)
+            seen = out.reshape((-1, self.width))
+            seen = ops.xp.concat((seen, x), axis=-1) if self.skips else seen
             return state, self.readout(ops, params, seen).reshape((steps, B, -1))
 
         size = max(1, min(64, 4096 // B))
@@ -447,8 +493,17 @@ class Cell(abc.ABC):
 
     def feedback(self, params: Tree, e: Array) -> Array:
         """Dᵀ W_outᵀ e: the gradient in h of a loss whose gradient in y is e [R, O]. Shape [R, Q n]."""
-        to_h_hat = e @ self.readout_weights(params)
+        return self.back_to_h(params, e @ self.readout_weights(params))
+
+    def back_to_h(self, params: Tree, to_seen: Array) -> Array:
+        """The gradient in h, [R, Q n], of a loss whose gradient in what the readout sees is `to_seen`."""
+        to_h_hat = to_seen[:, : self.width] if self.skips else to_seen
         return to_h_hat @ params["D"] if "D" in params else to_h_hat
+
+    def back_to_input(self, params: Tree, post: Array, to_seen: Array) -> Array:
+        """The gradient in x̂ of the same step, [R, I], given those in a and in what the readout sees."""
+        to_x = self.of_gates(post, self.sees_input) @ params["W_in"]
+        return to_x + to_seen[:, self.width :] if self.skips else to_x
 
     def through_recurrence(self, ops: Ops, params: Tree, tangents: Array) -> Array:
         """W_rec D v for rows v [R, Q n]: the change of a_t, [R, G n], due to the change v of h_{t-1}."""
@@ -545,17 +600,16 @@ class Cell(abc.ABC):
 
     # -- gradients by the names of parameters ------------------------------------------------------------
 
-    def gradient(self, ops: Ops, post: Array, x: Array, before: Array, post_y: Array, out: Array) -> Tree:
+    def gradient(self, ops: Ops, post: Array, pre: Presynaptic, post_y: Array) -> Tree:
         """The gradient of a rule that multiplies post- and presynaptic terms, summed over rows.
 
-        `post` [R, G n] stands for ∂L/∂a, and `post_y` [R, O] for ∂L/∂y. `x` [R, I], `before` [R, Q n] and
-        `out` are the presynaptic x̂_t, ĥ_{t-1} and what the readout sees. Matrices are returned as their
+        `post` [R, G n] stands for ∂L/∂a, and `post_y` [R, O] for ∂L/∂y. Matrices are returned as their
         factors. φ, which has no presynaptic term, gets 0.
         """
-        grads: dict[str, Any] = {"W_in": Outer(self.of_gates(post, self.sees_input), x)}
+        grads: dict[str, Any] = {"W_in": Outer(self.of_gates(post, self.sees_input), pre.inputs[0])}
         if self.recurrent:
-            grads["W_rec"] = Outer(self.of_gates(post, self.sees_recurrence), before)
-        grads["W_out"] = Outer(post_y, out)
+            grads["W_rec"] = Outer(self.of_gates(post, self.sees_recurrence), pre.before[0])
+        grads["W_out"] = Outer(post_y, pre.out)
         if self.bias:
             grads |= {"b": ops.xp.sum(post, axis=0), "c": ops.xp.sum(post_y, axis=0)}
         return grads | self.nothing_for_own(ops)
@@ -564,22 +618,20 @@ class Cell(abc.ABC):
         """Zeros for φ, by name, [*rows, n]."""
         return {name: ops.zeros((*rows, self.hidden)) for name in self.phi}
 
-    def gradient_by_row(
-        self, ops: Ops, post: Array, x: Array, before: Array, post_y: Array, out: Array
-    ) -> Tree:
+    def gradient_by_row(self, ops: Ops, post: Array, pre: Presynaptic, post_y: Array) -> Tree:
         """The gradient of each of B sequences, summed over K steps: arrays [B, *shape].
 
-        The arguments are those of `gradient`, as [K, B, ...].
+        The arguments are those of `gradient`, with [K, B] in place of [R].
         """
         xp = ops.xp
 
         def product(post, pre):
             return xp.permute_dims(post, (1, 2, 0)) @ xp.permute_dims(pre, (1, 0, 2))
 
-        sums = {"W_in": product(self.of_gates(post, self.sees_input), x)}
+        sums = {"W_in": product(self.of_gates(post, self.sees_input), pre.inputs[0])}
         if self.recurrent:
-            sums["W_rec"] = product(self.of_gates(post, self.sees_recurrence), before)
-        sums["W_out"] = product(post_y, out)
+            sums["W_rec"] = product(self.of_gates(post, self.sees_recurrence), pre.before[0])
+        sums["W_out"] = product(post_y, pre.out)
         sums |= self.nothing_for_own(ops, post.shape[1])
         return sums | {"b": post.sum(0), "c": post_y.sum(0)} if self.bias else sums
 

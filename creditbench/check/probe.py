@@ -37,7 +37,9 @@ def make_params(cell: Cell, seed: int = 0) -> dict[str, NDArray[Any]]:
     """Parameters as NumPy arrays, all random so that no term vanishes."""
     rng = np.random.default_rng([seed, 1])
     return {
-        name: value + 0.1 * rng.standard_normal(value.shape) if name in ("b", "c", "D", "D_in") else value
+        name: value + 0.1 * rng.standard_normal(value.shape)
+        if name.partition(".")[0] in ("b", "c", "D", "D_in")
+        else value
         for name, value in cell.init(seed).items()
     }
 

@@ -7,7 +7,7 @@
 - `training`: one training step, shared by the trainer, the measurements of cost and the checks
 """
 
-from creditbench.learner.backward import backpropagate, forward, pull_back
+from creditbench.learner.backward import backpropagate, forward, joined, pull_back
 from creditbench.learner.chunks import (
     ROWS_KEPT,
     chunk_size,
@@ -26,7 +26,9 @@ from creditbench.learner.traces import (
     by_unit,
     immediate,
     leaky_trace,
+    of_layers,
     online,
+    online_jointly,
     random_feedback,
     weighted,
 )
@@ -51,8 +53,11 @@ __all__ = [
     "fold_chunks",
     "forward",
     "immediate",
+    "joined",
     "leaky_trace",
+    "of_layers",
     "online",
+    "online_jointly",
     "pull_back",
     "random_feedback",
     "rows",

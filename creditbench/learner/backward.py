@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from creditbench.cells import Cell, CellState, back
+from creditbench.cells import Cell, CellState, Derivatives, back
 from creditbench.learner.chunks import chunk_size, fold_chunks, rows
 from creditbench.learner.contract import Batch, Estimate
 from creditbench.ops.base import Array, Ops, Tree
@@ -20,9 +20,8 @@ def forward(
         state, loss = carry
         x, target, weight = rows(batch)
         state, unrolled = cell.unroll(ops, params, state, x, batch.weights.shape[0])
-        out = unrolled.out
-        loss = loss + weight @ cell.losses(ops, cell.readout(ops, params, out), target)
-        return (state, loss), None if cell.decorrelate == "none" else out
+        loss = loss + weight @ cell.losses(ops, cell.readout(ops, params, unrolled.out), target)
+        return (state, loss), None if cell.decorrelate == "none" else unrolled.hidden
 
     (after, loss), hidden = fold_chunks(ops, chunk, (state, ops.zeros(())), batch, chunk_size(batch))
     return after, loss, hidden
@@ -45,8 +44,9 @@ def pull_back(
         ∂L/∂W_rec = Σ_t p_t ĥ_{t-1}ᵀ   ∂L/∂W_in = Σ_t p_t x̂_tᵀ   ∂L/∂W_out = Σ_t e_t ĥ_tᵀ
 
     The reverse pass carries one vector per row. The gradient of each weight matrix is one product over all
-    steps. Returns the estimate and λ_0 [B, S n]. The estimate's state is the cell's; its loss is the
-    segment's own.
+    steps. Layers are taken from the last to the first: W_inᵀ p_t of a layer is what comes back to the layer
+    below in place of W_outᵀ e_t. Returns the estimate and λ_0 [B, S n]. The estimate's state is the cell's;
+    its loss is the segment's own.
     """
     steps = batch.weights.shape
     x, target, weight = rows(batch)
@@ -56,21 +56,47 @@ def pull_back(
     loss = weight @ cell.losses(ops, y, target)
     e = weight[:, None] * cell.error(ops, y, target)
 
-    derivatives = cell.derivatives(ops, params, unrolled)
-    from_readout = back(derivatives.out, cell.feedback(params, e))
+    to_seen, posts, adjoints, own_grads = e @ params["W_out"], [], [], {}
+    for k in reversed(range(len(cell.layers))):
+        layer, own = cell.layers[k], cell.of_layer(params, k)
+        derivatives = layer.derivatives(ops, own, unrolled.layers[k])
+        from_above = back(derivatives.out, layer.back_to_h(own, to_seen))
+        last = cell.by_layer(adjoint, layer.state_size)[k]
+        post, g, first = _through_time(ops, layer, own, derivatives, from_above, last, steps)
+        posts.insert(0, post)
+        adjoints.insert(0, first)
+        if layer.phi:
+            own_grads |= cell.of_all(layer.own_gradient(ops, derivatives.own, g), k)
+        if k:
+            to_seen = layer.back_to_input(own, post, to_seen)
+    grads = cell.gradient(ops, joined(ops, posts), unrolled.presynaptic(x), e) | own_grads
+    return Estimate(loss, grads, end, hidden=unrolled.hidden), joined(ops, adjoints)
+
+
+def joined(ops: Ops, parts: list[Array]) -> Array:
+    """The vectors of all layers as one."""
+    return parts[0] if len(parts) == 1 else ops.xp.concat(parts, axis=-1)
+
+
+def _through_time(
+    ops: Ops,
+    cell: Cell,
+    params: Tree,
+    derivatives: Derivatives,
+    from_above: Array,
+    adjoint: Array,
+    steps: tuple[int, ...],
+) -> tuple[Array, Array | None, Array]:
+    """Reverse mode through one layer, given the gradient in its s of the same step: (p, g, λ_0)."""
     by_step = ops.tree_map(
-        lambda r: r.reshape((*steps, *r.shape[1:])), (from_readout, derivatives._replace(out=None, own=None))
+        lambda r: r.reshape((*steps, *r.shape[1:])), (from_above, derivatives._replace(out=None, own=None))
     )
 
     def backward(adjoint, xs):
-        from_readout, now = xs
-        g = from_readout + adjoint
+        from_above, now = xs
+        g = from_above + adjoint
         post = back(now.slope, g)
         return cell.pull(params, now, g, post), (post, g if cell.phi else None)
 
     adjoint, (post, g) = ops.scan(backward, adjoint, by_step, reverse=True)
-    post = post.reshape((-1, cell.units))
-    grads = cell.gradient(ops, post, x, unrolled.before, e, unrolled.out)
-    if cell.phi:
-        grads |= cell.own_gradient(ops, derivatives.own, g.reshape((-1, cell.state_size)))
-    return Estimate(loss, grads, end, hidden=unrolled.out), adjoint
+    return post.reshape((-1, cell.units)), g.reshape((-1, cell.state_size)) if cell.phi else None, adjoint

@@ -42,7 +42,7 @@ class Decorrelated:
         raw, batch = batch, batch._replace(inputs=cell.encode(params, batch.inputs))
         if self.learner.decorrelation == "before":
             hidden = forward(ops, cell, params, state["clean"], batch)[2]
-            moved = self.moved(ops, params, hidden, batch.inputs)
+            moved = self.moved(ops, cell, params, hidden, batch.inputs)
             batch = raw._replace(inputs=cell.encode(params | moved, raw.inputs))
             estimate = self.learner.segment(ops, cell, params | moved, state, batch, key)
             return estimate._replace(assigned=estimate.assigned | moved)
@@ -51,14 +51,17 @@ class Decorrelated:
             raise TypeError(
                 f"{type(self.learner).__name__}.segment returned no hidden activity for a decorrelated cell"
             )
-        moved = self.moved(ops, params, estimate.hidden, batch.inputs)
+        moved = self.moved(ops, cell, params, estimate.hidden, batch.inputs)
         return estimate._replace(assigned=estimate.assigned | moved)
 
-    def moved(self, ops: Ops, params: Tree, hidden: Any, inputs: Array) -> Tree:
+    def moved(self, ops: Ops, cell: Cell, params: Tree, hidden: Any, inputs: Array) -> Tree:
         """D, and D_in if there is one, after a step against the correlation of ĥ and of x̂."""
-        D = params["D"]
-        # The readout may see the input too.
-        moved = {"D": decorrelated(ops, D, hidden[..., : D.shape[0]], self.rate)}
+        moved, start = {}, 0
+        for k, layer in enumerate(cell.layers):
+            activity = hidden[..., start : start + layer.width]  # behind the last, the readout's other inputs
+            D = decorrelated(ops, cell.of_layer(params, k)["D"], activity, self.rate)
+            moved |= cell.of_all({"D": D}, k)
+            start += layer.width
         if "D_in" in params:
             moved["D_in"] = decorrelated(ops, params["D_in"], inputs, self.rate)
         return moved

@@ -50,45 +50,81 @@ def antithetic_slopes(
     x -> V_i x of rows [P or 1, R, columns], for a vector the array [P, rows]. `state`: 2PB rows, by pair,
     sign (+ first) and sequence. Returns the new state and the slopes [P].
     """
-    xp, units, B = ops.xp, cell.units, batch.weights.shape[1]
-    P = state.out.shape[0] // (2 * B)
+    xp, B, several = ops.xp, batch.weights.shape[1], len(cell.layers) > 1
+    P = (state[0] if several else state).out.shape[0] // (2 * B)
     sign = sigma * ops.from_numpy(np.array([1.0, -1.0]).reshape((2, 1, 1)))
-    W = cell.recurrent_weights(ops, params) if cell.recurrent else None
-    own = {}  # a unit's own parameters, for each of the 2PB rows
-    for name in cell.phi:
-        moved = params[name] + sign * change[name][:, None, None]
-        own[name] = xp.broadcast_to(moved, (P, 2, B, cell.hidden)).reshape((-1, cell.hidden))
+    layers = [
+        _Members(ops, layer, cell.of_layer(params, k), cell.of_layer(change, k), sign, P, B)
+        for k, layer in enumerate(cell.layers)
+    ]
 
     def chunk(carry, batch):
         state, losses = carry
         K = batch.weights.shape[0]
         x, target, weight = rows(batch)
-        moved = cell.all_gates(ops, change["W_in"](x[None]), cell.sees_input)
+        seen, after = x, []
+        for k, layer in enumerate(layers):
+            end, seen = layer.unroll(state[k] if several else state, seen, K)
+            after.append(end)
+        by_pair = xp.permute_dims(seen.reshape((K, P, 2, B, -1)), (1, 0, 2, 3, 4))  # [P, K, 2, B, seen]
+        y = change["W_out"]((sign * by_pair).reshape((P, -1, cell.seen))).reshape((P, K, 2, B, -1))
         if cell.bias:
-            moved = moved + change["b"][:, None]
-        moved = xp.permute_dims(moved.reshape((P, K, 1, B, units)), (1, 0, 2, 3, 4))
-        drive = cell.drive(ops, params, x).reshape((K, 1, 1, B, units)) + sign * moved
+            y = y + sign * change["c"][:, None, None, None]
+        y = y + cell.readout(ops, params, by_pair.reshape((-1, cell.seen))).reshape(y.shape)
+        found = cell.losses(ops, y, target.reshape((K, 1, B, -1)))
+        state = tuple(after) if several else after[0]
+        return (state, losses + (weight.reshape((K, 1, B)) * found).sum((1, 3))), None
+
+    (after, losses), _ = fold_chunks(ops, chunk, (state, ops.zeros((P, 2))), batch, chunk_size(batch))
+    return after, (losses[:, 0] - losses[:, 1]) / (2.0 * sigma)
+
+
+class _Members:
+    """One layer of all 2PB networks."""
+
+    def __init__(
+        self, ops: Ops, cell: Cell, params: Tree, change: dict[str, Any], sign: Array, P: int, B: int
+    ) -> None:
+        self.ops, self.cell, self.change, self.sign, self.P, self.B = ops, cell, change, sign, P, B
+        self.params, self.W, own = params, cell.recurrence(ops, params), {}
+        for name in cell.phi:  # a unit's own parameters, for each of the 2PB rows
+            moved = params[name] + sign * change[name][:, None, None]
+            own[name] = ops.xp.broadcast_to(moved, (P, 2, B, cell.hidden)).reshape((-1, cell.hidden))
+        self.own = params | own
+
+    def unroll(self, state: CellState, x: Array, K: int) -> tuple[CellState, Array]:
+        """(the state after K steps, what is seen of the layer at each step [K, 2PB, seen]).
+
+        `x`: inputs that the networks share, [K·B, I], or those of each, [K, 2PB, I].
+        """
+        ops, cell, P, B, sign, change = self.ops, self.cell, self.P, self.B, self.sign, self.change
+        xp, units = ops.xp, cell.units
+        drive = cell.drive(ops, self.params, x.reshape((-1, x.shape[-1])))
+        if x.ndim == 2:
+            moved = cell.all_gates(ops, change["W_in"](x[None]), cell.sees_input)
+            if cell.bias:
+                moved = moved + change["b"][:, None]
+            moved = xp.permute_dims(moved.reshape((P, K, 1, B, units)), (1, 0, 2, 3, 4))
+            drive = drive.reshape((K, 1, 1, B, units)) + sign * moved
+        else:
+            signed = sign * xp.permute_dims(x.reshape((K, P, 2, B, -1)), (1, 0, 2, 3, 4))
+            moved = cell.all_gates(ops, change["W_in"](signed.reshape((P, K * 2 * B, -1))), cell.sees_input)
+            moved = moved.reshape((P, K, 2, B, units))
+            if cell.bias:
+                moved = moved + sign * change["b"][:, None, None, None]
+            drive = drive.reshape((K, P, 2, B, units)) + xp.permute_dims(moved, (1, 0, 2, 3, 4))
 
         def step(state, drive):
             if cell.recurrent:
                 signed = (sign * state.out.reshape((P, 2, B, -1))).reshape((P, 2 * B, -1))
                 moved = cell.all_gates(ops, change["W_rec"](signed), cell.sees_recurrence)
                 drive = drive + moved.reshape((-1, units))
-            _, after = cell.step(ops, params | own, state, drive, W)
+            _, after = cell.step(ops, self.own, state, drive, self.W)
             return after, after.out
 
         state, out = ops.scan(step, state, drive.reshape((K, -1, units)))
         if cell.skips:
-            out = out.reshape((K, 2 * P, B, -1))
-            input = xp.broadcast_to(x.reshape((K, 1, B, -1)), (K, 2 * P, B, cell.inputs))
-            out = xp.concat((out, input), axis=-1)
-        by_pair = xp.permute_dims(out.reshape((K, P, 2, B, -1)), (1, 0, 2, 3, 4))  # [P, K, 2, B, seen]
-        y = change["W_out"]((sign * by_pair).reshape((P, -1, cell.seen))).reshape((P, K, 2, B, -1))
-        if cell.bias:
-            y = y + sign * change["c"][:, None, None, None]
-        y = y + cell.readout(ops, params, by_pair.reshape((-1, cell.seen))).reshape(y.shape)
-        found = cell.losses(ops, y, target.reshape((K, 1, B, -1)))
-        return (state, losses + (weight.reshape((K, 1, B)) * found).sum((1, 3))), None
-
-    (after, losses), _ = fold_chunks(ops, chunk, (state, ops.zeros((P, 2))), batch, chunk_size(batch))
-    return after, (losses[:, 0] - losses[:, 1]) / (2.0 * sigma)
+            if x.ndim == 2:
+                x = xp.broadcast_to(x.reshape((K, 1, B, -1)), (K, 2 * P, B, cell.inputs))
+            out = xp.concat((out, x.reshape((K, 2 * P * B, -1))), axis=-1)
+        return state, out

@@ -37,48 +37,129 @@ def online(
     state: Tree,
     batch: Batch,
     key: Key,
-    advance: Callable[[Tree, Step, Any], tuple[Tree, Array | Outer]],
+    make: Callable[[Cell, Tree], Callable[[Tree, Step, Any], tuple[Tree, Array | Outer]]],
     draw: Callable[[Any, int], Array] | None = None,
     factors: bool = False,
-    feedback: Array | None = None,
+    feedback: Array | tuple[Array, ...] | None = None,
 ) -> Estimate:
     """The estimate of a rule that carries a trace over time and computes a gradient from it at every step.
 
-    `advance(trace, step, noise) -> (trace, G)`: G is that step's gradient of the M parameters of each unit,
-    θ_i = [W_rec W_in b of each gate, φ], [n, M], summed over the batch; with `factors`, an `Outer` of B rows,
-    [B, G n] and [B, m]. The readout gets its exact gradient, Σ_t e_t ĥ_tᵀ. The noise of a step is an entry of
-    `draw(keys, B)`, one array per key. `feedback` [Q n, O], if given, replaces Dᵀ W_outᵀ. The state has the
-    entries `cell` and `trace`; others stay as they are.
+    `make(cell, params)` returns the rule's `advance(trace, step, noise) -> (trace, G)` for a layer. G is the
+    step's gradient of the M parameters of each unit, θ_i = [W_rec W_in b of each gate, φ], [n, M], summed
+    over the batch; with `factors`, an `Outer` of B rows, [B, G n] and [B, m]. The readout gets its exact
+    gradient, Σ_t e_t ĥ_tᵀ. The noise of a step is an entry of `draw(keys, B)`, one array per key, with equal
+    parts for all layers. `feedback` [Q n, O], if given, replaces Dᵀ W_outᵀ. The state has the entries `cell`
+    and `trace`; others stay as they are.
+
+    Of several layers each has a trace of its own; `trace` and `feedback` are then tuples over them. δ_t of a
+    layer comes down through the layers above at the same step, W_inᵀ slopeᵀ δ_t, and not through time.
     """
-    xp, shape = ops.xp, (cell.hidden, cell.parameters)
 
     def chunk(state, batch, keys):
         K, B = batch.weights.shape
-        x, target, weight = rows(batch)
-        end, unrolled = cell.unroll(ops, params, state["cell"], x, K)
-        a, before, out, _ = unrolled
-        y = cell.readout(ops, params, out)
-        e = weight[:, None] * cell.error(ops, y, target)
-        parts = [*([before] if cell.recurrent else []), x]
-        z = xp.concat([*parts, xp.ones_like(x[:, :1])] if cell.bias else parts, axis=1)
-        slope, carry, to_state, out_before, own = cell.derivatives(ops, params, unrolled)
-        delta = back(to_state, cell.feedback(params, e) if feedback is None else ops.linear(e, feedback))
-        seen = Step(a, slope, carry, out_before, own, z, out, target, weight[:, None], e, delta, to_state)
-        noise = None if draw is None else draw(keys, B)
-        if K == 1:
-            noise = None if noise is None else noise.reshape((B, *noise.shape[-1:]))
-            trace, G = advance(state["trace"], seen, noise)
-        else:
-            seen = ops.tree_map(lambda r: r.reshape((K, B, *r.shape[1:])), seen)
-            trace, G = _fold(ops, advance, state["trace"], (seen, noise), None if factors else shape)
-        grads = cell.by_parameter(ops, G) | {"W_out": Outer(e, out)}
-        if cell.bias:
-            grads["c"] = xp.sum(e, axis=0)
-        hidden = None if cell.decorrelate == "none" else out
-        state = state | {"cell": end, "trace": trace}
-        return Estimate(weight @ cell.losses(ops, y, target), grads, state, hidden=hidden)
+        end, unrolled, steps, e, loss = _steps(ops, cell, params, state["cell"], batch, feedback)
+        noise = [None] * len(steps)
+        if draw is not None:
+            drawn = draw(keys, B)
+            noise = cell.by_layer(drawn, drawn.shape[-1] // len(steps))
+        traces, grads = [], {}
+        for k, seen in enumerate(steps):
+            layer, own = cell.layers[k], cell.of_layer(params, k)
+            before = state["trace"] if len(steps) == 1 else state["trace"][k]
+            advance, shape = make(layer, own), None if factors else (layer.hidden, layer.parameters)
+            if K == 1:
+                now = None if noise[k] is None else noise[k].reshape((B, *noise[k].shape[-1:]))
+                trace, G = advance(before, seen, now)
+            else:
+                seen = ops.tree_map(lambda r: r.reshape((K, B, *r.shape[1:])), seen)
+                trace, G = _fold(ops, advance, before, (seen, noise[k]), shape)
+            traces.append(trace)
+            grads |= cell.of_all(layer.by_parameter(ops, G), k)
+        state = state | {"cell": end, "trace": traces[0] if len(steps) == 1 else tuple(traces)}
+        return _with_readout(ops, cell, grads, e, loss, unrolled, state)
 
     return sum_over_chunks(ops, cell, chunk, state, batch, None if draw is None else key, chunk_size(batch))
+
+
+def online_jointly(
+    ops: Ops,
+    cell: Cell,
+    params: Tree,
+    state: Tree,
+    batch: Batch,
+    advance: Callable[[Tree, tuple[Step, ...]], tuple[Tree, tuple[Array, ...]]],
+) -> Estimate:
+    """`online` for a rule without noise that follows all layers at once.
+
+    `advance(trace, steps) -> (trace, gradients)`: of each layer the `Step`, and the gradient [n, M].
+    """
+
+    def chunk(state, batch, keys):
+        KB = batch.weights.shape
+        end, unrolled, steps, e, loss = _steps(ops, cell, params, state["cell"], batch, None)
+        by_step = ops.tree_map(lambda r: r.reshape((*KB, *r.shape[1:])), tuple(steps))
+
+        def step(carry, nows):
+            trace, total = carry
+            trace, grads = advance(trace, nows)
+            added = (ops.accumulate(t, G) for t, G in zip(total, grads, strict=True))
+            return (trace, tuple(added)), None
+
+        zeros = tuple(ops.zeros((layer.hidden, layer.parameters)) for layer in cell.layers)
+        trace, total = ops.scan(step, (state["trace"], zeros), by_step)[0]
+        grads: Tree = {}
+        for k, (layer, G) in enumerate(zip(cell.layers, total, strict=True)):
+            grads |= cell.of_all(layer.by_parameter(ops, G), k)
+        return _with_readout(ops, cell, grads, e, loss, unrolled, state | {"cell": end, "trace": trace})
+
+    return sum_over_chunks(ops, cell, chunk, state, batch, None, chunk_size(batch))
+
+
+def _with_readout(ops, cell, grads, e, loss, unrolled, state):
+    """The estimate, with the exact gradient of the readout."""
+    grads = grads | {"W_out": Outer(e, unrolled.out)}
+    if cell.bias:
+        grads["c"] = ops.xp.sum(e, axis=0)
+    return Estimate(loss, grads, state, hidden=None if cell.decorrelate == "none" else unrolled.hidden)
+
+
+def _steps(ops, cell, params, state, batch, feedback):
+    """(end, unrolled, the `Step` of each layer for all R rows, e, loss) of a chunk."""
+    xp, K = ops.xp, batch.weights.shape[0]
+    x, target, weight = rows(batch)
+    end, unrolled = cell.unroll(ops, params, state, x, K)
+    y = cell.readout(ops, params, unrolled.out)
+    e = weight[:, None] * cell.error(ops, y, target)
+    pre, steps, to_seen = unrolled.presynaptic(x), [], None if feedback is not None else e @ params["W_out"]
+    for k in reversed(range(len(cell.layers))):
+        layer, own = cell.layers[k], cell.of_layer(params, k)
+        before, inputs = pre.before[k], pre.inputs[k]
+        parts = [*([before] if layer.recurrent else []), inputs]
+        z = xp.concat([*parts, xp.ones_like(inputs[:, :1])] if layer.bias else parts, axis=1)
+        slope, carry, to_state, out_before, phi = layer.derivatives(ops, own, unrolled.layers[k])
+        if feedback is None:
+            delta = back(to_state, layer.back_to_h(own, to_seen))
+            to_seen = layer.back_to_input(own, back(slope, delta), to_seen) if k else None
+        else:
+            weights = feedback[k] if isinstance(feedback, tuple) else feedback
+            delta = back(to_state, ops.linear(e, weights))
+        out = unrolled.layers[k].out
+        row = Step(
+            unrolled.layers[k].a,
+            slope,
+            carry,
+            out_before,
+            phi,
+            z,
+            out,
+            target,
+            weight[:, None],
+            e,
+            delta,
+            to_state,
+        )
+        steps.insert(0, row)
+    return end, unrolled, steps, e, weight @ cell.losses(ops, y, target)
 
 
 def _fold(ops, advance, trace, xs, shape):
@@ -93,6 +174,19 @@ def _fold(ops, advance, trace, xs, shape):
         return (trace, ops.accumulate(total, G)), None
 
     return ops.scan(step, (trace, ops.zeros(shape)), xs)[0]
+
+
+def of_layers(cell: Cell, make: Callable[..., Any], *values: Any) -> Any:
+    """`make(layer, *values)` of the only layer, or a tuple of it for each of several.
+
+    Of several layers each of `values` is a tuple over them, or None.
+    """
+    if len(cell.layers) == 1:
+        return make(cell, *values)
+    return tuple(
+        make(layer, *(None if value is None else value[k] for value in values))
+        for k, layer in enumerate(cell.layers)
+    )
 
 
 def immediate(ops: Ops, now: Step) -> Array:
@@ -147,11 +241,14 @@ def leaky_trace(ops: Ops, cell: Cell, P: Array, now: Step) -> Array:
     return add_immediate(ops, carried, now)
 
 
-def random_feedback(ops: Ops, cell: Cell, seed: int) -> Array:
-    """Random feedback weights that replace W_outᵀ, [Q n, O]: N(0, 2/(n+O)), the distribution of W_out."""
-    outputs = cell.outputs
+def random_feedback(ops: Ops, cell: Cell, seed: int) -> Any:
+    """Random feedback weights that replace W_outᵀ, [Q n, O]: N(0, 2/(n+O)), the distribution of W_out.
+
+    Of several layers each has weights of its own: a tuple.
+    """
+    rng, outputs = np.random.default_rng([seed, 0xFEED]), cell.outputs
     scale = np.sqrt(2.0 / (cell.seen + outputs))
-    return ops.from_numpy(np.random.default_rng([seed, 0xFEED]).normal(0.0, scale, (cell.width, outputs)))
+    return of_layers(cell, lambda layer: ops.from_numpy(rng.normal(0.0, scale, (layer.width, outputs))))
 
 
 def weighted(cell: Cell, post: Array, trace: Array) -> Array:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from creditbench.cells import Cell
-from creditbench.learner import Batch, Claims, Decorrelated, Estimate, Learner, backpropagate
+from creditbench.learner import Batch, Claims, Decorrelated, Estimate, Learner, backpropagate, forward
 from creditbench.learner.training import training_step
 from creditbench.ops.base import Array, Ops, Tree
 from creditbench.optimizers import SGD
@@ -135,6 +135,8 @@ class Update:
     def _loss(self, ops: Ops, params: Tree, batch: Batch) -> Array:
         """The loss of a forward pass that keeps at most a chunk of steps."""
         cell = self.cell
+        if len(getattr(cell, "layers", ())) > 1:
+            return forward(ops, cell, params, cell.start(ops, self.batch), batch)[1]
 
         def step(state, drive):
             _, state = cell.step(ops, params, state, drive)
@@ -147,7 +149,7 @@ class Update:
             drive = cell.drive(ops, params, x)
             state, out = ops.scan(step, state, drive.reshape((-1, self.batch, drive.shape[-1])))
             seen = out.reshape((-1, out.shape[-1]))
-            seen = cell.see(ops, seen, x) if hasattr(cell, "see") else seen  # an older checkout's cell
+            seen = ops.xp.concat((seen, x), axis=1) if getattr(cell, "skips", False) else seen
             y = cell.readout(ops, params, seen).reshape(targets.shape)
             return (state, total + ops.xp.sum(weights * cell.losses(ops, y, targets))), None
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from creditbench.cells import CELLS, Cell, back, cell_class, through
+from creditbench.cells import CELLS, Cell, Stack, back, cell_class, through
 from tests.conftest import (
     INPUTS,
     OUTPUTS,
@@ -29,22 +29,26 @@ OPTIONS = [
 ]
 
 
-def small(id, **options):
-    """A cell of that kind; a leaky one has a leak."""
-    return make_cell(kind=KINDS[id], alpha=0.4 if id in LEAKY else 1.0, **options)
+def small(id, layers=1, **options):
+    """A cell of that kind, or a stack of them; a leaky one has a leak."""
+    cell = make_cell(kind=KINDS[id], alpha=0.4 if id in LEAKY else 1.0, **options)
+    return cell if layers == 1 else Stack(cell, layers)
 
 
 def params_of(cell):
     """Weights large enough that spiking units spike."""
     params = make_params(cell)
-    return {k: 3.0 * v if cell.spikes and k in ("W_in", "b") else v for k, v in params.items()}
+    if not cell.spikes:
+        return params
+    return {k: 3.0 * v if k.partition(".")[0] in ("W_in", "b") else v for k, v in params.items()}
 
 
+@pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("id", CELLS)
-def test_bptt_equals_the_frameworks_own_reverse_mode(ops, id, options):
+def test_bptt_equals_the_frameworks_own_reverse_mode(ops, id, options, layers):
     """For spiking cells: with the surrogate as the derivative of a spike."""
-    cell = small(id, **options)
+    cell = small(id, layers, **options)
     params, batch = params_of(cell), make_batch(loss=cell.loss)
     loss, expected = autodiff(ops, cell, params, batch)
     found = estimate(ops, learner("bptt"), cell, params, batch)
@@ -53,11 +57,11 @@ def test_bptt_equals_the_frameworks_own_reverse_mode(ops, id, options):
     assert all(np.abs(value).max() > 0 for value in expected.values())
 
 
-@pytest.mark.parametrize("rows", [1, B])
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(("options", "rows"), [(OPTIONS[0], B), (OPTIONS[1], 1), (OPTIONS[2], B)])
 @pytest.mark.parametrize("id", CELLS)
-def test_rtrl_equals_bptt(ops, id, options, rows):
-    cell = small(id, **options)
+def test_rtrl_equals_bptt(ops, id, options, rows, layers):
+    cell = small(id, layers, **options)
     params, batch = params_of(cell), make_batch(rows=rows, loss=cell.loss)
     expected = estimate(ops, learner("bptt"), cell, params, batch)[1]
     assert relative_error(estimate(ops, learner("rtrl"), cell, params, batch)[1], expected) < 1e-10
