@@ -14,6 +14,8 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
     "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
+# What JAX notes beside every operation is where in Python it was called: nobody reads it here.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # Most of them are compiled again and again, in every file of tests and by every process: one of them does it
 # for all.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
@@ -76,15 +78,15 @@ def pytest_ignore_collect(collection_path, config):
     return None
 
 
-#: Packages of some 10⁵ objects; how many of them were there at the last freeze.
-_LARGE, _frozen = {"jax", "torch", "pandas", "sklearn"}, 0
+#: How many modules there were at the last freeze, and how many new ones are worth another.
+_frozen, _MANY = 0, 100
 
 
 def pytest_runtest_setup():
     """What was imported need not be looked at by every later collection, and every trial asks for one."""
     global _frozen
-    if (found := len(_LARGE & sys.modules.keys())) > _frozen:
-        _frozen = found
+    if len(sys.modules) > _frozen + _MANY:
+        _frozen = len(sys.modules)
         gc.collect()
         gc.freeze()
 

@@ -56,7 +56,10 @@ def pull_back(
     loss = weight @ cell.losses(ops, y, target)
     e = weight[:, None] * cell.error(ops, y, target)
 
-    to_seen, posts, adjoints, own_grads = e @ params["W_out"], [], [], {}
+    posts: list[Array] = []
+    adjoints: list[Array] = []
+    own_grads: Tree = {}
+    to_seen = e @ params["W_out"]
     for k in reversed(range(len(cell.layers))):
         layer, own = cell.layers[k], cell.of_layer(params, k)
         derivatives = layer.derivatives(ops, own, unrolled.layers[k])

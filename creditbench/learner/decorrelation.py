@@ -56,7 +56,8 @@ class Decorrelated:
 
     def moved(self, ops: Ops, cell: Cell, params: Tree, hidden: Any, inputs: Array) -> Tree:
         """D, and D_in if there is one, after a step against the correlation of ĥ and of x̂."""
-        moved, start = {}, 0
+        moved: Tree = {}
+        start = 0
         for k, layer in enumerate(cell.layers):
             activity = hidden[..., start : start + layer.width]  # behind the last, the readout's other inputs
             D = decorrelated(ops, cell.of_layer(params, k)["D"], activity, self.rate)

@@ -39,8 +39,8 @@ def antithetic_start(ops: Ops, state: CellState, pairs: int) -> CellState:
 
 
 def antithetic_slopes(
-    ops: Ops, cell: Cell, params: Tree, change: dict[str, Any], sigma: float, state: CellState, batch: Batch
-) -> tuple[CellState, Array]:
+    ops: Ops, cell: Cell, params: Tree, change: dict[str, Any], sigma: float, state: Tree, batch: Batch
+) -> tuple[Tree, Array]:
     """The slopes (L(θ + σ V_i) - L(θ - σ V_i)) / 2σ of a segment's loss, with all networks in one batch.
 
         a = θ-part + V_i (±σ ĥ_{t-1}) + V_i (±σ x̂_t) ± σ v_b

@@ -58,11 +58,12 @@ def online(
     def chunk(state, batch, keys):
         K, B = batch.weights.shape
         end, unrolled, steps, e, loss = _steps(ops, cell, params, state["cell"], batch, feedback)
-        noise = [None] * len(steps)
+        noise: list[Any] = [None] * len(steps)
         if draw is not None:
             drawn = draw(keys, B)
             noise = cell.by_layer(drawn, drawn.shape[-1] // len(steps))
-        traces, grads = [], {}
+        traces: list[Tree] = []
+        grads: Tree = {}
         for k, seen in enumerate(steps):
             layer, own = cell.layers[k], cell.of_layer(params, k)
             before = state["trace"] if len(steps) == 1 else state["trace"][k]
@@ -130,7 +131,8 @@ def _steps(ops, cell, params, state, batch, feedback):
     end, unrolled = cell.unroll(ops, params, state, x, K)
     y = cell.readout(ops, params, unrolled.out)
     e = weight[:, None] * cell.error(ops, y, target)
-    pre, steps, to_seen = unrolled.presynaptic(x), [], None if feedback is not None else e @ params["W_out"]
+    steps: list[Step] = []
+    pre, to_seen = unrolled.presynaptic(x), None if feedback is not None else e @ params["W_out"]
     for k in reversed(range(len(cell.layers))):
         layer, own = cell.layers[k], cell.of_layer(params, k)
         before, inputs = pre.before[k], pre.inputs[k]

@@ -29,10 +29,10 @@ from creditbench.results.store import Store
 PLUGINS = Path(__file__).parents[1] / "misbehaving"
 ROOT = Path(creditbench.__file__).parents[1]
 HANGS = str(PLUGINS / "hangs.py")
-#: A run of a second or two, in this process.
+#: A run of a second or two, in this process, without the second in which the cost of an update is measured.
 SMALL = (
     *("--task", "mackey_glass", "--set", "mackey_glass.steps=300", "--hidden", "4"),
-    *("--preset", "smoke", "--budget", "40", "--segment", "1"),
+    *("--preset", "smoke", "--budget", "40", "--segment", "1", "--no-measure"),
 )
 
 
@@ -431,15 +431,24 @@ def test_data_of_other_tasks_are_refused_too(task, frame, said, capsys, tmp_path
     assert said in message and "d.csv" in message
 
 
-@pytest.mark.parametrize("task", ["weather", "text8_chars", "sequential_digits"])
-def test_without_a_network_a_hub_data_set_is_refused(task, tmp_path):
-    arguments = ("run", "--task", task, "--learner", "bptt", "--data", f"{task}=hf:owner/name:small")
+def test_without_a_network_a_hub_data_set_is_refused(tmp_path):
+    """One process for all tasks that read one; it prints how each run would have ended."""
+    code = """
+from creditbench.cli import main
+for task in ("weather", "text8_chars", "sequential_digits"):
+    print(main(["run", "--task", task, "--learner", "bptt", "--data", f"{task}=hf:owner/name:small"]))
+"""
+    asked = [sys.executable, "-c", code]
     done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, env=environment(HF_HUB_OFFLINE="1"), cwd=tmp_path
+        asked, capture_output=True, text=True, env=environment(HF_HUB_OFFLINE="1"), cwd=tmp_path
     )
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert "hub data set 'owner/name', configuration 'small', cannot be loaded: HF_HUB_OFFLINE" in done.stderr
-    assert "fetch it first" in done.stderr and "embedded data" in done.stderr
+    assert done.returncode == 0 and done.stdout == "2\n2\n2\n"
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        assert line.startswith("error: ")
+        assert "hub data set 'owner/name', configuration 'small', cannot be loaded: HF_HUB_OFFLINE" in line
+        assert "fetch it first" in line and "embedded data" in line
 
 
 def test_a_folder_laid_out_as_the_hub_trains(tmp_path, capsys, monkeypatch):
@@ -461,8 +470,8 @@ def test_a_folder_laid_out_as_the_hub_trains(tmp_path, capsys, monkeypatch):
         "--seeds",
         "1",
     ]
-    data = ["--data", "weather=hf:hub", "--batch", "2", "--results", str(tmp_path / "results"), "--json"]
-    assert main([*arguments, *data]) == 0
+    arguments += ["--data", "weather=hf:hub", "--batch", "2", "--results", str(tmp_path / "results")]
+    assert main([*arguments, "--no-measure", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert row["status"] == "ok"
     assert json.loads(row["task_parameters"])["data"] == f"hf:{tmp_path / 'hub'}"
@@ -471,7 +480,9 @@ def test_a_folder_laid_out_as_the_hub_trains(tmp_path, capsys, monkeypatch):
 # -- configuration ---------------------------------------------------------------------------------------
 
 
-def test_a_configuration_file_gives_defaults_over_which_the_command_line_wins(tmp_path, capsys):
+def test_a_configuration_file_gives_defaults_over_which_the_command_line_wins(tmp_path, capsys, monkeypatch):
+    """What neither gives has its own default: the cost is measured."""
+    monkeypatch.setattr("creditbench.trials.blocks.MEASURE_SECONDS", 0.01)
     path = tmp_path / "grid.toml"
     path.write_text(
         'task = ["mackey_glass"]\nlearner = "bptt,anp"\npreset = "smoke"\nbudget = 40\nhidden = 4\n'
@@ -484,6 +495,7 @@ def test_a_configuration_file_gives_defaults_over_which_the_command_line_wins(tm
     assert (row["learner"], row["seed"], row["lr"], row["hidden"], row["bias"]) == ("anp", 7, 0.01, 4, True)
     assert json.loads(row["hyperparameters"])["sigma"] == 0.5
     assert json.loads(row["task_parameters"])["steps"] == 300
+    assert row["ratio_forward"] > 0
 
 
 @pytest.mark.parametrize(
@@ -632,7 +644,7 @@ def ended(workers: set[psutil.Process]) -> bool:
     return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_ctrl_c_keeps_what_is_done_and_the_next_run_does_the_rest(tmp_path):
+def test_ctrl_c_keeps_what_is_done_and_the_next_run_does_the_rest(tmp_path, capsys):
     with half_way(tmp_path) as (parent, workers):
         parent.send_signal(signal.SIGINT)
         out, err = parent.communicate(timeout=30)
@@ -642,13 +654,11 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_does_the_rest(tmp_path):
         assert ended(workers)
     (kept,) = (tmp_path / "records").iterdir()
     before = kept.stat().st_mtime_ns
-    rest = command(
-        "run", *SMALL, "--learner", f"bptt,{HANGS}", "--seeds", "1", "--results", str(tmp_path), "--json"
-    )
-    done = subprocess.run(rest, capture_output=True, text=True, env=environment())
-    assert done.returncode == 0, done.stderr
-    assert "1 of 2 trials already done" in done.stderr and "[1/1] mackey_glass hangs" in done.stderr
-    assert [row["status"] for row in json.loads(done.stdout)] == ["ok", "ok"]
+    rest = ["run", *SMALL, "--learner", f"bptt,{HANGS}", "--seeds", "1", "--executor", "inline"]
+    assert main([*rest, "--results", str(tmp_path), "--json"]) == 0
+    said = capsys.readouterr()
+    assert "1 of 2 trials already done" in said.err and "[1/1] mackey_glass hangs" in said.err
+    assert [row["status"] for row in json.loads(said.out)] == ["ok", "ok"]
     assert kept.stat().st_mtime_ns == before
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 
@@ -93,15 +94,38 @@ for module, names in (
 ):
     for name in names.split():
         vars(module).pop(name, None)
+import json
 from creditbench.cli import main
-sys.exit(main())
+for words in json.loads(sys.argv[1]):
+    status = main(words)
+    for stream in (sys.stdout, sys.stderr):
+        print("\\f", end="", file=stream, flush=True)
+    print(status, end="\\f", flush=True)
 """
 
 
-def bare(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", BARE, *map(str, words)], capture_output=True, text=True, env=environment()
+class Done(NamedTuple):
+    """What became of a command."""
+
+    words: tuple[str, ...]
+    status: int
+    out: str
+    err: str
+
+
+def bare(*commands: tuple[object, ...]) -> list[Done]:
+    """The commands, one after another in one process."""
+    asked = [tuple(map(str, words)) for words in commands]
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, json.dumps(asked)], capture_output=True, text=True, env=environment()
     )
+    assert done.returncode == 0, done.stderr
+    out, err = done.stdout.split("\f"), done.stderr.split("\f")
+    assert len(out) == 2 * len(asked) + 1 and len(err) == len(asked) + 1
+    return [
+        Done(words, int(status), printed, said)
+        for words, status, printed, said in zip(asked, out[1::2], out[::2], err, strict=False)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -114,30 +138,24 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
+def test_results_are_read_on_any_system(folder, tmp_path):
+    commands = (
         ("table",),
         ("table", "--format", "latex"),
         ("versus",),
-        ("leaderboard", "--draws", "100", "--output"),
-        ("table", "--compact"),
-    ],
-    ids=lambda words: " ".join(words),
-)
-def test_results_are_read_on_any_system(words, folder, tmp_path):
-    done = bare(*words, *([tmp_path / "new"] if words[-1].startswith("--") else []), "--results", folder)
-    assert (done.returncode, "error" in done.stderr) == (0, False), done.stderr
+        ("leaderboard", "--draws", "100", "--output", tmp_path / "page"),
+        ("table", "--compact", tmp_path / "new"),
+    )
+    for done in bare(*((*words, "--results", folder) for words in commands)):
+        assert (done.status, "error" in done.err) == (0, False), done
 
 
-@pytest.mark.parametrize("words", [("show", "mackey_glass", "--steps", "5"), ("list", "learners")])
-def test_what_there_is_is_told_on_any_system(words):
-    done = bare(*words)
-    assert done.returncode == 0 and done.stdout, done.stderr
+def test_what_there_is_is_told_on_any_system():
+    for done in bare(("show", "mackey_glass", "--steps", "5"), ("list", "learners")):
+        assert done.status == 0 and done.out, done
 
 
-@pytest.mark.parametrize("verb", ["run", "tune", "scale", "gradients", "check", "doctor"])
-def test_what_runs_says_in_one_sentence_what_it_needs(verb, tmp_path):
+def test_what_runs_says_in_one_sentence_what_it_needs(tmp_path):
     words = {
         "run": ("--task", "adding", "--learner", "bptt"),
         "tune": ("--task", "adding", "--learner", "bptt", "--output", tmp_path / "t.toml"),
@@ -146,18 +164,18 @@ def test_what_runs_says_in_one_sentence_what_it_needs(verb, tmp_path):
         "check": ("anp",),
         "doctor": (),
     }
-    done = bare(verb, *words[verb])
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith(f"error: creditbench {verb} needs Linux or macOS")
-    assert done.stderr.count("\n") == 1 and "WSL" in done.stderr
+    for done in bare(*((verb, *given) for verb, given in words.items())):
+        assert done.status == 2 and done.out == "", done
+        assert done.err.startswith(f"error: creditbench {done.words[0]} needs Linux or macOS"), done
+        assert done.err.count("\n") == 1 and "WSL" in done.err, done
 
 
 def test_a_users_rule_is_not_read_where_it_cannot_be_confined(tmp_path):
     """Its file runs in a confined process even for its description."""
     source = registry.find("learners", "rflo").path.read_text(encoding="utf-8").replace('"rflo"', '"mine"')
     (tmp_path / "mine.py").write_text(source, encoding="utf-8")
-    done = bare("show", "learner", os.fspath(tmp_path / "mine.py"))
-    assert done.returncode == 2 and "needs Linux or macOS" in done.stderr
+    (done,) = bare(("show", "learner", tmp_path / "mine.py"))
+    assert done.status == 2 and "needs Linux or macOS" in done.err
 
 
 def test_a_name_that_the_system_refuses_is_not_said_in_full(capsys):

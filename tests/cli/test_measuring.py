@@ -33,15 +33,18 @@ def record() -> Record:
         measure=True,
         preset="smoke",
     )
-    (found,) = run_trials(make_grid(options).trials)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("creditbench.trials.blocks.MEASURE_SECONDS", 0.05)
+        (found,) = run_trials(make_grid(options).trials)
     return found
 
 
-SCALE = ("--backend", "torch", "--hidden", "16", "--sizes", "40,80,160", "--seconds", "0.01")
+SCALE = ("--hidden", "16", "--sizes", "40,80,160", "--seconds", "0.01")
 
 
 def test_scale_sets_exponents_beside_claims(tmp_path, capsys):
-    assert main(["scale", "--learner", "bptt,forward", *SCALE, "--output", str(tmp_path), "--json"]) == 0
+    words = ["scale", "--learner", "bptt,forward", "--backend", "torch", *SCALE]
+    assert main([*words, "--output", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {(row["learner"], row["quantity"]) for row in found} == {
         (learner, quantity)
@@ -116,11 +119,12 @@ def test_scale_says_what_a_backend_leaves_out(tmp_path, monkeypatch, capsys):
 def test_scale_exits_1_where_a_claim_does_not_hold(tmp_path, capsys):
     path = tmp_path / "hoarder.py"
     path.write_text(HOARDER)
-    assert main(["scale", "--learner", str(path), *SCALE, "--quantity", "algorithm_bytes", "--json"]) == 1
+    words = ["scale", "--learner", str(path), "--backend", "jax", "--hidden", "16", "--sizes", "400,800,1600"]
+    assert main([*words, "--quantity", "algorithm_bytes", "--json"]) == 1
     said = capsys.readouterr()
     (row,) = json.loads(said.out)
     assert row["held"] is False and row["claimed"] == 0.0
-    assert "hoarder torch: algorithm_bytes grows as T^1.0" in said.err
+    assert "hoarder jax: algorithm_bytes grows as T^1.0" in said.err
 
 
 @pytest.mark.parametrize(
@@ -164,7 +168,7 @@ def test_help_has_examples(verb, capsys):
 
 
 def test_gradients_prints_and_draws_figures(tmp_path, capsys):
-    options = ("--preset", "smoke", "--hidden", "8", "--steps", "10", "--draws", "20", "--backend", "torch")
+    options = ("--preset", "smoke", "--hidden", "8", "--steps", "10", "--draws", "20", "--backend", "jax")
     arguments = ["gradients", "--learner", "bptt,np,readout_rls", "--task", "mackey_glass", *options]
     assert main([*arguments, "--parts", "0,1", "--json", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr()

@@ -72,10 +72,17 @@ def test_an_encoding_that_lacks_letters_ends_no_table(results, environment):
 def test_names_that_are_no_text_are_taken_as_they_are(results, tmp_path):
     """As Python gives them: bytes that are not UTF-8 become lone surrogates."""
     version, page = (os.fsdecode(os.fsencode(tmp_path) + name) for name in (b"/\xff", b"/\xfe"))
-    for words in (["table", "--compact", version], ["leaderboard", "--draws", "100", "--output", page]):
-        line = [sys.executable, "-m", "creditbench", *words, "--results", str(results)]
-        done = subprocess.run(line, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-        assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
+    code = """
+import sys
+from creditbench.cli import main
+version, page, results = sys.argv[1:]
+for words in (["table", "--compact", version], ["leaderboard", "--draws", "100", "--output", page]):
+    if status := main([*words, "--results", results]):
+        sys.exit(status)
+"""
+    line = [sys.executable, "-c", code, version, page, str(results)]
+    done = subprocess.run(line, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
     assert main(["table", "--results", version, "--format", "csv"]) == 0
     assert os.path.exists(os.path.join(page, "index.html"))
     with open(os.path.join(version, "README.md"), encoding="utf-8") as file:

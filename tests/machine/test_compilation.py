@@ -46,8 +46,8 @@ def test_a_program_comes_from_the_cache_and_gives_the_same_bits(cache):
     assert len(kept) > 3
     for path in kept:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    broken = record_of()
-    assert broken.compile_cached is False and numbers(broken) == numbers(cold)
+    broken = record_of(measure=False)
+    assert broken.compile_cached is False and numbers(broken)[:2] == numbers(cold)[:2]
 
 
 def test_a_cache_that_cannot_be_made_costs_nothing_but_time(cache):

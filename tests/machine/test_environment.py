@@ -50,14 +50,14 @@ def test_number_formats_are_those_of_the_framework_in_use():
 
 
 @pytest.mark.parametrize(
-    ("backend", "name", "value"),
+    ("backend", "settings"),
     [
-        ("jax", "JAX_ENABLE_X64", "1"),
-        ("jax", "JAX_DEFAULT_MATMUL_PRECISION", "bfloat16"),
-        ("torch", "ATEN_CPU_CAPABILITY", "default"),
+        ("jax", {"JAX_ENABLE_X64": "1", "JAX_DEFAULT_MATMUL_PRECISION": "bfloat16"}),
+        ("torch", {"ATEN_CPU_CAPABILITY": "default"}),
     ],
 )
-def test_what_a_user_sets_that_changes_numbers_makes_another_environment(backend, name, value):
+def test_what_a_user_sets_that_changes_numbers_makes_another_environment(backend, settings):
+    """Each setting by itself."""
     code = "from creditbench.machine.environment import environment_id, fingerprint\n"
     code += "from creditbench.ops import make_ops\n"
     code += f"make_ops({backend!r}); found = fingerprint({backend!r})\n"
@@ -70,8 +70,10 @@ def test_what_a_user_sets_that_changes_numbers_makes_another_environment(backend
             asked, capture_output=True, text=True, check=True, env=plain | extra
         ).stdout.split()
 
-    for plain, changed in zip(said(), said(**{name: value}), strict=True):
-        assert plain != changed
+    plain = said()
+    for name, value in settings.items():
+        for before, changed in zip(plain, said(**{name: value}), strict=True):
+            assert before != changed, name
 
 
 def test_git_is_asked_once_for_a_process(monkeypatch):

@@ -141,8 +141,13 @@ def test_backends_agree_on_products():
 # -- memory ----------------------------------------------------------------------------------------------
 
 
-def exponent(ops, subject, sizes=(640, 1280, 2560)):
-    # Whole numbers of chunks: what is left over is compiled apart, and differs from size to size.
+#: Steps at which memory is looked at: whole numbers of chunks, since what is left over is compiled apart and
+#: differs from size to size. JAX plans a program of any length, PyTorch runs it.
+SIZES = {"jax": (1280, 2560), "torch": (128, 1024)}
+
+
+def exponent(ops, subject, sizes=None):
+    sizes = sizes or SIZES[ops.name]
     values = [[memory.algorithm_bytes(ops, replace(subject, steps=T))] for T in sizes]
     return scaling.fit(sizes, values)
 
@@ -151,11 +156,13 @@ def exponent(ops, subject, sizes=(640, 1280, 2560)):
     "id", [id for id, plugin in registry.load("learners").items() if plugin.cls.claims.memory_in_T == "O(1)"]
 )
 def test_rules_that_claim_no_memory_in_T_have_none(ops, id):
+    """Under PyTorch, which counts tensors, not a byte more; under JAX next to none."""
     if ops.name not in registry.find("learners", id).cls.backends:
         pytest.skip(f"{id} does not run on {ops.name}")
-    subject = update(id, hidden=64, batch=1)
+    # So narrow under PyTorch that the activity of all steps outweighs what a chunk of most rules keeps.
+    subject = update(id, hidden=64 if ops.name == "jax" else 32, batch=1)
     found = exponent(ops, subject)
-    assert found.exponent < 0.05
+    assert found.exponent < (0.05 if ops.name == "jax" else 1e-9)
     assert scaling.held(
         found, scaling.claimed(subject.learner.claims, "T", "algorithm_bytes"), "T", "algorithm_bytes"
     )
@@ -165,7 +172,7 @@ def test_rules_that_claim_no_memory_in_T_have_none(ops, id):
 def test_reverse_mode_keeps_every_step_or_every_square_root(ops, id, expected):
     # Several sequences, so that the activity outweighs the gradients, whose size is that of the weights; and
     # squares.
-    found = exponent(ops, update(id, hidden=32, batch=16), sizes=(576, 1024, 2304))
+    found = exponent(ops, update(id, hidden=32, batch=16), sizes=(1024, 2304))
     assert found.exponent == pytest.approx(expected, abs=0.1)
 
 

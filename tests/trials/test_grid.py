@@ -465,6 +465,7 @@ def test_an_optimisers_own_parameters_are_set(tmp_path, capsys):
             made("adam", **settings)
     words = ["run", "--task", "mackey_glass", "--learner", "bptt", "--preset", "smoke", "--hidden", "4"]
     words += ["--executor", "inline", "--results", str(tmp_path), "--set", "momentum.mu=0.5", "--json"]
+    words += ["--budget", "50", "--no-measure"]
     assert main(words) == 2
     assert "no rule runs with it: give --optimizer momentum" in capsys.readouterr().err
     assert main([*words, "--optimizer", "momentum"]) == 0

@@ -80,7 +80,7 @@ def test_a_rate_in_the_file_of_options_is_not_searched(tmp_path):
         "[set]\nmackey_glass.steps = 300\nbptt.lr = 0.25\n"
     )
     words = ["tune", "--config", tmp_path / "grid.toml", "--points", "2", "--studies", "1", "--confirm", "0"]
-    words += ["--results", tmp_path / "t", "--output", tmp_path / "t.toml"]
+    words += ["--results", tmp_path / "t", "--output", tmp_path / "t.toml", "--executor", "inline"]
     assert main([str(word) for word in words]) == 0
     rates: dict[str, set[float]] = {}
     for one in Store(tmp_path / "t").all():
@@ -266,7 +266,8 @@ def test_the_command_tunes_and_goes_on_where_it_was_broken_off(tmp_path, capsys)
         "--studies",
         "2",
     ]
-    arguments += ["--preset", "smoke", "--hidden", "4", "--results", str(tmp_path / "r"), "--json"]
+    arguments += ["--preset", "smoke", "--budget", "50", "--hidden", "4", "--json"]
+    arguments += ["--set", "mackey_glass.steps=300", "--results", str(tmp_path / "r")]
     arguments += ["--confirm", "2", "--executor", "inline", "--output", str(tmp_path / "tuned.toml")]
     assert main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
@@ -328,6 +329,10 @@ def test_rules_are_added_to_a_file_that_keeps_what_it_has(tmp_path, capsys):
     ]
     common += [
         "smoke",
+        "--budget",
+        "100",
+        "--set",
+        "mackey_glass.steps=300",
         "--hidden",
         "4",
         "--results",
@@ -363,7 +368,7 @@ def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys)
     config.write_text(
         'task = ["mackey_glass"]\nlearner = ["bptt", "np"]\nset = ["np.credit=trace"]\n'
         'backend = ["jax", "torch"]\n'
-        'seeds = 5\nbudget = 600\nhidden = 4\npreset = "smoke"\ntuned = "none.toml"\nresults = "nowhere"\n'
+        'seeds = 5\nbudget = 200\nhidden = 4\npreset = "smoke"\ntuned = "none.toml"\nresults = "nowhere"\n'
     )
     out = tmp_path / "tuned.toml"
     arguments = ["tune", "--config", str(config), "--points", "4", "--studies", "1", "--confirm", "0"]
@@ -371,7 +376,7 @@ def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys)
     assert main([*arguments, "--output", str(out)]) == 0
     records = Store(tmp_path / "r").all()
     assert {(r.trial.seed, r.trial.backend, r.trial.budget_steps) for r in records} == {
-        (1_000_000, "jax", 600)
+        (1_000_000, "jax", 200)
     }
     assert {r.trained_together for r in records} == {2}
     assert all(r.trial.hyperparameters["credit"] == "trace" for r in records if r.trial.learner == "np")

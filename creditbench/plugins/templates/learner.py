@@ -1,8 +1,10 @@
 """My rule: the gradient through the current step alone, as in a simple recurrent network.
 
     e_t = w_t ∂ℓ_t/∂y_t                              error of a step
-    δ_t = Dᵀ W_outᵀ e_t                              its gradient in h_t
-    ∂L/∂θ ≈ Σ_t (g δ_t ⊙ α φ'(a_t)) z_tᵀ             θ = [W_rec W_in b];  z_t = [ĥ_{t-1}, x̂_t, 1]
+    δ_t = ∂h_t/∂s_tᵀ Dᵀ W_outᵀ e_t                   its gradient in the state s_t
+    ∂L/∂θ ≈ Σ_t (g slope_tᵀ δ_t) z_tᵀ                θ = [W_rec W_in b];  z_t = [ĥ_{t-1}, x̂_t, 1]
+
+slope_t = ∂s_t/∂a_t is the cell's: α φ'(a_t) in a leaky tanh unit.
 
 ĥ_{t-1} counts as constant: no credit goes to an earlier step. The readout gets its exact gradient.
 
@@ -11,8 +13,9 @@ Source: Elman 1990, Cognitive Science 14(2):179.
 
 from dataclasses import dataclass
 
+from creditbench.cell import back
 from creditbench.errors import require_positive
-from creditbench.learner import Claims, Learner, online
+from creditbench.learner import Claims, Learner, of_layers, online
 from creditbench.ops import Outer
 
 
@@ -33,12 +36,16 @@ class MyRule(Learner):
         require_positive(self, "gain")
 
     def init(self, ops, cell, params, batch_size):
-        # The state before the first segment. The rule carries `trace` from step to step: here nothing.
-        return {"cell": cell.start(ops, batch_size), "trace": None}
+        # The state before the first segment. Each layer carries a `trace` from step to step: here nothing.
+        return {"cell": cell.start(ops, batch_size), "trace": of_layers(cell, lambda layer: None)}
 
     def segment(self, ops, cell, params, state, batch, key):
-        # `online` runs the cell and calls this at each step of B rows; `now` has its a, slope, z, e, delta.
-        def advance(trace, now, noise):
-            return trace, Outer(self.gain * now.delta * now.slope, now.z)
+        # `online` runs the cell, asks `make` once for each layer, and calls what it returns at each step of B
+        # rows; `now` has the step's a, slope, carry, z, e, delta.
+        def make(cell, params):
+            def advance(trace, now, noise):
+                return trace, Outer(self.gain * back(now.slope, now.delta), now.z)
 
-        return online(ops, cell, params, state, batch, key, advance, factors=True)
+            return advance
+
+        return online(ops, cell, params, state, batch, key, make, factors=True)
