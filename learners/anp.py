@@ -57,8 +57,9 @@ class ActivityNodePerturbation(Learner):
             K, B = batch.weights.shape
             x, target, weight = rows(batch)
             xi = ops.normal(keys, (B, noisy_units), self.sigma).reshape((-1, noisy_units))
-            clean, seen = cell.unroll(ops, params, state["clean"], x, K)
-            noisy, seen_noisy = cell.unroll(ops, params, state["noisy"], x, K, xi[:, :n])
+            drive = cell.layers[0].drive(ops, params, x)
+            clean, seen = cell.unroll(ops, params, state["clean"], x, K, drive=drive)
+            noisy, seen_noisy = cell.unroll(ops, params, state["noisy"], x, K, xi[:, :n], drive)
             y = cell.readout(ops, params, seen.out)
             y_noisy = cell.readout(ops, params, seen_noisy.out, xi[:, n:])
             losses = cell.losses(ops, y, target)

@@ -62,8 +62,9 @@ class NodePerturbation(Learner):
             K, B = batch.weights.shape
             x, target, weight = rows(batch)
             xi = ops.normal(keys, (B, N)).reshape((-1, N))  # in units of σ
-            clean, seen = cell.unroll(ops, params, state["clean"], x, K)
-            noisy, seen_noisy = cell.unroll(ops, params, state["noisy"], x, K, sigma * xi[:, :n])
+            drive = cell.layers[0].drive(ops, params, x)
+            clean, seen = cell.unroll(ops, params, state["clean"], x, K, drive=drive)
+            noisy, seen_noisy = cell.unroll(ops, params, state["noisy"], x, K, sigma * xi[:, :n], drive)
             pre = seen.presynaptic(x)
             y = cell.readout(ops, params, seen.out)
             y_noisy = cell.readout(ops, params, seen_noisy.out, sigma * xi[:, n:])

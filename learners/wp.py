@@ -107,7 +107,7 @@ class WeightPerturbation(Learner):
             K = batch.weights.shape[0]
             x, target, weight = rows(batch)
             drive = cell.layers[0].drive(ops, params, x)
-            clean, unrolled = cell.unroll(ops, params, state["clean"], x, K)
+            clean, unrolled = cell.unroll(ops, params, state["clean"], x, K, drive=drive)
             losses = weight * cell.losses(ops, cell.readout(ops, params, unrolled.out), target)
 
             def step(carry, xs):

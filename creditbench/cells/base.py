@@ -370,15 +370,22 @@ class Cell(abc.ABC):
         return CellState(s, out if self.keeps_out else None)
 
     def unroll(
-        self, ops: Ops, params: Tree, state: CellState, x: Array, steps: int, noise: Array | None = None
+        self,
+        ops: Ops,
+        params: Tree,
+        state: CellState,
+        x: Array,
+        steps: int,
+        noise: Array | None = None,
+        drive: Array | None = None,
     ) -> tuple[CellState, Unrolled]:
         """All steps of a segment: (last state, the values of every step).
 
         `x`: the decorrelated inputs of all steps, as R = steps·B rows, [R, I]. `noise` [R, G n] is added to
-        the pre-activations.
+        the pre-activations. `drive`: that of x, where it is known already.
         """
         xp, keeps = ops.xp, self.keeps_state
-        drive = self.drive(ops, params, x)
+        drive = self.drive(ops, params, x) if drive is None else drive
         if noise is not None:
             drive = drive + noise
         if steps == 1:

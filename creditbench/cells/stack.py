@@ -150,19 +150,20 @@ class Stack:
         x: Array,
         steps: int,
         noise: Array | None = None,
+        drive: Array | None = None,
     ) -> tuple[tuple[CellState, ...], UnrolledLayers]:
         """All steps of a segment, layer by layer: (last state, the values of every step).
 
         `x`: the decorrelated inputs of all steps, as R = steps·B rows, [R, I]. `noise` [R, sum of G n] is
-        added to the pre-activations.
+        added to the pre-activations. `drive`: that of x in the first layer, where it is known already.
         """
         ends, unrolled = [], []
         noises = [None] * self.depth if noise is None else self.by_layer(noise, self.first.units)
         for k, layer in enumerate(self.layers):
-            end, found = layer.unroll(ops, self.of_layer(params, k), state[k], x, steps, noises[k])
+            end, found = layer.unroll(ops, self.of_layer(params, k), state[k], x, steps, noises[k], drive)
             ends.append(end)
             unrolled.append(found)
-            x = found.out
+            x, drive = found.out, None
         hidden = [found.out[:, : layer.width] for found, layer in zip(unrolled, self.layers, strict=True)]
         a = ops.xp.concat([found.a for found in unrolled], axis=1)
         return tuple(ends), UnrolledLayers(tuple(unrolled), a, ops.xp.concat(hidden, axis=1))
