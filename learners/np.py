@@ -63,11 +63,11 @@ class NodePerturbation(Learner):
             x, target, weight = rows(batch)
             xi = ops.normal(keys, (B, N)).reshape((-1, N))  # in units of σ
             drive = cell.layers[0].drive(ops, params, x)
+            noisy, seen = cell.unroll(ops, params, state["noisy"], x, K, sigma * xi[:, :n], drive)
+            y_noisy = cell.readout(ops, params, seen.out, sigma * xi[:, n:])
             clean, seen = cell.unroll(ops, params, state["clean"], x, K, drive=drive)
-            noisy, seen_noisy = cell.unroll(ops, params, state["noisy"], x, K, sigma * xi[:, :n], drive)
             pre = seen.presynaptic(x)
             y = cell.readout(ops, params, seen.out)
-            y_noisy = cell.readout(ops, params, seen_noisy.out, sigma * xi[:, n:])
             losses = cell.losses(ops, y, target)
             delta_loss = weight * (cell.losses(ops, y_noisy, target) - losses) / sigma
             if self.difference == "batch":

@@ -82,16 +82,17 @@ class WeightPerturbation(Learner):
 
         def chunk(state, batch, _):
             x, target, weight = rows(batch)
-            found = {}
-            for name, theta in (("clean", params), ("noisy", perturbed)):
-                after, seen = cell.unroll(ops, theta, state[name], x, batch.weights.shape[0])
-                loss = weight @ cell.losses(ops, cell.readout(ops, theta, seen.out), target)
-                found[name] = after, loss, seen.hidden
-            delta_loss = (found["noisy"][1] - found["clean"][1]) / self.sigma**2
+
+            def run(theta, state):
+                after, seen = cell.unroll(ops, theta, state, x, batch.weights.shape[0])
+                y = cell.readout(ops, theta, seen.out)
+                return after, weight @ cell.losses(ops, y, target), seen.hidden
+
+            clean, loss, hidden = run(params, state["clean"])
+            noisy, noisy_loss, _ = run(perturbed, state["noisy"])
+            delta_loss = (noisy_loss - loss) / self.sigma**2
             grads = {k: delta_loss * Xi[k] for k in Xi}
-            return Estimate(
-                found["clean"][1], grads, {k: found[k][0] for k in found}, hidden=found["clean"][2]
-            )
+            return Estimate(loss, grads, {"clean": clean, "noisy": noisy}, hidden=hidden)
 
         return sum_over_chunks(ops, cell, chunk, state, batch, None, chunk_size(batch))
 
