@@ -139,6 +139,14 @@ def require_positive(owner: object, *names: str) -> None:
             raise UsageError(f"{name} is {value!r}: {type(owner).__name__} needs a number above 0")
 
 
+def require_fraction(owner: object, *names: str) -> None:
+    """Raise `UsageError` unless each named number of `owner` is in [0, 1)."""
+    for name in names:
+        value = getattr(owner, name)
+        if not 0 <= value < 1:
+            raise UsageError(f"{name} is {value!r}: {type(owner).__name__} needs a number in [0, 1)")
+
+
 def require_one_of(owner: object, name: str, allowed: tuple[str, ...]) -> None:
     """Raise `UsageError` unless the named value of `owner` is among those allowed."""
     value = getattr(owner, name)

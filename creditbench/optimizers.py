@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from creditbench.errors import require_positive, unknown
+from creditbench.errors import require_fraction, require_positive, unknown
 from creditbench.ops.base import Array, Ops, Outer, Tree
 
 
@@ -41,6 +41,10 @@ class Momentum(SGD):
     id: ClassVar[str] = "momentum"
     mu: float = 0.9
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_fraction(self, "mu")
+
     def init(self, ops: Ops, params: Tree) -> Tree:
         return {k: ops.zeros(tuple(p.shape)) for k, p in params.items()}
 
@@ -60,6 +64,11 @@ class Adam(SGD):
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_fraction(self, "beta1", "beta2")
+        require_positive(self, "epsilon")
 
     def init(self, ops: Ops, params: Tree) -> Tree:
         def zeros():

@@ -128,8 +128,7 @@ def optimizer_parameters(name: str, settings: Mapping[str, Any]) -> dict[str, An
                 raise UsageError(f"unknown parameter {name}.{field}: {name} has none but its rate, --lr")
             raise unknown(f"parameter of {name}", field, defaults, "creditbench run --help")
         values[field] = convert(f"{name}.{field}", value, hints[field])
-        if values[field] < 0:
-            raise UsageError(f"{name}.{field} is {values[field]}: give a number that is not below 0")
+    cls(lr=1.0, **values)  # which refuses what it cannot work with
     return {field: value for field, value in values.items() if value != defaults[field]}
 
 
