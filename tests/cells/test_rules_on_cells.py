@@ -246,7 +246,8 @@ def agree(one, other):
     return set(one) == set(other) and (zero or relative_error(one, other) < 1e-9)
 
 
-@pytest.mark.parametrize(("id", "layers"), NETWORKS)
+# On one layer of tanh, tests/learners does.
+@pytest.mark.parametrize(("id", "layers"), NETWORKS[1:])
 @pytest.mark.parametrize("rule", RULES)
 def test_backends_agree_with_the_same_noise(both, id, layers, rule):
     """Two segments, so that the carried state is compared by what it does."""

@@ -456,7 +456,7 @@ def test_an_optimisers_own_parameters_are_set(tmp_path, capsys):
     for settings, said in (
         ({"adam.beta3": "1"}, "unknown parameter of adam 'beta3'.*did you mean"),
         ({"adam.beta1": "x"}, "adam.beta1 is 'x'"),
-        ({"adam.beta1": "-1"}, "Adam needs a number in [0, 1)"),
+        ({"adam.beta1": "-1"}, "beta1 is -1.0: Adam needs a number in"),
         ({"adam.lr": "1"}, "--lr"),
         ({"sgd.mu": "1"}, "sgd has none"),
         ({"adams.beta1": "1"}, "unknown task, learner or optimizer in --set 'adams'"),
