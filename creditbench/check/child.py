@@ -82,7 +82,7 @@ def open_plugin(order: Mapping[str, Any]) -> Plugin:
     """The learner or task that `order` names. Raises `UsageError`."""
     if "package" in order:
         # This process may not read all of the package; the parent checks that it has not changed.
-        plugin = dataclasses.replace(contributed.import_learner(order), sha256=order["sha256"])
+        plugin = dataclasses.replace(contributed.import_placed("learners", order), sha256=order["sha256"])
     elif "path" in order:
         plugin = registry.read(Path(order["path"]))
     else:

@@ -26,6 +26,7 @@ from creditbench.results.conditions import columns_of
 from creditbench.results.store import stale
 from creditbench.results.version import Results
 from creditbench.trials.record import Record
+from creditbench.trials.trial import CELL
 
 #: Runs that a ranked row has on every task; `QUICK_SEEDS`, with a mark, if all ran with the preset `quick`.
 SEEDS, QUICK_SEEDS = 5, 3
@@ -443,6 +444,7 @@ def command(records: Sequence[Record]) -> str:
 
     rule = source(trial.learner, trial.learner_path) + trial.rule[len(trial.learner) :]
     words = ["creditbench", "run", "--task", source(trial.task, trial.task_path), "--learner", rule]
+    words += ["--cell", source(trial.cell, trial.cell_path)] if trial.cell != CELL else []
     words += ["--backend", trial.backend, "--device", trial.device]
     # A custom budget has no preset.
     own = trial.preset == "custom"
@@ -459,6 +461,7 @@ def command(records: Sequence[Record]) -> str:
     owners = {
         trial.learner: trial.hyperparameters,
         trial.task: trial.task_parameters,
+        trial.cell: trial.cell_parameters,
         trial.optimizer: trial.optimizer_parameters,
     }
     for owner, fields in owners.items():

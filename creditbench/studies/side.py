@@ -95,10 +95,11 @@ class Side:
 
         self.prepared = None
         ops = self.ops
+        # An older checkout has one cell, under the name of what is a base class now.
+        cell: Any = getattr(cells, "Tanh", cells.Cell)
         update = Update(
             learner=find("learners", learner).cls(),
-            # An older checkout has one cell.
-            cell=getattr(cells, "Tanh", cells.Cell)(INPUTS, HIDDEN, OUTPUTS),
+            cell=cell(INPUTS, HIDDEN, OUTPUTS),
             steps=STEPS,
             batch=BATCH,
         )

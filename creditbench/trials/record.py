@@ -206,8 +206,8 @@ class Record(BaseModel):
         trial = self.trial.model_dump(exclude={"measure"})
         for name in _NESTED:
             trial[name] = json.dumps(trial[name], sort_keys=True)
-        if not self.trial.optimizer_parameters:
-            trial["optimizer_parameters"] = None
+        for name in _MAY_LACK:
+            trial[name] = trial[name] if getattr(self.trial, name) else None
         known = self.environment
         derived = {
             "trial": self.trial.id,
@@ -224,7 +224,7 @@ class Record(BaseModel):
         """The record of a row of a table. Empty cells mean None. Raises ValueError for an incomplete row."""
         row = {name: value for name, value in row.items() if value not in (None, "")}
         trial = {name: row.pop(name) for name in Trial.model_fields if name in row}
-        trial.setdefault("optimizer_parameters", "{}")
+        trial = dict.fromkeys(_MAY_LACK, "{}") | trial
         for name in _NESTED:
             trial[name] = parse_json(trial[name])
         values = {name: value for name, value in row.items() if name not in _DERIVED}
@@ -240,12 +240,23 @@ class Record(BaseModel):
 
 
 #: Columns of a row that are JSON.
-_NESTED = ("hyperparameters", "task_parameters", "optimizer_parameters")
+_NESTED = ("hyperparameters", "task_parameters", "optimizer_parameters", "cell_parameters")
+#: Columns of these that are empty where there is nothing in them, or that older tables lack.
+_MAY_LACK = ("optimizer_parameters", "cell_parameters")
 #: Columns of a row that follow from others.
 _DERIVED = ("trial", "backend_version", "device_name", "seq_len", "environment")
 #: Columns that come first in a row; the others follow as they are declared.
 _FIRST = (
-    *("trial", "suite_version", "task", "task_version", "learner", "learner_sha256", "learner_source"),
+    *(
+        "trial",
+        "suite_version",
+        "task",
+        "task_version",
+        "learner",
+        "cell",
+        "learner_sha256",
+        "learner_source",
+    ),
     *(
         "decorrelate",
         "backend",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import creditbench
-from creditbench.cells import Cell, Tanh
+from creditbench.cells import Cell
 from creditbench.errors import ConfinedError, UsageError, is_of_machine, one_line, status_of
 from creditbench.learner import Batch
 from creditbench.machine.environment import fingerprint
@@ -23,6 +23,7 @@ from creditbench.ops import COMPILED, Ops, make_ops
 from creditbench.plugins import registry
 from creditbench.task import Sequences, Task
 from creditbench.trials.blocks import Blocks, OwnBlocks, Programs, stacked, trained_alike
+from creditbench.trials.network import cell_of
 from creditbench.trials.record import Cost, Outcome, Point, Record
 from creditbench.trials.trial import Trial
 
@@ -109,7 +110,7 @@ class Trainer:
     def cell(self) -> Cell:
         sample, trial = self.task.generate("validation", self.trial.seed, self.trial.batch), self.trial
         inputs, outputs = sample.inputs.shape[-1], sample.targets.shape[-1]
-        return Tanh(inputs, trial.hidden, outputs, trial.alpha, trial.bias, trial.decorrelate, self.task.loss)
+        return cell_of(trial, inputs, outputs, self.task.loss)
 
     def keys(self, seed: int, segments: int, unit: int) -> list[Any]:
         """The keys of a run of `segments` segments, in blocks of `unit`."""

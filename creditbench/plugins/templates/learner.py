@@ -1,16 +1,18 @@
 """My rule: the gradient through the current step alone, as in a simple recurrent network.
 
     e_t = w_t ∂ℓ_t/∂y_t                              error of a step
-    δ_t = Dᵀ W_outᵀ e_t                              its gradient in h_t
-    ∂L/∂θ ≈ Σ_t (g δ_t ⊙ α φ'(a_t)) z_tᵀ             θ = [W_rec W_in b];  z_t = [ĥ_{t-1}, x̂_t, 1]
+    δ_t = ∂h_t/∂s_tᵀ Dᵀ W_outᵀ e_t                   its gradient in the state of each unit
+    ∂L/∂θ ≈ Σ_t (g slope_tᵀ δ_t) z_tᵀ                θ = [W_rec W_in b];  z_t = [ĥ_{t-1}, x̂_t, 1]
 
-ĥ_{t-1} counts as constant: no credit goes to an earlier step. The readout gets its exact gradient.
+slope_t is ∂s_t/∂a_t: α φ'(a_t) for a tanh cell. ĥ_{t-1} counts as constant: no credit goes to an earlier
+step. The readout gets its exact gradient.
 
 Source: Elman 1990, Cognitive Science 14(2):179.
 """
 
 from dataclasses import dataclass
 
+from creditbench.cell import back
 from creditbench.errors import require_positive
 from creditbench.learner import Claims, Learner, online
 from creditbench.ops import Outer
@@ -39,6 +41,6 @@ class MyRule(Learner):
     def segment(self, ops, cell, params, state, batch, key):
         # `online` runs the cell and calls this at each step of B rows; `now` has its a, slope, z, e, delta.
         def advance(trace, now, noise):
-            return trace, Outer(self.gain * now.delta * now.slope, now.z)
+            return trace, Outer(self.gain * back(now.slope, now.delta), now.z)
 
         return online(ops, cell, params, state, batch, key, advance, factors=True)
