@@ -17,6 +17,7 @@ from creditbench.leaderboard.versus import Versus, described
 from creditbench.results import columns
 from creditbench.results.columns import MISSING, REFERENCE, Column
 from creditbench.results.table import Markup, choose, escaped, latex_table, markdown_table, plain, ranged
+from creditbench.trials.trial import with_cell
 
 SIGNS = {True: "held", False: "did not hold", None: "not settled"}
 
@@ -321,15 +322,18 @@ def versus_markdown(rows: Sequence[Versus]) -> str:
 def exponents_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """A row a rule and backend, a column a quantity and axis: `1.98 (2)` is the exponent and the claimed one.
 
-    ✓: held, ✗: not held; times are not judged. * marks a sweep whose largest sizes were left out.
+    ✓: held, ✗: not held; times are not judged. * marks a sweep whose largest sizes were left out. Rules are
+    named with their cell if there are several cells.
     """
+    several = len({row["cell"] for row in rows}) > 1
     swept = list(dict.fromkeys((row["quantity"], row["axis"]) for row in rows))
     cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for row in rows:
         text = columns.EXPONENT.text(row["exponent"])
         text += "" if row["claimed"] is None else f" ({row['claimed']:g})"
         text += {True: " ✓", False: " ✗", None: ""}[row["held"]] + ("*" if row["left_out"] else "")
-        cells.setdefault((row["learner"], row["backend"]), {})[row["quantity"], row["axis"]] = text
+        rule = with_cell(row["learner"], row["cell"]) if several else row["learner"]
+        cells.setdefault((rule, row["backend"]), {})[row["quantity"], row["axis"]] = text
     head = [
         columns.RULE.label,
         columns.BACKEND.label,

@@ -15,13 +15,14 @@ from typing import Any
 from creditbench.machine import files
 from creditbench.results.columns import GRADIENTS
 from creditbench.results.rows import R, Row, as_csv, read_csv, read_objects, validate
-from creditbench.trials.trial import Amount, Count, Number, Size
+from creditbench.trials.trial import CELL, Amount, Count, Number, Size
 
 
 class ScalingPoint(Row):
     """The cost at one size, and the exponent over all sizes: a row of scaling.csv."""
 
     learner: str
+    cell: str = CELL
     backend: str
     axis: str  #: T, n, B
     quantity: str  #: time (seconds), algorithm_bytes, flops: of an update
@@ -39,6 +40,7 @@ class GradientQuality(Row):
     """Quality of one rule's estimates at one point of a BPTT run: a row of gradients.csv."""
 
     learner: str
+    cell: str = CELL
     backend: str
     task: str
     point: Amount  #: part of the run's budget
@@ -89,7 +91,7 @@ def write_scaling(
     folder: Path, points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]]
 ) -> None:
     """Write a sweep: scaling.csv, a row a size, and scaling.json, the fits. Raises `UsageError`."""
-    names = ("learner", "backend", "axis", "quantity")
+    names = ("learner", "cell", "backend", "axis", "quantity")
     fit_of = {tuple(fit[name] for name in names): fit for fit in fits}
     rows = []
     for point in points:

@@ -160,7 +160,7 @@ def make_grid(options: Options) -> Grid:
     tasks = _by_id(resolve("tasks", item) for item in options.tasks)
     rules = list(_rules(options))
     learners = _by_id(plugin for plugin, _, _ in rules)
-    cells = _by_id(resolve("cells", item) for item in options.cells)
+    cells = resolve_cells(options.cells)
     for plugin in cells.values():
         _require_leak(options, plugin)
     settings = by_owner(options.settings, tasks, learners, OPTIMIZERS, cells=cells)
@@ -315,12 +315,20 @@ def _rules(options: Options) -> Iterable[tuple[Plugin, Decorrelate, bool]]:
                 yield plugin, typing.cast(Decorrelate, each), False
 
 
+def resolve_cells(items: Iterable[str]) -> dict[str, Plugin]:
+    """The cells of ids or paths, by id. Raises `UsageError`."""
+    return _by_id(resolve("cells", item) for item in items)
+
+
 def resolve_learners(
-    items: Iterable[str], settings: Mapping[str, Any]
+    items: Iterable[str], settings: Mapping[str, Any], cells: Mapping[str, Plugin] | None = None
 ) -> dict[str, tuple[Plugin, dict[str, Any]]]:
-    """item -> (learner, its hyper-parameters after `settings`). An item is an id or a path."""
+    """item -> (learner, its hyper-parameters after `settings`). An item is an id or a path.
+
+    `cells`: the owners of other settings; None where there is no choice of cells.
+    """
     found = {item: resolve("learners", item) for item in items}
-    own = by_owner(settings, {}, _by_id(found.values()))
+    own = by_owner(settings, {}, _by_id(found.values()), cells=cells)
     resolved = {}
     for item, plugin in found.items():
         given, rate = own_rate(plugin, own.get(plugin.id, {}))
