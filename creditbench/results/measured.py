@@ -63,6 +63,7 @@ class CheckResult(Row):
     """One result of `creditbench check` on one rule: a row of checks.csv."""
 
     learner: str
+    cell: str = CELL
     learner_sha256: str  #: of the source that was checked
     name: str
     held: bool | None  #: None: not applicable
@@ -135,21 +136,24 @@ def _write(
 
 
 def write_checks(directory: Path, about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
-    """Write the results of `creditbench check` on a learner, for `load` to read. A task's are not kept.
+    """Write the results of `creditbench check` on a learner, for `load` to read. Others' are not kept.
 
     Raises `UsageError`.
     """
     if about.get("kind") != "learners":
         return
+    cell = about.get("cell") or CELL
     rows = [
         {
             "learner": about["id"],
+            "cell": cell,
             "learner_sha256": about["sha256"],
             **{k: result[k] for k in ("name", "held", "detail")},
         }
         for result in results
     ]
-    path = directory / "checks" / f"{about['id']}.json"
+    name = about["id"] if cell == CELL else f"{about['id']}.{cell}"
+    path = directory / "checks" / f"{name}.json"
     with files.output("results folder", directory, "name another with --results"):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, (json.dumps(rows, indent=1) + "\n").encode())

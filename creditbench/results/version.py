@@ -112,7 +112,7 @@ def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool
     records: dict[str, Record] = {}
     scaling: dict[Any, ScalingPoint] = {}
     gradients: dict[Any, GradientQuality] = {}
-    checks: dict[str, list[CheckResult]] = {}
+    checks: dict[tuple[str, str], list[CheckResult]] = {}
     learners: dict[str, Any] = {}
     tasks: dict[str, Any] = {}
     for directory in map(Path, directories):
@@ -128,7 +128,8 @@ def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool
         scaling |= {(p.learner, p.cell, p.backend, p.axis, p.quantity, p.size): p for p in found.scaling}
         gradients |= {(g.learner, g.cell, g.backend, g.task, g.point): g for g in found.gradients}
         # A rule is checked as a whole.
-        checks |= {c.learner: [own for own in found.checks if own.learner == c.learner] for c in found.checks}
+        for rule in {(c.learner, c.cell) for c in found.checks}:
+            checks[rule] = [c for c in found.checks if (c.learner, c.cell) == rule]
         learners, tasks = learners | dict(found.learners), tasks | dict(found.tasks)
     if not records:
         raise _no_records(Path(next(iter(directories), ".")))
