@@ -184,6 +184,15 @@ ShownTasks = Annotated[
 ShownBackends = Annotated[
     str, typer.Option("--backend", help="Backends, likewise.  [default: all]", show_default=False)
 ]
+ShownCells = Annotated[
+    str,
+    typer.Option(
+        "--cell",
+        help="Cells, likewise.  [default: all; in a ranking that with most runs]",
+        show_default=False,
+        autocompletion=complete_cells,
+    ),
+]
 
 # -- output ----------------------------------------------------------------------------------------------
 

@@ -809,5 +809,7 @@ def draw(name: str, results: Results, output: Path, axis: str = "T", width: Widt
     elif name == "gradients":
         _measured_gradients(results, output, width)
     else:
-        notes = {"pareto": pareto, "profiles": profiles}[name](make_board(results), output, width)
+        board = make_board(results)
+        notes = {"pareto": pareto, "profiles": profiles}[name](board, output, width)
+        notes = [*filter(None, [board.of_cell]), *(notes or [])]
     return notes or []

@@ -17,7 +17,7 @@ from creditbench.leaderboard.versus import Versus, described
 from creditbench.results import columns
 from creditbench.results.columns import MISSING, REFERENCE, Column
 from creditbench.results.table import Markup, choose, escaped, latex_table, markdown_table, plain, ranged
-from creditbench.trials.trial import with_cell
+from creditbench.trials.trial import CELL, with_cell
 
 SIGNS = {True: "held", False: "did not hold", None: "not settled"}
 
@@ -291,6 +291,8 @@ def versus_markdown(rows: Sequence[Versus]) -> str:
     ∞: half of the seeds or more never reached the level.
     """
 
+    usual = all(row.cell == CELL for row in rows)
+    shown = [column for column in columns.VERSUS if column is not columns.CELL or not usual]
     body = []
     for row in rows:
         difference = None
@@ -303,6 +305,7 @@ def versus_markdown(rows: Sequence[Versus]) -> str:
                 difference += f" {row.scale}"
         own = {
             "task": row.task,
+            "cell": row.cell,
             "backend": row.backend if row.device == "cpu" else f"{row.backend} {row.device}",
             "rule": row.rule,
             "studies": str(row.studies or MISSING),
@@ -310,11 +313,9 @@ def versus_markdown(rows: Sequence[Versus]) -> str:
             "verdict": f"{row.verdict}; stale: {row.stale}" if row.stale else row.verdict,
             "reached": row.reached or MISSING,
         }
-        body.append(
-            [own[c.field] if c.field in own else c.text(getattr(row, c.field)) for c in columns.VERSUS]
-        )
-    heads = [column.label for column in columns.VERSUS]
-    table = markdown_table(heads, body, left=[column.label for column in columns.VERSUS if column.left])
+        body.append([own[c.field] if c.field in own else c.text(getattr(row, c.field)) for c in shown])
+    heads = [column.label for column in shown]
+    table = markdown_table(heads, body, left=[column.label for column in shown if column.left])
     notes = "\n".join(f"- {plain(f'{note[:1].upper()}{note[1:]}.')}" for note in described(rows))
     return f"{table}\n{notes}" if rows else table
 
@@ -454,7 +455,7 @@ def hardware(board: Board) -> str:
 
 def readme(board: Board, target: Path, folders: Sequence[Path]) -> str:
     """The README of a version: the command that made it, and each table with the command that prints it."""
-    results, here = board.results, [target]
+    results, here = board.whole or board.results, [target]
     counts = {
         "trials.csv": (len(results.records), "a row a trial"),
         "curves.parquet": (sum(len(r.curve) for r in results.records), "a row a point of a trial's curve"),

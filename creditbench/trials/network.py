@@ -8,6 +8,7 @@ from typing import Any
 
 from creditbench.cells import Cell
 from creditbench.errors import UsageError
+from creditbench.ops.base import Array, Ops, Tree
 from creditbench.plugins import registry
 from creditbench.trials.trial import Trial
 
@@ -40,6 +41,23 @@ def make_network(kind: type[Cell], **fields: Any) -> Cell:
         raise
     except Exception as error:
         raise UsageError(f"the cell {kind.id} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def firing_rate(ops: Ops, cell: Cell, params: Tree, inputs: Array) -> Array:
+    """The mean of h over the steps, sequences and units of inputs [T, B, I], from rest."""
+    B = inputs.shape[1]
+    W = cell.recurrent_weights(ops, params) if cell.recurrent else None
+
+    def step(state, drive):
+        _, state = cell.step(ops, params, state, drive, W)
+        return state, sum(ops.xp.mean(h) for h in cell.o(ops, state.s)) / cell.Q
+
+    def chunk(state, x):
+        rows = cell.encode(params, x.reshape((-1, cell.inputs)))
+        return ops.scan(step, state, cell.drive(ops, params, rows).reshape((x.shape[0], B, cell.units)))
+
+    size = max(1, min(64, 4096 // B))
+    return ops.xp.mean(ops.scan_chunks(chunk, cell.start(ops, B), inputs, size)[1])
 
 
 def own_fields(kind: type[Cell]) -> list[dataclasses.Field[Any]]:

@@ -75,6 +75,7 @@ class Outcome:
     validation_best: float | None = None
     test_score: float | None = None
     normalised_score: float | None = None
+    firing_rate: float | None = None
     steps_to_target: int | None = None
     seconds_to_target: float | None = None
     train_seconds: float | None = None
@@ -111,6 +112,8 @@ class Record(BaseModel):
     test_score: Number | None = None  #: metric on the test split, with the weights best on validation
     #: 0 is trivial, 1 is solved, unbounded; None without `solved`, or diverged
     normalised_score: Number | None = None
+    #: part of the steps of the test split at which a unit spikes, mean over units; None for other cells
+    firing_rate: Amount | None = None
     steps_to_target: Count | None = None
     seconds_to_target: Amount | None = None
     train_seconds: Amount | None = None

@@ -23,7 +23,7 @@ from creditbench.ops import COMPILED, Ops, make_ops
 from creditbench.plugins import registry
 from creditbench.task import Sequences, Task
 from creditbench.trials.blocks import Blocks, OwnBlocks, Programs, stacked, trained_alike
-from creditbench.trials.network import cell_of
+from creditbench.trials.network import cell_of, firing_rate
 from creditbench.trials.record import Cost, Outcome, Point, Record
 from creditbench.trials.trial import Trial
 
@@ -131,6 +131,17 @@ class Trainer:
             self._programs.compiled(f"run {tuple(inputs.shape)}", run, params, inputs)(params, inputs)
         ).astype(np.float32, copy=False)
         return self.task.score(outputs, sequences) if np.isfinite(outputs).all() else None
+
+    def firing_rate(self, params: Any, inputs: Any) -> float | None:
+        """The mean firing rate of a spiking cell; None for another."""
+        if not self.cell.spikes:
+            return None
+
+        def rate(params, inputs):
+            return firing_rate(self.ops, self.cell, params, inputs)
+
+        run = self._programs.compiled(f"rate {tuple(inputs.shape)}", rate, params, inputs)
+        return float(self.ops.to_numpy(run(params, inputs)))
 
     # -- training --------------------------------------------------------------------------------
 
@@ -353,9 +364,8 @@ class _Run:
         if self.best is None:
             return replace(found, status_detail="no finite validation score")
         validation, params = self.best
-        test = trainer.evaluate(
-            trainer.ops.from_numpy(params), self.test, trainer.ops.from_numpy(self.test.inputs)
-        )
+        weights, inputs = trainer.ops.from_numpy(params), trainer.ops.from_numpy(self.test.inputs)
+        test = trainer.evaluate(weights, self.test, inputs)
         found = replace(found, validation_best=validation)
         if test is None:
             return replace(found, status_detail="outputs on the test split are not finite")
@@ -370,6 +380,7 @@ class _Run:
             found,
             status="ok",
             test_score=test,
+            firing_rate=trainer.firing_rate(weights, inputs),
             normalised_score=None if trivial is None else task.normalise(test, trivial, solved),
             steps_to_target=reached.step if reached else None,
             seconds_to_target=reached.seconds if reached else None,
