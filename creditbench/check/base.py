@@ -26,7 +26,7 @@ class Check:
     name: str
     advice: str  #: what to do if it does not hold
     run: Callable[[Any], str]  #: subject -> detail; raises `Broken` or `NotApplicable`
-    needed: bool = False  #: whether the checks after it mean nothing if it does not hold
+    needed: bool = False  #: whether the checks after it mean nothing if it does not hold or apply
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def check(into: list[Check], name: str, advice: str, needed: bool = False) -> Ca
 def outcomes(
     checks: Sequence[Check], subject: Any, path: Path, started: Callable[[str], None] = lambda name: None
 ) -> Iterator[Result]:
-    """The result of each check in turn. If a needed one does not hold, those after it are not run."""
+    """The result of each check in turn. After a needed one that does not hold or apply, none is run."""
     reason = ""
     for one in checks:
         if reason:
@@ -69,6 +69,8 @@ def outcomes(
             found = Result(one.name, False, located(error, path))
         if found.held is False and one.needed:
             reason = f"not run: needs '{one.name}'"
+        elif found.held is None and one.needed:
+            reason = found.detail
         yield found
 
 

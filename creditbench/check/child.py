@@ -7,23 +7,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from creditbench.check import lists, parity
+from creditbench.check import cell, lists, parity
 from creditbench.check.base import Check, Result, located, outcomes
+from creditbench.check.cell import CellSubject
 from creditbench.check.subject import Subject
 from creditbench.check.task import TaskSubject
 from creditbench.errors import UsageError
 from creditbench.isolation import Send
+from creditbench.ops import BACKENDS
 from creditbench.plugins import contributed, registry
 from creditbench.plugins.importing import Plugin
 
 
 def main(order: Mapping[str, Any], send: Send) -> None:
-    """Check the learner or task that `order` names under its backend, and send each result once it is ready.
+    """Check the plug-in that `order` names under its backend, and send each result once it is ready.
 
     order: `path` of a file, or `kind` and `id` of a shipped or installed plugin, with `package`, `shown` and
-    `place` of an installed learner; `backend`, and whether it is the `first`; `only`, the names of the checks
-    to run, or null for all. Messages: `started` (name of a check), `result` (name, held, detail), `about`
-    (kind, id, sha256, backends, and whether anything runs), `numbers` (for `parity`), and at the end `done`.
+    `place` of an installed learner; `cell`, which names the cell of a learner in the same way; `backend`, and
+    whether it is the `first`; `only`, the names of the checks to run, or null for all. Messages: `started`
+    (name of a check), `result` (name, held, detail), `about` (kind, id, sha256, cell, backends, and whether
+    anything runs), `numbers` (for `parity`), and at the end `done`.
     """
     _check(order, send)
     send(done=True)
@@ -37,15 +40,21 @@ def _check(order: Mapping[str, Any], send: Send) -> None:
     except UsageError as error:
         send(result=dataclasses.asdict(Result(lists.IMPORT.name, False, str(error))))
         return
-    learner = plugin.kind == "learners"
-    backend = order["backend"]
-    runs = (learner and backend in plugin.cls.backends) or (not learner and order["first"])
+    backend, learner = order["backend"], plugin.kind == "learners"
+    backends = sorted(plugin.cls.backends if learner else BACKENDS if plugin.kind == "cells" else ())
+    runs = order["first"] if plugin.kind == "tasks" else backend in backends
+    try:
+        network = open_plugin(order["cell"]) if learner and order["cell"] else None
+    except UsageError as error:
+        send(result=dataclasses.asdict(Result(lists.IMPORT.name, False, str(error))))
+        return
     send(
         about={
             "kind": plugin.kind,
             "id": plugin.id,
             "sha256": plugin.sha256,
-            "backends": sorted(plugin.cls.backends) if learner else [],
+            "cell": network.id if network else "",
+            "backends": backends,
             "runs": runs,
         }
     )
@@ -53,18 +62,25 @@ def _check(order: Mapping[str, Any], send: Send) -> None:
     if not runs:
         return
     subject: Any
-    if learner:
-        subject, checks = Subject(plugin, backend), lists.LEARNER
+    if network is not None:
+        subject, checks = Subject(plugin, backend, network.cls), lists.LEARNER
+    elif plugin.kind == "cells":
+        subject, checks = CellSubject(plugin, backend), lists.CELL
     else:
         subject, checks = TaskSubject(plugin), lists.TASK
-    broken = False
-    for found in outcomes(chosen(checks, only), subject, plugin.path, lambda name: send(started=name)):
+    broken, unfit = False, ""
+    wanted = chosen(checks, only)
+    for found in outcomes(wanted, subject, plugin.path, lambda name: send(started=name)):
         broken |= found.held is False and _needed(checks, found.name)
+        unfit = unfit or (found.detail if found.held is None and _needed(checks, found.name) else "")
         send(result=dataclasses.asdict(found))
-    if learner and not broken and (only is None or parity.NAME in only):
+    if plugin.kind != "tasks" and not broken and (only is None or parity.NAME in only):
         send(started=parity.NAME)
+        if unfit:
+            send(result=dataclasses.asdict(Result(parity.NAME, None, unfit)))
+            return
         try:
-            send(numbers=parity.numbers(subject))
+            send(numbers=(cell if network is None else parity).numbers(subject))
         except Exception as error:
             send(result=dataclasses.asdict(Result(parity.NAME, False, located(error, plugin.path))))
 
@@ -79,10 +95,10 @@ def _needed(checks: tuple[Check, ...], name: str) -> bool:
 
 
 def open_plugin(order: Mapping[str, Any]) -> Plugin:
-    """The learner or task that `order` names. Raises `UsageError`."""
+    """The learner, task or cell that `order` names. Raises `UsageError`."""
     if "package" in order:
         # This process may not read all of the package; the parent checks that it has not changed.
-        plugin = dataclasses.replace(contributed.import_learner(order), sha256=order["sha256"])
+        plugin = dataclasses.replace(contributed.import_placed(order["kind"], order), sha256=order["sha256"])
     elif "path" in order:
         plugin = registry.read(Path(order["path"]))
     else:

@@ -7,13 +7,13 @@ import dataclasses
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from creditbench.cells import Cell, Tanh
+from creditbench.cells import Cell
 from creditbench.check.base import Broken, Check, NotApplicable, check
 from creditbench.check.probe import (
     B,
@@ -26,7 +26,7 @@ from creditbench.check.probe import (
     relative_error,
     segment_of,
 )
-from creditbench.check.subject import PLAIN, Subject
+from creditbench.check.subject import Subject
 from creditbench.learner import Batch, Learner
 from creditbench.measure import memory, work
 from creditbench.measure.update import Update
@@ -57,11 +57,19 @@ _POWER = 0.1
     "leave out `unbiased`",
 )
 def unbiased(subject: Subject) -> str:
-    """The mean of draws is BPTT's gradient in every parameter, and its error falls as 1/√N."""
+    """The mean of draws is BPTT's gradient in every parameter, and its error falls as 1/√N.
+
+    A unit's own parameters that the rule leaves as they start are left out. A rule that takes no derivative
+    cannot follow the surrogate by which BPTT is defined in a spiking cell.
+    """
     rule, ops = subject.precise, subject.ops
     if not rule.claims.unbiased:
         raise NotApplicable("not claimed")
-    cell, params, batch = PLAIN, subject.params(PLAIN), late_batch()
+    cell, params, batch = subject.plain, subject.params(subject.plain), late_batch()
+    if cell.spikes and not takes_derivatives(subject):
+        raise NotApplicable(
+            f"{cell.id} spikes: BPTT's gradient is that of a surrogate, and the rule takes no derivative"
+        )
     _, gradient = autodiff(ops, cell, params, batch)
     expected = np.concatenate([gradient[name].ravel() for name in cell.shapes()])
     if not subject.noisy:
@@ -69,10 +77,12 @@ def unbiased(subject: Subject) -> str:
         missing = set(cell.shapes()) - set(found)
         if missing:
             raise Broken(f"no gradient of {', '.join(sorted(missing))}")
+        left = [name for name in cell.phi if not found[name].any()]
+        found, gradient = ({k: v for k, v in x.items() if k not in left} for x in (found, gradient))
         error = relative_error(found, gradient)
         if error > 1e-8:
             raise Broken(f"without noise, and {error:.2g} of the largest entry away from BPTT's gradient")
-        return f"is BPTT's gradient to {error:.1g}"
+        return f"is BPTT's gradient to {error:.1g}{_but(left)}"
     first, most = _DRAWS[ops.name in COMPILED]
     began, draws = time.monotonic(), np.zeros((0, expected.size))
     while True:
@@ -82,15 +92,19 @@ def unbiased(subject: Subject) -> str:
         power = _ERRORS * float(along.std(ddof=1)) / np.sqrt(len(draws))
         if power < _POWER or len(draws) >= most or time.monotonic() - began > _SECONDS:
             break
-    worst, where = _deviation(draws, expected, cell)
+    parts = _parts(cell)
+    left = [name for name in cell.phi if not draws[:, parts[name]].any()]
+    kept = np.concatenate([np.arange(x.start, x.stop) for name, x in parts.items() if name not in left])
+    worst, where = _deviation(draws, expected, {k: x for k, x in parts.items() if k not in left})
     if worst > _ERRORS:
         raise Broken(
             f"the mean of {len(draws):,} draws is {worst:.3g} standard errors from BPTT's gradient in {where}"
         )
     # The error of the mean falls as 1/√N: a sixteenth of the draws has four times the error, but the same
     # bias.
-    parts = draws[: len(draws) // 16 * 16].reshape(16, -1, expected.size).mean(axis=1)
-    small, all_ = (np.sqrt(((x - expected) ** 2).sum(-1).mean()) for x in (parts, draws.mean(0)[None]))
+    sixteen = draws[: len(draws) // 16 * 16].reshape(16, -1, expected.size).mean(axis=1)
+    away = ((x - expected)[:, kept] for x in (sixteen, draws.mean(0)[None]))
+    small, all_ = (np.sqrt((x**2).sum(-1).mean()) for x in away)
     if small < 1.6 * all_:
         raise Broken(
             f"16 times the draws make the error {small / all_:.2g} times smaller, where it should be 4"
@@ -98,7 +112,35 @@ def unbiased(subject: Subject) -> str:
     seen = f"{len(draws):,} draws, {worst:.1f} standard errors at most"
     if power > 1.0:
         raise NotApplicable(f"too noisy to tell: {seen}, and a gradient of 0 would have passed")
-    return f"{seen}; a factor of {1 + power:.2f} would have shown"
+    return f"{seen}; a factor of {1 + power:.2f} would have shown{_but(left)}"
+
+
+def _but(left: list[str]) -> str:
+    """The unit's own parameters that were left out, in words."""
+    return f"; leaves {', '.join(left)} as they start" if left else ""
+
+
+def _parts(cell: Cell) -> dict[str, slice]:
+    """The place of each parameter in a flat gradient."""
+    ends = np.cumsum([0, *(int(np.prod(shape)) for shape in cell.shapes().values())])
+    return {name: slice(ends[i], ends[i + 1]) for i, name in enumerate(cell.shapes())}
+
+
+def takes_derivatives(subject: Subject) -> bool:
+    """Whether the rule asks for a derivative: of a unit, or of the framework."""
+    if reverse_passes(subject):
+        return True
+    ops, called = subject.ops, set[str]()
+    # A cell asks itself which class defines a method: each is noted where it is defined.
+    owners = {
+        name: next(one for one in subject.kind.__mro__ if name in vars(one))
+        for name in ("derivatives", "slopes")
+    }
+    with contextlib.ExitStack() as stack:
+        for name, owner in {**owners, "jvp": ops}.items():
+            stack.enter_context(_noted(owner, name, name, called))
+        ops.compile(segment_of(ops, subject.rule, subject.plain), *subject.arguments(ops))
+    return bool(called)
 
 
 def _once(ops: Ops, rule: Any, cell: Cell, params: Any, batch: Batch) -> Any:
@@ -114,17 +156,17 @@ def _draw(
     return sample(ops, cell, rule, params, Batch(*batch), count, seed)
 
 
-def _deviation(draws: NDArray[np.float64], expected: NDArray[Any], cell: Cell) -> tuple[float, str]:
+def _deviation(
+    draws: NDArray[np.float64], expected: NDArray[Any], parts: Mapping[str, slice]
+) -> tuple[float, str]:
     """The largest |mean - expected| in standard errors, and the parameter.
 
     For each parameter: along the expected gradient and along 4 random directions. The errors are those of the
     means of 64 groups, since a single draw may have heavy tails.
     """
-    rng, start, worst = np.random.default_rng(0), 0, (0.0, "")
+    rng, worst = np.random.default_rng(0), (0.0, "")
     groups = draws[: len(draws) // 64 * 64].reshape(64, -1, draws.shape[1]).mean(axis=1)
-    for name, shape in cell.shapes().items():
-        part = slice(start, start + int(np.prod(shape)))
-        start = part.stop
+    for name, part in parts.items():
         directions = np.vstack([expected[part], rng.standard_normal((4, part.stop - part.start))])
         away = (groups[:, part] - expected[part]) @ directions.T
         # A value that is the same in every draw is exact up to rounding.
@@ -156,7 +198,7 @@ def online(subject: Subject) -> str:
         raise NotApplicable(f"looked at under {run[0]}")  # where every step is run, and not traced
     unit = rule.stream_segment
     steps = unit * max(2, -(-T // unit))
-    cell, params, batch = PLAIN, subject.params(PLAIN), make_batch(steps)
+    cell, params, batch = subject.plain, subject.params(subject.plain), make_batch(steps)
     whole, drawn = _cut(ops, rule, cell, params, batch, (steps,))
     # An update at every step must be possible, even if the rule prefers longer segments.
     alone, _ = _cut(ops, rule, cell, params, batch, (1,) * steps)
@@ -201,7 +243,8 @@ def _spread(subject: Subject, params: Any, batch: Batch, *cuts: tuple[int, ...])
     found: dict[str, float] = {}
     for sizes in cuts:
         first, *others = (
-            _cut(subject.injected, subject.rule, PLAIN, params, batch, sizes, key)[0] for key in range(1, 9)
+            _cut(subject.injected, subject.rule, subject.plain, params, batch, sizes, key)[0]
+            for key in range(1, 9)
         )
         for other in others:
             away = _away(first, other)
@@ -271,7 +314,7 @@ def reverse_passes(subject: Subject) -> set[str]:
     with contextlib.ExitStack() as stack:
         for owner, name, said in places:
             stack.enter_context(_noted(owner, name, said, called))
-        ops.compile(segment_of(ops, subject.rule, PLAIN), *args)
+        ops.compile(segment_of(ops, subject.rule, subject.plain), *args)
     # A call by `ops` itself is not a second finding.
     own = {said for said in called if said.startswith("ops.")}
     return own or called
@@ -341,7 +384,7 @@ def _carried_bytes(subject: Subject, n: int) -> int:
     before, after = (leaves(x) for x in (subject.first_state(B), subject.program(*subject.arguments())[2]))
     changed = [name for name, x in subject.ops.to_numpy(before).items() if not np.array_equal(x, after[name])]
     with subject.single_precision() as ops:
-        cell = Tanh(2, n, 2)
+        cell = subject.kind(2, n, 2)
         params = ops.from_numpy(subject.rule.weights(cell, cell.init(0)))
         state = leaves(subject.rule.init(ops, cell, params, 1))
         own = sum(x.nbytes for x in leaves(cell.start(ops, 1)).values())
@@ -369,7 +412,7 @@ def _grows(
     with subject.single_precision() as ops:
         for size in sizes:
             K = max(4, subject.rule.stream_segment) if axis == "n" else size
-            cell = Tanh(2, size if axis == "n" else _UNITS, 2)
+            cell = subject.kind(2, size if axis == "n" else _UNITS, 2)
             update = Update(learner=subject.rule, cell=cell, steps=K)
             if quantity == "flops":
                 found = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1)).flops

@@ -10,19 +10,8 @@ import numpy as np
 
 from creditbench.cells import Cell
 from creditbench.check.base import Broken, Check, NotApplicable, check
-from creditbench.check.probe import (
-    TAKEN,
-    B,
-    T,
-    difference,
-    leaves,
-    make_batch,
-    make_cell,
-    named,
-    segment_of,
-    wrapped,
-)
-from creditbench.check.subject import PLAIN, Subject
+from creditbench.check.probe import TAKEN, B, T, difference, leaves, make_batch, named, segment_of, wrapped
+from creditbench.check.subject import Subject
 from creditbench.errors import InvalidEstimateError
 from creditbench.learner import Batch, Claims
 from creditbench.learner.training import check_estimate
@@ -64,6 +53,22 @@ def metadata(subject: Subject) -> str:
 
 @check(
     CHECKS,
+    "cell",
+    "return from `fits` why the rule does not go with a cell, as text, or an empty text",
+    needed=True,
+)
+def fits(subject: Subject) -> str:
+    """The rule goes with the cell, or says why it does not: then there is nothing more to check."""
+    why = subject.rule.fits(subject.plain)
+    if not isinstance(why, str):
+        raise Broken(f"fits returned {why!r:.50}, and must return text")
+    if why:
+        raise NotApplicable(f"{subject.plugin.id} does not go with {subject.kind.id}: {why}")
+    return f"goes with {subject.kind.id}"
+
+
+@check(
+    CHECKS,
     "estimate",
     "return an Estimate whose loss is a scalar, whose grads have the shapes of their parameters, and whose "
     "state has the shapes that init returned, all finite and in the float format of `ops`",
@@ -71,8 +76,8 @@ def metadata(subject: Subject) -> str:
 )
 def estimate_fits(subject: Subject) -> str:
     """Shapes and float formats fit and every number is finite: long and short segments, both losses."""
-    _inspect(subject, make_cell(alpha=0.3, loss="cross_entropy"), T)
-    _inspect(subject, make_cell(bias=False), 1)
+    _inspect(subject, subject.cell(alpha=0.3, loss="cross_entropy"), T)
+    _inspect(subject, subject.cell(bias=False), 1)
     return "shapes, float formats and finite numbers in 2 cells"
 
 
@@ -81,7 +86,7 @@ def _inspect(subject: Subject, cell: Cell, steps: int) -> None:
     ops, rule = subject.ops, wrapped(subject.rule, cell)
     args = subject.arguments(cell=cell, batch=make_batch(steps, loss=cell.loss))
     before = {name: (tuple(x.shape), _format(x)) for name, x in leaves(args[1]).items()}
-    wanted = _format(args[0]["W_rec"])
+    wanted = _format(args[0]["W_out"])
 
     def segment(*args):
         found = rule.segment(ops, cell, args[0], args[1], Batch(*args[2]), args[3])
@@ -101,11 +106,10 @@ def _inspect(subject: Subject, cell: Cell, steps: int) -> None:
             if before[name] != after[name]:
                 had, has = ("{} {}".format(*x[name]) for x in (before, after))
                 raise Broken(f"state {name!r} is {has} after a segment, and was {had}")
-        if cell.decorrelate != "none" and found.hidden.reshape((-1, found.hidden.shape[-1])).shape != (
-            steps * B,
-            cell.hidden,
-        ):
-            raise Broken(f"hidden has shape {tuple(found.hidden.shape)}, not {(steps * B, cell.hidden)}")
+        if cell.decorrelate != "none":
+            *lengths, width = found.hidden.shape
+            if math.prod(lengths) != steps * B or width not in (cell.width, cell.seen):
+                raise Broken(f"hidden has shape {tuple(found.hidden.shape)}, not {(steps * B, cell.width)}")
         return found.loss, dense, factors, found.state, found.assigned
 
     found = ops.to_numpy(ops.compile(segment, *args)(*args))
@@ -129,7 +133,7 @@ def decorrelates(subject: Subject) -> str:
     if not subject.plugin.cls.decorrelates:
         raise NotApplicable("the rule says that it does not go with a decorrelated cell")
     try:
-        _inspect(subject, make_cell(alpha=0.3, decorrelate="both"), T)
+        _inspect(subject, subject.cell(alpha=0.3, decorrelate="both"), T)
     except TypeError as error:
         if "no hidden activity" in str(error):
             raise Broken(str(error)) from None
@@ -150,7 +154,7 @@ def arguments_unchanged(subject: Subject) -> str:
     def segment(*args):
         kept = {"params": args[0], "state": args[1], "batch": tuple(args[2])}
         before = {name: id(x) for name, x in leaves(kept).items()}
-        found = segment_of(ops, subject.rule, PLAIN)(*args)
+        found = segment_of(ops, subject.rule, subject.plain)(*args)
         after = {name: id(x) for name, x in leaves(kept).items()}
         changed[:] = [name for name in before | after if before.get(name) != after.get(name)]
         return found

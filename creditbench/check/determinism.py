@@ -9,7 +9,7 @@ import numpy as np
 from creditbench.check.base import Broken, Check, NotApplicable, check
 from creditbench.check.probe import arguments, difference, make_batch, named, segment_of
 from creditbench.check.still import global_states
-from creditbench.check.subject import PLAIN, Subject
+from creditbench.check.subject import Subject
 
 CHECKS: list[Check] = []
 
@@ -81,9 +81,11 @@ def seeds_together(subject: Subject) -> str:
     """Two seeds under one `vmap` give the results of each alone (the oracle of `run --together`)."""
     if not subject.ops.host.draws_together:
         raise NotApplicable("jax only")
-    ops, rule, segment = subject.ops, subject.rule, segment_of(subject.ops, subject.rule, PLAIN)
-    weights = {seed: rule.weights(PLAIN, PLAIN.init(seed)) for seed in (3, 4)}
-    alone = [arguments(ops, rule, PLAIN, params, make_batch(), seed) for seed, params in weights.items()]
+    ops, rule, segment = subject.ops, subject.rule, segment_of(subject.ops, subject.rule, subject.plain)
+    weights = {seed: subject.params(subject.plain, seed) for seed in (3, 4)}
+    alone = [
+        arguments(ops, rule, subject.plain, params, make_batch(), seed) for seed, params in weights.items()
+    ]
     single = ops.compile(segment, *alone[0])
     expected = [ops.to_numpy(single(*args)) for args in alone]
     both = ops.tree_map(lambda *x: ops.xp.stack(x), *alone)
@@ -108,7 +110,7 @@ def recording(subject: Subject) -> str:
     if subject.ops.host.traces:
         raise NotApplicable("torch only")
 
-    ops, rule, segment = subject.ops, subject.rule, segment_of(subject.ops, subject.rule, PLAIN)
+    ops, rule, segment = subject.ops, subject.rule, segment_of(subject.ops, subject.rule, subject.plain)
     first = subject.arguments()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -118,7 +120,7 @@ def recording(subject: Subject) -> str:
             raise NotApplicable(str(said[0].message))
         raise Broken(str(said[0].message))
     replay(*first)
-    other = arguments(ops, rule, PLAIN, rule.weights(PLAIN, PLAIN.init(5)), make_batch(seed=1), 2)
+    other = arguments(ops, rule, subject.plain, subject.params(subject.plain, 5), make_batch(seed=1), 2)
     found = ops.to_numpy(replay(*other))
     with ops.host.without_tape():
         worst, where = difference(ops.to_numpy(segment(*other)), found)

@@ -16,18 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from creditbench.check.base import Broken, Check, NotApplicable, check
-from creditbench.check.probe import (
-    B,
-    T,
-    arguments,
-    autodiff,
-    difference,
-    leaves,
-    make_batch,
-    make_params,
-    segment_of,
-)
-from creditbench.check.subject import PLAIN, Subject
+from creditbench.check.probe import B, T, arguments, autodiff, difference, leaves, make_batch, segment_of
+from creditbench.check.subject import Subject
 from creditbench.learner import Batch
 
 CHECKS: list[Check] = []
@@ -54,10 +44,10 @@ class Chain(NamedTuple):
 
 def make_chains(subject: Subject, keys: int = _KEYS) -> list[list[Chain]]:
     """Chains by weights and by key; one key if the rule draws no noise."""
-    ops, rule, cell, run = subject.ops, subject.rule, PLAIN, subject.program
+    ops, rule, cell, run = subject.ops, subject.rule, subject.plain, subject.program
     found = []
     for seed in range(_WEIGHTS):
-        weights, drawn = rule.weights(cell, make_params(cell, seed)), make_batch(seed=seed)
+        weights, drawn = subject.params(cell, seed), make_batch(seed=seed)
         expected, gradient = autodiff(ops, cell, weights, drawn)
         params, first, batch, _ = arguments(ops, rule, cell, weights, drawn)
         own = []
@@ -77,7 +67,9 @@ def make_chains(subject: Subject, keys: int = _KEYS) -> list[list[Chain]]:
 def kept_by_reset(subject: Subject) -> list[str]:
     """The parts of the state that differ from the first state after a segment and a reset."""
     params, state, batch, key = subject.arguments()
-    after = subject.rule.reset(subject.ops, PLAIN, params, subject.program(params, state, batch, key)[2], B)
+    after = subject.rule.reset(
+        subject.ops, subject.plain, params, subject.program(params, state, batch, key)[2], B
+    )
     before, after = (leaves(subject.ops.to_numpy(x)) for x in (state, after))
     return sorted(
         name
@@ -115,7 +107,7 @@ def rows(subject: Subject) -> str:
     def run(batch: Batch, state: Any = None) -> tuple[Any, Any, Any]:
         args, shape = subject.arguments(ops, batch=batch, state=state), batch.weights.shape
         if shape not in compiled:
-            compiled[shape] = ops.compile(segment_of(ops, rule, PLAIN), *args)
+            compiled[shape] = ops.compile(segment_of(ops, rule, subject.plain), *args)
         _, grads, state, assigned = ops.to_numpy(compiled[shape](*args))
         return grads, assigned, state
 
@@ -217,10 +209,10 @@ def _by_row(subject: Subject) -> set[str]:
 
 @check(CHECKS, "trained", "give every parameter a gradient, or leave out `unbiased`")
 def trained(subject: Subject) -> str:
-    """Parameters that are never trained are named; if `unbiased` is claimed, there must be none."""
+    """Parameters that are never trained are named; if `unbiased` is claimed, there may be φ alone."""
     missing = [
         name
-        for name in PLAIN.shapes()
+        for name in subject.plain.shapes()
         if not any(
             np.any(one.estimate.get(name, 0.0)) for chain in subject.once(make_chains) for one in chain
         )
@@ -228,7 +220,7 @@ def trained(subject: Subject) -> str:
     if not missing:
         return "every parameter"
     said = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} never trained"
-    if subject.rule.claims.unbiased:
+    if subject.rule.claims.unbiased and not set(missing) <= set(subject.kind.phi):
         raise Broken(said)
     raise NotApplicable(f"{said}: give a gradient to each, or say in the docstring what stays as drawn")
 
@@ -240,10 +232,10 @@ def trained(subject: Subject) -> str:
 )
 def alignment(subject: Subject) -> str:
     """The cosine of the mean estimate with BPTT's gradient is shown; a clearly negative one fails."""
-    keys, (cosines, length) = _KEYS, _cosines(subject.once(make_chains))
+    keys, (cosines, length) = _KEYS, _cosines(subject, subject.once(make_chains))
     if subject.noisy and any(_below(found, _SUSPECT) for found in cosines.values()):
         keys = _MORE_KEYS
-        cosines, length = _cosines(make_chains(subject, keys))
+        cosines, length = _cosines(subject, make_chains(subject, keys))
     uphill = {name: found for name, found in cosines.items() if _below(found, _ERRORS)}
     if uphill:
         said = (f"{name or 'as a whole'} {x.mean():.2f} ± {_error(x):.1g}" for name, x in uphill.items())
@@ -255,12 +247,12 @@ def alignment(subject: Subject) -> str:
     return f"cosine with BPTT's gradient {whole}{draws}, length × {length:.2g} ({', '.join(parts)})"
 
 
-def _cosines(chains: list[list[Chain]]) -> tuple[dict[str, NDArray[Any]], float]:
+def _cosines(subject: Subject, chains: list[list[Chain]]) -> tuple[dict[str, NDArray[Any]], float]:
     """The cosines at each of the weights, by parameter and in all (""), and the mean ratio of lengths."""
-    cosines: dict[str, list[float]] = {"": [], **{name: [] for name in PLAIN.shapes()}}
+    cosines: dict[str, list[float]] = {"": [], **{name: [] for name in subject.plain.shapes()}}
     lengths = [0.0]
     for chain in chains:
-        names = [name for name in PLAIN.shapes() if all(name in one.estimate for one in chain)]
+        names = [name for name in subject.plain.shapes() if all(name in one.estimate for one in chain)]
         mean = {name: np.mean([one.estimate[name] for one in chain], axis=0) for name in names}
         gradient = {name: chain[0].gradient[name] for name in names}
         for name in names:
@@ -304,7 +296,7 @@ def loss(subject: Subject) -> str:
         batch = make_batch()
         batch.weights[0], batch.weights[1:] = 1.0 / B, 0.0
         found = float(subject.program(*subject.arguments(batch=batch))[0])
-        wanted = float(autodiff(subject.ops, PLAIN, subject.params(PLAIN), batch)[0])
+        wanted = float(autodiff(subject.ops, subject.plain, subject.params(subject.plain), batch)[0])
         if abs(found / wanted - 1.0) < _EXACT:
             return "is the batch's at its first step, by the weights that are set on the way from then on"
     said = f"{reported.mean():.3g} on average where the batch's is {expected.mean():.3g}"
@@ -327,13 +319,16 @@ def noise_scale(subject: Subject) -> str:
     if not hasattr(rule, "sigma") or not subject.noisy:
         raise NotApplicable("no noise of standard deviation `sigma`")
     half = dataclasses.replace(rule, sigma=rule.sigma / 2)
-    run = {rule: subject.program, half: ops.compile(segment_of(ops, half, PLAIN), *subject.arguments())}
+    run = {
+        rule: subject.program,
+        half: ops.compile(segment_of(ops, half, subject.plain), *subject.arguments()),
+    }
     sizes, cosines = [], []
     for k in range(_KEYS):
         found = []
         for one, segment in run.items():
             params, state, batch, key = subject.arguments(key=2 * k)
-            state = one.reset(ops, PLAIN, params, segment(params, state, batch, key)[2], B)
+            state = one.reset(ops, subject.plain, params, segment(params, state, batch, key)[2], B)
             grads = ops.to_numpy(segment(params, state, batch, ops.key(2 * k + 1))[1])
             found.append(np.concatenate([x.ravel() for x in grads.values()]))
         if all(np.any(x) for x in found):
@@ -371,7 +366,7 @@ def reset(subject: Subject) -> str:
         params, first, batch, key = subject.arguments(batch=make_batch(seed=seed), key=seed)
         fresh = leaves(first)
         state = subject.program(params, first, batch, key)[2]
-        states.append(leaves(ops.to_numpy(rule.reset(ops, PLAIN, params, state, B))))
+        states.append(leaves(ops.to_numpy(rule.reset(ops, subject.plain, params, state, B))))
     one, other = states
     if one.keys() != fresh.keys():
         raise Broken(
@@ -405,7 +400,7 @@ def state_keeps_its_shapes(subject: Subject) -> str:
     plain = not ops.host.traces
     batch = make_batch(1) if plain else make_batch()
     params, state, batch, _ = subject.arguments(batch=batch)
-    segment = segment_of(ops, rule, PLAIN) if plain else subject.program
+    segment = segment_of(ops, rule, subject.plain) if plain else subject.program
     shapes: list[dict[str, Any]] = []
     with ops.host.without_tape():
         for i in range(_SEGMENTS):

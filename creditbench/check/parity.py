@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from creditbench.check.base import Broken, NotApplicable
-from creditbench.check.probe import difference, make_batch, make_cell
+from creditbench.check.probe import difference, make_batch
 from creditbench.check.subject import Subject
 
 NAME = "backends agree"
@@ -28,7 +28,7 @@ def numbers(subject: Subject) -> dict[str, Any]:
     for i, options in enumerate(_CELLS):
         if options.get("decorrelate") and not subject.rule.decorrelates:
             continue
-        cell = make_cell(**options)
+        cell = subject.cell(**options)
         state = None
         for part in range(2):  # twice, so that the carried state is compared by its effect
             batch = make_batch(seed=part, loss=cell.loss)

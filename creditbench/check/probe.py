@@ -44,6 +44,12 @@ def make_params(cell: Cell, seed: int = 0) -> dict[str, NDArray[Any]]:
     }
 
 
+def lively(cell: Cell, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """As `make_params`, of a spiking cell so large that its units spike."""
+    params = make_params(cell, seed)
+    return {k: 3.0 * v if cell.spikes and k in ("W_in", "b") else v for k, v in params.items()}
+
+
 def make_batch(steps: int = T, rows: int = B, seed: int = 0, loss: Loss = "mse") -> Batch:
     """A batch as NumPy arrays; its weights differ, some are zero, and they sum to 1."""
     rng = np.random.default_rng([seed, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from creditbench.check import cell as cells
 from creditbench.check import lists, parity
 from creditbench.check.base import Broken, NotApplicable, Result
 from creditbench.errors import UsageError, one_line, unknown
@@ -16,7 +18,8 @@ from creditbench.isolation import Confined, ConfinedError, Limits
 from creditbench.isolation.folder import shown
 from creditbench.machine.folders import shipped
 from creditbench.plugins import contributed, registry
-from creditbench.plugins.importing import KINDS, embedded, source_sha256
+from creditbench.plugins.importing import KINDS, Kind, embedded, kind_of, source_sha256
+from creditbench.trials.trial import CELL, with_cell
 
 #: Default wall-clock seconds of one process.
 SECONDS = 300.0
@@ -27,10 +30,10 @@ _LONGEST_DETAIL = 1000
 
 @dataclass
 class CheckReport:
-    """The results of checking one learner or task."""
+    """The results of checking one learner, task or cell."""
 
     subject: str  #: as it was named
-    about: dict[str, Any] = field(default_factory=dict)  #: kind, id, sha256
+    about: dict[str, Any] = field(default_factory=dict)  #: kind, id, sha256, cell
     results: list[Result] = field(default_factory=list)
 
     @property
@@ -50,12 +53,13 @@ class _Sent:
     died: str = ""  #: how it ended, if it did not end well
 
 
-def resolve(item: str) -> dict[str, Any]:
+def resolve(item: str, kinds: Sequence[Kind] = KINDS) -> dict[str, Any]:
     """The order that names an id or a path, with the sha256 of its file. Raises `UsageError` for neither."""
+    what = " or ".join(filter(None, (", ".join(kind[:-1] for kind in kinds[:-1]), kinds[-1][:-1])))
     if item.endswith(".py") or "/" in item:
         path = Path(item).expanduser().resolve()
         if not path.is_file():
-            raise UsageError(f"no file {path}: name a Python file that holds a learner or a task")
+            raise UsageError(f"no file {path}: name a Python file that holds a {what}")
         try:
             sha256 = source_sha256(path)
         except OSError as error:
@@ -64,18 +68,25 @@ def resolve(item: str) -> dict[str, Any]:
             ) from None
         data = embedded(path)
         return {"path": str(path), "sha256": sha256} | ({"data": str(data)} if data else {})
-    known = {kind: registry.load(kind) for kind in KINDS}
+    known = {kind: registry.load(kind) for kind in kinds}
     for kind, plugins in known.items():
         if item in plugins:
             found = plugins[item]
             package = contributed.order_of_package(found.entry, str(found.path)) if found.entry else {}
             return {"kind": kind, "id": item, "sha256": found.sha256} | package
     raise unknown(
-        "learner or task",
-        item,
-        [name for plugins in known.values() for name in plugins],
-        "creditbench list learners",
+        what, item, [name for plugins in known.values() for name in plugins], f"creditbench list {kinds[0]}"
     )
+
+
+def is_learner(item: str) -> bool:
+    """Whether an id or a path names a learner. Raises `UsageError` for a name of nothing."""
+    order = resolve(item)
+    if "path" not in order:
+        return order["kind"] == "learners"
+    with contextlib.suppress(UsageError):
+        return kind_of(Path(order["path"])) == "learners"
+    return True  # a file that cannot be read as text is refused by its import, as a learner is
 
 
 def require_names(only: Sequence[str]) -> None:
@@ -91,21 +102,27 @@ def run(
     only: Sequence[str] | None = None,
     seconds: float = SECONDS,
     advance: Callable[[str], None] = lambda text: None,
+    cell: str = CELL,
 ) -> CheckReport:
-    """Check one learner or task, a process a backend, in parallel; `advance` gets each result's name."""
-    order = resolve(item) | {"only": None if only is None else list(only)}
+    """Check one learner, task or cell, a process a backend, in parallel; `advance` gets each result's name.
+
+    `cell`: the id or path of the cell with which a learner is checked.
+    """
+    network = resolve(cell, ("cells",))
+    order = resolve(item) | {"only": None if only is None else list(only), "cell": network}
     if order.get("kind") == "tasks":
         backends = backends[:1]  # a task knows none
     sides = {backend: _Sent() for backend in backends}
     lock, stopped = threading.Lock(), threading.Event()
     # Checks have only random data, so nothing is withheld; and a file's id may be that of a task.
-    readable = [shipped("tasks"), *(Path(order[name]) for name in ("path", "place", "data") if name in order)]
+    own = [Path(one[name]) for one in (order, network) for name in ("path", "place", "data") if name in one]
+    readable = [shipped("tasks"), *own]
     running: list[Confined] = []
 
     def follow(backend: str, side: _Sent) -> None:
-        own = order | {"backend": backend, "first": backend == backends[0]}
+        told = order | {"backend": backend, "first": backend == backends[0]}
         confined = Confined(
-            *("creditbench.check.child:main", own),
+            *("creditbench.check.child:main", told),
             readable=readable,
             limits=Limits(seconds=seconds, memory=MEMORY),
             withhold=False,
@@ -138,7 +155,7 @@ def run(
             for process in running:
                 process.extend(0.0)
             raise
-    return merge(item, sides, only)
+    return merge(with_cell(item, cell), sides, only)
 
 
 def _take(side: _Sent, message: dict[str, Any], sha256: str) -> None:
@@ -206,13 +223,18 @@ def _describes(about: dict[str, Any]) -> bool:
     """Whether `about` describes a plugin in values of the right kind; the id becomes the name of a file."""
     match about:
         case {
-            "kind": "learners" | "tasks",
+            "kind": "learners" | "tasks" | "cells",
             "id": str(id),
             "sha256": str(),
+            "cell": str(cell),
             "backends": [*names],
             "runs": bool(),
         }:
-            return id.isidentifier() and all(isinstance(name, str) for name in names)
+            return (
+                id.isidentifier()
+                and (not cell or cell.isidentifier())
+                and all(isinstance(name, str) for name in names)
+            )
     return False
 
 
@@ -227,9 +249,9 @@ def merge(item: str, sides: dict[str, _Sent], only: Sequence[str] | None = None)
     report = CheckReport(item, about)
     for name in lists.names(about.get("kind")):
         own = {b: s.results[name] for b, s in said.items() if name in s.results}
-        if name == parity.NAME and not any(result.held is False for result in own.values()):
+        if name == parity.NAME and not own:
             if only is None or name in only:
-                report.results.append(_parity(said, frozenset(about.get("backends", ()))))
+                report.results.append(_parity(said, about))
         elif own:
             report.results.append(_together(name, own))
         elif (only is None or name in only) and any(side.died for side in said.values()):
@@ -237,9 +259,12 @@ def merge(item: str, sides: dict[str, _Sent], only: Sequence[str] | None = None)
     return report
 
 
-def _parity(sides: dict[str, _Sent], declared: frozenset[str]) -> Result:
+def _parity(sides: dict[str, _Sent], about: dict[str, Any]) -> Result:
     numbers = {backend: side.numbers for backend, side in sides.items() if side.numbers is not None}
     try:
+        if about.get("kind") == "cells":
+            return Result(parity.NAME, True, cells.compare(numbers))
+        declared = frozenset(about.get("backends", ()))
         return Result(parity.NAME, True, parity.compare(numbers, declared))
     except NotApplicable as error:
         return Result(parity.NAME, None, str(error))

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, TypeVar
 
-from creditbench.cells import Cell
+from creditbench.cells import Cell, Tanh
 from creditbench.check.probe import (
     arguments,
     difference,
     injected,
+    lively,
     make_batch,
     make_cell,
-    make_params,
     quick_ops,
     segment_of,
     wrapped,
@@ -29,16 +29,15 @@ T = TypeVar("T")
 
 #: The value of a rule's field `sigma` for a claim about the limit of small noise.
 SMALL = 1e-4
-#: The cell of most checks.
-PLAIN = make_cell(alpha=0.3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A learner and a backend. Values that take time to make are made once."""
+    """A learner, a backend and a kind of cell. Values that take time to make are made once."""
 
     plugin: Plugin
     backend: str
+    kind: type[Cell] = Tanh
     _made: dict[Callable[[Any], Any], Any] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
@@ -81,34 +80,51 @@ class Subject:
         """The backend with noise that is the same for all sequences and units of a draw."""
         return injected(self.backend, level=True)
 
-    def params(self, cell: Cell) -> Any:
+    @cached_property
+    def plain(self) -> Cell:
+        """The cell of most checks."""
+        return self.cell(0.3)
+
+    def cell(self, alpha: float = 1.0, **options: Any) -> Cell:
+        """A small cell, by the options of `make_cell`; `alpha` counts where it has a leak."""
+        return make_cell(alpha if self.kind.leaky else 1.0, kind=self.kind, **options)
+
+    def params(self, cell: Cell, seed: int = 0) -> Any:
         """Weights of a cell, in the form that the rule uses."""
-        return self.rule.weights(cell, make_params(cell))
+        return self.rule.weights(cell, lively(cell, seed))
 
     def first_state(self, rows: int) -> Any:
         """The state of so many sequences before the first segment."""
-        params = self.ops.from_numpy(self.params(PLAIN))
-        return self.rule.init(self.ops, PLAIN, params, rows)
+        params = self.ops.from_numpy(self.params(self.plain))
+        return self.rule.init(self.ops, self.plain, params, rows)
 
     def arguments(
-        self, ops: Any = None, cell: Cell = PLAIN, batch: Batch | None = None, key: int = 1, state: Any = None
+        self,
+        ops: Any = None,
+        cell: Cell | None = None,
+        batch: Batch | None = None,
+        key: int = 1,
+        state: Any = None,
     ) -> tuple[Any, ...]:
         """The arguments of a segment: (params, state, batch, key), of the rule decorrelated if the cell is.
 
-        `ops`: the backend, the subject's own if None. `batch`: NumPy arrays; None for one that fits the cell.
+        `ops`: the backend, the subject's own if None. `cell`: None for the plain one. `batch`: NumPy arrays;
+        None for one that fits the cell.
         """
+        cell = cell or self.plain
         rule, batch = wrapped(self.rule, cell), make_batch(loss=cell.loss) if batch is None else batch
         return arguments(ops or self.ops, rule, cell, self.params(cell), batch, key, state)
 
-    def estimate(self, ops: Any = None, cell: Cell = PLAIN, **given: Any) -> tuple[Any, ...]:
+    def estimate(self, ops: Any = None, cell: Cell | None = None, **given: Any) -> tuple[Any, ...]:
         """One segment, traced anew: (loss, dense gradients, state, assigned) in NumPy. `given`: arguments."""
-        ops, args = ops or self.ops, self.arguments(ops, cell, **given)
+        ops, cell = ops or self.ops, cell or self.plain
+        args = self.arguments(ops, cell, **given)
         return ops.to_numpy(ops.compile(segment_of(ops, wrapped(self.rule, cell), cell), *args)(*args))
 
     @cached_property
     def program(self) -> Any:
         """A segment, compiled once, for many batches and weights with the shapes of `arguments()`."""
-        return self.ops.compile(segment_of(self.ops, self.rule, PLAIN), *self.arguments())
+        return self.ops.compile(segment_of(self.ops, self.rule, self.plain), *self.arguments())
 
     def stopped_estimate(self, *, key: int = 1, now: float = 1e9, seed: int = 0) -> Any:
         """One estimate, traced anew, with the clock stopped at `now` and the global generators seeded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from creditbench.cells import Decorrelate, Tanh
+from creditbench.cells import Decorrelate
 from creditbench.check.base import Broken, Check, check
 from creditbench.check.subject import Subject
 from creditbench.measure import cost
@@ -37,7 +37,7 @@ def _trains(subject: Subject, episodes: bool) -> str:
         with subject.single_precision() as ops:
             update = Update(
                 learner=rule,
-                cell=Tanh(2, 8, 2, alpha=0.5, bias=True, decorrelate=decorrelate),
+                cell=subject.cell(0.5, hidden=8, decorrelate=decorrelate),
                 steps=K,
                 batch=_ROWS,
                 optimizer=make_optimizer(rule.optimizer, rule.lr),
@@ -63,7 +63,7 @@ def speed(subject: Subject) -> str:
     """The time of a step over BPTT's, pair by pair; only reported, unless it is absurd."""
     rule = subject.rule
     with subject.single_precision() as ops:
-        update = Update(learner=rule, cell=Tanh(2, 16, 2), steps=max(_STEPS, rule.stream_segment))
+        update = Update(learner=rule, cell=subject.kind(2, 16, 2), steps=max(_STEPS, rule.stream_segment))
         found = cost.ratios(ops, update, 10 * update.steps, least=5, budget=0.3).bptt
     said = f"× {found.median:.3g} bptt's time of a step, n = 16"
     if found.median > _ABSURD:

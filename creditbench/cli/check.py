@@ -1,4 +1,4 @@
-"""`creditbench check`: is a learner or a task fit for submission?"""
+"""`creditbench check`: is a learner, a task or a cell fit for submission?"""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ from creditbench.errors import UsageError, unknown
 
 def check(
     path: Annotated[
-        list[str], typer.Argument(help="Python files that hold a learner or a task, or known ids.")
+        list[str], typer.Argument(help="Python files that hold a learner, a task or a cell, or known ids.")
     ],
+    cell: Annotated[
+        str,
+        typer.Option(
+            help="Cells with which a learner is checked: ids or paths, comma-separated.",
+            autocompletion=options.complete_cells,
+        ),
+    ] = "tanh",
     backend: options.Backends = "jax,torch",
     only: Annotated[
         str, typer.Option(help="Names of the checks to run, comma-separated.  [default: all that apply]")
@@ -32,7 +39,7 @@ def check(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Hold a learner to its contract, its claims and both backends, or a task to its contract.
+    """Hold a learner to its contract, its claims and both backends, or a task or a cell to its contract.
 
     The code runs in a confined process, one for each backend. If a check fails, the table says why, a line
     below it says what to do, and the exit status is 1.
@@ -42,11 +49,14 @@ def check(
       creditbench check my_rule.py
       creditbench check anp bptt --json
       creditbench check my_rule.py --only unbiased,online --backend torch
+      creditbench check my_rule.py --cell gru,lif
+      creditbench check my_cell.py
       creditbench check my_rule.py --results results/local
     """
     from creditbench.check import lists, runner
     from creditbench.ops import BACKENDS
     from creditbench.results.measured import write_checks
+    from creditbench.trials.trial import CELL
 
     backends = options.names("backend", backend)
     for name in backends:
@@ -56,14 +66,21 @@ def check(
     runner.require_names(chosen or ())
     if not timeout > 0:
         raise UsageError(f"--timeout is {timeout}: give a number of seconds above 0")
+    cells = options.names("cell", cell)
+    pairs = []
     for item in path:
-        runner.resolve(item)
+        is_learner = runner.is_learner(item)
+        if not is_learner and cells != [CELL]:
+            raise UsageError(f"--cell is {cell} and {item} is no learner: leave --cell out")
+        pairs += [(item, name) for name in (cells if is_learner else [CELL])]
+    for name in cells:
+        runner.resolve(name, ("cells",))
     reports = []
     # The import is always checked.
     count = len({*chosen, "import"}) if chosen else len(lists.LEARNER) + 1
-    with printing.bars("check", len(path) * len(backends) * count) as advance:
-        for item in path:
-            report = runner.run(item, backends, chosen, timeout, advance)
+    with printing.bars("check", len(pairs) * len(backends) * count) as advance:
+        for item, name in pairs:
+            report = runner.run(item, backends, chosen, timeout, advance, name)
             reports.append(report)
             if results is not None:
                 write_checks(results, report.about, [asdict(result) for result in report.results])

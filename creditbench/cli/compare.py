@@ -17,6 +17,14 @@ def compare(
         str, typer.Argument(metavar="A", help="Before: a folder of results, or a version as in v0.2.")
     ],
     b: Annotated[str, typer.Argument(metavar="B", help="After: likewise.")],
+    cell: Annotated[
+        str,
+        typer.Option(
+            help="The cell whose runs are compared.  [default: that with most runs]",
+            show_default=False,
+            autocompletion=options.complete_cells,
+        ),
+    ] = "",
     alpha: Annotated[
         float, typer.Option(help="Chance of a false finding among all rules, for score and for time.")
     ] = 0.05,
@@ -43,7 +51,8 @@ def compare(
         raise UsageError(f"--alpha is {alpha}: give a number between 0 and 1")
     if not tolerance >= 0:
         raise UsageError(f"--tolerance is {tolerance}: give a number from 0")
-    found = hold(*(load(folder(name), curves=False) for name in (a, b)), alpha=alpha, tolerance=tolerance)
+    read = [load(folder(name), curves=False) for name in (a, b)]
+    found = hold(read[0], read[1], alpha=alpha, tolerance=tolerance, cell=cell or None)
     rows = [dataclasses.asdict(change) for change in found.changes]
     if json:
         printing.as_json(rows)

@@ -54,12 +54,12 @@ def doctor(
         letter: value or options.SIZES[letter]
         for letter, value in zip("TnB", (steps, hidden, batch), strict=True)
     }
-    rules = rules_of(options.names("learner", learner), {}) if learner else []
+    rules = rules_of(options.names("learner", learner), {})[0] if learner else []
     host, confined = machine(), confinement()
     rows: list[dict[str, Any]] = [host | {"confinement": confined} | examine(backend) for backend in BACKENDS]
     if rules:
         for row in rows:
-            able = [rule.order for rule in rules if row["backend"] in rule.backends]
+            able = [rule.learner for rule in rules if row["backend"] in rule.backends]
             row["rules"] = []
             if row["works"] and able:
                 at = device or "cpu"

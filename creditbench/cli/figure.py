@@ -30,6 +30,7 @@ def figure(
     rule: options.ShownRules = "",
     task: options.ShownTasks = "",
     backend: options.ShownBackends = "",
+    cell: options.ShownCells = "",
     width: Annotated[
         str, typer.Option(help="column: 3.35 inches, or page: 7 inches, as journals have them.")
     ] = "page",
@@ -58,7 +59,7 @@ def figure(
     if axis is not None and name != "scaling":
         raise UsageError(f"--axis is {axis}: only the figure scaling has it; leave it out")
     found = select(
-        load(*options.folders(results)), *(options.split(names) for names in (rule, task, backend))
+        load(*options.folders(results)), *(options.split(names) for names in (rule, task, backend, cell))
     )
     with files.output("output", output), files.replacing(output) as (new,):
         notes = draw(name, found, new, axis or "T", typing.cast("Width", width))

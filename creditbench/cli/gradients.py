@@ -14,6 +14,7 @@ from creditbench.errors import UsageError
 def gradients(
     learner: options.Learners = "",
     task: options.Tasks = "",
+    cell: options.Cells = "tanh",
     backend: options.Backends = "jax",
     device: options.Device = "cpu",
     draws: Annotated[int, typer.Option(help="Draws of each estimate.")] = 256,
@@ -55,6 +56,7 @@ def gradients(
     Examples:
       creditbench gradients --learner np,wp,anp --task mackey_glass
       creditbench gradients --learner np --set np.credit=trace --task copy_memory --draws 1000 --output out
+      creditbench gradients --learner eprop,snap1 --task mackey_glass --cell gru,lif
       creditbench gradients --learner oua,wp --task delayed_match --parts 0 --settle 100
     """
     from creditbench.check.doctor import require_device
@@ -77,6 +79,7 @@ def gradients(
     asked = Options(
         tasks=tuple(options.names("task", task)),
         learners=tuple(rules),
+        cells=tuple(options.names("cell", cell)),
         backends=tuple(options.names("backend", backend)),
         device=device,
         seeds=(seed,),
@@ -89,7 +92,7 @@ def gradients(
     )
     for name in asked.backends:
         require_device(name, device)
-    ordered = orders(asked, steps)
+    ordered = orders(asked, steps, printing.say)
     if output is not None:
         files.require_writable("output", output / "gradients.json", "name another folder")
     rows = look(

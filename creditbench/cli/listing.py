@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from creditbench.plugins.importing import Plugin
 
 app = typer.Typer(
-    help="List tasks, learners or backends, with what is known of them.\n\n"
+    help="List tasks, learners, cells or backends, with what is known of them.\n\n"
     "\b\nExamples:\n  creditbench list tasks\n  creditbench list learners --json",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -77,7 +77,12 @@ def tasks(
 def learners(
     json: options.Json = False,
     form: Annotated[
-        str, typer.Option("--format", help="rich; markdown: the table of learners/README.md.")
+        str,
+        typer.Option(
+            "--format",
+            help="rich; markdown: the table of learners/README.md; cells: its table of rules and cells, for "
+            "which each rule is run.",
+        ),
     ] = "rich",
 ) -> None:
     """List the learners.
@@ -87,11 +92,19 @@ def learners(
       creditbench list learners
       creditbench list learners --json
       creditbench list learners --format markdown
+      creditbench list learners --format cells
     """
     from creditbench.plugins import registry
 
-    if options.one_format(form, json, _FORMATS, "list learners") == "markdown":
+    form = options.one_format(form, json, (*_FORMATS, "cells"), "list learners")
+    if form == "markdown":
         _print_markdown(_LEARNER_HEADER, map(_learner_row, registry.load("learners").values()))
+        return
+    if form == "cells":
+        # Rules that are not shipped do not run in this process.
+        networks = registry.builtin("cells")
+        pairs = (_pair_row(plugin, networks.values()) for plugin in registry.builtin("learners").values())
+        _print_markdown(("rule", *networks), pairs)
         return
     rows = []
     for plugin in registry.load("learners").values():
@@ -112,6 +125,41 @@ def learners(
             }
         )
     _show(rows, json, ("id", "name", "family", "optimizer", "lr", "hyperparameters", "claims"))
+
+
+@app.command()
+def cells(json: options.Json = False) -> None:
+    """List the cells: the kinds of network.
+
+    \b
+    Examples:
+      creditbench list cells
+      creditbench list cells --json
+    """
+    from creditbench.plugins import registry
+    from creditbench.trials.network import own_fields
+
+    rows = []
+    for plugin in registry.load("cells").values():
+        cls = plugin.cls
+        rows.append(
+            {
+                "id": plugin.id,
+                "name": cls.name,
+                "state": cls.S,
+                "gates": cls.G,
+                "outputs": cls.Q,
+                "recurrent": cls.sees_recurrence[0] < cls.sees_recurrence[1],
+                "leaky": cls.leaky,
+                "skips": cls.skips,
+                "spikes": cls.spikes,
+                "phi": list(cls.phi),
+                "parameters": {field.name: field.default for field in own_fields(cls)},
+                "paper": cls.paper,
+                "source": plugin.source,
+            }
+        )
+    _show(rows, json, ("id", "name", "state", "gates", "outputs", "phi", "parameters", "paper"))
 
 
 @app.command()
@@ -189,6 +237,13 @@ def _learner_row(plugin: Plugin) -> tuple[object, ...]:
     )
 
 
+def _pair_row(plugin: Plugin, networks: Iterable[Plugin]) -> tuple[object, ...]:
+    """Whether a rule goes with each cell."""
+    from creditbench.check.pairs import goes_with
+
+    return (_link(plugin), *(goes_with(plugin, network.cls) for network in networks))
+
+
 def _link(plugin: Plugin) -> str:
     """The id; if the plugin is shipped, with a link to its file from its folder's README."""
     from creditbench.results.table import Markup
@@ -203,6 +258,8 @@ def _print_markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     if isinstance(value, dict):
         # Claims that are not made are left out.
         shown = {name: v for name, v in value.items() if v is not False}

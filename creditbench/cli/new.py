@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Write a template that passes `creditbench check` at once.\n\n"
-    "\b\nExamples:\n  creditbench new learner my_rule\n  creditbench new task my_task",
+    "\b\nExamples:\n  creditbench new learner my_rule\n  creditbench new task my_task\n"
+    "  creditbench new cell my_cell",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -45,6 +46,17 @@ def task(name: Annotated[str, typer.Argument(help="Its id: letters, digits and _
     _write("tasks", name)
 
 
+@app.command()
+def cell(name: Annotated[str, typer.Argument(help="Its id: letters, digits and _.")]) -> None:
+    """Write NAME.py, a complete cell, into the current folder.
+
+    \b
+    Examples:
+      creditbench new cell my_cell
+    """
+    _write("cells", name)
+
+
 def _write(kind: Kind, name: str) -> None:
     """Write the template of that kind under that id. Raises `UsageError`; nothing is overwritten."""
     from importlib.resources import files
@@ -62,7 +74,7 @@ def _write(kind: Kind, name: str) -> None:
         if taken is not None:
             raise UsageError(f"the id {name!r} is taken by {taken.path}: give the {what} another")
     text = (files("creditbench") / "plugins" / "templates" / f"{what}.py").read_text(encoding="utf-8")
-    old = {"learners": "my_rule", "tasks": "my_task"}[kind]
+    old = {"learners": "my_rule", "tasks": "my_task", "cells": "my_cell"}[kind]
     for form in (str, _class_name, _title):
         text = text.replace(form(old), form(name))
     path = Path(f"{name}.py")
@@ -74,7 +86,11 @@ def _write(kind: Kind, name: str) -> None:
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror}): go to another folder") from None
     option = f"--{what} {path}"
-    rest = "--task mackey_glass" if kind == "learners" else "--learner bptt"
+    rest = {
+        "learners": "--task mackey_glass",
+        "tasks": "--learner bptt",
+        "cells": "--learner bptt --task mackey_glass",
+    }[kind]
     print(
         f"wrote {path}; next: edit it, then\n  creditbench check {path}\n"
         f"  creditbench run {option} {rest} --preset smoke",

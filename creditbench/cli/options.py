@@ -22,7 +22,7 @@ from creditbench.errors import UsageError, unknown
 _LEARNERS = "Learners: ids or paths of Python files, comma-separated"
 #: Options whose value is a list with commas.
 LISTS = (
-    *("task", "learner", "decorrelate", "backend", "seed", "lr", "rule", "columns", "axis", "sizes"),
+    *("task", "learner", "cell", "decorrelate", "backend", "seed", "lr", "rule", "columns", "axis", "sizes"),
     *("quantity", "only", "parts"),
 )
 
@@ -41,6 +41,14 @@ def _ids(kind: Literal["tasks", "learners"]) -> Callable[[str], list[str]]:
     return complete
 
 
+def complete_cells(incomplete: str) -> list[str]:
+    """What a shell completes: the ids of cells, after the last comma."""
+    from creditbench.cells import CELLS
+
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in CELLS if name.startswith(last)]
+
+
 complete_tasks, complete_learners = _ids("tasks"), _ids("learners")
 
 Tasks = Annotated[
@@ -56,6 +64,12 @@ Rules = Annotated[
         autocompletion=complete_learners,
     ),
 ]
+Cells = Annotated[
+    str,
+    typer.Option(
+        "--cell", help="Cells: ids or paths of Python files, comma-separated.", autocompletion=complete_cells
+    ),
+]
 Backends = Annotated[str, typer.Option(help="jax, torch, or both with a comma between.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, gpu, tpu.")]
 Preset = Annotated[str, typer.Option(help="Budget of each task: smoke, quick, full.")]
@@ -67,7 +81,8 @@ Batch = Annotated[int | None, typer.Option(help="Rows trained together.  [defaul
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="A field of a learner or task, as in anp.sigma=1e-3 or adding.length=30. Repeatable."
+        "--set",
+        help="A field of a learner, task or cell, as in anp.sigma=1e-3 or adding.length=30. Repeatable.",
     ),
 ]
 #: The same where rules are trained.
@@ -75,8 +90,8 @@ TrainingSettings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="A field of a learner or task, as in anp.sigma=1e-3 or adding.length=30, or a learner's own "
-        "learning rate, as in anp.lr=0.01. Repeatable.",
+        help="A field of a learner, task or cell, as in anp.sigma=1e-3, adding.length=30 or lif.decay=0.9, "
+        "or a learner's own learning rate, as in anp.lr=0.01. Repeatable.",
     ),
 ]
 Data = Annotated[
@@ -168,6 +183,15 @@ ShownTasks = Annotated[
 ]
 ShownBackends = Annotated[
     str, typer.Option("--backend", help="Backends, likewise.  [default: all]", show_default=False)
+]
+ShownCells = Annotated[
+    str,
+    typer.Option(
+        "--cell",
+        help="Cells, likewise.  [default: all; in a ranking that with most runs]",
+        show_default=False,
+        autocompletion=complete_cells,
+    ),
 ]
 
 # -- output ----------------------------------------------------------------------------------------------

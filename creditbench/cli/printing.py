@@ -104,7 +104,11 @@ def bars(what: str, total: int) -> Iterator[Callable[[str], None]]:
 
 def label(trial: Trial) -> str:
     """A trial in a line."""
-    return f"{trial.task} {trial.rule} {trial.backend} lr={trial.lr:g} seed={trial.seed}"
+    from creditbench.trials.trial import with_cell
+
+    return (
+        f"{trial.task} {with_cell(trial.rule, trial.cell)} {trial.backend} lr={trial.lr:g} seed={trial.seed}"
+    )
 
 
 class TrialBars:

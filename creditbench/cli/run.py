@@ -30,6 +30,7 @@ def run(
     decorrelate: Annotated[
         str, typer.Option(help="none, hidden, both: for each learner without a suffix.")
     ] = "none",
+    cell: options.Cells = "tanh",
     backend: options.Backends = "jax",
     device: options.Device = "cpu",
     preset: options.Preset = "quick",
@@ -46,7 +47,7 @@ def run(
     hidden: options.Hidden = 128,
     bias: Annotated[bool, typer.Option("--bias", help="Give the cell biases.")] = False,
     alpha: Annotated[
-        float | None, typer.Option(help="Leak of the cell, in (0, 1].  [default: the task's]")
+        float | None, typer.Option(help="Leak of a cell that has one, in (0, 1].  [default: the task's]")
     ] = None,
     batch: options.Batch = None,
     segment: Annotated[
@@ -116,6 +117,7 @@ def run(
       creditbench run --task mackey_glass --learner bptt,anp,anp+D --preset smoke
       creditbench run --task mackey_glass --learner anp --set anp.sigma=1e-2 --lr 0.01,0.1
       creditbench run --task mackey_glass --learner bptt,anp --lr 0.001 --set anp.lr=0.01
+      creditbench run --task mackey_glass --learner bptt,eprop --cell gru,lif --set lif.decay=0.9
       creditbench run --task weather --data weather=WTH.csv --learner ./my_rule.py --backend jax,torch
       creditbench run --learner ./my_rule.py --jobs 2 --timeout 600 --memory-limit 4GB
       creditbench run --config grid.toml --seed 3,9071
@@ -129,6 +131,7 @@ def run(
     asked = Options(
         tasks=options.split(task),
         learners=options.split(learner),
+        cells=options.split(cell),
         decorrelate=options.split(decorrelate),
         backends=options.split(backend),
         device=device,

@@ -19,6 +19,7 @@ def scale(
             help="Learners: ids or paths of Python files, comma-separated; forward: a forward pass."
         ),
     ] = "",
+    cell: options.Cells = "tanh",
     backend: options.Backends = "jax,torch",
     device: options.Device = "cpu",
     axis: Annotated[str, typer.Option(help="Sizes to sweep: T, n, B, comma-separated.")] = "T",
@@ -57,6 +58,7 @@ def scale(
     Examples:
       creditbench scale --learner bptt,anp,wp,np,forward --axis T --json
       creditbench scale --learner bptt,anp --axis T,n --output scaling
+      creditbench scale --learner bptt,rtrl --cell gru,lru --axis T
       creditbench scale --learner ./my_rule.py --axis n --quantity flops --sizes 64,128,256
       creditbench scale --learner bptt,rtrl --axis T,n --quantity time,algorithm_bytes --format markdown
     """
@@ -79,16 +81,19 @@ def scale(
     for option, span in {"seconds": seconds, "limit": limit}.items():
         if not span > 0:
             raise UsageError(f"--{option} is {span}: give a number above 0")
-    rules = scaling.rules_of(
-        options.names("learner", learner), options.settings(set_), extra=(scaling.FORWARD,)
+    rules, notes = scaling.rules_of(
+        *(options.names("learner", learner), options.settings(set_), (scaling.FORWARD,)),
+        cells=options.names("cell", cell),
     )
+    for note in notes:
+        printing.say(f"note: {note}")
     asked = sorted(options.numbers("--sizes", sizes, int, "64,128,256", low=1)) if sizes else []
     if sizes and len(asked) < 2:
         raise UsageError(f"--sizes is {sizes}: an exponent takes two different sizes or more")
     able = {name: [rule for rule in rules if name in rule.backends] for name in backends}
     for name in backends:
         require_device(name, device)
-        for left in (rule.order[0] for rule in rules if name not in rule.backends):
+        for left in dict.fromkeys(rule.learner[0] for rule in rules if name not in rule.backends):
             printing.say(f"note: {left} does not run on {name}: left out")
     if not any(able.values()):
         raise UsageError(

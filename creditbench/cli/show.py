@@ -1,4 +1,4 @@
-"""`creditbench show`: an example of a task, or what a learner is."""
+"""`creditbench show`: an example of a task, or what a learner or a cell is."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import ast
 import dataclasses
 import shutil
 import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from creditbench.cli import options
 from creditbench.errors import UsageError, unknown
 
+if TYPE_CHECKING:
+    from creditbench.plugins.importing import Plugin
+
 
 class _ByName(typer.core.TyperGroup):
-    """The verbs `task` and `learner`, either of which may be left out before a known name."""
+    """The verbs `task`, `learner` and `cell`, each of which may be left out before a known name."""
 
     def resolve_command(self, context: Any, words: list[str]) -> Any:
         """The verb of these words, its name, and the words that it gets. Raises `UsageError`."""
@@ -26,7 +30,7 @@ class _ByName(typer.core.TyperGroup):
 
 
 def _kind(name: str) -> str:
-    """The verb for an id or a path. Raises `UsageError` for what is neither a task nor a learner."""
+    """The verb for an id or a path. Raises `UsageError` for what is no task, learner or cell."""
     from creditbench.plugins import registry
     from creditbench.plugins.importing import KINDS, kind_of
     from creditbench.trials.grid import is_path
@@ -38,15 +42,16 @@ def _kind(name: str) -> str:
         if name in plugins:
             return kind[:-1]
     everything = [name for plugins in known.values() for name in plugins]
-    raise unknown("task or learner", name, everything, "creditbench list tasks; creditbench list learners")
+    raise unknown("task, learner or cell", name, everything, "creditbench list --help")
 
 
 app = typer.Typer(
     cls=_ByName,
-    help="Draw an example of a task, or say what a learner is.\n\n"
+    help="Draw an example of a task, or say what a learner or a cell is.\n\n"
     "\b\nExamples:\n"
     "  creditbench show adding\n"
     "  creditbench show anp\n"
+    "  creditbench show gru\n"
     "  creditbench show task lorenz --output lorenz.png",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -85,9 +90,52 @@ def learner(
         "fields": ", ".join(f"{field.name} {field.default}" for field in dataclasses.fields(cls)) or "none",
         "file": found.path,
     }
+    _print_about(found, about)
+
+
+@app.command()
+def cell(
+    name: Annotated[
+        str,
+        typer.Argument(help="Id of a cell, or path of a Python file.", autocompletion=options.complete_cells),
+    ],
+) -> None:
+    """Print what a cell is: its equations and source, its state and gates, and its constants.
+
+    \b
+    Examples:
+      creditbench show cell gru
+      creditbench show cell ./my_cell.py
+    """
+    from creditbench.trials.grid import resolve
+    from creditbench.trials.network import own_fields
+
+    found = resolve("cells", name)
+    cls = found.cls
+    traits = {"has a leak": cls.leaky, "readout sees the input": cls.skips, "spikes": cls.spikes}
+    about = {
+        "paper": cls.paper,
+        "state": f"{cls.S} of a unit, {cls.Q} of them seen",
+        "gates": f"{cls.G}; see the input: {_gates(cls.sees_input)}; ĥ: {_gates(cls.sees_recurrence)}",
+        "phi": ", ".join(cls.phi) or "none",
+        "traits": ", ".join(name for name, holds in traits.items() if holds) or "none",
+        "fields": ", ".join(f"{field.name} {field.default}" for field in own_fields(cls)) or "none",
+        "file": found.path,
+    }
+    _print_about(found, about)
+
+
+def _gates(span: tuple[int, int]) -> str:
+    """The gates from, to, counted from 1."""
+    first, last = span[0] + 1, span[1]
+    return "none" if last < first else str(first) if first == last else f"{first} to {last}"
+
+
+def _print_about(found: Plugin, about: Mapping[str, object]) -> None:
+    """Print a plug-in's name, the equations in its file, and what is known of it."""
     equations = ast.get_docstring(ast.parse(found.path.read_bytes())) or ""
     lines = [f"{label:10} {value}" for label, value in about.items()]
-    print("\n".join([f"{found.id}: {cls.name}", "", *filter(None, [equations]), "", *lines]))
+    print("\n".join([f"{found.id}: {found.cls.name}", "", *filter(None, [equations]), "", *lines]))
 
 
 @app.command()

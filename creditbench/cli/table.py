@@ -17,6 +17,7 @@ def table(
     rule: options.ShownRules = "",
     task: options.ShownTasks = "",
     backend: options.ShownBackends = "",
+    cell: options.ShownCells = "",
     columns: Annotated[
         str,
         typer.Option(
@@ -46,8 +47,8 @@ def table(
 ) -> None:
     """Make a table of the records of runs.
 
-    A record whose task or learner has changed since is marked as stale, and never averaged with others. In
-    LaTeX, the best of each task is in bold, and so are those that the test of creditbench versus does not
+    A record whose task, learner or cell has changed since is marked as stale, and never averaged with others.
+    In LaTeX, the best of each task is in bold, and so are those that the test of creditbench versus does not
     tell from it.
 
     \b
@@ -68,7 +69,7 @@ def table(
     if compact is not None:
         for option, value in (
             *(("--output", output), ("--format", "" if form == "rich" else form), ("--columns", columns)),
-            *(("--rule", rule), ("--task", task), ("--backend", backend)),
+            *(("--rule", rule), ("--task", task), ("--backend", backend), ("--cell", cell)),
         ):
             if value:
                 raise UsageError(f"{option} is {value} and --compact is {compact}: give one of them")
@@ -77,18 +78,21 @@ def table(
     chosen = options.names("columns", columns) if columns else []
     found = select(
         load(*options.folders(results), curves=False),
-        *(options.split(names) for names in (rule, task, backend)),
+        *(options.split(names) for names in (rule, task, backend, cell)),
     )
     if form in over_tasks:
         from creditbench.leaderboard import text as texts
         from creditbench.leaderboard.board import make_board
 
+        board = make_board(found)
+        if board.of_cell:
+            printing.say(f"note: {board.of_cell}")
         if form.startswith("ranking"):
             write = texts.ranking_latex if form == "ranking-latex" else texts.ranking_markdown
-            text = write(make_board(found), chosen)
+            text = write(board, chosen)
         else:
             refuse_columns(chosen, form)
-            text = (texts.scores_latex if form == "latex" else texts.tasks_markdown)(make_board(found))
+            text = (texts.scores_latex if form == "latex" else texts.tasks_markdown)(board)
     elif form == "rich" and output is None:
         from creditbench.results.columns import SUMMARY
 

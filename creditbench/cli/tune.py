@@ -21,6 +21,7 @@ def tune(
     output: Annotated[Path, typer.Option(help="TOML file to write, which creditbench run --tuned reads.")],
     task: options.Tasks = "",
     learner: options.Rules = "",
+    cell: options.Cells = "tanh",
     backend: Annotated[str, typer.Option(help="One backend.")] = "jax",
     device: options.Device = "cpu",
     points: Annotated[int, typer.Option(help="Points of every task, rule and study.")] = 20,
@@ -102,6 +103,7 @@ def tune(
     asked = Options(
         tasks=tuple(options.names("task", task)),
         learners=tuple(options.names("learner", learner)),
+        cells=tuple(options.names("cell", cell)),
         backends=(backend,),
         device=device,
         preset=preset,
@@ -139,6 +141,7 @@ def _command(context: typer.Context) -> str:
     always = (
         "task",
         "learner",
+        "cell",
         "backend",
         "device",
         "points",

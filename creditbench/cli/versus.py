@@ -21,6 +21,7 @@ def versus(
     results: options.Results = None,
     rule: options.ShownRules = "",
     task: options.ShownTasks = "",
+    cell: options.ShownCells = "",
     reference: Annotated[str, typer.Option(help="Rule that the others are compared with.")] = "bptt",
     level: Annotated[
         float,
@@ -47,13 +48,17 @@ def versus(
     from creditbench.leaderboard.text import versus_markdown
     from creditbench.leaderboard.versus import described
     from creditbench.leaderboard.versus import versus as hold
+    from creditbench.results.selection import select
     from creditbench.results.version import load
 
     form = options.one_format(form, json, ("rich", "markdown", "csv", "json"), "versus")
     rules, tasks = (
         options.names(option, text) if text else [] for option, text in (("rule", rule), ("task", task))
     )
-    found = hold(load(*options.folders(results)), reference, level, margin, rules, tasks)
+    read = load(*options.folders(results))
+    if cell:
+        read = select(read, cells=options.names("cell", cell))
+    found = hold(read, reference, level, margin, rules, tasks)
 
     def plain(value: object) -> object:
         return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -69,7 +74,13 @@ def versus(
     else:
         left_out = {
             name
-            for name, usual in (("device", "cpu"), ("stale", ""), ("studies", 0), ("scale", "normalised"))
+            for name, usual in (
+                ("cell", "tanh"),
+                ("device", "cpu"),
+                ("stale", ""),
+                ("studies", 0),
+                ("scale", "normalised"),
+            )
             if {getattr(r, name) for r in found} <= {usual}
         }
         printing.as_table(

@@ -74,9 +74,10 @@ def is_contributed(trial: Trial) -> bool:
     return trial.learner_path is not None or _plugin("learners", trial.learner).source != "builtin"
 
 
-def is_own_task(trial: Trial) -> bool:
-    """Whether the task is not shipped with the harness."""
-    return trial.task_path is not None or _plugin("tasks", trial.task).source != "builtin"
+def imports_own(trial: Trial) -> bool:
+    """Whether the task or the cell is not shipped with the harness, and so is imported by the worker."""
+    own_task = trial.task_path is not None or _plugin("tasks", trial.task).source != "builtin"
+    return own_task or trial.cell_sha256 is not None
 
 
 def failure(trial: Trial, status: Status, detail: str, started: datetime, seconds: float) -> Record:

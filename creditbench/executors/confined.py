@@ -17,13 +17,14 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from creditbench import isolation
-from creditbench.cells import Cell, Tanh
+from creditbench.cells import Cell
 from creditbench.errors import ConfinedError, MachineError, one_line
 from creditbench.isolation import Confined, Limits, Send
 from creditbench.learner import Batch
@@ -31,7 +32,9 @@ from creditbench.machine.memory import settle
 from creditbench.measure.memory import DevicePeak, ProcessPeak
 from creditbench.ops import make_ops
 from creditbench.plugins import contributed, registry
+from creditbench.plugins.importing import Plugin
 from creditbench.trials.blocks import Blocks, OwnBlocks, warm_up
+from creditbench.trials.network import cell_of
 from creditbench.trials.record import Cost
 from creditbench.trials.trainer import Trainer, segments_between
 from creditbench.trials.trial import Trial
@@ -61,6 +64,11 @@ class ConfinedBlocks(Blocks):
         else:
             plugin = registry.find("learners", trial.learner)
             self.path, self.source, self.entry = str(plugin.path), plugin.source, plugin.entry
+        #: The cell; None if it is shipped.
+        self.network: Plugin | None = None
+        if trial.cell_sha256 is not None:
+            paths = [trial.cell_path] if trial.cell_path else []
+            self.network = replace(registry.find("cells", trial.cell, paths), sha256=trial.cell_sha256)
 
     def environment(self, here: dict[str, Any]) -> dict[str, Any]:
         """Adds how the rule was confined, and the values that change from trial to trial."""
@@ -91,7 +99,12 @@ class ConfinedBlocks(Blocks):
         child = self._confined()
         try:
             order = contributed.place(child, self.path, self.trial.learner_sha256, self.entry)
-            self._do("import", cell=[cell.inputs, cell.outputs, cell.loss], **order)
+            network = None
+            if self.network is not None:
+                path, entry = str(self.network.path), self.network.entry
+                network = contributed.place(child, path, self.network.sha256, entry, "cell")
+            shape = [cell.inputs, cell.outputs, cell.loss]
+            self._do("import", cell=shape, network=network, **order)
             yield
         except (ConfinedError, OSError) as error:
             if why := child.fault():
@@ -165,7 +178,10 @@ class ConfinedBlocks(Blocks):
         self.child = Confined(
             "creditbench.executors.confined:serve",
             {"trial": self.trial.model_dump(mode="json")},
-            readable=contributed.readable(self.path, self.entry),
+            readable=[
+                *contributed.readable(self.path, self.entry),
+                *(contributed.readable(str(cell.path), cell.entry) if (cell := self.network) else ()),
+            ],
             limits=self.limits,
             threads=self.trial.threads,
             device=self.trial.device,
@@ -244,10 +260,10 @@ class _Rule:
     def open(self, asked: Mapping[str, Any]) -> None:
         """Import the rule, and make the network."""
         trial, (inputs, outputs, loss) = self.trial, asked["cell"]
-        self.blocks = OwnBlocks(trial, self.ops, contributed.import_learner(asked).cls)
-        self.blocks.cell = Tanh(
-            inputs, trial.hidden, outputs, trial.alpha, trial.bias, trial.decorrelate, loss
-        )
+        self.blocks = OwnBlocks(trial, self.ops, contributed.import_placed("learners", asked).cls)
+        network = asked["network"]  # None for a shipped cell
+        kind = None if network is None else contributed.import_placed("cells", network).cls
+        self.blocks.cell = cell_of(trial, inputs, outputs, loss, kind)
 
     def start(self, asked: Mapping[str, Any]) -> None:
         """Draw the weights."""

@@ -2,8 +2,8 @@
 
 A worker (`creditbench.executors.worker`) serves one backend, so that it imports one framework, once. A trial
 cannot affect another one: a user's rule trains in a confined process below the worker
-(`creditbench.executors.confined`), a user's task has a worker of its own for each job, and a worker ends when
-one of its trials has failed, when it has grown, and when it is old.
+(`creditbench.executors.confined`), a user's task or cell has a worker of its own for each job, and a worker
+ends when one of its trials has failed, when it has grown, and when it is old.
 
 A rule that crashes, hangs, exhausts memory or ends its process costs one trial: the record says what
 happened, and the seeds that were waiting behind it run again, each alone. Two failures are not the rule's. If
@@ -34,7 +34,7 @@ import psutil
 from pydantic import ValidationError
 
 from creditbench.errors import one_line, tells_of_no_memory
-from creditbench.executors.base import Executor, Job, Progress, failure, is_own_task
+from creditbench.executors.base import Executor, Job, Progress, failure, imports_own
 from creditbench.isolation import remove_folder
 from creditbench.isolation.watch import out_of_memory
 from creditbench.machine.child import Child, child_environment, ending
@@ -126,12 +126,12 @@ class _Kind(NamedTuple):
     backend: str
     device: str
     dtype: str  #: JAX has one setting of float64 for a whole process
-    shipped: bool  #: the task is shipped; else the worker serves one job. Only shipped rules run in it
+    shipped: bool  #: task and cell are shipped; else the worker serves one job. Only shipped rules run in it
 
     @classmethod
     def of(cls, job: Job) -> _Kind:
         trial = job.trials[0]
-        return cls(trial.backend, trial.device, trial.dtype, not is_own_task(trial))
+        return cls(trial.backend, trial.device, trial.dtype, not imports_own(trial))
 
 
 class _Slot:

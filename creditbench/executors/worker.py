@@ -154,6 +154,7 @@ def _work(send: Send) -> None:
     backend = settings["backend"]
     registry.load("tasks")
     registry.load("learners")
+    registry.load("cells")
     if backend in COMPILED:
         keep_programs()
     warm_up(backend, settings["device"])

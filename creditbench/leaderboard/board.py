@@ -23,9 +23,11 @@ from creditbench.leaderboard import statistics
 from creditbench.leaderboard.statistics import Array, Interval, Ranks
 from creditbench.results.columns import COSTS, REFERENCE, TARGETS
 from creditbench.results.conditions import columns_of
+from creditbench.results.selection import cells_of, select
 from creditbench.results.store import stale
 from creditbench.results.version import Results
 from creditbench.trials.record import Record
+from creditbench.trials.trial import CELL
 
 #: Runs that a ranked row has on every task; `QUICK_SEEDS`, with a mark, if all ran with the preset `quick`.
 SEEDS, QUICK_SEEDS = 5, 3
@@ -206,6 +208,17 @@ class Board:
     left_out: tuple[str, ...] = ()  #: columns of a single rule: they compare nothing
     unscaled: tuple[str, ...] = ()  #: columns without normalised scores: each is ranked by its metric
     notes: tuple[str, ...] = ()  #: differences between its rows that a reader has to know
+    cell: str = CELL  #: the one cell of its rows
+    cells: tuple[str, ...] = (CELL,)  #: all cells that there are results of
+    whole: Results | None = None  #: what the board is of, with all cells
+
+    @property
+    def of_cell(self) -> str:
+        """A note on the one cell of the rows, if there are results of others; else empty."""
+        others = [name for name in self.cells if name != self.cell]
+        if not others:
+            return ""
+        return f"all rows have the cell {self.cell}; there are results with {', '.join(others)} too: --cell"
 
     @property
     def scaled(self) -> tuple[str, ...]:
@@ -306,12 +319,18 @@ def make_cells(
     return cells
 
 
-def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
-    """The board of `results`, from the cells of `make_cells`.
+def make_board(results: Results, draws: int = statistics.DRAWS, cell: str | None = None) -> Board:
+    """The board of `results` with one cell of the network, from the entries of `make_cells`.
+
+    `cell`: None for that of most records. No row of another stands on the board.
 
     Intervals are 95 %, from `draws` draws of a stratified bootstrap of studies and seeds. A column of a
     single learner is left out, since no other rule could have a rank, unless all columns are such.
     """
+    whole, networks = results, tuple(cells_of(results)) or (CELL,)
+    cell = networks[0] if cell is None else cell
+    if networks != (cell,):
+        results = select(results, cells=[cell])
     learners: dict[str, set[str]] = {}
     column = columns_of(results.records)
     for record in results.records:
@@ -344,7 +363,8 @@ def make_board(results: Results, draws: int = statistics.DRAWS) -> Board:
         key=lambda row: (bool(row.unranked), -row.scores["iqm"].value if row.scores else np.inf, row.key)
     )
     left_out = tuple(sorted(learners.keys() - set(tasks)))
-    board = Board(results, tasks, tuple(_with_ranks(rows)), left_out, unscaled)
+    ranked = tuple(_with_ranks(rows))
+    board = Board(results, tasks, ranked, left_out, unscaled, (), cell, networks, whole)
     return dataclasses.replace(board, notes=tuple(_unlike(board)))
 
 
@@ -369,6 +389,8 @@ def _with_ranks(rows: Sequence[Standing]) -> list[Standing]:
 
 def _unlike(board: Board) -> Iterator[str]:
     """Notes on differences between cells that stand side by side, and their consequences."""
+    if board.of_cell:
+        yield board.of_cell
     asunder: dict[str, list[str]] = {}
     for task in board.tasks:
         asunder.setdefault(task.partition(" ")[0], []).append(task)
@@ -443,6 +465,7 @@ def command(records: Sequence[Record]) -> str:
 
     rule = source(trial.learner, trial.learner_path) + trial.rule[len(trial.learner) :]
     words = ["creditbench", "run", "--task", source(trial.task, trial.task_path), "--learner", rule]
+    words += ["--cell", source(trial.cell, trial.cell_path)] if trial.cell != CELL else []
     words += ["--backend", trial.backend, "--device", trial.device]
     # A custom budget has no preset.
     own = trial.preset == "custom"
@@ -459,6 +482,7 @@ def command(records: Sequence[Record]) -> str:
     owners = {
         trial.learner: trial.hyperparameters,
         trial.task: trial.task_parameters,
+        trial.cell: trial.cell_parameters,
         trial.optimizer: trial.optimizer_parameters,
     }
     for owner, fields in owners.items():

@@ -36,13 +36,14 @@ from typing import Any
 
 import numpy as np
 
-from creditbench.errors import UsageError
+from creditbench.errors import UsageError, unknown
 from creditbench.leaderboard import statistics
 from creditbench.leaderboard.board import Entry, Standing, make_board, make_cells
 from creditbench.leaderboard.statistics import Array, Tested
 from creditbench.leaderboard.versus import metrics, signed
 from creditbench.results.columns import COUNTED
 from creditbench.results.conditions import columns_of
+from creditbench.results.selection import cells_of
 from creditbench.results.version import Results
 
 ALPHA = 0.05
@@ -57,7 +58,17 @@ REGRESSIONS = ("worse", "slower", *(column.changes[1] for column in COUNTED), "b
 
 #: Fields of a trial in which A and B may differ and still have the same settings.
 _NO_SETTINGS = {
-    *("seed", "task_sha256", "learner_sha256", "task_path", "learner_path", "measure", "preset", "study"),
+    *(
+        "seed",
+        "task_sha256",
+        "learner_sha256",
+        "task_path",
+        "learner_path",
+        "cell_path",
+        "measure",
+        "preset",
+        "study",
+    ),
     "beat_trivial",
 }
 
@@ -110,11 +121,27 @@ class Comparison:
         return tuple(change for change in self.changes if change.kind in REGRESSIONS)
 
 
-def compare(a: Results, b: Results, *, alpha: float = ALPHA, tolerance: float = TOLERANCE) -> Comparison:
+def compare(
+    a: Results, b: Results, *, alpha: float = ALPHA, tolerance: float = TOLERANCE, cell: str | None = None
+) -> Comparison:
     """The changes from `a` to `b`, where both ran the same rule in the same column, backend and device.
 
-    Raises `UsageError` if they have nothing in common, so that an empty comparison cannot pass.
+    `cell`: the one whose runs are compared; None for that of most runs. Raises `UsageError` if they have
+    nothing in common, so that an empty comparison cannot pass.
     """
+    there = cells_of(dataclasses.replace(a, records=(*a.records, *b.records)))
+    both = {name for one in (a, b) for name in cells_of(one)}
+    if cell is not None and cell not in both:
+        raise unknown("cell in these results", cell, there, "creditbench table")
+    others: list[str] = []
+    if len(there) > 1:
+        of_both = [name for name in there if all(name in cells_of(one) for one in (a, b))]
+        cell = cell or next(iter(of_both or there))
+        others = [name for name in there if name != cell]
+        a, b = (
+            dataclasses.replace(one, records=tuple(r for r in one.records if r.trial.cell == cell))
+            for one in (a, b)
+        )
     label = columns_of([*a.records, *b.records])
     before, after = _cells(a, label), _cells(b, label)
     common = sorted(before.keys() & after.keys())
@@ -135,6 +162,8 @@ def compare(a: Results, b: Results, *, alpha: float = ALPHA, tolerance: float = 
             "the two results share no rule, backend, device and task: name two that ran the same grid"
         )
     changes, notes = [], []
+    if others:
+        notes.append(f"runs with {cell} are compared, and not those with {', '.join(others)}: --cell")
     for place in sorted(after.keys() - before.keys()):
         changes.append(_presence("new", place, after[place]))
     for place in sorted(before.keys() - after.keys()):

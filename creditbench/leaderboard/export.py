@@ -29,6 +29,8 @@ def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> Non
         "status_detail",
         "task_path",
         "learner_path",
+        "cell_parameters",
+        "cell_path",
         "detail",
     }
     frames = {}

@@ -29,6 +29,7 @@ from creditbench.results import columns
 from creditbench.results.store import stale
 from creditbench.results.version import Results
 from creditbench.trials.record import Record
+from creditbench.trials.trial import with_cell
 
 #: Widths of figures, in inches.
 WIDTHS = {"column": 3.35, "page": 7.0}
@@ -730,6 +731,13 @@ def units(records: Sequence[Record], output: Path, width: Width = "page") -> Non
     figure.savefig(output, dpi=_DPI)
 
 
+def _by_name(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Measurements whose learners are named with their cell, if there are several cells."""
+    if len({row["cell"] for row in rows}) < 2:
+        return list(rows)
+    return [{**row, "learner": with_cell(row["learner"], row["cell"])} for row in rows]
+
+
 def _measured_scaling(results: Results, output: Path, axis: str, width: Width) -> None:
     points = [p for p in results.scaling if p.axis == axis]
     if not points:
@@ -739,9 +747,11 @@ def _measured_scaling(results: Results, output: Path, axis: str, width: Width) -
             "with the folder scaling in the results as --output"
         )
     fits = {
-        (p.learner, p.backend, p.quantity): p.model_dump() | {"interval": [p.low, p.high]} for p in points
+        (p.learner, p.cell, p.backend, p.quantity): p.model_dump() | {"interval": [p.low, p.high]}
+        for p in points
     }
-    scaling([p.model_dump() | {"values": [p.value]} for p in points], list(fits.values()), output, width)
+    values = [p.model_dump() | {"values": [p.value]} for p in points]
+    scaling(_by_name(values), _by_name(list(fits.values())), output, width)
 
 
 def _measured_gradients(results: Results, output: Path, width: Width) -> None:
@@ -757,7 +767,7 @@ def _measured_gradients(results: Results, output: Path, width: Width) -> None:
         rows.append(
             values | {f"{name}_interval": [values[f"{name}_low"], values[f"{name}_high"]] for name in names}
         )
-    gradients(rows, output, width)
+    gradients(_by_name(rows), output, width)
 
 
 def draw_scaling(
@@ -765,13 +775,13 @@ def draw_scaling(
 ) -> None:
     """Draw `scaling` for each axis as PDF and PNG into a folder. Raises `UsageError` if that fails."""
     for axis in dict.fromkeys(point["axis"] for point in points):
-        own = [point for point in points if point["axis"] == axis]
-        _draw_both(folder, f"scaling_{axis}", partial(scaling, own, fits))
+        own = [point for point in _by_name(points) if point["axis"] == axis]
+        _draw_both(folder, f"scaling_{axis}", partial(scaling, own, _by_name(fits)))
 
 
 def draw_gradients(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """Draw `gradients` as PDF and PNG into a folder. Raises `UsageError` if that fails."""
-    _draw_both(folder, "gradients", partial(gradients, rows))
+    _draw_both(folder, "gradients", partial(gradients, _by_name(rows)))
 
 
 def _draw_both(folder: Path, name: str, make: Callable[[Path], None]) -> None:
@@ -799,5 +809,7 @@ def draw(name: str, results: Results, output: Path, axis: str = "T", width: Widt
     elif name == "gradients":
         _measured_gradients(results, output, width)
     else:
-        notes = {"pareto": pareto, "profiles": profiles}[name](make_board(results), output, width)
+        board = make_board(results)
+        notes = {"pareto": pareto, "profiles": profiles}[name](board, output, width)
+        notes = [*filter(None, [board.of_cell]), *(notes or [])]
     return notes or []

@@ -30,6 +30,7 @@ from creditbench.results import columns
 from creditbench.results.columns import MISSING, Column
 from creditbench.results.table import spread
 from creditbench.trials.record import Record
+from creditbench.trials.trial import CELL
 
 #: The rule that the summary places if no other is highlighted.
 SUBJECT = "anp"
@@ -68,12 +69,14 @@ def page(
     highlight: Collection[str] = (),
     releases: Mapping[str, str] | None = None,
     release: str = "",
+    cells: Mapping[str, str] | None = None,
 ) -> str:
     """The page of a board that was made from `folders`.
 
     `highlight`: rules that stand out in the tables and the chart; the summary says where they stand, or where
     `SUBJECT` stands. `releases`: links to the pages of several releases, by name; `release` is this page's.
-    Raises `UsageError` if a highlighted rule is not on the board.
+    `cells`: links to the pages of the same results with each cell, by its id. Raises `UsageError` if a
+    highlighted rule is not on the board.
     """
     rules = {row.rule for row in board.rows}
     for rule in highlight:
@@ -95,6 +98,8 @@ def page(
         "repository": _repository(),
         "releases": _options({link: name for name, link in (releases or {}).items()}, selected=release),
         "noreleases": "" if releases and len(releases) > 1 else "hidden",
+        "cells": _options({link: name for name, link in (cells or {}).items()}, selected=board.cell),
+        "nocells": "" if cells and len(cells) > 1 else "hidden",
         "filters": _filters(board),
         "tasks": _tasks(board),
         "ranking": _ranking_head(),
@@ -436,6 +441,7 @@ def _setting(board: Board) -> str:
     tuned = f" from {studies} tuning {'study' if studies == '1' else 'studies'}" if studies != "0" else ""
     versions = Counter(record.versions.partition(",")[0] for record in runs)
     parts = [
+        *([] if board.cell == CELL else [f"cell {board.cell}"]),
         f"{_range(trial.hidden for trial in trials)} hidden units",
         f"{_range(trial.budget_steps for trial in trials)} training steps",
         f"{each} {'run' if each == '1' else 'runs'}{tuned} for a rule and task",
@@ -662,18 +668,21 @@ def _cells(row: Standing) -> str:
             "machine": escape(", ".join(environments)),
             "commands": again,
         }
-        shown = [
+        texts = [
             own[column.field] if column.field in own else column.text(cell.median(column.field))
-            for column in columns.BY_TASK
+            for column in shown
         ]
-        return _line(*shown, last="command")
+        return _line(*texts, last="command")
 
+    # Only spiking cells have a firing rate.
+    fires = any(cell.values(columns.FIRING_RATE.field) for cell in row.cells.values())
+    shown = [column for column in columns.BY_TASK if fires or column is not columns.FIRING_RATE]
     metric = {task: cell.records[0] for task, cell in row.cells.items()}
     rows = "".join(
         line(f"{task} ({metric[task].metric} {'↓' if metric[task].metric_direction == 'min' else '↑'})", cell)
         for task, cell in sorted(row.cells.items())
     )
-    head = "".join(f"<th scope=col>{column.short}</th>" for column in columns.BY_TASK)
+    head = "".join(f"<th scope=col>{column.short}</th>" for column in shown)
     return (
         f'<h4>{escape(row.label)}</h4><div class="scroll" tabindex="0" role="region" '
         f'aria-label="{escape(row.label)} by task"><table>'

@@ -17,6 +17,7 @@ from creditbench.leaderboard.versus import Versus, described
 from creditbench.results import columns
 from creditbench.results.columns import MISSING, REFERENCE, Column
 from creditbench.results.table import Markup, choose, escaped, latex_table, markdown_table, plain, ranged
+from creditbench.trials.trial import CELL, with_cell
 
 SIGNS = {True: "held", False: "did not hold", None: "not settled"}
 
@@ -290,6 +291,8 @@ def versus_markdown(rows: Sequence[Versus]) -> str:
     ∞: half of the seeds or more never reached the level.
     """
 
+    usual = all(row.cell == CELL for row in rows)
+    shown = [column for column in columns.VERSUS if column is not columns.CELL or not usual]
     body = []
     for row in rows:
         difference = None
@@ -302,6 +305,7 @@ def versus_markdown(rows: Sequence[Versus]) -> str:
                 difference += f" {row.scale}"
         own = {
             "task": row.task,
+            "cell": row.cell,
             "backend": row.backend if row.device == "cpu" else f"{row.backend} {row.device}",
             "rule": row.rule,
             "studies": str(row.studies or MISSING),
@@ -309,11 +313,9 @@ def versus_markdown(rows: Sequence[Versus]) -> str:
             "verdict": f"{row.verdict}; stale: {row.stale}" if row.stale else row.verdict,
             "reached": row.reached or MISSING,
         }
-        body.append(
-            [own[c.field] if c.field in own else c.text(getattr(row, c.field)) for c in columns.VERSUS]
-        )
-    heads = [column.label for column in columns.VERSUS]
-    table = markdown_table(heads, body, left=[column.label for column in columns.VERSUS if column.left])
+        body.append([own[c.field] if c.field in own else c.text(getattr(row, c.field)) for c in shown])
+    heads = [column.label for column in shown]
+    table = markdown_table(heads, body, left=[column.label for column in shown if column.left])
     notes = "\n".join(f"- {plain(f'{note[:1].upper()}{note[1:]}.')}" for note in described(rows))
     return f"{table}\n{notes}" if rows else table
 
@@ -321,15 +323,18 @@ def versus_markdown(rows: Sequence[Versus]) -> str:
 def exponents_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """A row a rule and backend, a column a quantity and axis: `1.98 (2)` is the exponent and the claimed one.
 
-    ✓: held, ✗: not held; times are not judged. * marks a sweep whose largest sizes were left out.
+    ✓: held, ✗: not held; times are not judged. * marks a sweep whose largest sizes were left out. Rules are
+    named with their cell if there are several cells.
     """
+    several = len({row["cell"] for row in rows}) > 1
     swept = list(dict.fromkeys((row["quantity"], row["axis"]) for row in rows))
     cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for row in rows:
         text = columns.EXPONENT.text(row["exponent"])
         text += "" if row["claimed"] is None else f" ({row['claimed']:g})"
         text += {True: " ✓", False: " ✗", None: ""}[row["held"]] + ("*" if row["left_out"] else "")
-        cells.setdefault((row["learner"], row["backend"]), {})[row["quantity"], row["axis"]] = text
+        rule = with_cell(row["learner"], row["cell"]) if several else row["learner"]
+        cells.setdefault((rule, row["backend"]), {})[row["quantity"], row["axis"]] = text
     head = [
         columns.RULE.label,
         columns.BACKEND.label,
@@ -450,7 +455,7 @@ def hardware(board: Board) -> str:
 
 def readme(board: Board, target: Path, folders: Sequence[Path]) -> str:
     """The README of a version: the command that made it, and each table with the command that prints it."""
-    results, here = board.results, [target]
+    results, here = board.whole or board.results, [target]
     counts = {
         "trials.csv": (len(results.records), "a row a trial"),
         "curves.parquet": (sum(len(r.curve) for r in results.records), "a row a point of a trial's curve"),

@@ -49,6 +49,7 @@ class Versus:
     """A rule beside the reference on one task, backend and device."""
 
     task: str  #: the board's column: the task, and conditions in which its runs differ
+    cell: str
     backend: str
     device: str
     rule: str
@@ -161,6 +162,7 @@ def _row(place: tuple[str, str, str, str], cell: Entry, other: Entry, reference:
         ratios = _over(steps, base[0]), _over(seconds, base[1]) if alike else None
     return Versus(
         task,
+        first.trial.cell,
         backend,
         device,
         rule,

@@ -1,4 +1,4 @@
-"""Tasks and learners from all sources.
+"""Tasks, learners and cells from all sources.
 
 - `registry`: all plug-ins: shipped, in a user's file, in an installed package
 - `importing`: imports a file and checks its content; `contributed`: describes a file by a confined process

@@ -2,7 +2,8 @@
 
 `from_path` and `from_package` give a plug-in whose class is a *stand-in*: a dataclass with the fields and the
 metadata that the confined process reported. Making an instance starts such a process again, in which the rule
-itself checks the values. A stand-in cannot train: the process that trains a trial imports its rule.
+itself checks the values; so does asking whether it fits a cell, where the rule has a say in that. A stand-in
+cannot train: the process that trains a trial imports its rule.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import math
 import re
@@ -25,11 +27,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from creditbench import isolation
+from creditbench.cells import CELLS, Cell, cell_class
 from creditbench.errors import ConfinedError, UsageError
 from creditbench.learner import Claims, Learner
 from creditbench.machine.frameworks import FRAMEWORKS
 from creditbench.plugins import importing, meaning
-from creditbench.plugins.importing import Plugin
+from creditbench.plugins.importing import Kind, Plugin
 
 _LONGEST_FILE = 1 << 20
 _PLAIN = {kind.__name__: kind for kind in (bool, int, float, str, type(None))}
@@ -63,7 +66,7 @@ def read_source(path: Path) -> bytes:
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}): name another file") from None
     if len(content) > _LONGEST_FILE:
-        raise UsageError(f"{path} has {len(content)} bytes: a learner is a file of at most {_LONGEST_FILE}")
+        raise UsageError(f"{path} has {len(content)} bytes: a plug-in is a file of at most {_LONGEST_FILE}")
     return content
 
 
@@ -142,8 +145,10 @@ def _unknown(value: str, path: Path) -> str:
     return f", whose sha256 is of {package_folder(value, path).name} alone"
 
 
-def place(child: isolation.Confined, path: str, sha256: str, package: str | None) -> dict[str, Any]:
-    """The order to import a learner, with a copy of its file in the child's folder.
+def place(
+    child: isolation.Confined, path: str, sha256: str, package: str | None, folder: str = "submission"
+) -> dict[str, Any]:
+    """The order to import a learner or cell, with a copy of its file in a folder of the child's own.
 
     A package stays where it is. Raises `UsageError` if the file does not have the sha256 any more.
     """
@@ -153,14 +158,19 @@ def place(child: isolation.Confined, path: str, sha256: str, package: str | None
         raise UsageError(f"{path} has changed since the run began: run again")
     if package is not None:
         return order_of_package(package, path)
-    copy = child.directory / "submission" / Path(path).name
+    copy = child.directory / folder / Path(path).name
     copy.parent.mkdir(mode=0o700)
     copy.write_bytes(content)
     return {"file": str(copy), "shown": path}
 
 
+def _sha256_of(path: str, package: str | None) -> str:
+    """The sha256 of a plug-in's file, or of its whole package. Raises `UsageError`."""
+    return meaning.digest(read_source(Path(path))) if package is None else package_sha256(package, Path(path))
+
+
 def order_of_package(package: str, path: str) -> dict[str, Any]:
-    """The order to import the learner of an entry point, given its module's file."""
+    """The order to import the learner or cell of an entry point, given its module's file."""
     return {"package": package, "shown": path, "place": str(package_folder(package, Path(path)))}
 
 
@@ -191,27 +201,30 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-def import_learner(order: Mapping[str, Any]) -> Plugin:
-    """The learner of an order of `place`, imported into this process. Raises `UsageError`."""
+def import_placed(kind: Kind, order: Mapping[str, Any]) -> Plugin:
+    """The plug-in of an order of `place`, imported into this process. Raises `UsageError`."""
     shown = order["shown"]
     if "file" in order:
-        found = importing.import_plugin(lambda: importing.load_file("learners", Path(order["file"])), shown)
+        found = importing.import_plugin(lambda: importing.load_file(kind, Path(order["file"])), shown)
     else:
         top = re.split("[.:]", order["package"])[0].strip()
         sys.meta_path.append(_Finder(top, Path(order["place"])))
-        point = importlib.metadata.EntryPoint("learner", order["package"], "creditbench.learners")
+        point = importlib.metadata.EntryPoint(kind[:-1], order["package"], f"creditbench.{kind}")
         found = importing.import_plugin(point.load, shown)
     try:
-        return importing.inspect_plugin("learners", found, shown)
+        return importing.inspect_plugin(kind, found, shown)
     except UsageError as error:
         raise UsageError(str(error).replace(order.get("file") or shown, shown)) from None
 
 
 def describe(_: Mapping[str, Any], send: isolation.Send) -> None:
-    """Send a description of the class in a file, and the fields of each requested instance."""
+    """Send a description of the class in a file, and the fields of a requested instance.
+
+    If the order names a cell, the answer says why the instance does not fit it.
+    """
     order = send.receive()
     assert order is not None
-    cls = import_learner(order).cls
+    cls = import_placed("learners", order).cls
     hints = typing.get_type_hints(cls)
     fields, plain = [], True
     for field in dataclasses.fields(cls):
@@ -240,11 +253,20 @@ def describe(_: Mapping[str, Any], send: isolation.Send) -> None:
     values["backends"] = sorted(cls.backends)
     if plain or order["values"] is not None:
         values["made"] = {"values": dataclasses.asdict(made), "stream_segment": made.stream_segment}
+    values["chooses"] = cls.fits is not Learner.fits
+    if order["cell"] is not None:
+        values["unfit"] = made.fits(_cell_placed(order["cell"]))
     try:
         json.dumps(values, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UsageError(f"a field of {cls.__name__} in {order['shown']} has no JSON form: {error}") from None
     send(**values)
+
+
+def _cell_placed(order: Mapping[str, Any]) -> Cell:
+    """The cell of an order: a shipped one, or one that was placed here. Raises `UsageError`."""
+    kind = cell_class(order["id"]) if order["placed"] is None else import_placed("cells", order["placed"]).cls
+    return kind(**order["values"])
 
 
 def make(cls: Any, shown: object, values: Mapping[str, Any] | None = None) -> Any:
@@ -287,18 +309,29 @@ def _hint(known: Any) -> Any:
 
 
 @cache
-def _ask(path: str, sha256: str, package: str | None, values: str | None) -> dict[str, Any]:
+def _ask(
+    path: str, sha256: str, package: str | None, values: str | None, cell: Cell | None = None
+) -> dict[str, Any]:
     """A confined process's description of a learner, with an instance of `values` (JSON).
 
-    Raises `UsageError`.
+    `cell`: one that the instance is asked about. Raises `UsageError`.
     """
-    limits = isolation.Limits(seconds=importing.IMPORT_SECONDS)
+    limits, open_to = isolation.Limits(seconds=importing.IMPORT_SECONDS), readable(path, package)
+    source = None if cell is None else _source_of(type(cell))
+    if source is not None:
+        open_to += readable(*source)
     try:
         with isolation.Confined(
-            "creditbench.plugins.contributed:describe", {}, readable=readable(path, package), limits=limits
+            "creditbench.plugins.contributed:describe", {}, readable=open_to, limits=limits
         ) as child:
             order = place(child, path, sha256, package)
-            child.send(**order, values=None if values is None else json.loads(values))
+            network = None
+            if cell is not None:
+                placed = None
+                if source is not None:
+                    placed = place(child, source[0], _sha256_of(*source), source[1], "cell")
+                network = {"id": cell.id, "values": dataclasses.asdict(cell), "placed": placed}
+            child.send(**order, values=None if values is None else json.loads(values), cell=network)
             return child.receive()
     except ConfinedError as error:
         if error.status == "timeout":
@@ -306,6 +339,17 @@ def _ask(path: str, sha256: str, package: str | None, values: str | None) -> dic
         if error.usage:
             raise UsageError(error.detail) from None
         raise UsageError(f"{path} cannot be imported: {error.detail}") from None
+
+
+def _source_of(kind: type[Cell]) -> tuple[str, str | None] | None:
+    """The file of a cell's class, and its name in a package ("module:Class"); None if it is shipped."""
+    if kind.id in CELLS:
+        return None
+    # A file that a user names is a module of a room of its own.
+    package = (
+        None if kind.__module__.startswith("creditbench_cells.") else f"{kind.__module__}:{kind.__name__}"
+    )
+    return str(Path(inspect.getfile(kind))), package
 
 
 @cache
@@ -350,7 +394,23 @@ def stand_in(path: str, sha256: str, package: str | None) -> Any:
                 )
             object.__setattr__(self, "_stream_segment", segment)
 
-        own |= {"__post_init__": made, "stream_segment": property(lambda self: self._stream_segment)}
+        def fits(self: Any, cell: Cell) -> str:
+            if not found["chooses"]:
+                return ""
+            values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+            why = _ask(path, sha256, package, json.dumps(values, allow_nan=False), cell)["unfit"]
+            if not isinstance(why, str):
+                raise UsageError(
+                    f"{found['class']} in {path} says {why!r:.50} of the cell {cell.id}: `fits` must return "
+                    "text"
+                )
+            return " ".join(why.split())[:300]
+
+        own |= {
+            "__post_init__": made,
+            "stream_segment": property(lambda self: self._stream_segment),
+            "fits": fits,
+        }
         return dataclasses.make_dataclass(
             found["class"], fields, bases=(Learner,), namespace=own, frozen=True, kw_only=True
         )
@@ -373,6 +433,8 @@ def _check(found: Mapping[str, Any]) -> None:
         raise UsageError(f"lr is {lr!r}: set it to a finite number")
     if type(found["decorrelates"]) is not bool:
         raise UsageError(f"decorrelates is {found['decorrelates']!r}: set it to True or False")
+    if type(found["chooses"]) is not bool:
+        raise UsageError(f"it says {found['chooses']!r} of the cells that it fits: mend `fits`")
     if not found["backends"] or not set(found["backends"]) <= FRAMEWORKS.keys():
         raise UsageError(f"backends is {found['backends']!r}: set it to some of {', '.join(FRAMEWORKS)}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import hashlib
 import importlib.util
 import inspect
@@ -17,17 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from creditbench.cells import CELLS, Cell, cell_class
 from creditbench.errors import UsageError, one_line
 from creditbench.learner import Learner
 from creditbench.machine.child import ended_after
 from creditbench.plugins import meaning
 from creditbench.task import Task
 
-Kind = Literal["tasks", "learners"]
-KINDS: tuple[Kind, ...] = ("learners", "tasks")
+Kind = Literal["tasks", "learners", "cells"]
+KINDS: tuple[Kind, ...] = ("learners", "tasks", "cells")
 
 #: The base class of each kind of plug-in.
-BASES: dict[Kind, type[Any]] = {"learners": Learner, "tasks": Task}
+BASES: dict[Kind, type[Any]] = {"learners": Learner, "tasks": Task, "cells": Cell}
 
 #: Time limit for a plug-in's import, in seconds.
 IMPORT_SECONDS = 60.0
@@ -35,15 +37,16 @@ IMPORT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Plugin:
-    """One task or learner."""
+    """One task, learner or cell."""
 
     kind: Kind
     id: str
-    cls: Any  #: a subclass of `Task` or `Learner`
+    cls: Any  #: a subclass of `Task`, `Learner` or `Cell`
     source: str  #: "builtin", the path of a user's file, or "entry point PACKAGE"
     path: Path
     sha256: str  #: of its source, see `source_sha256` and `package_sha256`
-    entry: str | None = None  #: value of an installed package's entry point, if the class is a stand-in
+    #: value of an installed package's entry point, for a stand-in and for a cell
+    entry: str | None = None
 
 
 def require_python(kind: Kind, path: Path) -> None:
@@ -153,7 +156,7 @@ GRACE = 2.0
 
 
 def classes(kind: Kind, found: Any) -> list[Any]:
-    """The task or learner classes that a module defines; or the class that an entry point names."""
+    """The task, learner or cell classes that a module defines; or the class that an entry point names."""
     module = found.__module__ if isinstance(found, type) else found.__name__
     return [
         value
@@ -165,7 +168,7 @@ def classes(kind: Kind, found: Any) -> list[Any]:
 def kind_of(path: Path) -> Kind:
     """The kind of a plug-in's file, by the names of its classes' bases. The file is not run.
 
-    Raises `UsageError` for what is not a Python file, or holds neither a learner nor a task.
+    Raises `UsageError` for what is not a Python file, or holds no learner, task or cell.
     """
     require_python("learners", path)
     try:
@@ -173,11 +176,14 @@ def kind_of(path: Path) -> Kind:
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UsageError(f"{path} cannot be read ({one_line(error)}): mend it, or name another") from None
     bases = [ast.unparse(base) for cls in body if isinstance(cls, ast.ClassDef) for base in cls.bases]
+    own = {name.rpartition(".")[2] for name in bases}
     for kind, base in BASES.items():
-        if any(name.rpartition(".")[2] == base.__name__ for name in bases):
+        if base.__name__ in own:
             return kind
+    if own & {cell_class(id).__name__ for id in CELLS}:
+        return "cells"
     raise UsageError(
-        f"{path} holds neither a learner nor a task: name a file with a subclass of Learner or Task"
+        f"{path} holds no learner, task or cell: name a file with a subclass of Learner, Task or Cell"
     )
 
 
@@ -189,7 +195,9 @@ def inspect_plugin(kind: Kind, found: Any, source: str) -> Plugin:
         names = ", ".join(cls.__name__ for cls in own) or "none"
         raise UsageError(f"{path} must hold one subclass of {base.__name__}, but holds {names}")
     cls = own[0]
-    missing = [name for name in inspect.get_annotations(base) if not hasattr(cls, name)]
+    given = {field.name for field in dataclasses.fields(base)} if dataclasses.is_dataclass(base) else set()
+    wanted = [name for name in inspect.get_annotations(base) if name not in given]
+    missing = [name for name in wanted if not hasattr(cls, name)]
     if missing:
         raise UsageError(
             f"{cls.__name__} in {path} lacks {', '.join(missing)}: see {base.__name__}'s attributes"

@@ -1,7 +1,8 @@
 """Hashes of the code that decides numbers: a source without comments and docstrings, and its vocabulary.
 
 A typo fixed in a docstring does not change a trial's id. A change of the mathematics that rules share, in
-`learner`, `cells`, `ops` or `optimizers`, changes the id of the trials of all rules that run through it.
+`learner`, `cells`, `ops` or `optimizers`, changes the id of the trials of all rules that run through it; a
+change of one cell, that of the trials with this cell.
 """
 
 from __future__ import annotations
@@ -61,13 +62,15 @@ def _has_docstring(node: ast.AST) -> bool:
     return isinstance(node, owners) and ast.get_docstring(node, clean=False) is not None
 
 
-def vocabulary(content: bytes, backend: str, decorrelates: bool = False) -> str:
+def vocabulary(content: bytes, backend: str, decorrelates: bool = False, cell: str | bytes = "tanh") -> str:
     """The sha256 of all code that a rule runs through under `backend`, without its own file.
 
-    `content`: the rule's source. `decorrelates`: whether its cell is decorrelated. If its imports cannot be
-    read, all code counts.
+    `content`: the rule's source. `decorrelates`: whether its cell is decorrelated. `cell`: the id of a
+    shipped cell, or the source of another one, which does not count itself. If imports cannot be read, all
+    code counts.
     """
     wanted = {*_OF_ALL, f"ops.{backend}", *_imported(content)}
+    wanted |= {f"cells.{cell}"} if isinstance(cell, str) else _imported(cell)
     if decorrelates:
         wanted.add("learner.decorrelation")
     reached: set[str] = set()

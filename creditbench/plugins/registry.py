@@ -1,13 +1,13 @@
-"""Finds tasks and learners: in the shipped folders, in files that a user names, in installed packages.
+"""Finds tasks, learners and cells: shipped ones, in files that a user names, in installed packages.
 
-`load` loads all three. A plug-in is a Python file or module that holds one subclass of `Task` or `Learner`,
-and is known by its `id`. A shipped or installed plug-in that cannot be used is left out with a note, and does
-not affect the others. A file that a user names must be sound.
+`load` loads all three. A plug-in is a Python file or module that holds one subclass of `Task`, `Learner` or
+`Cell`, and is known by its `id`. A shipped or installed plug-in that cannot be used is left out with a note,
+and does not affect the others. A file that a user names must be sound.
 
-Shipped files are imported. So are a user's tasks, which make the targets and are trusted. A learner from
-elsewhere is not imported: its class is a stand-in, made from a confined process's description
-(`contributed`). With `imports=True` the file itself is imported. Use it only in a process that trusts the
-file.
+Shipped files are imported. So are a user's tasks, which make the targets, and a user's cells, with which the
+harness scores: both are trusted. A learner from elsewhere is not imported: its class is a stand-in, made from
+a confined process's description (`contributed`). With `imports=True` the file itself is imported. Use it only
+in a process that trusts the file.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
+from creditbench.cells import CELLS, cell_class
 from creditbench.errors import UsageError, unknown
-from creditbench.machine.folders import shipped
+from creditbench.machine.folders import PACKAGE, shipped
 from creditbench.plugins import contributed
 from creditbench.plugins.importing import (
     Kind,
@@ -31,6 +32,7 @@ from creditbench.plugins.importing import (
     load_file,
     load_path,
     require_python,
+    source_sha256,
 )
 
 
@@ -54,7 +56,7 @@ class _Found:
 
 
 def load(kind: Kind, paths: Sequence[str | Path] = (), *, imports: bool = False) -> dict[str, Plugin]:
-    """Every task or learner by id: the shipped ones, those of `paths` and those of installed packages.
+    """Every task, learner or cell by id: the shipped ones, those of `paths` and those of installed packages.
 
     `imports`: import learners that are not shipped, in place of a stand-in for each. Raises `UsageError` for
     a path that is missing or cannot be imported, and for an id that is taken.
@@ -66,11 +68,11 @@ def load(kind: Kind, paths: Sequence[str | Path] = (), *, imports: bool = False)
         if plugin.id in found:
             raise UsageError(_clash(plugin, found[plugin.id]))
         found[plugin.id] = plugin
-    return dict(sorted(found.items()))
+    return found if kind == "cells" else dict(sorted(found.items()))  # shipped cells have an order of theirs
 
 
 def find(kind: Kind, name: str, paths: Sequence[str | Path] = (), *, imports: bool = False) -> Plugin:
-    """The task or learner of that id.
+    """The task, learner or cell of that id.
 
     Raises `UsageError` if there is none: with the reason if it was left out, else with the nearest id.
     """
@@ -90,20 +92,30 @@ def builtin(kind: Kind) -> dict[str, Plugin]:
 
 
 def read(path: Path) -> Plugin:
-    """The task or learner in a file, imported into this process. Raises `UsageError`."""
+    """The task, learner or cell in a file, imported into this process. Raises `UsageError`."""
     path = path.resolve()
     require_python("learners", path)
     module = import_plugin(lambda: load_file("learners", path), str(path))
-    kind: Kind = "tasks" if classes("tasks", module) else "learners"
+    own: tuple[Kind, ...] = ("tasks", "cells")
+    kind: Kind = next((kind for kind in own if classes(kind, module)), "learners")
     return inspect_plugin(kind, module, str(path))
 
 
 @cache
 def _builtin(kind: Kind) -> _Found:
     found = _Found({}, {})
+    if kind == "cells":
+        for id in CELLS:
+            found.add(id, partial(_shipped_cell, id))
+        return found
     for path in sorted(shipped(kind).glob("*.py")):
         found.add(path.stem, partial(load_path, kind, path, "builtin"))
     return found
+
+
+def _shipped_cell(id: str) -> Plugin:
+    path = PACKAGE / "cells" / f"{id}.py"
+    return Plugin("cells", id, cell_class(id), "builtin", path, source_sha256(path))
 
 
 @cache
@@ -120,7 +132,8 @@ def _known(kind: Kind, imports: bool) -> _Found:
 
 def _from_point(kind: Kind, point: importlib.metadata.EntryPoint, source: str) -> Plugin:
     plugin = inspect_plugin(kind, import_plugin(point.load, source), source)
-    return replace(plugin, sha256=contributed.package_sha256(point.value, plugin.path))
+    sha256 = contributed.package_sha256(point.value, plugin.path)
+    return replace(plugin, sha256=sha256, entry=point.value if kind == "cells" else None)
 
 
 def _clash(plugin: Plugin, other: Plugin) -> str:

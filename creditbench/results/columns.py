@@ -58,6 +58,7 @@ class Column:
 
 TASK = Column("task", "task", left=True)
 RULE = Column("rule", "rule", heading="Rule", left=True)
+CELL = Column("cell", "cell", left=True, help="the network")
 BACKEND = Column("backend", "backend", heading="Backend", left=True)
 DEVICE = Column("device", "device", left=True)
 SEGMENT = Column("segment", "segment", ".0f", help="steps between updates")
@@ -70,6 +71,11 @@ STATUS = Column("status", "status", help="how the runs ended", left=True)
 TEST_SCORE = Column("test_score", "test score", ".4g", help="the task's metric on the test split")
 NORMALISED = Column(
     "normalised_score", "normalised", ".3f", better="max", help="0 is the trivial predictor, 1 is solved"
+)
+FIRING_RATE = Column(
+    *("firing_rate", "firing rate", ".3f"),
+    help="part of the steps of the test split at which a unit of a spiking cell spikes",
+    optional=True,
 )
 STEPS_TO_TARGET = Column(
     *("steps_to_target", "steps to target", ",.0f"),
@@ -124,18 +130,48 @@ ALGORITHM_BYTES = Column(
 
 #: Columns of a task: a row a rule.
 SUMMARY = (
-    *(RULE, BACKEND, SEEDS, TEST_SCORE, NORMALISED, STEPS_PER_SECOND, RATIO_FORWARD, RATIO_BPTT),
+    *(
+        RULE,
+        CELL,
+        BACKEND,
+        SEEDS,
+        TEST_SCORE,
+        NORMALISED,
+        FIRING_RATE,
+        STEPS_PER_SECOND,
+        RATIO_FORWARD,
+        RATIO_BPTT,
+    ),
     *(TRAIN_SECONDS, COMPILE_SECONDS, FLOPS, ALGORITHM_BYTES, SEGMENT, BATCH, STATUS),
 )
 #: Left out of a table, in this order, if the terminal is too narrow.
 DISPENSABLE = (
-    *(COMPILE_SECONDS, BATCH, SEGMENT, FLOPS, ALGORITHM_BYTES, TRAIN_SECONDS, RATIO_BPTT, RATIO_FORWARD),
+    *(
+        COMPILE_SECONDS,
+        BATCH,
+        SEGMENT,
+        FIRING_RATE,
+        FLOPS,
+        ALGORITHM_BYTES,
+        TRAIN_SECONDS,
+        RATIO_BPTT,
+        RATIO_FORWARD,
+    ),
 )
 #: Left out next, if not even words fit.
 DISPENSABLE_LAST = (SEEDS, STEPS_PER_SECOND)
 #: Columns of a rule, on the page: a row a task.
 BY_TASK = (
-    *(TASK, TEST_SCORE, NORMALISED, STEPS_TO_TARGET, SECONDS_TO_TARGET, STEPS_PER_SECOND, RATIO_FORWARD),
+    *(
+        TASK,
+        TEST_SCORE,
+        NORMALISED,
+        FIRING_RATE,
+        STEPS_TO_TARGET,
+        SECONDS_TO_TARGET,
+        STEPS_PER_SECOND,
+        RATIO_FORWARD,
+    ),
     *(RATIO_BPTT, ALGORITHM_BYTES, COMPILE_SECONDS, SEEDS),
     Column("machine", "machine", help="the environment of its trials"),
     Column("commands", "made again by", help="the commands that run the trials again"),
@@ -198,7 +234,7 @@ DIFFERENCE = Column(
 )
 #: Columns of a comparison with a reference: a row a task, backend and rule.
 VERSUS = (
-    *(TASK, BACKEND, RULE),
+    *(TASK, CELL, BACKEND, RULE),
     Column("studies", "studies", ".0f", help="tuning studies of its runs"),
     SEEDS,
     Column("score", "score", ".4g", help="mean of the test metric"),

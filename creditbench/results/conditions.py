@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from creditbench.trials.record import Record
@@ -23,10 +23,10 @@ def columns_of(records: Iterable[Record]) -> dict[str, str]:
     labels = {}
     for task, own in settings.items():
         known = [record.trial.conditions for record in own.values()]
-        differing = [
-            name for name in known[0] if any(c.get(name, known[0][name]) != known[0][name] for c in known)
-        ]
-        differing += sorted({name for c in known for name in c} - set(known[0]))
+        differing = [name for name in known[0] if _differs(name, known)]
+        differing += sorted(
+            {name for c in known for name in c if _differs(name, known, lacking=True)} - set(known[0])
+        )
         for key, record in own.items():
             parts = [
                 f"{name.removeprefix(task + '.')}={_short(name, record.trial.conditions[name])}"
@@ -35,6 +35,20 @@ def columns_of(records: Iterable[Record]) -> dict[str, str]:
             ]
             labels[task, key] = " ".join([task, *parts])
     return {trial: labels[place] for trial, place in keys.items()}
+
+
+def _differs(name: str, known: Sequence[Mapping[str, Any]], lacking: bool = False) -> bool:
+    """Whether conditions differ in one of that name. `lacking`: whether they do where some have none.
+
+    The leak and the constants of a cell follow from the cell: they are compared with those of the same cell.
+    """
+    cells = {one["cell"] for one in known if name == "alpha" or name.startswith(f"{one['cell']}.")}
+    groups = [[one for one in known if one["cell"] == cell] for cell in cells] or [list(known)]
+    for group in groups:
+        values = [one[name] for one in group if name in one]
+        if any(value != values[0] for value in values) or (lacking and 0 < len(values) < len(group)):
+            return True
+    return False
 
 
 def _short(name: str, value: Any) -> str:

@@ -15,13 +15,14 @@ from typing import Any
 from creditbench.machine import files
 from creditbench.results.columns import GRADIENTS
 from creditbench.results.rows import R, Row, as_csv, read_csv, read_objects, validate
-from creditbench.trials.trial import Amount, Count, Number, Size
+from creditbench.trials.trial import CELL, Amount, Count, Number, Size
 
 
 class ScalingPoint(Row):
     """The cost at one size, and the exponent over all sizes: a row of scaling.csv."""
 
     learner: str
+    cell: str = CELL
     backend: str
     axis: str  #: T, n, B
     quantity: str  #: time (seconds), algorithm_bytes, flops: of an update
@@ -39,6 +40,7 @@ class GradientQuality(Row):
     """Quality of one rule's estimates at one point of a BPTT run: a row of gradients.csv."""
 
     learner: str
+    cell: str = CELL
     backend: str
     task: str
     point: Amount  #: part of the run's budget
@@ -61,6 +63,7 @@ class CheckResult(Row):
     """One result of `creditbench check` on one rule: a row of checks.csv."""
 
     learner: str
+    cell: str = CELL
     learner_sha256: str  #: of the source that was checked
     name: str
     held: bool | None  #: None: not applicable
@@ -89,7 +92,7 @@ def write_scaling(
     folder: Path, points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]]
 ) -> None:
     """Write a sweep: scaling.csv, a row a size, and scaling.json, the fits. Raises `UsageError`."""
-    names = ("learner", "backend", "axis", "quantity")
+    names = ("learner", "cell", "backend", "axis", "quantity")
     fit_of = {tuple(fit[name] for name in names): fit for fit in fits}
     rows = []
     for point in points:
@@ -133,21 +136,24 @@ def _write(
 
 
 def write_checks(directory: Path, about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
-    """Write the results of `creditbench check` on a learner, for `load` to read. A task's are not kept.
+    """Write the results of `creditbench check` on a learner, for `load` to read. Others' are not kept.
 
     Raises `UsageError`.
     """
     if about.get("kind") != "learners":
         return
+    cell = about.get("cell") or CELL
     rows = [
         {
             "learner": about["id"],
+            "cell": cell,
             "learner_sha256": about["sha256"],
             **{k: result[k] for k in ("name", "held", "detail")},
         }
         for result in results
     ]
-    path = directory / "checks" / f"{about['id']}.json"
+    name = about["id"] if cell == CELL else f"{about['id']}.{cell}"
+    path = directory / "checks" / f"{name}.json"
     with files.output("results folder", directory, "name another with --results"):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, (json.dumps(rows, indent=1) + "\n").encode())

@@ -21,7 +21,7 @@ from creditbench.results.version import load
 from creditbench.trials import tuning
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.record import Record
-from creditbench.trials.trial import Trial
+from creditbench.trials.trial import Trial, with_cell
 from creditbench.trials.tuning import Tuned
 
 #: Outcomes that are failures; `diverged` is a result.
@@ -30,8 +30,8 @@ FAILURES = ("crashed", "invalid", "oom", "timeout")
 Say = Callable[[str], None]
 #: (unit that is counted, number of them) -> a function to call as each is done.
 Bars = Callable[[str, int], contextlib.AbstractContextManager[Callable[[str], None]]]
-#: One study of tuning: (task, rule, DRAW/STUDY).
-Place = tuple[str, str, str]
+#: One study of tuning: (task, rule, cell, DRAW/STUDY).
+Place = tuple[str, str, str, str]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -223,7 +223,7 @@ def tune_grid(
     groups: dict[Place, list[Trial]] = {}
     for trial in grid.trials:
         study = study_of[trial.seed]
-        place = trial.task, trial.rule, f"{plan.draw}/{study}"
+        place = trial.task, trial.rule, trial.cell, f"{plan.draw}/{study}"
         if place not in known:
             decorrelated = trial.decorrelate != "none"
             drawn = tuning.draw(tuning.space(trial), plan.points, (plan.draw, study), decorrelated)
@@ -242,7 +242,9 @@ def tune_grid(
         new = run_missing(store, waiting, executor, make, say=say, describe=with_description)
         with bars(unit, len(waiting)) as advance, contextlib.closing(new):
             for record, _ in new:
-                advance(f"{record.trial.task} {record.trial.rule} lr={record.trial.lr:g}: {record.status}")
+                trial = record.trial
+                rule = with_cell(trial.rule, trial.cell)
+                advance(f"{trial.task} {rule} lr={trial.lr:g}: {record.status}")
 
     train("points", [trial for group in groups.values() for trial in group])
     further: dict[Place, list[Trial]] = {place: [] for place in groups}
@@ -279,9 +281,11 @@ def _choices(
     say: Say,
 ) -> Iterator[Tuned]:
     """The choice of each study that has one; `say` is told why another has none."""
-    for (task, rule, study), group in groups.items():
-        wanted = [*group, *further[task, rule, study]]
-        records, confirmed = store.found(group), store.found(further[task, rule, study])
+    for place, group in groups.items():
+        task, rule, cell, study = place
+        rule = with_cell(rule, cell)
+        wanted = [*group, *further[place]]
+        records, confirmed = store.found(group), store.found(further[place])
         if lacking := len(wanted) - len(records) - len(confirmed):
             why = next((f" ({why})" for trial, why in lost if trial in wanted), "")
             say(

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from creditbench.cells import CELLS
 from creditbench.errors import UsageError, reason
 from creditbench.machine import files
 from creditbench.plugins import meaning, registry
@@ -163,22 +164,27 @@ def read_record(path: Path) -> Record:
 def stale(record: Record) -> str:
     """Why a run might yield other numbers now than `record` has; empty if nothing has changed.
 
-    No user's code is run. Sources are compared by the sha256 of their meaning: of the task with its embedded
-    data, of the learner, and of the package's code that the rule runs through. A user's file that was since
-    moved unchanged into the shipped folder counts as unchanged.
+    No user's rule is run. Sources are compared by the sha256 of their meaning: of the task with its embedded
+    data, of the learner, of a cell that is not shipped, and of the package's code that the rule and a shipped
+    cell run through. A user's task or rule that was since moved unchanged into the shipped folder counts as
+    unchanged.
     """
     trial = record.trial
-    sources = (
+    sources: list[tuple[Kind, str, str | None, str]] = [
         ("tasks", trial.task, trial.task_path, trial.task_sha256),
         ("learners", trial.learner, trial.learner_path, trial.learner_sha256),
-    )
+    ]
+    if trial.cell_sha256 is not None:
+        sources.append(("cells", trial.cell, trial.cell_path, trial.cell_sha256))
+    elif trial.cell not in CELLS:
+        return f"cell {trial.cell} is gone"
     for kind, name, path, sha256 in sources:
         now = _source_sha256(kind, name, path)
         if now != sha256 and (path is None or _source_sha256(kind, name, None) != sha256):
             return f"{kind[:-1]} {name} {'is gone' if now is None else 'has changed'}"
-    if trial.vocabulary_sha256 != _vocabulary(
-        trial.learner, trial.learner_path, trial.backend, trial.decorrelate != "none"
-    ):
+    rule = trial.learner, trial.learner_path
+    cell = trial.cell, trial.cell_path
+    if trial.vocabulary_sha256 != _vocabulary(rule, cell, trial.backend, trial.decorrelate != "none"):
         return f"what {trial.learner} runs through has changed"
     if trial.numerics_version != NUMERICS_VERSION:
         return f"the harness has changed from numerics version {trial.numerics_version} to {NUMERICS_VERSION}"
@@ -187,7 +193,7 @@ def stale(record: Record) -> str:
 
 @cache
 def _source_sha256(kind: Kind, name: str, path: str | None) -> str | None:
-    """The sha256 of a task's or learner's source as it is now; None if it is gone."""
+    """The sha256 of a task's, learner's or cell's source as it is now; None if it is gone."""
     if path is None:
         plugin = registry.load(kind).get(name)
         return plugin.sha256 if plugin else None
@@ -198,8 +204,23 @@ def _source_sha256(kind: Kind, name: str, path: str | None) -> str | None:
 
 
 @cache
-def _vocabulary(learner: str, path: str | None, backend: str, decorrelates: bool) -> str | None:
-    """The sha256 of the code that a learner runs through, as it is now; None if the learner is gone."""
-    plugin = registry.load("learners").get(learner)
-    place = Path(path) if path is not None and Path(path).is_file() else plugin.path if plugin else None
-    return None if place is None else meaning.vocabulary(place.read_bytes(), backend, decorrelates)
+def _vocabulary(
+    rule: tuple[str, str | None], cell: tuple[str, str | None], backend: str, decorrelates: bool
+) -> str | None:
+    """The sha256 of the code that a learner with a cell runs through, as it is now; None if one is gone.
+
+    `rule`, `cell`: the id, and the path of a user's file.
+    """
+    source = _source("learners", *rule)
+    network = cell[0] if cell[0] in CELLS else _source("cells", *cell)
+    if source is None or network is None:
+        return None
+    return meaning.vocabulary(source, backend, decorrelates, network)
+
+
+def _source(kind: Kind, name: str, path: str | None) -> bytes | None:
+    """The source of a plug-in as it is now; None if it is gone."""
+    if path is not None and Path(path).is_file():
+        return Path(path).read_bytes()
+    plugin = registry.load(kind).get(name)
+    return plugin.path.read_bytes() if plugin else None

@@ -20,6 +20,7 @@ from creditbench.results.conditions import columns_of
 from creditbench.results.rows import inert
 from creditbench.results.store import stale
 from creditbench.trials.record import Record
+from creditbench.trials.trial import CELL, with_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +100,7 @@ def summarise(records: Sequence[Record], chosen: Sequence[Column] = ()) -> list[
     scores are means ± standard deviations over the seeds that ended. Normalised scores are medians with the
     worst and the best, not bounded. Times are medians.
     """
-    known = sorted({(r.trial.rule, r.trial.backend) for r in records})
+    known = sorted({_who(r) for r in records}, key=lambda who: (who[0], who[1] != CELL, *who[1:]))
     reasons = {id(record): stale(record) for record in records}
     column = columns_of(records)
     sections = []
@@ -109,23 +110,21 @@ def summarise(records: Sequence[Record], chosen: Sequence[Column] = ()) -> list[
         for record in own:
             families.setdefault(record.alike, []).append(record)
         fresh_seeds = {r.trial.seed for r in own if not reasons[id(r)]}
-        groups: dict[tuple[str, str], list[list[Record]]] = {}
+        groups: dict[tuple[str, str, str], list[list[Record]]] = {}
         for family in families.values():
-            groups.setdefault((family[0].trial.rule, family[0].trial.backend), []).append(family)
+            groups.setdefault(_who(family[0]), []).append(family)
         table = []
-        for rule, backend in known:
-            group = groups.get((rule, backend), [])
+        for rule, cell, backend in known:
+            group = groups.get((rule, cell, backend), [])
             for family, variant in zip(group, _variants([family[0] for family in group]), strict=True):
-                conditions = column[family[0].trial.id].removeprefix(task).split()
+                # The cell has a column of its own.
+                labels = column[family[0].trial.id].removeprefix(task).split()
+                conditions = [label for label in labels if label != f"cell={cell}"]
                 label = " ".join([rule, *dict.fromkeys([*conditions, *variant])])
                 table.append(_row(label, family, fresh_seeds, reasons[id(family[0])]))
             if not group:
-                table.append({"rule": rule, "backend": backend, "status": "missing"})
-        shown = tuple(chosen) or tuple(
-            column
-            for column in columns.SUMMARY
-            if not column.optional or any(row.get(column.field, MISSING) != MISSING for row in table)
-        )
+                table.append({"rule": rule, "cell": cell, "backend": backend, "status": "missing"})
+        shown = tuple(chosen) or tuple(column for column in columns.SUMMARY if _is_told(column, table))
         trivials = [r.trivial for r in own if r.trivial is not None]
         sections.append(
             Section(
@@ -139,6 +138,18 @@ def summarise(records: Sequence[Record], chosen: Sequence[Column] = ()) -> list[
             )
         )
     return sections
+
+
+def _who(record: Record) -> tuple[str, str, str]:
+    """(rule, cell, backend)."""
+    return record.trial.rule, record.trial.cell, record.trial.backend
+
+
+def _is_told(column: Column, table: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a column says something: a figure that some row has, or a cell other than the usual one."""
+    if column is columns.CELL:
+        return any(row["cell"] != CELL for row in table)
+    return not column.optional or any(row.get(column.field, MISSING) != MISSING for row in table)
 
 
 def _row(label: str, family: Sequence[Record], seeds: set[int], reason: str) -> dict[str, str]:
@@ -160,6 +171,7 @@ def _row(label: str, family: Sequence[Record], seeds: set[int], reason: str) -> 
 
     own = {
         "rule": label,
+        "cell": trial.cell,
         "backend": trial.backend,
         "seeds": (f"{len(family)} of {len(seeds)}" if few else str(len(family)))
         + (f" in {studies} studies" if studies > 1 else ""),
@@ -307,7 +319,8 @@ def _scores(sections: Sequence[Section]) -> str:
             values = {column.field: text for column, text in zip(section.columns, row, strict=True)}
             if "missing" not in values["status"]:
                 shown = values["test_score"] if values["status"].endswith("ok") else values["status"]
-                cells.setdefault((values["rule"], values["backend"]), {})[section.task] = shown
+                rule = with_cell(values["rule"], values.get("cell", CELL))
+                cells.setdefault((rule, values["backend"]), {})[section.task] = shown
     arrows = {"min": "↓", "max": "↑"}
     metrics = (Markup(f"{plain(s.task)}<br>{plain(s.metric)} {arrows[s.direction]}") for s in sections)
     heads = [columns.RULE.label, columns.BACKEND.label, *metrics]

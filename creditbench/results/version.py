@@ -112,7 +112,7 @@ def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool
     records: dict[str, Record] = {}
     scaling: dict[Any, ScalingPoint] = {}
     gradients: dict[Any, GradientQuality] = {}
-    checks: dict[str, list[CheckResult]] = {}
+    checks: dict[tuple[str, str], list[CheckResult]] = {}
     learners: dict[str, Any] = {}
     tasks: dict[str, Any] = {}
     for directory in map(Path, directories):
@@ -123,12 +123,13 @@ def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool
             raise _no_records(directory)
         records |= {record.trial.id: record for record in found.records}
         # The sizes of one sweep go together: their exponent is one fit.
-        swept = {(p.learner, p.backend, p.axis, p.quantity) for p in found.scaling}
-        scaling = {k: p for k, p in scaling.items() if k[:4] not in swept}
-        scaling |= {(p.learner, p.backend, p.axis, p.quantity, p.size): p for p in found.scaling}
-        gradients |= {(g.learner, g.backend, g.task, g.point): g for g in found.gradients}
+        swept = {(p.learner, p.cell, p.backend, p.axis, p.quantity) for p in found.scaling}
+        scaling = {k: p for k, p in scaling.items() if k[:5] not in swept}
+        scaling |= {(p.learner, p.cell, p.backend, p.axis, p.quantity, p.size): p for p in found.scaling}
+        gradients |= {(g.learner, g.cell, g.backend, g.task, g.point): g for g in found.gradients}
         # A rule is checked as a whole.
-        checks |= {c.learner: [own for own in found.checks if own.learner == c.learner] for c in found.checks}
+        for rule in {(c.learner, c.cell) for c in found.checks}:
+            checks[rule] = [c for c in found.checks if (c.learner, c.cell) == rule]
         learners, tasks = learners | dict(found.learners), tasks | dict(found.tasks)
     if not records:
         raise _no_records(Path(next(iter(directories), ".")))

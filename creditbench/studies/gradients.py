@@ -34,9 +34,9 @@ from creditbench.learner import Batch, backpropagate
 from creditbench.ops.base import Ops
 from creditbench.studies import process
 from creditbench.trials.blocks import OwnBlocks
-from creditbench.trials.grid import Options, make_grid
+from creditbench.trials.grid import Options, make_grid, resolve
 from creditbench.trials.trainer import Trainer, train_to
-from creditbench.trials.trial import Trial
+from creditbench.trials.trial import Trial, with_cell
 
 COSINE = 0.9
 _GROUPS = 20
@@ -245,28 +245,34 @@ class Order(NamedTuple):
     run: Trial
 
 
-def orders(options: Options, steps: int | None) -> list[Order]:
-    """The rules of `options` by backend and task, each beside the BPTT run of that task.
+def orders(
+    options: Options, steps: int | None, say: Callable[[str], None] = lambda note: None
+) -> list[Order]:
+    """The rules of `options` by backend, cell and task, each beside the BPTT run of that cell and task.
 
+    `say` is told what is left out.
     Raises `UsageError` for trials that cannot run, and if `steps` are given for a task with episodes.
     """
     found = []
     for backend in options.backends:
         here = dataclasses.replace(options, backends=(backend,))
-        trials = make_grid(here).trials
-        # The run has the same tasks and their settings, but not the settings of other learners.
-        tasks = {trial.task for trial in trials}
-        of_tasks = {
-            name: value for name, value in options.settings.items() if name.partition(".")[0] in tasks
-        }
-        reverse = dataclasses.replace(here, learners=("bptt",), settings=of_tasks, threads=1)
+        grid = make_grid(here)
+        trials = grid.trials
+        for note in grid.notes:
+            say(f"note: {note}")
+        # The run has the same tasks and cells with their settings, but not the settings of other learners.
+        owners = {name for trial in trials for name in (trial.task, trial.cell)}
+        kept = {name: value for name, value in options.settings.items() if name.partition(".")[0] in owners}
+        used = tuple(item for item in options.cells if resolve("cells", item).id in owners)
+        reverse = dataclasses.replace(here, learners=("bptt",), cells=used, settings=kept, threads=1)
         for run in make_grid(reverse).trials:
             if steps is not None and run.protocol == "episodes":
                 raise UsageError(
                     f"--steps is {steps}: {run.task} has episodes of {run.segment} steps, and one is a "
                     "segment; leave out --steps"
                 )
-            found.append(Order(backend, [trial for trial in trials if trial.task == run.task], run))
+            own = [trial for trial in trials if (trial.task, trial.cell) == (run.task, run.cell)]
+            found.append(Order(backend, own, run))
     return found
 
 
@@ -302,12 +308,14 @@ def look(
                 draws=draws,
                 settle=settle,
             ):
-                advance(f"{found['learner']} {order.run.task} {order.backend} at {found['point']:g}")
+                rule = with_cell(found["learner"], order.run.cell)
+                advance(f"{rule} {order.run.task} {order.backend} at {found['point']:g}")
                 if "note" in found:
-                    note = f"{found['learner']} {found['note']}"
+                    note = f"{rule} {found['note']}"
                     if note not in said:
                         say(f"note: {note}; left out")
                     said.add(note)
                     continue
-                rows.append({"learner": found.pop("learner"), "backend": order.backend, **found})
+                place = {"learner": found.pop("learner"), "cell": order.run.cell, "backend": order.backend}
+                rows.append(place | found)
     return rows

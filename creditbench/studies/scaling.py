@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from creditbench.cells import Tanh
+from creditbench.cells import Cell
 from creditbench.errors import UsageError
 from creditbench.learner import Claims
 from creditbench.measure import clock, memory, work
@@ -29,7 +29,10 @@ from creditbench.ops import BACKENDS
 from creditbench.ops.base import Ops
 from creditbench.plugins import registry
 from creditbench.studies import process
-from creditbench.trials.grid import resolve_learners, user_path
+from creditbench.trials.grid import resolve_cells, resolve_learners, user_path
+from creditbench.trials.network import make_network
+from creditbench.trials.settings import by_owner, converted, fields_of
+from creditbench.trials.trial import CELL, with_cell
 
 AXES = ("T", "n", "B")
 QUANTITIES = ("time", "algorithm_bytes", "flops")
@@ -90,24 +93,61 @@ def _slope(x: NDArray[Any], y: NDArray[Any]) -> float:
     return float(centred @ y / (centred @ centred))
 
 
-class Rule(NamedTuple):
-    """A learner, as a measuring process gets it."""
+#: A learner or a cell as a measuring process gets it: id, path of a user's file, own fields.
+Named = tuple[str, str | None, Mapping[str, Any]]
+#: The cell of what is measured without a choice of cells.
+USUAL: Named = (CELL, None, {})
 
-    order: tuple[str, str | None, dict[str, Any]]  #: id, path of a user's file, hyper-parameters
+
+class Rule(NamedTuple):
+    """A learner with a cell."""
+
+    learner: Named
+    cell: Named
     backends: frozenset[str]
 
+    @property
+    def order(self) -> tuple[Named, Named]:
+        return self.learner, self.cell
 
-def rules_of(names: Sequence[str], settings: Mapping[str, str], extra: Sequence[str] = ()) -> list[Rule]:
-    """The learners of those names, with `settings`; `extra` are names that stand for no learner.
+    @property
+    def name(self) -> str:
+        """The learner, and the cell unless it is the usual one."""
+        return with_cell(self.learner[0], self.cell[0])
 
-    These run on every backend. Raises `UsageError` for an unknown name, and for a field that no learner has.
+
+def rules_of(
+    names: Sequence[str],
+    settings: Mapping[str, str],
+    extra: Sequence[str] = (),
+    cells: Sequence[str] = (CELL,),
+) -> tuple[list[Rule], list[str]]:
+    """The learners of those names with each of the cells, with `settings`, and notes on pairs left out.
+
+    `extra` are names that stand for no learner. These run on every backend, with every cell. Raises
+    `UsageError` for an unknown name, for a field that no learner or cell has, and if no pair is left.
     """
-    found = resolve_learners([name for name in names if name not in extra], settings)
-    rules = {
-        name: Rule((plugin.id, user_path(plugin), fields), plugin.cls.backends)
-        for name, (plugin, fields) in found.items()
-    }
-    return [rules.get(name, Rule((name, None, {}), frozenset(BACKENDS))) for name in names]
+    networks = resolve_cells(cells)
+    found = resolve_learners([name for name in names if name not in extra], settings, networks)
+    learners = {plugin.id: plugin for plugin, _ in found.values()}
+    own = by_owner(settings, {}, learners, cells=networks)
+    rules, notes = [], []
+    for plugin in networks.values():
+        values = converted(plugin, own.get(plugin.id, {}))
+        cell = make_network(plugin.cls, inputs=_INPUTS, hidden=1, outputs=_OUTPUTS, **values)
+        network = plugin.id, user_path(plugin), fields_of(plugin, cell)
+        for name in names:
+            if name not in found:
+                rules.append(Rule((name, None, {}), network, frozenset(BACKENDS)))
+                continue
+            learner, fields = found[name]
+            if why := learner.cls(**fields).fits(cell):
+                notes.append(f"{learner.id} does not go with {plugin.id}: {why}; it is left out")
+                continue
+            rules.append(Rule((learner.id, user_path(learner), fields), network, learner.cls.backends))
+    if not rules:
+        raise UsageError(f"nothing is left to measure: {'; '.join(notes)}")
+    return rules, notes
 
 
 # -- claims ----------------------------------------------------------------------------------------------
@@ -181,47 +221,47 @@ def _learner(name: str, path: str | None, hyperparameters: Mapping[str, Any]) ->
     return registry.find("learners", name, [path] if path else [], imports=True).cls(**hyperparameters)
 
 
-def make_update(
-    name: str,
-    path: str | None = None,
-    hyperparameters: Mapping[str, Any] | None = None,
-    *,
-    T: int,
-    n: int,
-    B: int,
-) -> Update:
-    """One update of a rule, or the forward pass for `FORWARD`, on an episode of T steps of B sequences."""
-    cell = Tanh(_INPUTS, n, _OUTPUTS)
-    learner = None if name == FORWARD else _learner(name, path, hyperparameters or {})
-    return Update(learner=learner, cell=cell, steps=T, batch=B)
+def _cell(name: str, path: str | None, parameters: Mapping[str, Any], n: int) -> Cell:
+    kind = registry.find("cells", name, [path] if path else []).cls
+    return make_network(kind, inputs=_INPUTS, hidden=n, outputs=_OUTPUTS, **parameters)
+
+
+def make_update(learner: Named, cell: Named, sizes: Mapping[str, int]) -> Update:
+    """One update of a rule, or the forward pass for `FORWARD`, on an episode of T steps of B sequences.
+
+    `sizes`: T, n and B.
+    """
+    rule = None if learner[0] == FORWARD else _learner(*learner)
+    return Update(learner=rule, cell=_cell(*cell, sizes["n"]), steps=sizes["T"], batch=sizes["B"])
 
 
 def measure(
     ops: Ops,
     *,
-    learners: Sequence[tuple[str, str | None, Mapping[str, Any]]],
+    rules: Sequence[tuple[Named, Named]],
     axis: str,
     sizes: Mapping[str, Sequence[int]],
     fixed: Mapping[str, int],
     seconds: float = clock.SECONDS,
     limit: float = LIMIT,
 ) -> Iterator[dict[str, Any]]:
-    """The costs at the sizes of each quantity: dicts of learner, axis, size, quantity and values.
+    """The costs of rules at the sizes of each quantity: dicts of learner, cell, axis, size, quantity, values.
 
     A size is left out if it would take longer than `limit` seconds, by the time of the last one and the
     growth that the rule claims, and so are all above it. Its dict has no values. The two least sizes are
     always measured.
     """
-    for name, path, hyperparameters in learners:
-        growth = claimed(claims_of(name, path, hyperparameters), axis, "time") or 1.0
+    for learner, cell in rules:
+        growth = claimed(claims_of(*learner), axis, "time") or 1.0
         for quantity, own in sizes.items():
             before, took = 0, 0.0
             for i, size in enumerate(own):
-                point = {"learner": name, "axis": axis, "size": size, "quantity": quantity}
+                point: dict[str, Any] = {"learner": learner[0], "cell": cell[0], "axis": axis}
+                point |= {"size": size, "quantity": quantity}
                 if i > 1 and took * (size / before) ** growth > limit:
                     yield from (point | {"size": left, "values": []} for left in own[i:])
                     break
-                update = make_update(name, path, hyperparameters, **{**fixed, axis: size})
+                update = make_update(learner, cell, {**fixed, axis: size})
                 values, took = _figure(ops, update, quantity, seconds)
                 before = size
                 yield point | {"values": values}
@@ -242,9 +282,7 @@ def _figure(ops: Ops, update: Update, quantity: str, seconds: float) -> tuple[li
     return [value], 0.0 if ops.host.traces else time.perf_counter() - start
 
 
-def shares(
-    ops: Ops, *, learners: Sequence[tuple[str, str | None, Mapping[str, Any]]], fixed: Mapping[str, int]
-) -> Iterator[dict[str, Any]]:
+def shares(ops: Ops, *, learners: Sequence[Named], fixed: Mapping[str, int]) -> Iterator[dict[str, Any]]:
     """Each rule's share of the roofline that its FLOPs and bytes allow.
 
     The peaks are measured before each rule and after the last, and the best count. If the machine were busy
@@ -252,12 +290,12 @@ def shares(
     """
     best, measured = peaks(ops), []
     cache = last_cache_bytes() if ops.device == "cpu" else None
-    for name, path, hyperparameters in learners:
-        update = make_update(name, path, hyperparameters, **fixed)
+    for learner in learners:
+        update = make_update(learner, USUAL, fixed)
         does = work.count(ops, update.block(ops), update.start(ops), update.data(ops, 1))
         seconds = clock.quartiles(clock.blocks(prepare(ops, update, update.steps))).median
         best = Peaks(*map(max, best, peaks(ops)))
-        measured.append((name, update, does, seconds))
+        measured.append((learner[0], update, does, seconds))
     for name, update, does, seconds in measured:
         yield {
             "learner": name,
@@ -282,16 +320,21 @@ def sizes_of(
     }
 
 
+def _of(row: Mapping[str, Any]) -> str:
+    """The rule, cell and backend of a sweep."""
+    return f"{with_cell(row['learner'], row['cell'])} {row['backend']}"
+
+
 def left_out(row: Mapping[str, Any]) -> str:
     """The sizes of a sweep that were not measured."""
     sizes = ", ".join(map(str, row["left_out"]))
-    return f"{row['learner']} {row['backend']}: {row['quantity']} at {row['axis']} = {sizes}"
+    return f"{_of(row)}: {row['quantity']} at {row['axis']} = {sizes}"
 
 
 def broken(row: Mapping[str, Any]) -> str:
     """How a sweep exceeds its claim."""
     return (
-        f"{row['learner']} {row['backend']}: {row['quantity']} grows as {row['axis']}^{row['exponent']:.2f}, "
+        f"{_of(row)}: {row['quantity']} grows as {row['axis']}^{row['exponent']:.2f}, "
         f"claimed {row['claimed']:g}"
     )
 
@@ -329,7 +372,7 @@ def sweep(
                     backend=backend,
                     device=device,
                     threads=threads,
-                    learners=[rule.order for rule in own],
+                    rules=[rule.order for rule in own],
                     axis=axis,
                     sizes=each,
                     fixed=fixed,
@@ -337,26 +380,27 @@ def sweep(
                     limit=limit,
                 ):
                     found.append(point | {"backend": backend})
-                    advance(f"{point['learner']} {backend} {axis}={point['size']} {point['quantity']}")
-    names = {rule.order[0]: rule.order for own in rules.values() for rule in own}
+                    advance(f"{_of(found[-1])} {axis}={point['size']} {point['quantity']}")
+    names = {rule.learner[0]: rule.learner for own in rules.values() for rule in own}
     rows = summarise(found, {name: claims_of(*order) for name, order in names.items()})
     return [point for point in found if point["values"]], rows
 
 
 def summarise(points: Sequence[Mapping[str, Any]], claims: Mapping[str, Claims]) -> list[dict[str, Any]]:
-    """A row for each learner, backend, axis and quantity of `points`: its exponent beside the claimed one."""
-    groups: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = {}
+    """A row for each learner, cell, backend, axis and quantity of `points`: its exponent beside the claim."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for point in points:
-        key = (point["learner"], point["backend"], point["axis"], point["quantity"])
+        key = tuple(point[name] for name in ("learner", "cell", "backend", "axis", "quantity"))
         groups.setdefault(key, []).append(point)
     rows = []
-    for (learner, backend, axis, quantity), group in groups.items():
+    for (learner, cell, backend, axis, quantity), group in groups.items():
         taken = [p for p in group if p["values"]]
         found = fit([p["size"] for p in taken], [p["values"] for p in taken])
         claim = claimed(claims[learner], axis, quantity)
         rows.append(
             {
                 "learner": learner,
+                "cell": cell,
                 "backend": backend,
                 "axis": axis,
                 "quantity": quantity,

@@ -7,7 +7,8 @@ Each setting comes from the first of these that has it:
 3. the tuned file's table `[default.RULE]`
 4. the task's own default (batch, alpha, budget) or the learner's (optimiser, lr, segment, hyper-parameters)
 
-RULE is the name in tables: `anp`, `"anp+D"`. Nothing here imports torch or jax.
+RULE is the name in tables: `anp`, `"anp+D"`. Of the tuned file's tables only those of the trial's cell count:
+those with `cell = "gru"`, or for the cell `tanh` those without. Nothing here imports torch or jax.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from creditbench.cells import DECORRELATE, Decorrelate, Tanh
+from creditbench.cells import DECORRELATE, Decorrelate
 from creditbench.data import Seen, absolute, noting
 from creditbench.errors import UsageError, reason, suggestion, unknown
 from creditbench.learner import Learner
@@ -36,11 +37,14 @@ from creditbench.optimizers import OPTIMIZERS, make_optimizer
 from creditbench.plugins import meaning, registry
 from creditbench.plugins.importing import Kind, Plugin, TooLongError, deadline
 from creditbench.task import Sequences, Split, Task
+from creditbench.trials.network import make_network
 from creditbench.trials.settings import (
     STUDY,
     TUNABLE,
     by_owner,
+    cell_tuned,
     convert,
+    converted,
     fields_of,
     make,
     optimizer_parameters,
@@ -49,7 +53,7 @@ from creditbench.trials.settings import (
     require_finite,
     require_in_grid,
 )
-from creditbench.trials.trial import SUFFIXES, Trial, split_rule
+from creditbench.trials.trial import CELL, SUFFIXES, Trial, split_rule, with_cell
 
 #: Preset -> number of evaluations on the validation split, evenly over the budget.
 EVALUATIONS = {"smoke": 2, "quick": 10, "full": 50}
@@ -72,6 +76,7 @@ class Options:
 
     tasks: tuple[str, ...]  #: ids, or paths of Python files
     learners: tuple[str, ...]  #: ids or paths, with the suffix +D or +DD for a decorrelated cell
+    cells: tuple[str, ...] = (CELL,)  #: ids or paths
     decorrelate: tuple[str, ...] = ("none",)  #: of the learners without a suffix, each with all of these
     backends: tuple[str, ...] = ("jax",)
     device: str = "cpu"
@@ -105,6 +110,8 @@ class Options:
             raise UsageError(
                 "no learner is named: add one, as in --learner bptt,anp; see: creditbench list learners"
             )
+        if not self.cells:
+            raise UsageError("no cell is named: add one, as in --cell gru; see: creditbench list cells")
         for name, least in {
             "hidden": 1,
             "batch": 1,
@@ -144,26 +151,29 @@ class Grid:
 
 
 def make_grid(options: Options) -> Grid:
-    """The trials of `options`: tasks x rules x backends x learning rates x seeds.
+    """The trials of `options`: tasks x cells x rules x backends x learning rates x seeds.
 
     The train split of every task is made once, so that bad data show before anything runs. Combinations that
-    a learner does not support (a backend, a decorrelated cell) are left out with a note. Raises `UsageError`
-    for settings that cannot run.
+    a learner does not support (a backend, a cell, a decorrelated cell) are left out with a note. Raises
+    `UsageError` for settings that cannot run.
     """
     tasks = _by_id(resolve("tasks", item) for item in options.tasks)
     rules = list(_rules(options))
     learners = _by_id(plugin for plugin, _, _ in rules)
-    settings = by_owner(options.settings, tasks, learners, OPTIMIZERS)
+    cells = resolve_cells(options.cells)
+    for plugin in cells.values():
+        _require_leak(options, plugin)
+    settings = by_owner(options.settings, tasks, learners, OPTIMIZERS, cells=cells)
     optimizers = {
         name: optimizer_parameters(name, settings[name])
         for name in OPTIMIZERS
-        if name in settings and name not in {**tasks, **learners}
+        if name in settings and name not in {**tasks, **learners, **cells}
     }
     for name in options.data:
         if name not in tasks:
             require_in_grid(f"--data {name}={options.data[name]}", name, tasks)
             raise unknown("task in --data", name, tasks, "creditbench run --help")
-    tuned, notes = read_tuned(options.tuned, tasks, learners)
+    tuned, notes = read_tuned(options.tuned, tasks, learners, cells)
     untuned: dict[str, list[str]] = {}
     if options.decorrelation_rate is not None and all(how == "none" for _, how, _ in rules):
         notes.append(
@@ -173,7 +183,7 @@ def make_grid(options: Options) -> Grid:
     for task_plugin in tasks.values():
         own_settings, file = settings.get(task_plugin.id, {}), options.data.get(task_plugin.id)
         source = _Source(task_plugin, own_settings, file, options.timeout)
-        for plugin, decorrelate, explicit in rules:
+        for network, (plugin, decorrelate, explicit) in itertools.product(cells.values(), rules):
             if decorrelate != "none" and not plugin.cls.decorrelates:
                 if explicit:
                     raise UsageError(
@@ -192,29 +202,43 @@ def make_grid(options: Options) -> Grid:
                 for backend in options.backends
                 if backend not in backends
             ]
+            rule = plugin.id + SUFFIXES[decorrelate]
+            defaults, studies = (
+                [study for study in tuned.get(place, {}).get(rule, ()) if _is_of(study, network.id)]
+                for place in ("default", task_plugin.id)
+            )
+            default = next(iter(defaults), {})
+            given, rate = own_rate(plugin, settings.get(plugin.id, {}))
+            own = settings.get(network.id, {})
+            try:
+                made = [
+                    (frozen, _trial_values(options, source, plugin, network, own, decorrelate, given, frozen))
+                    for frozen in ({**default, **study} for study in studies or [{}])
+                ]
+            except _UnfitError as error:
+                said = f"{plugin.id} does not go with {network.id}: {error}"
+                if len(learners) == len(cells) == 1:
+                    raise UsageError(f"{said}; name another cell or learner") from None
+                notes.append(f"{said}; it is left out")
+                continue
+            if options.tuned and not (defaults or studies):
+                untuned.setdefault(with_cell(rule, network.id), []).append(task_plugin.id)
+            content = network.id if network.source == "builtin" else network.path.read_bytes()
             vocabulary = {
-                backend: meaning.vocabulary(plugin.path.read_bytes(), backend, decorrelate != "none")
+                backend: meaning.vocabulary(plugin.path.read_bytes(), backend, decorrelate != "none", content)
                 for backend in backends
             }
-            rule = plugin.id + SUFFIXES[decorrelate]
-            if options.tuned and not any(rule in tuned.get(name, {}) for name in ("default", task_plugin.id)):
-                untuned.setdefault(rule, []).append(task_plugin.id)
-            default = next(iter(tuned.get("default", {}).get(rule, ())), {})
-            studies = tuned.get(task_plugin.id, {}).get(rule, ({},))
-            given, rate = own_rate(plugin, settings.get(plugin.id, {}))
-            for number, study in enumerate(studies):
-                frozen = {**default, **study}
-                common = _trial_values(options, source, plugin, decorrelate, given, frozen)
-                lrs = options.lrs or (common.pop("lr"),)
+            for number, (frozen, common) in enumerate(made):
+                lrs = options.lrs or (common["lr"],)
                 if rate is not None:
                     lrs = (rate,)
                 shift = _shift(frozen.get("study"), number, len(options.seeds)) if options.seeds_apart else 0
                 for backend, lr, seed in itertools.product(backends, lrs, options.seeds):
                     require_finite("lr", lr)
                     make_optimizer(common["optimizer"], lr)
-                    own = {"backend": backend, "lr": lr, "seed": seed + shift}
-                    own["optimizer_parameters"] = optimizers.get(common["optimizer"], {})
-                    trial = _trial(**common | own | {"vocabulary_sha256": vocabulary[backend]})
+                    values = {"backend": backend, "lr": lr, "seed": seed + shift}
+                    values["optimizer_parameters"] = optimizers.get(common["optimizer"], {})
+                    trial = _trial(**common | values | {"vocabulary_sha256": vocabulary[backend]})
                     trials.setdefault(trial.id, trial)
         notes += source.notes
     notes += [
@@ -226,6 +250,24 @@ def make_grid(options: Options) -> Grid:
         raise UsageError(f"nothing is left to run: {'; '.join(dict.fromkeys(notes))}")
     fixed = {name: settings[name] for name in learners if name in settings}
     return Grid(tuple(trials.values()), tuple(dict.fromkeys(notes)), optimizers, fixed)
+
+
+class _UnfitError(Exception):
+    """A rule does not go with a cell; the message says why."""
+
+
+def _is_of(study: Mapping[str, Any], cell: str) -> bool:
+    """Whether a table of the tuned file was tuned with that cell."""
+    return cell_tuned("a table", study) == cell
+
+
+def _require_leak(options: Options, cell: Plugin) -> None:
+    """Raise `UsageError` if a leak is asked for that the cell has not."""
+    if options.alpha not in (None, 1.0) and not cell.cls.leaky:
+        raise UsageError(
+            f"alpha is {options.alpha} and the cell {cell.id} has no leak: leave --alpha out, or name a cell "
+            "with one, as in --cell tanh"
+        )
 
 
 def _trial(**values: Any) -> Trial:
@@ -273,12 +315,20 @@ def _rules(options: Options) -> Iterable[tuple[Plugin, Decorrelate, bool]]:
                 yield plugin, typing.cast(Decorrelate, each), False
 
 
+def resolve_cells(items: Iterable[str]) -> dict[str, Plugin]:
+    """The cells of ids or paths, by id. Raises `UsageError`."""
+    return _by_id(resolve("cells", item) for item in items)
+
+
 def resolve_learners(
-    items: Iterable[str], settings: Mapping[str, Any]
+    items: Iterable[str], settings: Mapping[str, Any], cells: Mapping[str, Plugin] | None = None
 ) -> dict[str, tuple[Plugin, dict[str, Any]]]:
-    """item -> (learner, its hyper-parameters after `settings`). An item is an id or a path."""
+    """item -> (learner, its hyper-parameters after `settings`). An item is an id or a path.
+
+    `cells`: the owners of other settings; None where there is no choice of cells.
+    """
     found = {item: resolve("learners", item) for item in items}
-    own = by_owner(settings, {}, _by_id(found.values()))
+    own = by_owner(settings, {}, _by_id(found.values()), cells=cells)
     resolved = {}
     for item, plugin in found.items():
         given, rate = own_rate(plugin, own.get(plugin.id, {}))
@@ -289,7 +339,7 @@ def resolve_learners(
 
 
 def is_path(item: str) -> bool:
-    """Whether a task or learner is named by a path, which ends in .py or contains a separator."""
+    """Whether a task, learner or cell is named by a path, which ends in .py or contains a separator."""
     return item.endswith(".py") or os.sep in item
 
 
@@ -385,11 +435,17 @@ def _trial_values(
     options: Options,
     source: _Source,
     plugin: Plugin,
+    network: Plugin,
+    parameters: Mapping[str, Any],
     decorrelate: Decorrelate,
     settings: Mapping[str, Any],
     frozen: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The fields of a trial, except backend and seed. `frozen`: its settings in the tuned file."""
+    """The fields of a trial, except backend and seed.
+
+    `network`: the cell, with the settings `parameters`. `settings`: of the learner. `frozen`: the trial's
+    settings in the tuned file. Raises `_UnfitError` if the rule does not go with the cell.
+    """
     task, task_class = source.task, type(source.task)
     rule = plugin.id + SUFFIXES[decorrelate]
     hyperparameters = {name: value for name, value in frozen.items() if name not in (*TUNABLE, *STUDY)}
@@ -426,15 +482,20 @@ def _trial_values(
                 f"segment is {segment}: a stream of {task_class.id} has {steps} steps; give 1 to {steps}"
             )
     budget, evaluations = _budget(options, task_class, segment)
-    cell = Tanh(  # only for its checks
-        train.inputs.shape[-1],
-        options.hidden,
-        train.targets.shape[-1],
-        task_class.alpha if options.alpha is None else options.alpha,
-        options.bias,
-        decorrelate,
-        task_class.loss,
+    alpha = task_class.alpha if network.cls.leaky else 1.0
+    cell = make_network(
+        network.cls,
+        inputs=train.inputs.shape[-1],
+        hidden=options.hidden,
+        outputs=train.targets.shape[-1],
+        alpha=alpha if options.alpha is None else options.alpha,
+        bias=options.bias,
+        decorrelate=decorrelate,
+        loss=task_class.loss,
+        **converted(network, parameters),
     )
+    if why := learner.fits(cell):
+        raise _UnfitError(why)
     return {
         "task": task_class.id,
         "task_version": task_class.version,
@@ -446,6 +507,10 @@ def _trial_values(
         "learner_sha256": plugin.sha256,
         "learner_path": user_path(plugin),
         "hyperparameters": fields_of(plugin, learner),
+        "cell": network.id,
+        "cell_parameters": fields_of(network, cell),
+        "cell_sha256": None if network.source == "builtin" else network.sha256,
+        "cell_path": user_path(network),
         "decorrelate": decorrelate,
         "decorrelation_rate": rate if decorrelate != "none" else 0.0,
         "device": options.device,

@@ -75,6 +75,7 @@ class Outcome:
     validation_best: float | None = None
     test_score: float | None = None
     normalised_score: float | None = None
+    firing_rate: float | None = None
     steps_to_target: int | None = None
     seconds_to_target: float | None = None
     train_seconds: float | None = None
@@ -111,6 +112,8 @@ class Record(BaseModel):
     test_score: Number | None = None  #: metric on the test split, with the weights best on validation
     #: 0 is trivial, 1 is solved, unbounded; None without `solved`, or diverged
     normalised_score: Number | None = None
+    #: part of the steps of the test split at which a unit spikes, mean over units; None for other cells
+    firing_rate: Amount | None = None
     steps_to_target: Count | None = None
     seconds_to_target: Amount | None = None
     train_seconds: Amount | None = None
@@ -206,8 +209,8 @@ class Record(BaseModel):
         trial = self.trial.model_dump(exclude={"measure"})
         for name in _NESTED:
             trial[name] = json.dumps(trial[name], sort_keys=True)
-        if not self.trial.optimizer_parameters:
-            trial["optimizer_parameters"] = None
+        for name in _MAY_LACK:
+            trial[name] = trial[name] if getattr(self.trial, name) else None
         known = self.environment
         derived = {
             "trial": self.trial.id,
@@ -224,7 +227,7 @@ class Record(BaseModel):
         """The record of a row of a table. Empty cells mean None. Raises ValueError for an incomplete row."""
         row = {name: value for name, value in row.items() if value not in (None, "")}
         trial = {name: row.pop(name) for name in Trial.model_fields if name in row}
-        trial.setdefault("optimizer_parameters", "{}")
+        trial = dict.fromkeys(_MAY_LACK, "{}") | trial
         for name in _NESTED:
             trial[name] = parse_json(trial[name])
         values = {name: value for name, value in row.items() if name not in _DERIVED}
@@ -240,12 +243,23 @@ class Record(BaseModel):
 
 
 #: Columns of a row that are JSON.
-_NESTED = ("hyperparameters", "task_parameters", "optimizer_parameters")
+_NESTED = ("hyperparameters", "task_parameters", "optimizer_parameters", "cell_parameters")
+#: Columns of these that are empty where there is nothing in them, or that older tables lack.
+_MAY_LACK = ("optimizer_parameters", "cell_parameters")
 #: Columns of a row that follow from others.
 _DERIVED = ("trial", "backend_version", "device_name", "seq_len", "environment")
 #: Columns that come first in a row; the others follow as they are declared.
 _FIRST = (
-    *("trial", "suite_version", "task", "task_version", "learner", "learner_sha256", "learner_source"),
+    *(
+        "trial",
+        "suite_version",
+        "task",
+        "task_version",
+        "learner",
+        "cell",
+        "learner_sha256",
+        "learner_source",
+    ),
     *(
         "decorrelate",
         "backend",

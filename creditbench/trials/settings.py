@@ -1,4 +1,4 @@
-"""A user's settings, from options and a tuned file, as the fields of a task or learner."""
+"""A user's settings, from options and a tuned file, as the fields of a task, learner or cell."""
 
 from __future__ import annotations
 
@@ -18,19 +18,37 @@ from creditbench.machine import files
 from creditbench.optimizers import OPTIMIZERS
 from creditbench.plugins import registry
 from creditbench.plugins.importing import KINDS, Plugin
-from creditbench.trials.trial import split_rule
+from creditbench.trials.network import own_fields
+from creditbench.trials.trial import CELL, split_rule
 
 #: Keys of a table of the tuned file beside hyper-parameters: settings, and their origin.
 TUNABLE = ("lr", "optimizer", "segment", "batch", "decorrelation_rate")
-STUDY = ("study", "beat_trivial")
+STUDY = ("study", "beat_trivial", "cell")
 #: task or "default" -> rule -> one table per study
 Tuned = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 
 
 def make(plugin: Plugin, settings: Mapping[str, Any]) -> Any:
     """The task or learner with those fields. Raises `UsageError` for an unknown field or a bad value."""
-    what = "parameter" if plugin.kind == "tasks" else "hyper-parameter"
-    fields = {field.name: field for field in dataclasses.fields(plugin.cls)}
+    values = converted(plugin, settings)
+    try:
+        return plugin.cls(**values)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{plugin.cls.__name__} in {plugin.path} cannot be made: {type(error).__name__}: {error}"
+        ) from error
+
+
+def converted(plugin: Plugin, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as values of the fields of a task, learner or cell; of a cell its own.
+
+    Raises `UsageError` for an unknown field or a bad value.
+    """
+    what = "hyper-parameter" if plugin.kind == "learners" else "parameter"
+    own = own_fields(plugin.cls) if plugin.kind == "cells" else dataclasses.fields(plugin.cls)
+    fields = [field.name for field in own]
     hints = typing.get_type_hints(plugin.cls)
     values = {}
     for name, value in settings.items():
@@ -40,14 +58,7 @@ def make(plugin: Plugin, settings: Mapping[str, Any]) -> Any:
             known = [*fields, *(["lr"] if plugin.kind == "learners" else [])]
             raise unknown(f"{what} of {plugin.id}", name, known, f"creditbench list {plugin.kind} --json")
         values[name] = convert(f"{plugin.id}.{name}", value, hints[name])
-    try:
-        return plugin.cls(**values)
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"{plugin.cls.__name__} in {plugin.path} cannot be made: {type(error).__name__}: {error}"
-        ) from error
+    return values
 
 
 def own_rate(plugin: Plugin, settings: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:
@@ -62,9 +73,11 @@ def own_rate(plugin: Plugin, settings: Mapping[str, Any]) -> tuple[dict[str, Any
 
 
 def fields_of(plugin: Plugin, instance: Any) -> dict[str, Any]:
-    """The fields of a task or learner as plain values. Values of float fields are floats."""
+    """The fields of a task, learner or cell as plain values; of a cell its own. Floats stay floats."""
     hints = typing.get_type_hints(plugin.cls)
     values = dataclasses.asdict(instance)
+    if plugin.kind == "cells":
+        values = {field.name: values[field.name] for field in own_fields(plugin.cls)}
     try:
         plain = json.loads(json.dumps(values, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -138,33 +151,45 @@ def by_owner(
     learners: Mapping[str, Plugin],
     optimizers: Iterable[str] = (),
     grid: bool = True,
+    cells: Mapping[str, Plugin] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """`{"anp.sigma": "1e-3"}` as `{"anp": {"sigma": "1e-3"}}`.
 
-    `grid`: whether the user can add tasks and learners to those that are run.
+    `grid`: whether the user can add tasks, learners and cells to those that are run. `cells`: None where
+    there is no choice of them.
 
-    Raises `UsageError` for an owner that is no task, learner or optimiser of the run.
+    Raises `UsageError` for an owner that is no task, learner, cell or optimiser of the run.
     """
     settings: dict[str, dict[str, Any]] = {}
     for name, value in given.items():
         owner, dot, field = name.partition(".")
         if not (dot and owner and field):
             raise UsageError(f"setting {name!r} names no field: write it as --set anp.sigma=1e-3")
-        owners = [*tasks, *learners, *optimizers]
+        owners = [*tasks, *learners, *(cells or ()), *optimizers]
         if owner not in owners:
             if grid:
-                require_in_grid(f"--set {name}", owner, tasks, learners)
-            kinds = "task, learner or optimizer" if optimizers else "task or learner"
+                require_in_grid(f"--set {name}", owner, tasks, learners, cells or ())
+            kinds = _or(
+                *("task", "learner"),
+                *(["cell"] if cells is not None else []),
+                *(["optimizer"] if optimizers else []),
+            )
             raise unknown(f"{kinds} in --set", owner, owners, "creditbench run --help")
         settings.setdefault(owner, {})[field] = value
     return settings
 
 
+def _or(*names: str) -> str:
+    """Names as `a, b or c`."""
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 def require_in_grid(option: str, owner: str, *grid: Iterable[str]) -> None:
-    """Raise `UsageError` if `owner` is the id of a task or learner that is not run. `grid`: ids that are."""
+    """Raise `UsageError` if `owner` is the id of a plug-in that is not run. `grid`: ids that are."""
     for kind in KINDS:
         if owner in registry.load(kind):
-            there = ", ".join(name for names in grid for name in names)
+            # Nobody has to have named the usual cell.
+            there = ", ".join(name for names in grid for name in names if name != CELL)
             raise UsageError(
                 f"{option} is given, and {owner} is not in this grid ({there}): add it with "
                 f"--{kind[:-1]}, or leave the setting out"
@@ -172,11 +197,11 @@ def require_in_grid(option: str, owner: str, *grid: Iterable[str]) -> None:
 
 
 def read_tuned(
-    path: str | None, tasks: Mapping[str, Plugin], learners: Mapping[str, Plugin]
+    path: str | None, tasks: Mapping[str, Plugin], learners: Mapping[str, Plugin], cells: Mapping[str, Plugin]
 ) -> tuple[Tuned, list[str]]:
     """The tables of a tuned file, a list for each task and rule; and notes on tables with unknown names.
 
-    A file may hold more than a run needs, so a task or rule that this run does not use is not an error.
+    A file may hold more than a run needs, so a task, rule or cell that this run does not use is not an error.
     """
     if path is None:
         return {}, []
@@ -184,6 +209,7 @@ def read_tuned(
     notes = []
     known_tasks = {"default", *tasks, *registry.load("tasks")}
     known_learners = {*learners, *registry.load("learners")}
+    known_cells = {*cells, *registry.load("cells")}
     for task, rules in tuned.items():
         if task not in known_tasks:
             notes.append(f"{path}: {unknown('task', task, known_tasks, 'creditbench list tasks')}")
@@ -193,6 +219,9 @@ def read_tuned(
                 notes.append(
                     f"{path}: {unknown('learner', name, known_learners, 'creditbench list learners')}"
                 )
+            for cell in dict.fromkeys(cell_tuned(f"{task}.{rule} in {path}", study) for study in studies):
+                if cell not in known_cells:
+                    notes.append(f"{path}: {unknown('cell', cell, known_cells, 'creditbench list cells')}")
             if name in learners:
                 fields = (field.name for field in dataclasses.fields(learners[name].cls))
                 names = [*TUNABLE, *STUDY, *fields]
@@ -205,6 +234,14 @@ def read_tuned(
                             "creditbench list learners --json",
                         )
     return tuned, notes
+
+
+def cell_tuned(name: str, study: Mapping[str, Any]) -> str:
+    """The cell that a table of a tuned file was tuned with. Raises `UsageError` for what is no text."""
+    cell = study.get("cell", CELL)
+    if not isinstance(cell, str):
+        raise UsageError(f'{name} has the cell {cell!r}: give its id as text, as in cell = "gru"')
+    return cell
 
 
 def read_studies(path: str | os.PathLike[str]) -> dict[str, dict[str, list[dict[str, Any]]]]:

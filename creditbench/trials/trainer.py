@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import creditbench
-from creditbench.cells import Cell, Tanh
+from creditbench.cells import Cell
 from creditbench.errors import ConfinedError, UsageError, is_of_machine, one_line, status_of
 from creditbench.learner import Batch
 from creditbench.machine.environment import fingerprint
@@ -23,6 +23,7 @@ from creditbench.ops import COMPILED, Ops, make_ops
 from creditbench.plugins import registry
 from creditbench.task import Sequences, Task
 from creditbench.trials.blocks import Blocks, OwnBlocks, Programs, stacked, trained_alike
+from creditbench.trials.network import cell_of, firing_rate
 from creditbench.trials.record import Cost, Outcome, Point, Record
 from creditbench.trials.trial import Trial
 
@@ -109,7 +110,7 @@ class Trainer:
     def cell(self) -> Cell:
         sample, trial = self.task.generate("validation", self.trial.seed, self.trial.batch), self.trial
         inputs, outputs = sample.inputs.shape[-1], sample.targets.shape[-1]
-        return Tanh(inputs, trial.hidden, outputs, trial.alpha, trial.bias, trial.decorrelate, self.task.loss)
+        return cell_of(trial, inputs, outputs, self.task.loss)
 
     def keys(self, seed: int, segments: int, unit: int) -> list[Any]:
         """The keys of a run of `segments` segments, in blocks of `unit`."""
@@ -130,6 +131,17 @@ class Trainer:
             self._programs.compiled(f"run {tuple(inputs.shape)}", run, params, inputs)(params, inputs)
         ).astype(np.float32, copy=False)
         return self.task.score(outputs, sequences) if np.isfinite(outputs).all() else None
+
+    def firing_rate(self, params: Any, inputs: Any) -> float | None:
+        """The mean firing rate of a spiking cell; None for another."""
+        if not self.cell.spikes:
+            return None
+
+        def rate(params, inputs):
+            return firing_rate(self.ops, self.cell, params, inputs)
+
+        run = self._programs.compiled(f"rate {tuple(inputs.shape)}", rate, params, inputs)
+        return float(self.ops.to_numpy(run(params, inputs)))
 
     # -- training --------------------------------------------------------------------------------
 
@@ -352,9 +364,8 @@ class _Run:
         if self.best is None:
             return replace(found, status_detail="no finite validation score")
         validation, params = self.best
-        test = trainer.evaluate(
-            trainer.ops.from_numpy(params), self.test, trainer.ops.from_numpy(self.test.inputs)
-        )
+        weights, inputs = trainer.ops.from_numpy(params), trainer.ops.from_numpy(self.test.inputs)
+        test = trainer.evaluate(weights, self.test, inputs)
         found = replace(found, validation_best=validation)
         if test is None:
             return replace(found, status_detail="outputs on the test split are not finite")
@@ -369,6 +380,7 @@ class _Run:
             found,
             status="ok",
             test_score=test,
+            firing_rate=trainer.firing_rate(weights, inputs),
             normalised_score=None if trivial is None else task.normalise(test, trivial, solved),
             steps_to_target=reached.step if reached else None,
             seconds_to_target=reached.seconds if reached else None,

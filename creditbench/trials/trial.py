@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 NUMERICS_VERSION = 3
 
 
+#: The cell of trials that name none, and the fields that are left out of the hash of trials with it.
+CELL = "tanh"
+_CELL = ("cell", "cell_parameters", "cell_sha256")
+
 #: Suffixes of the rule's name for a decorrelated cell.
 SUFFIXES: dict[Decorrelate, str] = {"none": "", "hidden": "+D", "both": "+DD"}
 
@@ -34,12 +38,21 @@ def split_rule(rule: str) -> tuple[str, Decorrelate]:
     return rule.removesuffix(SUFFIXES[found]), found
 
 
+def with_cell(rule: str, cell: str) -> str:
+    """A rule with its cell in words; the rule alone where the cell is the usual one.
+
+    >>> with_cell("anp+D", "gru"), with_cell("anp", "tanh")
+    ('anp+D with gru', 'anp')
+    """
+    return rule if cell == CELL else f"{rule} with {cell}"
+
+
 #: Fields that change no number and are left out of a trial's hash.
-_LABELS = ("task_path", "learner_path", "measure", "study", "beat_trivial")
-#: Fields in which trials must agree to stand in one column, beside the task and its parameters.
+_LABELS = ("task_path", "learner_path", "cell_path", "measure", "study", "beat_trivial")
+#: Fields in which trials must agree to stand in one column, beside the parameters of task and cell.
 _CONDITIONS = (
-    *("task_version", "data_sha256", "budget_steps", "evaluations", "hidden", "batch", "alpha", "bias"),
-    *("dtype", "numerics_version"),
+    *("cell", "task_version", "data_sha256", "budget_steps", "evaluations", "hidden", "batch", "alpha"),
+    *("bias", "dtype", "numerics_version"),
 )
 
 
@@ -61,7 +74,7 @@ Name = Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\z")]
 
 
 class Trial(BaseModel):
-    """(task, learner, hyper-parameters, backend, device, sizes, seed, budget), fully resolved."""
+    """(task, learner, hyper-parameters, cell, backend, device, sizes, seed, budget), fully resolved."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -74,6 +87,9 @@ class Trial(BaseModel):
     learner: Name
     learner_sha256: str  #: of the learner's source in the same way; of all of an installed package
     hyperparameters: Plain  #: fields of the learner
+    cell: Name = CELL
+    cell_parameters: Plain = {}  #: fields of the cell's own
+    cell_sha256: str | None = None  #: of the source of a cell that is not shipped
     decorrelate: Literal["none", "hidden", "both"]
     decorrelation_rate: Number
     backend: Backend
@@ -101,6 +117,7 @@ class Trial(BaseModel):
     # The path of a plug-in outside the shipped folders. It changes no number and is not hashed.
     task_path: str | None = None
     learner_path: str | None = None
+    cell_path: str | None = None
     #: Whether the cost is measured after the training. It changes no number and is not hashed.
     measure: bool = False
     #: The study of tuning that chose the hyper-parameters, as "DRAW/STUDY", and whether a point of that study
@@ -145,6 +162,7 @@ class Trial(BaseModel):
         updates), and so are seed, backend, device and names.
         """
         parameters = {f"{self.task}.{name}": value for name, value in self.task_parameters.items()}
+        parameters |= {f"{self.cell}.{name}": value for name, value in self.cell_parameters.items()}
         if self.data_sha256 is not None:
             parameters.pop(f"{self.task}.data", None)
         return parameters | {name: getattr(self, name) for name in _CONDITIONS}
@@ -153,6 +171,10 @@ class Trial(BaseModel):
         values = self.model_dump(exclude={*_LABELS, *left_out})
         if self.vocabulary_sha256 is None:
             del values["vocabulary_sha256"]
+        if self.cell == CELL and not self.cell_parameters and self.cell_sha256 is None:
+            # Trials have the ids that they had before there were other cells.
+            for name in _CELL:
+                del values[name]
         if not self.optimizer_parameters:
             del values["optimizer_parameters"]
         if self.data_sha256 is not None:

@@ -25,8 +25,8 @@ from creditbench.errors import UsageError
 from creditbench.machine import files
 from creditbench.plugins import registry
 from creditbench.trials.record import Record
-from creditbench.trials.settings import read_studies
-from creditbench.trials.trial import Trial
+from creditbench.trials.settings import cell_tuned, read_studies
+from creditbench.trials.trial import CELL, Trial, with_cell
 
 if TYPE_CHECKING:
     from creditbench.task import Task
@@ -134,6 +134,7 @@ class Tuned:
 
     task: str
     rule: str
+    cell: str
     study: str  #: DRAW/STUDY
     values: Mapping[str, Any]  #: the best point, by the names of a tuned file
     metric: str
@@ -166,7 +167,8 @@ class _Points:
         ended = [f for f, group in self.families.items() if all(r.status in _ENDED for r in group)]
         if not ended:
             raise UsageError(
-                f"no point of {first.rule} on {first.task} came to its end: see the records' status_detail"
+                f"no point of {with_cell(first.rule, first.cell)} on {first.task} came to its end: see the "
+                "records' status_detail"
             )
         plugin = registry.find("tasks", first.task, [first.task_path] if first.task_path else [])
         self.task = plugin.cls(**first.task_parameters)
@@ -246,6 +248,7 @@ def choose(records: Sequence[Record], study: str = "0/0", confirmed: Sequence[Re
     return Tuned(
         task=trial.task,
         rule=trial.rule,
+        cell=trial.cell,
         study=study,
         values=values,
         metric=task.metric,
@@ -269,7 +272,10 @@ def _scale(task: Task, seed: int, batch: int) -> tuple[float, float | None]:
 
 
 def frozen(found: Sequence[Tuned], command: str) -> str:
-    """The tuned file: a table `[[TASK.RULE]]` for each study, which `creditbench run --tuned` reads."""
+    """The tuned file: a table `[[TASK.RULE]]` for each study, which `creditbench run --tuned` reads.
+
+    It names the cell of each, unless this is the usual one.
+    """
     lines = [
         "# Found on validation, with seeds of its own, with as many points for every rule. Made by:",
         "#",
@@ -278,18 +284,22 @@ def frozen(found: Sequence[Tuned], command: str) -> str:
         f"# {sum(t.points for t in found)} points, {sum(t.train_seconds for t in found):.0f} s of training "
         "in all.",
     ]
-    for tuned in sorted(found, key=lambda t: (t.task, t.rule, t.study)):
+    for tuned in sorted(found, key=lambda t: (t.task, t.rule, t.cell != CELL, t.cell, t.study)):
         rule = tuned.rule if tuned.rule.replace("_", "").isalnum() else f'"{tuned.rule}"'
         lines += ["", f"# {described(tuned)}", f"[[{tuned.task}.{rule}]]", f'study = "{tuned.study}"']
+        lines += [] if tuned.cell == CELL else [f'cell = "{tuned.cell}"']
         lines += [] if tuned.beat_trivial else ["beat_trivial = false"]
         lines += [f'{k} = "{v}"' if isinstance(v, str) else f"{k} = {v!r}" for k, v in tuned.values.items()]
     return "\n".join(lines) + "\n"
 
 
-def kept_studies(path: Path) -> tuple[str, set[tuple[str, str, str]]]:
-    """The text of a tuned file and its studies, (task, rule, study). Raises `UsageError` if unreadable."""
+def kept_studies(path: Path) -> tuple[str, set[tuple[str, str, str, str]]]:
+    """The text of a tuned file and its studies, (task, rule, cell, study).
+
+    Raises `UsageError` if it cannot be read.
+    """
     found = {
-        (task, rule, str(study["study"]))
+        (task, rule, cell_tuned(f"{task}.{rule} in {path}", study), str(study["study"]))
         for task, rules in read_studies(path).items()
         for rule, studies in rules.items()
         for study in studies

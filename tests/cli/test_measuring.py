@@ -15,7 +15,7 @@ from creditbench.results.measured import GradientQuality, ScalingPoint, read_row
 from creditbench.results.store import Store
 from creditbench.results.table import render, rows, summarise
 from creditbench.studies.process import results
-from creditbench.studies.scaling import make_update
+from creditbench.studies.scaling import USUAL, make_update
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.record import SCHEMA_VERSION, Record
 from creditbench.trials.trainer import run_trials
@@ -90,11 +90,18 @@ def test_scale_says_what_a_backend_leaves_out(tmp_path, monkeypatch, capsys):
     )
     orders = []
 
-    def results(job, backend, learners, sizes, **order):
-        orders.append((backend, [name for name, *_ in learners]))
-        for name, *_ in learners:
+    def results(job, backend, rules, sizes, **order):
+        orders.append((backend, [name for (name, *_), _ in rules]))
+        for (name, *_), (cell, *_) in rules:
             for size in (1, 2):
-                yield {"learner": name, "axis": "T", "size": size, "quantity": "flops", "values": [size]}
+                yield {
+                    "learner": name,
+                    "cell": cell,
+                    "axis": "T",
+                    "size": size,
+                    "quantity": "flops",
+                    "values": [size],
+                }
 
     monkeypatch.setattr("creditbench.studies.process.results", results)
     arguments = [
@@ -223,7 +230,7 @@ def test_the_share_is_that_of_the_tighter_bound():
     peaks = Peaks(gemm_gflops=10.0, triad_gbytes=2.0)
     assert share(peaks, flops=5e9, bytes=1e8, seconds=1.0) == pytest.approx(0.5)
     assert share(peaks, flops=1e8, bytes=1e9, seconds=1.0) == pytest.approx(0.5)
-    update = make_update("forward", T=10, n=100, B=1)
+    update = make_update(("forward", None, {}), USUAL, {"T": 10, "n": 100, "B": 1})
     weights = 4 * 100 * (100 + 2 + 2)
     assert least_bytes(update, 12345, cache=1 << 20) == 2 * weights + 4 * 10 * 5
     assert least_bytes(update, 12345, cache=weights - 1) == least_bytes(update, 12345, None) == 12345
@@ -313,7 +320,7 @@ def test_an_environment_is_kept_once(record):
 
 
 def test_exponents_as_a_table_for_a_document():
-    common = {"learner": "wp", "backend": "jax", "interval": [0, 0], "left_out": []}
+    common = {"learner": "wp", "cell": "tanh", "backend": "jax", "interval": [0, 0], "left_out": []}
     rows = [
         common
         | {"axis": "n", "quantity": "time", "exponent": 1.9, "claimed": 2.0, "held": None, "left_out": [512]},
@@ -328,3 +335,32 @@ def test_exponents_as_a_table_for_a_document():
         "| anp | jax | – | 0.01 (0) ✓ |",
         "| wp | jax | 1.90 (2)* | 0.30 (0) ✗ |",
     ]
+    rows[2]["cell"] = "gru"
+    assert "| anp with gru | jax | – | 0.01 (0) ✓ |" in exponents_markdown(rows).splitlines()
+
+
+def test_scale_and_gradients_measure_each_rule_with_each_cell(tmp_path, capsys):
+    """A pair that does not fit is left out with a note; the constants of a cell are set."""
+    words = ["--cell", "tanh,lru", "--set", "lru.r_max=0.9", "--json"]
+    sizes = ["--axis", "n", "--sizes", "16,32", "--quantity", "flops", "--output", str(tmp_path / "scaling")]
+    assert main(["scale", "--learner", "kf_rtrl,forward", "--backend", "jax", *sizes, *words]) == 0
+    found = capsys.readouterr()
+    rows = json.loads(found.out)
+    assert [(row["learner"], row["cell"]) for row in rows] == [
+        *(("kf_rtrl", "tanh"), ("forward", "tanh"), ("forward", "lru"))
+    ]
+    assert rows[1]["exponent"] > 1.5 > 1.1 > rows[2]["exponent"]  # nothing of a diagonal cell is n × n
+    assert found.err.count("note: kf_rtrl does not go with lru: its influence") == 1
+    points = read_rows(ScalingPoint, tmp_path / "scaling" / "scaling.csv", "scale")
+    assert {(p.learner, p.cell) for p in points} == {(row["learner"], row["cell"]) for row in rows}
+    task = ["--task", "mackey_glass", "--preset", "smoke", "--hidden", "4", "--parts", "0", "--steps", "5"]
+    output = ["--output", str(tmp_path / "gradients")]
+    assert main(["gradients", "--learner", "kf_rtrl,eprop", "--draws", "3", *task, *output, *words]) == 0
+    found = capsys.readouterr()
+    rows = {(row["learner"], row["cell"]): row for row in json.loads(found.out)}
+    assert list(rows) == [("kf_rtrl", "tanh"), ("eprop", "tanh"), ("eprop", "lru")]
+    assert rows["eprop", "lru"]["bias"] < 1e-5 < 1e-2 < rows["eprop", "tanh"]["bias"]
+    assert found.err.count("note: kf_rtrl does not go with lru: its influence") == 1
+    assert (tmp_path / "gradients" / "gradients.png").stat().st_size > 100
+    assert main(["scale", "--learner", "kf_rtrl", "--cell", "lru"]) == 2
+    assert "nothing is left to measure: kf_rtrl does not go with lru" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from creditbench.cells import CELLS
 from creditbench.cli import drawing as example
 from creditbench.cli import main
 from creditbench.plugins import registry
@@ -82,12 +83,38 @@ def test_what_a_learner_is_comes_from_its_class(capsys):
         assert text in said
 
 
+def test_what_a_cell_is_comes_from_its_class(tmp_path, monkeypatch, capsys):
+    for words in (["show", "cell", "lru"], ["show", "lru"]):
+        assert main(words) == 0
+        said = capsys.readouterr().out
+        for text in ("Linear recurrent unit", "arXiv:2303.06349", "nu, theta", "r_max 0.99", "∂s_t/∂ν"):
+            assert text in said
+    assert main(["show", "gru"]) == 0
+    assert "4; see the input: 1 to 3; ĥ: 2 to 4" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "cell", "slow_unit"]) == 0
+    capsys.readouterr()
+    assert main(["show", "slow_unit.py"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("slow_unit: Slow unit\n") and "pace 1.0" in said
+
+
+def test_cells_are_listed(capsys):
+    assert main(["list", "cells", "--json"]) == 0
+    rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
+    assert list(rows) == list(CELLS)
+    assert rows["lif"]["spikes"] and rows["lif"]["parameters"]["decay"] == 0.95
+    assert not rows["lru"]["recurrent"] and rows["lru"]["phi"] == ["nu", "theta"]
+    assert main(["list", "cells"]) == 0
+    assert "Long short-term memory" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("mackey_glas", "unknown task or learner 'mackey_glas': did you mean 'mackey_glass'?"),
+        ("mackey_glas", "unknown task, learner or cell 'mackey_glas': did you mean 'mackey_glass'?"),
         ("no_such.py", "no file"),
-        (str(ROOT / "creditbench" / "errors.py"), "holds neither a learner nor a task"),
+        (str(ROOT / "creditbench" / "errors.py"), "holds no learner, task or cell"),
     ],
 )
 def test_what_is_neither_is_refused(name, said, capsys):

@@ -109,8 +109,9 @@ def test_no_text_of_a_table_is_a_spreadsheets_formula(results, tmp_path):
 def test_the_columns_that_papers_read_are_there(version):
     columns = (version / "trials.csv").read_text().splitlines()[0].split(",")
     expected = [
-        *("trial", "suite_version", "task", "task_version", "learner", "learner_sha256", "learner_source"),
-        *("decorrelate", "backend", "backend_version", "device", "device_name", "hidden", "batch", "alpha"),
+        *("trial", "suite_version", "task", "task_version", "learner", "cell"),
+        *("learner_sha256", "learner_source", "decorrelate", "backend", "backend_version", "device"),
+        *("device_name", "hidden", "batch", "alpha"),
         *(
             "seq_len",
             "protocol",

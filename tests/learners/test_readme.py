@@ -49,6 +49,15 @@ def test_an_unknown_format_is_refused_in_one_line(capsys):
     assert "'markdown'" in said.err
 
 
+@pytest.mark.slow
+def test_the_readme_has_the_table_of_rules_and_cells(capsys):
+    """Each rule is run with each cell."""
+    assert main(["list", "learners", "--format", "cells"]) == 0
+    assert capsys.readouterr().out in README.read_text(encoding="utf-8"), (
+        "learners/README.md should hold what `creditbench list learners --format cells` prints"
+    )
+
+
 # -- each rule learns --------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from creditbench.cells import CELLS
 from creditbench.machine.folders import PACKAGE, shipped
 from creditbench.plugins import meaning
 
@@ -110,7 +111,9 @@ def vocabularies(*rules):
         ("learner/traces.py", "(1.0 - cell.alpha) * P", "cell.alpha * P", lambda rule, *_: rule == "eprop"),
         ("learner/perturbed.py", "2.0 * sigma", "sigma", lambda rule, *_: rule == "spsa"),
         ("learner/decorrelation.py", "1.0 + scale", "1.0 - scale", lambda rule, backend, D: D),
-        ("cells/base.py", "xp.exp", "xp.sin", lambda *_: True),
+        ("cells/base.py", "2.0 / self.outputs", "1.0 / self.outputs", lambda *_: True),
+        ("cells/tanh.py", "xp.tanh", "xp.sin", lambda *_: True),
+        ("cells/gru.py", "xp.tanh", "xp.sin", lambda *_: False),
         ("learner/training.py", "| estimate.assigned", "", lambda *_: True),
         ("ops/jax.py", "import", "import math\nimport", lambda *_: False),
         ("ops/jax.py", "def scan(", "def scan_(", lambda rule, backend, D: backend == "jax"),
@@ -128,6 +131,33 @@ def test_a_change_of_what_is_shared_concerns_whoever_runs_through_it(package, fi
     path.write_text(text.replace(old, new, 1))
     after = vocabularies(*rules)
     assert {key for key in before if before[key] != after[key]} == {key for key in before if concerns(*key)}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "concerns"),
+    [
+        ("cells/gru.py", "xp.tanh", "xp.sin", {"gru", "own"}),
+        ("cells/functions.py", "0.5 *", "0.6 *", {"gru", "lstm", "lif", "alif", "own"}),
+        ("cells/tanh.py", "xp.tanh", "xp.sin", {"tanh"}),
+        ("cells/lif.py", "self.threshold *", "2.0 *", {"lif", "alif"}),
+        ("cells/base.py", "2.0 / self.outputs", "1.0 / self.outputs", {*CELLS, "own", "free"}),
+        ("cells/shipped.py", "raise KeyError", "raise ValueError", set()),
+    ],
+)
+def test_a_change_of_a_cell_concerns_trials_with_that_cell(package, file, old, new, concerns):
+    networks = {id: id for id in CELLS} | {
+        "own": b"from creditbench.cells import Cell\nfrom creditbench.cells.gru import GRU\n",
+        "free": b"from creditbench.cells import Cell\n",
+    }
+
+    def found():
+        forget()
+        return {name: meaning.vocabulary(SOURCE, "jax", cell=cell) for name, cell in networks.items()}
+
+    before, path = found(), package / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    assert {name for name, sha256 in found().items() if before[name] != sha256} == concerns
 
 
 def test_code_may_be_moved(package):

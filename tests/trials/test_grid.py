@@ -304,7 +304,7 @@ FIXED = Trial(
 OTHER = {str: "other", int: 77, float: 0.77, bool: True, dict: {"other": 1}, type(None): "other"}
 OTHER_CHOICES = {"decorrelate": "both", "backend": "torch", "dtype": "float64", "protocol": "episodes"}
 OTHER_CHOICES |= {"beat_trivial": False}
-LABELS = ("task_path", "learner_path", "measure", "study", "beat_trivial")
+LABELS = ("task_path", "learner_path", "cell_path", "measure", "study", "beat_trivial")
 
 
 @pytest.mark.parametrize("field", Trial.model_fields)
@@ -459,7 +459,7 @@ def test_an_optimisers_own_parameters_are_set(tmp_path, capsys):
         ({"adam.beta1": "-1"}, "beta1 is -1.0: Adam needs a number in"),
         ({"adam.lr": "1"}, "--lr"),
         ({"sgd.mu": "1"}, "sgd has none"),
-        ({"adams.beta1": "1"}, "unknown task, learner or optimizer in --set 'adams'"),
+        ({"adams.beta1": "1"}, "unknown task, learner, cell or optimizer in --set 'adams'"),
     ):
         with pytest.raises(UsageError, match=said):
             made("adam", **settings)

@@ -671,7 +671,9 @@ $("theme").addEventListener("click", () => {
 });
 dark.addEventListener("change", () => { label(); update(); });
 label();
-$("release").addEventListener("change", () => { location.href = $("release").value + location.hash; });
+for (const id of ["release", "cell"]) {
+  $(id).addEventListener("change", () => { location.href = $(id).value + location.hash; });
+}
 
 // A rule's section, made when it is opened; its text is HTML of `_rule` in page.py, where all of it is escaped.
 for (const section of document.querySelectorAll("details.rule")) {

@@ -1,12 +1,11 @@
 """My rule: the gradient through the current step alone, as in a simple recurrent network.
 
     e_t = w_t ∂ℓ_t/∂y_t                              error of a step
-    δ_t = ∂h_t/∂s_tᵀ Dᵀ W_outᵀ e_t                   its gradient in the state s_t
+    δ_t = ∂h_t/∂s_tᵀ Dᵀ W_outᵀ e_t                   its gradient in the state of each unit
     ∂L/∂θ ≈ Σ_t (g slope_tᵀ δ_t) z_tᵀ                θ = [W_rec W_in b];  z_t = [ĥ_{t-1}, x̂_t, 1]
 
-slope_t = ∂s_t/∂a_t is the cell's: α φ'(a_t) in a leaky tanh unit.
-
-ĥ_{t-1} counts as constant: no credit goes to an earlier step. The readout gets its exact gradient.
+slope_t is ∂s_t/∂a_t: α φ'(a_t) for a tanh cell. ĥ_{t-1} counts as constant: no credit goes to an earlier
+step. The readout gets its exact gradient.
 
 Source: Elman 1990, Cognitive Science 14(2):179.
 """

@@ -1,0 +1,349 @@
+"""The checks of a cell: its parameters, its forward pass, and the derivatives of a unit that rules use."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from creditbench.cells import Cell
+from creditbench.check.base import Broken, Check, NotApplicable, check
+from creditbench.check.probe import (
+    INPUTS,
+    OUTPUTS,
+    B,
+    N,
+    T,
+    autodiff,
+    difference,
+    leaves,
+    lively,
+    make_batch,
+    make_cell,
+    quick_ops,
+    relative_error,
+)
+from creditbench.learner import backpropagate
+from creditbench.ops import Ops
+from creditbench.plugins.importing import Plugin
+from creditbench.trials.network import own_fields
+
+CHECKS: list[Check] = []
+#: Each loss and decorrelation, with and without biases.
+_OPTIONS: tuple[dict[str, Any], ...] = (
+    {"alpha": 0.4},
+    {"bias": False, "decorrelate": "hidden", "loss": "cross_entropy"},
+    {"alpha": 0.4, "decorrelate": "both"},
+)
+#: Names of the parameters that every cell may have.
+_SHARED = ("W_in", "W_rec", "W_out", "b", "c", "D", "D_in")
+#: Greatest relative difference of what is equal but for rounding, in float64.
+_EXACT = 1e-10
+#: Steps of a sequence over which a cell stays finite, and the size of its weights beside those drawn.
+_STEPS, _SMALL = 100, 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class CellSubject:
+    """A cell and a backend, the subject of the checks."""
+
+    plugin: Plugin
+    backend: str
+
+    @cached_property
+    def ops(self) -> Ops:
+        """The backend in float64."""
+        return quick_ops(self.backend)
+
+    def make(self, options: dict[str, Any]) -> Cell:
+        """A small cell; `alpha` counts where it has a leak."""
+        kind = self.plugin.cls
+        return make_cell(**options | ({} if kind.leaky else {"alpha": 1.0}), kind=kind)
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        return [self.make(options) for options in _OPTIONS]
+
+
+@check(
+    CHECKS,
+    "metadata",
+    "set the class attributes as creditbench/cells/base.py describes them, and give each own field a default",
+    needed=True,
+)
+def metadata(subject: CellSubject) -> str:
+    """Names, numbers of state, gates and outputs, and what the gates see are of the right kind."""
+    cls = subject.plugin.cls
+    for name in ("id", "name", "paper"):
+        if not isinstance(getattr(cls, name), str) or not getattr(cls, name).strip():
+            raise Broken(f"{name} is {getattr(cls, name)!r}, and must be text")
+    for name in ("S", "G", "Q"):
+        value = getattr(cls, name)
+        if type(value) is not int or value < 1:
+            raise Broken(f"{name} is {value!r}, and must be a whole number from 1")
+    for name in ("sees_input", "sees_recurrence"):
+        gates = getattr(cls, name)
+        whole = isinstance(gates, tuple) and len(gates) == 2 and all(type(g) is int for g in gates)
+        if not whole or not 0 <= gates[0] <= gates[1] <= cls.G:
+            raise Broken(f"{name} is {gates!r}, and must be (from, to) with 0 <= from <= to <= G = {cls.G}")
+    if cls.sees_input[0] == cls.sees_input[1]:
+        raise Broken(f"sees_input is {cls.sees_input}: no gate sees the input")
+    for name in cls.phi:
+        if not (isinstance(name, str) and name.isidentifier()) or name in _SHARED:
+            raise Broken(f"phi has {name!r}: give a name that is none of {', '.join(_SHARED)}")
+    for name in ("leaky", "skips", "spikes"):
+        if type(getattr(cls, name)) is not bool:
+            raise Broken(f"{name} is {getattr(cls, name)!r}, and must be True or False")
+    for field in own_fields(cls):
+        if field.default is dataclasses.MISSING:
+            raise Broken(f"the field {field.name} has no default")
+    hash(subject.cells[0])
+    phi = f", φ {', '.join(cls.phi)}" if cls.phi else ""
+    return f"S = {cls.S}, G = {cls.G}, Q = {cls.Q}{phi}"
+
+
+@check(
+    CHECKS,
+    "parameters",
+    "draw weights and φ in `init`, `first_bias` and `own_parameters` from the seed alone, in the shapes of "
+    "`shapes()`, finite",
+    needed=True,
+)
+def parameters(subject: CellSubject) -> str:
+    """What a cell draws has its shapes, is finite, and is the same for the same seed."""
+    for cell in subject.cells:
+        first, again = cell.init(0), cell.init(0)
+        wanted = dict(cell.shapes())
+        if cell.decorrelate != "none":
+            wanted["D"] = (cell.width, cell.width)
+        if cell.decorrelate == "both":
+            wanted["D_in"] = (cell.inputs, cell.inputs)
+        if first.keys() != wanted.keys():
+            names = ", ".join(sorted(first.keys() ^ wanted.keys()))
+            raise Broken(f"init and shapes() differ in {names}")
+        for name, value in first.items():
+            if np.shape(value) != tuple(wanted[name]):
+                raise Broken(f"init draws {name} of shape {np.shape(value)}, not {tuple(wanted[name])}")
+            if not np.isfinite(value).all():
+                raise Broken(f"init draws {name} that is not finite")
+            if not np.array_equal(value, again[name]):
+                raise Broken(f"init draws another {name} from the same seed")
+    return f"{', '.join(subject.cells[0].shapes())}: shapes, finite, the same for the same seed"
+
+
+@check(
+    CHECKS,
+    "unit",
+    "return from `f` a tuple of S arrays and from `o` a tuple of Q arrays, [..., n] and in the float format "
+    "of `ops`, computed with `ops.xp`",
+    needed=True,
+)
+def unit(subject: CellSubject) -> str:
+    """`f` and `o` give tuples of arrays of the right number, shape and float format."""
+    ops, cell = subject.ops, subject.cells[0]
+    phi = ops.from_numpy({name: cell.init(0)[name] for name in cell.phi})
+    rng = np.random.default_rng(0)
+    s, a = (
+        tuple(ops.from_numpy(rng.standard_normal((B, N))) for _ in range(count)) for count in (cell.S, cell.G)
+    )
+    wanted = s[0].dtype
+    for name, found, count in (("f", cell.f(ops, s, a, phi), cell.S), ("o", cell.o(ops, s), cell.Q)):
+        if not isinstance(found, tuple) or len(found) != count:
+            raise Broken(f"{name} returned {_described(found)}, and must return a tuple of {count} arrays")
+        for x in found:
+            if tuple(getattr(x, "shape", ())) != (B, N):
+                raise Broken(f"{name} gives shape {tuple(getattr(x, 'shape', ()))} for rows {(B, N)}")
+            if x.dtype != wanted:
+                raise Broken(f"{name} gives {x.dtype} for {wanted}")
+    return f"{cell.S} and {cell.Q} arrays"
+
+
+def _described(found: Any) -> str:
+    return f"{len(found)} arrays" if isinstance(found, tuple) else f"a {type(found).__name__}"
+
+
+@check(CHECKS, "rest", "let `o` be 0 at s = 0: a network starts there, and nobody has said anything yet")
+def rest(subject: CellSubject) -> str:
+    """A network at rest sends nothing: o(0) = 0."""
+    ops, cell = subject.ops, subject.cells[0]
+    for h in ops.to_numpy(cell.o(ops, tuple(ops.zeros((B, N)) for _ in range(cell.S)))):
+        if np.abs(h).max() != 0.0:
+            raise Broken(f"o(0) is {h.ravel()[0]:.3g}")
+    return "o(0) = 0"
+
+
+@check(
+    CHECKS, "finite", "let `f` forget: a unit that grows step by step overflows on a stream, which has no end"
+)
+def finite(subject: CellSubject) -> str:
+    """From small weights, states and outputs stay finite over many steps."""
+    ops = subject.ops
+    for cell in subject.cells:
+        drawn = {name: _SMALL * x if name.startswith("W") else x for name, x in lively(cell).items()}
+        x = np.random.default_rng(1).standard_normal((_STEPS, B, INPUTS))
+        state, a, out, s = _steps(ops, cell, ops.from_numpy(drawn), x)
+        for name, value in {"s": s, "a": a, "ĥ": out, "the last state": leaves(tuple(state))}.items():
+            values = value.values() if isinstance(value, dict) else value
+            if not all(np.isfinite(ops.to_numpy(v)).all() for v in values):
+                raise Broken(f"{name} is not finite within {_STEPS} steps")
+    return f"over {_STEPS} steps"
+
+
+@check(
+    CHECKS,
+    "derivatives",
+    "mend `slopes`, `out_slopes` or `derivatives`, or leave them out: then the framework's forward mode of "
+    "`f` and `o` gives them",
+)
+def derivatives(subject: CellSubject) -> str:
+    """Carry, slope, ∂h/∂s and ∂s/∂φ are the framework's forward mode of f and o."""
+    ops, worst = subject.ops, dict[str, float]()
+    for cell in subject.cells:
+        params, x = ops.from_numpy(lively(cell)), make_batch().inputs
+        encoded = cell.encode(params, ops.from_numpy(x).reshape((T * B, INPUTS)))
+        _, unrolled = cell.unroll(ops, params, cell.start(ops, B), encoded, T)
+        found = cell.derivatives(ops, params, unrolled)
+        _, a, _, s = _steps(ops, cell, params, x)
+        rows = [ops.xp.concat(tuple(step[k] for step in s)) for k in range(cell.S)]
+        before, after = tuple(r[: T * B] for r in rows), tuple(r[B:] for r in rows)
+        gates = ops.xp.concat(tuple(a))
+        parts = tuple(gates[:, k * N : (k + 1) * N] for k in range(cell.G))
+        phi = {name: params[name] for name in cell.phi}
+        # The forward mode of the base class, whatever the cell itself says.
+        carry, slope, own = Cell.slopes(cell, ops, before, parts, phi, after)
+        constant = np.full((T * B, 1, 1, N), 1.0 - cell.alpha)
+        pairs = {
+            "carry": (constant if found.carry is None else _full(ops, found.carry), _matrix(ops, carry)),
+            "slope": (_full(ops, found.slope), _matrix(ops, slope)),
+        }
+        if found.carry is None and cell.S > 1:
+            raise Broken("carry is left out, and a unit's state has several numbers")
+        to_h = _matrix(ops, Cell.out_slopes(cell, ops, after))
+        identity = np.ones_like(to_h) if cell.Q == cell.S == 1 else None
+        if found.out is not None:
+            pairs["∂h/∂s"] = _full(ops, found.out), to_h
+        elif identity is not None:
+            pairs["∂h/∂s"] = identity, to_h
+        if cell.phi:
+            if found.own is None:
+                raise Broken("∂s/∂φ is left out")
+            pairs["∂s/∂φ"] = _full(ops, found.own), _matrix(ops, own)
+        for name, (one, other) in pairs.items():
+            if one.shape != other.shape:
+                raise Broken(f"{name} has the axes {one.shape[1:-1]}, not {other.shape[1:-1]}")
+            away = float(np.abs(one - other).max() / max(1.0, np.abs(other).max()))
+            worst[name] = max(worst.get(name, 0.0), away)
+            if not away < _EXACT:
+                raise Broken(f"{name} is {away:.2g} from the forward mode of {'o' if 'h' in name else 'f'}")
+    return ", ".join(f"{name} to {away:.1g}" for name, away in worst.items())
+
+
+@check(CHECKS, "unrolled", "let `step`, `unroll` and `run` do the same: most cells define `f` and `o` alone")
+def unrolled_is_run(subject: CellSubject) -> str:
+    """The outputs of `unroll` are those of `run`, and its segments can be cut anywhere."""
+    ops, worst = subject.ops, 0.0
+    for cell in subject.cells:
+        params, x = ops.from_numpy(lively(cell)), ops.from_numpy(make_batch().inputs)
+        whole = ops.to_numpy(cell.run(ops, params, x))
+        encoded = cell.encode(params, x.reshape((T * B, INPUTS)))
+        for cuts in ((0, T), (0, 1, 5, T)):
+            state, outputs = cell.start(ops, B), []
+            for first, last in itertools.pairwise(cuts):
+                part = encoded[first * B : last * B]
+                state, unrolled = cell.unroll(ops, params, state, part, last - first)
+                outputs.append(ops.to_numpy(cell.readout(ops, params, unrolled.out)))
+            found = np.concatenate(outputs).reshape((T, B, OUTPUTS))
+            worst = max(worst, difference({"y": whole}, {"y": found})[0])
+            if not worst < _EXACT:
+                raise Broken(f"the outputs of segments {cuts} are {worst:.2g} from those of `run`")
+    return f"segments give the outputs of `run`, to {worst:.1g}"
+
+
+@check(
+    CHECKS,
+    "reverse mode",
+    "mend the derivatives of a unit: rules carry gradients with them, and BPTT is the reference of all",
+)
+def reverse_mode(subject: CellSubject) -> str:
+    """The framework's reverse mode through `run` is what `creditbench.learner.backpropagate` gives."""
+    ops, worst = subject.ops, 0.0
+    for cell in subject.cells:
+        params, batch = lively(cell), make_batch(loss=cell.loss)
+        _, expected = autodiff(ops, cell, params, batch)
+        worst = max(worst, relative_error(_backpropagated(ops, cell, params)[1], expected))
+        if not worst < _EXACT:
+            raise Broken(f"the largest difference is {worst:.2g} of the largest entry")
+    return f"to {worst:.1g}"
+
+
+def _backpropagated(ops: Ops, cell: Cell, drawn: Any) -> tuple[Any, dict[str, NDArray[Any]]]:
+    """(loss, gradient) of the rule that is the reference."""
+
+    def segment(params, batch):
+        batch = batch._replace(inputs=cell.encode(params, batch.inputs))  # as a rule gets them
+        found = backpropagate(ops, cell, params, cell.start(ops, B), batch)
+        return found.loss, {name: ops.dense(grad) for name, grad in found.grads.items()}
+
+    params, batch = ops.from_numpy(drawn), make_batch(loss=cell.loss)
+    batch = type(batch)(*ops.from_numpy(tuple(batch)))
+    loss, grads = ops.to_numpy(ops.compile(segment, params, batch)(params, batch))
+    return loss, grads
+
+
+def _steps(ops: Ops, cell: Cell, params: Any, inputs: NDArray[Any]) -> tuple[Any, list, list, list]:
+    """Step by step from rest: (last state, a of each step, ĥ of each, s of each with that of rest first)."""
+    state = cell.start(ops, B)
+    a, out, s = [], [], [state.s]
+    with ops.host.without_tape():
+        for x in inputs:
+            drive = cell.drive(ops, params, cell.encode(params, ops.from_numpy(x)))
+            pre, state = cell.step(ops, params, state, drive)
+            a.append(pre)
+            out.append(state.out)
+            s.append(state.s)
+    return state, a, out, s
+
+
+def _matrix(ops: Ops, rows: tuple[tuple, ...]) -> NDArray[Any]:
+    """Rows and columns of arrays [R, n] as [R, rows, columns, n]."""
+    return np.stack([[ops.to_numpy(x) for x in row] for row in rows]).transpose(2, 0, 1, 3)
+
+
+def _full(ops: Ops, M: Any) -> NDArray[Any]:
+    """[R, n] as [R, 1, 1, n]; what has four axes stays."""
+    found = ops.to_numpy(M)
+    return found[:, None, None] if found.ndim == 2 else found
+
+
+# -- between backends --------------------------------------------------------------------------------------
+
+
+def numbers(subject: CellSubject) -> dict[str, Any]:
+    """Loss, gradient and outputs of each cell, by name, as lists."""
+    found: dict[str, Any] = {}
+    for i, cell in enumerate(subject.cells):
+        drawn = lively(cell)
+        loss, grads = _backpropagated(subject.ops, cell, drawn)
+        inputs = subject.ops.from_numpy(make_batch().inputs)
+        y = cell.run(subject.ops, subject.ops.from_numpy(drawn), inputs)
+        own = {"the loss": loss, "the outputs": subject.ops.to_numpy(y)}
+        own |= {f"the gradient of {name}": x for name, x in grads.items()}
+        found |= {f"{i} {name}": np.asarray(value).tolist() for name, value in own.items()}
+    return found
+
+
+def compare(found: dict[str, dict[str, Any]]) -> str:
+    """Compare the `numbers` of the backends; raises `Broken` or `NotApplicable`."""
+    if len(found) < 2:
+        raise NotApplicable(f"one backend gave numbers: {', '.join(found) or 'none'}")
+    first, *others = found
+    worst, where, other = max((*difference(found[first], found[name]), name) for name in others)
+    if not worst < _EXACT:
+        number, name = where.partition(",")[0].split(" ", 1)
+        options = ", ".join(f"{k} {v}" for k, v in _OPTIONS[int(number)].items())
+        raise Broken(f"{name} of {first} and of {other} differ by {worst:.2g} ({options})")
+    return f"to {worst:.1g}"

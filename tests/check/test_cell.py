@@ -1,0 +1,230 @@
+"""The checks of a cell, and of a rule with another cell than the usual one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.resources import files
+
+import pytest
+
+from creditbench.cells import Cell, cell_class
+from creditbench.check import cell, claims, learning, lists, pairs
+from creditbench.check.base import Broken, NotApplicable, outcomes
+from creditbench.check.cell import CellSubject
+from creditbench.check.subject import Subject
+from creditbench.cli import main
+from creditbench.learner import Learner
+from creditbench.plugins import registry
+from creditbench.plugins.importing import Plugin
+from creditbench.results.measured import read_checks
+
+TEMPLATE = files("creditbench") / "plugins" / "templates" / "cell.py"
+
+
+def looked(kind: type[Cell], name: str, backend: str = "torch"):
+    """The result of one check of a cell, in this process."""
+    plugin = dataclasses.replace(registry.find("cells", "gru"), cls=kind)
+    (found,) = outcomes([c for c in lists.CELL if c.name == name], CellSubject(plugin, backend), plugin.path)
+    return found
+
+
+def test_a_sound_cell_passes_all_checks():
+    """A diagonal, complex one with parameters of its own; the other cells have tests of their own."""
+    plugin = registry.find("cells", "lru")
+    for backend in ("torch", "jax"):
+        found = list(outcomes(lists.CELL, CellSubject(plugin, backend), plugin.path))
+        assert [result for result in found if not result.held] == []
+
+
+GRU, LRU, LIF = map(cell_class, ("gru", "lru", "lif"))
+
+
+def mutant(base: type[Cell], **changes) -> type[Cell]:
+    return dataclasses.dataclass(frozen=True)(type("Mutant", (base,), changes))
+
+
+def short(self, ops, s, a, phi):
+    return GRU.f(self, ops, s, a, phi)[0]
+
+
+def grows(self, ops, s, a, phi):
+    return (1e10 * s[0] + a[0],)
+
+
+def wrong_carry(self, ops, s, a, phi, after):
+    carry, slope, own = GRU.slopes(self, ops, s, a, phi, after)
+    return tuple(tuple(1.001 * x for x in row) for row in carry), slope, own
+
+
+def wrong_own(self, ops, s, a, phi, after):
+    carry, slope, own = LRU.slopes(self, ops, s, a, phi, after)
+    return carry, slope, tuple(tuple(-x for x in row) for row in own)
+
+
+def wrong_spike(self, ops, s):
+    return ((LIF.out_slopes(self, ops, s)[0][0] * 2.0,),)
+
+
+def wrong_run(self, ops, params, inputs):
+    return 1.001 * Cell.run(self, ops, params, inputs)
+
+
+def draws(self, seed):
+    return Cell.init(self, seed) | {"W_in": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        (mutant(GRU, S=0), "metadata", "S is 0"),
+        (mutant(GRU, sees_input=(0, 5)), "metadata", "sees_input is (0, 5)"),
+        (mutant(GRU, phi=("W_in",)), "metadata", "phi has 'W_in'"),
+        (mutant(GRU, name=" "), "metadata", "name is ' '"),
+        (mutant(GRU, phi=("tau",)), "parameters", "init and shapes() differ in tau"),
+        (mutant(GRU, init=draws), "parameters", "init draws W_in of shape ()"),
+        (mutant(GRU, f=short), "unit", "f returned a Tensor, and must return a tuple of 1 arrays"),
+        (mutant(GRU, o=lambda self, ops, s: (s[0] + 1.0,)), "rest", "o(0) is 1"),
+        (mutant(GRU, f=grows, slopes=Cell.slopes), "finite", "is not finite within 100 steps"),
+        (mutant(GRU, slopes=wrong_carry), "derivatives", "carry is"),
+        (mutant(LRU, slopes=wrong_own), "derivatives", "∂s/∂φ is"),
+        (mutant(LIF, out_slopes=wrong_spike), "derivatives", "∂h/∂s is"),
+        (mutant(GRU, run=wrong_run), "unrolled", "from those of `run`"),
+        (mutant(GRU, slopes=wrong_carry), "reverse mode", "the largest difference is"),
+        (mutant(LRU, slopes=wrong_own), "reverse mode", "the largest difference is"),
+    ],
+)
+def test_each_check_catches_its_own_fault(kind, name, said):
+    found = looked(kind, name)
+    assert found.held is False and said in found.detail, found
+    assert lists.advice("cells", name)
+
+
+def test_what_a_cell_writes_by_hand_may_be_left_out():
+    """Then the framework's forward mode gives it."""
+    kind = mutant(LIF, slopes=Cell.slopes, out_slopes=Cell.out_slopes)
+    for name in ("derivatives", "reverse mode"):
+        assert looked(kind, name).held is True
+
+
+def test_backends_that_differ_are_told_apart():
+    numbers = {b: cell.numbers(CellSubject(registry.find("cells", "linear"), b)) for b in ("jax", "torch")}
+    assert cell.compare(numbers).startswith("to ")
+    with pytest.raises(NotApplicable, match="one backend gave numbers: jax"):
+        cell.compare({"jax": numbers["jax"]})
+    numbers["torch"]["1 the loss"] = 2.0
+    with pytest.raises(
+        Broken, match=r"the loss of jax and of torch differ by .* \(bias False, decorrelate hidden"
+    ):
+        cell.compare(numbers)
+
+
+@pytest.mark.slow
+def test_the_template_is_checked_and_a_broken_one_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "cell", "slow_unit"]) == 0
+    assert "creditbench run --cell slow_unit.py --learner bptt --task mackey_glass" in capsys.readouterr().err
+    assert main(["check", "slow_unit.py", "--json"]) == 0
+    rows = {row["name"]: row["held"] for row in json.loads(capsys.readouterr().out)}
+    assert list(rows) == lists.names("cells") and set(rows.values()) == {True}
+    path = tmp_path / "slow_unit.py"
+    path.write_text(path.read_text().replace("ops.xp.tanh(s[0])", "ops.xp.cos(s[0])"))
+    assert main(["check", "slow_unit.py", "--only", "rest", "--backend", "torch"]) == 1
+    said = capsys.readouterr().err
+    assert "rest: o(0) is 1" in said and "what to do: let `o` be 0" in said
+    assert main(["check", "gru", "--cell", "lif"]) == 2
+    assert "--cell is lif and gru is no learner: leave --cell out" in capsys.readouterr().err
+    assert main(["check", "np", "--cell", "gruu"]) == 2
+    assert "unknown cell 'gruu': did you mean 'gru'" in capsys.readouterr().err
+    assert main(["new", "cell", "gru"]) == 2
+    assert "the id 'gru' is taken by" in capsys.readouterr().err
+
+
+# -- a rule with a cell ------------------------------------------------------------------------------------
+
+
+def rule_looked(name: str, checks, which: str, kind: type[Cell], backend: str = "torch", cls=None):
+    plugin = registry.find("learners", name)
+    plugin = plugin if cls is None else dataclasses.replace(plugin, cls=cls)
+    (found,) = outcomes([c for c in checks if c.name == which], Subject(plugin, backend, kind), plugin.path)
+    return found
+
+
+def test_a_rule_that_does_not_fit_is_not_checked_further(tmp_path, capsys):
+    words = ["check", "kf_rtrl", "--cell", "lru", "--json", "--results", str(tmp_path)]
+    assert main(words) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    why = "kf_rtrl does not go with lru: its influence has no place for a unit's own nu, theta"
+    assert rows["metadata"]["held"] is True
+    assert {name for name, row in rows.items() if row["held"] is None and row["detail"] == why} == {
+        name for name in rows if name not in ("import", "metadata")
+    }
+    assert {(row.learner, row.cell) for row in read_checks(tmp_path)} == {("kf_rtrl", "lru")}
+
+
+def test_a_reason_that_is_no_text_is_a_fault():
+    class Says(registry.find("learners", "bptt").cls):
+        def fits(self, cell):
+            return 3
+
+    found = rule_looked("bptt", lists.LEARNER, "cell", GRU, cls=Says)
+    assert found.held is False and "fits returned 3" in found.detail
+
+
+@pytest.mark.parametrize("id", ["gru", "lru", "lif"])
+def test_an_exact_rule_is_unbiased_and_online_with_each_cell(id):
+    kind = cell_class(id)
+    assert rule_looked("rtrl", claims.CHECKS, "unbiased", kind).held is True
+    assert rule_looked("rtrl", claims.CHECKS, "online", kind).held is True
+    truncated = rule_looked("rtrl", claims.CHECKS, "unbiased", kind, cls=_claims_exact("eprop"))
+    assert truncated.held is (id == "lru")  # a unit of lru acts on itself alone
+
+
+def _claims_exact(name: str) -> type[Learner]:
+    base = registry.find("learners", name).cls
+    claimed = dataclasses.replace(base.claims, unbiased=True)
+    return dataclasses.dataclass(frozen=True, kw_only=True)(type("Exact", (base,), {"claims": claimed}))
+
+
+def test_a_rule_without_derivatives_is_not_held_to_a_surrogate():
+    found = rule_looked("wp", claims.CHECKS, "unbiased", LIF)
+    assert found.held is None and "the rule takes no derivative" in found.detail
+    taking = {
+        name: claims.takes_derivatives(Subject(registry.find("learners", name), "torch", LIF))
+        for name in ("wp", "np", "bptt", "uoro", "eprop", "forward_gradient")
+    }
+    assert taking == {"wp": False, "np": False} | dict.fromkeys(
+        ("bptt", "uoro", "eprop", "forward_gradient"), True
+    )
+
+
+def test_a_units_own_parameters_may_stay_as_they_start():
+    found = rule_looked("np", learning.CHECKS, "trained", LRU)
+    assert found.held is None and found.detail.startswith("nu, theta are never trained")
+
+    class Half(registry.find("learners", "bptt").cls):
+        def segment(self, ops, cell, params, state, batch, key):
+            found = super().segment(ops, cell, params, state, batch, key)
+            left = {name: 0.0 * found.grads[name] for name in cell.phi}
+            return found._replace(grads={**found.grads, **left})
+
+    found = rule_looked("bptt", claims.CHECKS, "unbiased", LRU, cls=Half)
+    assert found.held is True and found.detail.endswith("; leaves nu, theta as they start")
+
+
+def test_pairs_are_found_by_running_the_rule():
+    def goes(name: str, kind: type[Cell], cls=None) -> str:
+        plugin: Plugin = registry.find("learners", name)
+        return pairs.goes_with(plugin if cls is None else dataclasses.replace(plugin, cls=cls), kind)
+
+    assert goes("bptt", LRU) == goes("es", LRU) == goes("oua", LRU) == goes("np", GRU) == "yes"
+    assert goes("np", LRU) == "leaves nu, theta as they start"
+    assert goes("snapn", LRU).startswith("no: its graph is that of W_rec")
+
+    class Fails(registry.find("learners", "bptt").cls):
+        def segment(self, ops, cell, params, state, batch, key):
+            found = super().segment(ops, cell, params, state, batch, key)
+            return found._replace(grads=found.grads | {"c": found.grads["c"] * float("nan")})
+
+    with pytest.raises(Broken, match="bptt with gru: its gradient is not finite"):
+        goes("bptt", GRU, Fails)
