@@ -82,12 +82,13 @@ def back_through_time(ops, cell, now, to_h, B_rec, steps):
         from_readout, now = xs
         g = from_readout + from_next
         post = back(now.slope, g)
+        kept = post, g if cell.phi else None
         if not cell.recurrent:
-            return cell.carried_back(now, g), (post, g)
+            return cell.carried_back(now, g), kept
         from_this = back(now.out_before, ops.linear(post, B_rec))
-        return from_this if cell.forgets else from_this + cell.carried_back(now, g), (post, g)
+        return from_this if cell.forgets else from_this + cell.carried_back(now, g), kept
 
     xs = from_readout, now._replace(out=None, own=None)
     xs = ops.tree_map(lambda r: r.reshape((*steps, *r.shape[1:])), xs)
     _, (post, g) = ops.scan(backward, ops.zeros((steps[1], cell.state_size)), xs, reverse=True)
-    return post.reshape((-1, cell.units)), g.reshape((-1, cell.state_size))
+    return post.reshape((-1, cell.units)), g.reshape((-1, cell.state_size)) if cell.phi else None

@@ -79,7 +79,7 @@ class KeRNL(Learner):
         differs = cell.scalar and cell.leaky and not cell.keeps_out
 
         def activity(a):
-            return cell.f(ops, (xp.zeros_like(a),), (a,), {})[0]
+            return cell.f(ops, (0.0,), (a,), {})[0]
 
         def make(cell, params):
             def advance(trace, now, xi):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from creditbench.errors import require_positive
-from creditbench.learner import Claims, Estimate, Learner, chunk_size, fold_chunks, rows
+from creditbench.learner import Claims, Estimate, Learner
 from creditbench.ops import Outer
 
 
@@ -48,11 +48,12 @@ class ReadoutRLS(Learner):
         identity = ops.from_numpy(np.eye(B))
 
         def step(carry, xs):
-            P, W_out, c, loss = carry
-            out, target, weight = xs
-            y = ops.linear(out, W_out, c)
+            before, P, W_out, c, loss = carry
+            x, target, weight = xs
+            after, seen = cell.unroll(ops, params, before, x, 1)
+            y = ops.linear(seen.out, W_out, c)
             scored = xp.astype(weight > 0, weight.dtype)[:, None]
-            h = scored * (xp.concat((out, xp.ones_like(scored)), axis=1) if cell.bias else out)
+            h = scored * (xp.concat((seen.out, xp.ones_like(scored)), axis=1) if cell.bias else seen.out)
             V = ops.linear(h, P)
             S = identity + V @ h.T
             if B == 1:
@@ -63,19 +64,12 @@ class ReadoutRLS(Learner):
             W_out = ops.accumulate(W_out, Outer(e_S, V[:, :n]), -1.0)
             if cell.bias:
                 c = c - (e_S.T @ V[:, n:])[:, 0]
-            return (P, W_out, c, loss + weight @ cell.losses(ops, y, target)), None
-
-        def chunk(carry, batch):
-            state, learned = carry
-            K = batch.weights.shape[0]
-            state, unrolled = cell.unroll(ops, params, state, rows(batch).inputs, K)
-            xs = unrolled.out.reshape((K, B, n)), batch.targets, batch.weights
-            learned, _ = ops.scan(step, learned, xs)
-            return (state, learned), None if cell.decorrelate == "none" else unrolled.hidden
+            loss = loss + weight @ cell.losses(ops, y, target)
+            return (after, P, W_out, c, loss), None if cell.decorrelate == "none" else seen.hidden
 
         # The weights belong to the caller, so the scan updates a copy.
         P, W_out = (xp.asarray(x, copy=True) for x in (state["P"], params["W_out"]))
-        carry = state["cell"], (P, W_out, params.get("c"), ops.zeros(()))
-        (end, (P, W_out, c, loss)), hidden = fold_chunks(ops, chunk, carry, batch, chunk_size(batch))
+        carry = state["cell"], P, W_out, params.get("c"), ops.zeros(())
+        (end, P, W_out, c, loss), hidden = ops.scan(step, carry, tuple(batch))
         assigned = {"W_out": W_out, "c": c} if cell.bias else {"W_out": W_out}
         return Estimate(loss, {}, {"cell": end, "P": P}, assigned=assigned, hidden=hidden)

@@ -81,9 +81,13 @@ class SnApN(Learner):
         def start(layer):
             return ops.zeros((batch_size, n, layer.S * valid.shape[1], layer.parameters))
 
-        graph = ops.from_numpy(
-            {"units": units, "valid": valid, "connected": self.connected(cell).astype(float)}
-        )
+        def existing(layer):
+            others = np.ones((n, layer.presynaptic - layer.width))
+            of_gate = np.concatenate([np.tile(self.connected(layer), (1, layer.Q)), others], axis=1)
+            own = np.ones((n, len(layer.phi)))
+            return ops.from_numpy(np.concatenate([np.tile(of_gate, (1, layer.G)), own], axis=1))
+
+        graph = ops.from_numpy({"units": units, "valid": valid}) | {"exists": of_layers(cell, existing)}
         return {"cell": cell.start(ops, batch_size), "trace": of_layers(cell, start), "graph": graph}
 
     def reset(self, ops, cell, params, state, batch_size):
@@ -91,15 +95,17 @@ class SnApN(Learner):
         return {"cell": cell.start(ops, batch_size), "trace": trace, "graph": state["graph"]}
 
     def segment(self, ops, cell, params, state, batch, key):
-        units, valid, connected = (state["graph"][k] for k in ("units", "valid", "connected"))
+        units, valid, exists = (state["graph"][k] for k in ("units", "valid", "exists"))
+        layers = cell.layers
 
-        def make(cell, params):
-            return follow(ops, cell, params, units, valid, connected)
+        def make(layer, params):
+            own = exists if len(layers) == 1 else exists[layers.index(layer)]
+            return follow(ops, layer, params, units, valid, own)
 
         return online(ops, cell, params, state, batch, key, make)
 
 
-def follow(ops, cell, params, units, valid, connected):
+def follow(ops, cell, params, units, valid, exists):
     """The rule's step in one layer: its influence J [B, n, S r, M], and the gradient."""
     xp, n, S, r = ops.xp, cell.hidden, cell.S, valid.shape[1]
     W = cell.recurrence_matrix(ops, params).reshape((cell.G, n, cell.Q, n))
@@ -107,9 +113,6 @@ def follow(ops, cell, params, units, valid, connected):
     W = W * (valid[:, :, None] * valid[:, None, :])
     first = xp.zeros_like(valid[0])
     first = xp.concat((xp.ones_like(first[:1]), first[1:]))[:, None]  # a unit's own row is its first
-    others = [xp.ones_like(connected[:, :1])] * (cell.presynaptic - cell.width)
-    of_gate = xp.concat([*[connected] * cell.Q, *others], axis=1)
-    exists = xp.concat([*[of_gate] * cell.G, *[xp.ones_like(connected[:, :1])] * len(cell.phi)], axis=1)
 
     def transition(now):
         """H of the units that each unit reaches, without carry: [B, n, S r, S r]."""
@@ -139,6 +142,9 @@ def follow(ops, cell, params, units, valid, connected):
         HJ = transition(now) @ J
         if not cell.forgets:
             HJ = HJ + carried(J, now)
+        if cell.scalar and not cell.phi:
+            J = ops.accumulate(HJ, now.z[:, None, None, :] * first, now.slope[:, :, None, None])
+            return J, exists * xp.sum(now.delta[:, units][:, :, None, :] @ J, axis=(0, 2))
         own = xp.permute_dims(immediate(ops, now).reshape((B, S, n, 1, -1)), (0, 2, 1, 3, 4))
         J = ops.accumulate(HJ, (own * first).reshape(J.shape))
         delta = xp.permute_dims(now.delta.reshape((B, S, n))[..., units], (0, 2, 1, 3))
