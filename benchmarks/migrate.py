@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from creditbench.cells import CELLS
 from creditbench.machine.folders import PACKAGE, shipped
 from creditbench.machine.threads import thread_environment
 from creditbench.plugins import meaning, registry
@@ -32,7 +33,7 @@ from creditbench.plugins.importing import source_sha256
 from creditbench.results.store import stale
 from creditbench.results.version import load, write_tables
 from creditbench.trials.record import Record
-from creditbench.trials.trial import Trial
+from creditbench.trials.trial import CELL, Trial
 
 ROOT = PACKAGE.parent
 
@@ -69,7 +70,7 @@ def known(kind: str, name: str) -> frozenset[str]:
 def renewed(record: Record) -> Record | None:
     """The record with today's sources; None if one of them has another meaning now, or is not shipped."""
     trial = record.trial
-    if trial.task_path or trial.learner_path:
+    if trial.task_path or trial.learner_path or trial.cell_sha256 or trial.cell not in CELLS:
         return None
     rule, task = registry.builtin("learners").get(trial.learner), registry.builtin("tasks").get(trial.task)
     if rule is None or task is None:
@@ -78,7 +79,8 @@ def renewed(record: Record) -> Record | None:
         "tasks", task.id
     ):
         return None
-    vocabulary = meaning.vocabulary(rule.path.read_bytes(), trial.backend, trial.decorrelate != "none")
+    decorrelates = trial.decorrelate != "none"
+    vocabulary = meaning.vocabulary(rule.path.read_bytes(), trial.backend, decorrelates, trial.cell)
     return record.model_copy(
         update={
             "trial": trial.model_copy(
@@ -110,8 +112,12 @@ for line in sys.stdin:
 def train(root: Path, trials: Sequence[Trial], jobs: int) -> Iterator[dict[str, Any]]:
     """The records of trials trained by the checkout at `root`, in their order."""
     environment = os.environ | thread_environment(1) | {"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
+    # An older checkout knows one cell, and a trial with it needs no such fields.
+    cell = {name for name in Trial.model_fields if name.startswith("cell")}
     lines = [
-        trial.model_copy(update={"measure": False}).model_dump_json(exclude={"vocabulary_sha256"})
+        trial.model_copy(update={"measure": False}).model_dump_json(
+            exclude={"vocabulary_sha256"} | (cell if trial.cell == CELL else set())
+        )
         for trial in trials
     ]
 

@@ -389,3 +389,43 @@ def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys)
     assert main([*arguments, "--output", str(out)]) == 1
     assert "mackey_glass np 0/0: not tuned: crashed: exit code 3" in capsys.readouterr().err
     assert set(tomllib.loads(out.read_text())["mackey_glass"]) == {"bptt"}
+
+
+def test_a_choice_is_of_one_cell_and_run_with_that_alone(tmp_path, capsys):
+    """A file without cells is of tanh; those of another cell are added to it."""
+    config, out, results = tmp_path / "grid.toml", tmp_path / "tuned.toml", tmp_path / "r"
+    config.write_text(
+        'task = "mackey_glass"\nlearner = ["bptt", "readout_ridge"]\npreset = "smoke"\nhidden = 4\n'
+        'cell = ["tanh", "lif"]\n[set]\nlif.decay = 0.8\nmackey_glass.steps = 400\n'
+    )
+    tune = ["tune", "--config", str(config), "--points", "2", "--studies", "1", "--confirm", "0"]
+    tune += ["--budget", "100", "--backend", "torch", "--executor", "inline", "--results", str(results)]
+    tune += ["--output", str(out), "--keep"]
+    assert main([*tune, "--cell", "tanh", "--set", "mackey_glass.steps=400"]) == 0
+    first = out.read_text()
+    assert "cell =" not in first and "--cell tanh" in first
+    assert main([*tune, "--json"]) == 0
+    said = capsys.readouterr()
+    rows = json.loads(said.out[said.out.index("[\n {") :])
+    assert [(row["rule"], row["cell"]) for row in rows] == [("bptt", "lif"), ("readout_ridge", "lif")]
+    assert "mackey_glass bptt with lif lr=" in said.err
+    assert out.read_text().startswith(first) and out.read_text().count('cell = "lif"') == 2
+    found = tomllib.loads(out.read_text())["mackey_glass"]
+    assert {rule: [s.get("cell") for s in studies] for rule, studies in found.items()} == {
+        "bptt": [None, "lif"],
+        "readout_ridge": [None, "lif"],
+    }
+    tried = [r.trial for r in Store(results).all() if r.trial.cell == "lif"]
+    assert {t.cell_parameters["decay"] for t in tried} == {0.8}
+    grid = make_grid(
+        Options(
+            tasks=("mackey_glass",),
+            learners=("bptt",),
+            cells=("lif", "tanh", "gru"),
+            preset="smoke",
+            tuned=str(out),
+        )
+    )
+    lrs = {trial.cell: trial.lr for trial in grid.trials}
+    assert lrs["tanh"] == found["bptt"][0]["lr"] and lrs["lif"] == found["bptt"][1]["lr"]
+    assert any("has nothing for bptt with gru on mackey_glass" in note for note in grid.notes)
