@@ -26,6 +26,7 @@ def gradients(
     ] = "0,0.5,1",
     preset: options.Preset = "quick",
     hidden: options.Hidden = 32,
+    layers: options.Layers = 1,
     batch: options.Batch = None,
     steps: Annotated[
         int | None, typer.Option(help="Length of the segment on a stream.  [default: 50]")
@@ -84,6 +85,7 @@ def gradients(
         device=device,
         seeds=(seed,),
         hidden=hidden,
+        layers=layers,
         batch=batch,
         preset=preset,
         settings=options.settings(set_, "np.credit=trace"),

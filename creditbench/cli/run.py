@@ -45,6 +45,7 @@ def run(
         str | None, typer.Option(help="Explicit seeds, as in 3,9071; the same for every study.")
     ] = None,
     hidden: options.Hidden = 128,
+    layers: options.Layers = 1,
     bias: Annotated[bool, typer.Option("--bias", help="Give the cell biases.")] = False,
     alpha: Annotated[
         float | None, typer.Option(help="Leak of a cell that has one, in (0, 1].  [default: the task's]")
@@ -138,6 +139,7 @@ def run(
         seeds=listed or tuple(range(DEFAULT_SEEDS if seeds is None else seeds)),
         seeds_apart=not listed,
         hidden=hidden,
+        layers=layers,
         bias=bias,
         alpha=alpha,
         batch=batch,

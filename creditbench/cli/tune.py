@@ -45,6 +45,7 @@ def tune(
     budget: options.Budget = None,
     evaluations: options.Evaluations = None,
     hidden: options.Hidden = 128,
+    layers: options.Layers = 1,
     set_: options.TrainingSettings = None,
     data: options.Data = None,
     keep: Annotated[
@@ -110,6 +111,7 @@ def tune(
         budget=budget,
         evaluations=evaluations,
         hidden=hidden,
+        layers=layers,
         settings=options.settings(set_),
         data=options.data(data),
         timeout=timeout,
@@ -151,6 +153,7 @@ def _command(context: typer.Context) -> str:
         "draw",
         "preset",
         "hidden",
+        "layers",
     )
     words = ["creditbench", "tune"]
     words += [word for name in always for word in (f"--{name}", str(given[name]))]

@@ -471,6 +471,7 @@ def command(records: Sequence[Record]) -> str:
     own = trial.preset == "custom"
     words += ["--budget", str(trial.budget_steps)] if own else ["--preset", trial.preset]
     words += ["--evaluations", str(trial.evaluations)]
+    words += ["--layers", str(trial.layers)] if trial.layers > 1 else []
     words += ["--hidden", str(trial.hidden), "--batch", str(trial.batch), "--alpha", repr(trial.alpha)]
     if trial.protocol == "stream":
         words += ["--segment", str(trial.segment)]

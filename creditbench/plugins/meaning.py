@@ -62,7 +62,9 @@ def _has_docstring(node: ast.AST) -> bool:
     return isinstance(node, owners) and ast.get_docstring(node, clean=False) is not None
 
 
-def vocabulary(content: bytes, backend: str, decorrelates: bool = False, cell: str | bytes = "tanh") -> str:
+def vocabulary(
+    content: bytes, backend: str, decorrelates: bool = False, cell: str | bytes = "tanh", layers: int = 1
+) -> str:
     """The sha256 of all code that a rule runs through under `backend`, without its own file.
 
     `content`: the rule's source. `decorrelates`: whether its cell is decorrelated. `cell`: the id of a
@@ -73,6 +75,8 @@ def vocabulary(content: bytes, backend: str, decorrelates: bool = False, cell: s
     wanted |= {f"cells.{cell}"} if isinstance(cell, str) else _imported(cell)
     if decorrelates:
         wanted.add("learner.decorrelation")
+    if layers > 1:
+        wanted.add("cells.stack")
     reached: set[str] = set()
     while wanted:
         module = wanted.pop()

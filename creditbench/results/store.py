@@ -184,7 +184,9 @@ def stale(record: Record) -> str:
             return f"{kind[:-1]} {name} {'is gone' if now is None else 'has changed'}"
     rule = trial.learner, trial.learner_path
     cell = trial.cell, trial.cell_path
-    if trial.vocabulary_sha256 != _vocabulary(rule, cell, trial.backend, trial.decorrelate != "none"):
+    if trial.vocabulary_sha256 != _vocabulary(
+        rule, cell, trial.backend, trial.decorrelate != "none", trial.layers
+    ):
         return f"what {trial.learner} runs through has changed"
     if trial.numerics_version != NUMERICS_VERSION:
         return f"the harness has changed from numerics version {trial.numerics_version} to {NUMERICS_VERSION}"
@@ -205,7 +207,7 @@ def _source_sha256(kind: Kind, name: str, path: str | None) -> str | None:
 
 @cache
 def _vocabulary(
-    rule: tuple[str, str | None], cell: tuple[str, str | None], backend: str, decorrelates: bool
+    rule: tuple[str, str | None], cell: tuple[str, str | None], backend: str, decorrelates: bool, layers: int
 ) -> str | None:
     """The sha256 of the code that a learner with a cell runs through, as it is now; None if one is gone.
 
@@ -215,7 +217,7 @@ def _vocabulary(
     network = cell[0] if cell[0] in CELLS else _source("cells", *cell)
     if source is None or network is None:
         return None
-    return meaning.vocabulary(source, backend, decorrelates, network)
+    return meaning.vocabulary(source, backend, decorrelates, network, layers)
 
 
 def _source(kind: Kind, name: str, path: str | None) -> bytes | None:

@@ -83,6 +83,7 @@ class Options:
     seeds: tuple[int, ...] = (0,)
     seeds_apart: bool = False  #: whether each study of the tuned file has its own seeds, as many as `seeds`
     hidden: int = 128
+    layers: int = 1
     bias: bool = False
     alpha: float | None = None
     batch: int | None = None
@@ -114,6 +115,7 @@ class Options:
             raise UsageError("no cell is named: add one, as in --cell gru; see: creditbench list cells")
         for name, least in {
             "hidden": 1,
+            "layers": 1,
             "batch": 1,
             "segment": 1,
             "budget": 1,
@@ -225,7 +227,9 @@ def make_grid(options: Options) -> Grid:
                 untuned.setdefault(with_cell(rule, network.id), []).append(task_plugin.id)
             content = network.id if network.source == "builtin" else network.path.read_bytes()
             vocabulary = {
-                backend: meaning.vocabulary(plugin.path.read_bytes(), backend, decorrelate != "none", content)
+                backend: meaning.vocabulary(
+                    plugin.path.read_bytes(), backend, decorrelate != "none", content, options.layers
+                )
                 for backend in backends
             }
             for number, (frozen, common) in enumerate(made):
@@ -487,6 +491,7 @@ def _trial_values(
         network.cls,
         inputs=train.inputs.shape[-1],
         hidden=options.hidden,
+        layers=options.layers,
         outputs=train.targets.shape[-1],
         alpha=alpha if options.alpha is None else options.alpha,
         bias=options.bias,
@@ -519,6 +524,7 @@ def _trial_values(
         "study": _text_or_none(f"{rule}.study in {options.tuned}", frozen.get("study")),
         "beat_trivial": choose(None, "beat_trivial", True) if "study" in frozen else None,
         "hidden": cell.hidden,
+        "layers": options.layers,
         "batch": batch,
         "segment": segment,
         "alpha": cell.alpha,

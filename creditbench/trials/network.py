@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-from creditbench.cells import Cell
+from creditbench.cells import Cell, Stack
 from creditbench.errors import UsageError
 from creditbench.ops.base import Array, Ops, Tree
 from creditbench.plugins import registry
@@ -25,6 +25,7 @@ def cell_of(
         kind = registry.find("cells", trial.cell, [trial.cell_path] if trial.cell_path else []).cls
     fields = {
         "hidden": trial.hidden,
+        "layers": trial.layers,
         "alpha": trial.alpha,
         "bias": trial.bias,
         "decorrelate": trial.decorrelate,
@@ -33,10 +34,12 @@ def cell_of(
     return make_network(kind, inputs=inputs, outputs=outputs, loss=loss, **(fields | others))
 
 
-def make_network(kind: type[Cell], **fields: Any) -> Cell:
-    """A cell with those fields. Raises `UsageError` for values that it refuses."""
+def make_network(kind: type[Cell], layers: int = 1, **fields: Any) -> Cell:
+    """A cell with those fields, or layers of it. Raises `UsageError` for values that it refuses."""
     try:
-        return kind(**fields)
+        cell = kind(**fields)
+        # Whoever has a cell in hand sees layers of it as one.
+        return cell if layers == 1 else cast(Cell, Stack(cell, layers))
     except UsageError:
         raise
     except Exception as error:
@@ -44,17 +47,19 @@ def make_network(kind: type[Cell], **fields: Any) -> Cell:
 
 
 def firing_rate(ops: Ops, cell: Cell, params: Tree, inputs: Array) -> Array:
-    """The mean of h over the steps, sequences and units of inputs [T, B, I], from rest."""
+    """The mean of h over the steps, sequences, units and layers of inputs [T, B, I], from rest."""
     B = inputs.shape[1]
-    W = cell.recurrent_weights(ops, params) if cell.recurrent else None
-
-    def step(state, drive):
-        _, state = cell.step(ops, params, state, drive, W)
-        return state, sum(ops.xp.mean(h) for h in cell.o(ops, state.s)) / cell.Q
 
     def chunk(state, x):
-        rows = cell.encode(params, x.reshape((-1, cell.inputs)))
-        return ops.scan(step, state, cell.drive(ops, params, rows).reshape((x.shape[0], B, cell.units)))
+        steps = x.shape[0]
+        rows = cell.encode(params, x.reshape((-1, x.shape[-1])))
+        state, unrolled = cell.unroll(ops, params, state, rows, steps)
+        rates = []
+        for layer, values in zip(cell.layers, unrolled.layers, strict=True):
+            assert values.s is not None
+            h = layer.o(ops, tuple(s[B:] for s in values.s))
+            rates.append(sum(ops.xp.mean(x.reshape((steps, -1)), axis=1) for x in h) / layer.Q)
+        return state, sum(rates) / len(rates)
 
     size = max(1, min(64, 4096 // B))
     return ops.xp.mean(ops.scan_chunks(chunk, cell.start(ops, B), inputs, size)[1])

@@ -267,6 +267,7 @@ _FIRST = (
         "device",
         "device_name",
         "hidden",
+        "layers",
         "batch",
         "alpha",
         "seq_len",

@@ -51,8 +51,8 @@ def with_cell(rule: str, cell: str) -> str:
 _LABELS = ("task_path", "learner_path", "cell_path", "measure", "study", "beat_trivial")
 #: Fields in which trials must agree to stand in one column, beside the parameters of task and cell.
 _CONDITIONS = (
-    *("cell", "task_version", "data_sha256", "budget_steps", "evaluations", "hidden", "batch", "alpha"),
-    *("bias", "dtype", "numerics_version"),
+    *("cell", "task_version", "data_sha256", "budget_steps", "evaluations", "hidden", "layers", "batch"),
+    *("alpha", "bias", "dtype", "numerics_version"),
 )
 
 
@@ -96,7 +96,8 @@ class Trial(BaseModel):
     device: str
     dtype: Literal["float32", "float64"] = "float32"
     threads: Size = 1
-    hidden: Size  #: n
+    hidden: Size  #: n, of each layer
+    layers: Size = 1
     batch: Size  #: B
     segment: Size  #: K, steps between updates
     alpha: Number
@@ -177,6 +178,8 @@ class Trial(BaseModel):
                 del values[name]
         if not self.optimizer_parameters:
             del values["optimizer_parameters"]
+        if self.layers == 1:
+            del values["layers"]
         if self.data_sha256 is not None:
             # The same file in another place is the same data.
             values["task_parameters"].pop("data", None)
