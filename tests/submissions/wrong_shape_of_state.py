@@ -16,4 +16,4 @@ class Rule(Learner):
     def segment(self, ops, cell, params, state, batch, key):
         estimate = backpropagate(ops, cell, params, state["cell"], batch)
         h = ops.zeros((1, cell.hidden))
-        return estimate._replace(state={"cell": estimate.state._replace(h=h)})
+        return estimate._replace(state={"cell": estimate.state._replace(s=(h,))})
