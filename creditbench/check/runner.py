@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from creditbench.cells import CELLS
 from creditbench.check import cell as cells
 from creditbench.check import lists, parity
 from creditbench.check.base import Broken, NotApplicable, Result
@@ -205,6 +206,12 @@ def _require_described(order: dict[str, Any], about: dict[str, Any]) -> None:
             about.clear()
             raise ConfinedError("invalid", str(error)) from None
     about |= wanted
+    network = order["cell"]
+    # A cell in a file is known by the process alone; it may not pass for a shipped one.
+    named = network.get("id")
+    claims = about["cell"] in CELLS if named is None else about["cell"] != named
+    if said["kind"] == "learners" and claims:
+        raise ConfinedError("invalid", f"it says that its cell is {about['cell']!r}, and is not: check again")
     if said != wanted:
         raise ConfinedError(
             "invalid",

@@ -58,17 +58,8 @@ REGRESSIONS = ("worse", "slower", *(column.changes[1] for column in COUNTED), "b
 
 #: Fields of a trial in which A and B may differ and still have the same settings.
 _NO_SETTINGS = {
-    *(
-        "seed",
-        "task_sha256",
-        "learner_sha256",
-        "task_path",
-        "learner_path",
-        "cell_path",
-        "measure",
-        "preset",
-        "study",
-    ),
+    *("seed", "task_sha256", "learner_sha256", "cell_sha256", "task_path", "learner_path", "cell_path"),
+    *("measure", "preset", "study"),
     "beat_trivial",
 }
 

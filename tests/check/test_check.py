@@ -242,7 +242,7 @@ class Rule(Learner):
         ("stream_segment = 1", "stream_segment = 0", "stream_segment of Rule in"),
         ('id = "mine"', 'id = "anp"', "is taken by"),
         ("lr = 1e-2", f"lr = {'-' * 200_000}1", "cannot be imported: MemoryError"),
-        ("lr = 1e-2", f"lr = 1e-2  # {'x' * 2**20}", "a learner is a file of at most"),
+        ("lr = 1e-2", f"lr = 1e-2  # {'x' * 2**20}", "a plug-in is a file of at most"),
     ],
 )
 def test_what_run_refuses_check_refuses_in_the_same_words(of, to, said, tmp_path, capsys):
@@ -265,7 +265,7 @@ import os, stat, sys
 if "creditbench.check.child" in sys.modules:
     import json
     from creditbench.plugins import meaning
-    about = {"kind": "learners", "id": "readout_rls", "backends": ["torch"], "runs": True}
+    about = {"kind": "learners", "id": "readout_rls", "backends": ["torch"], "runs": True, "cell": "tanh"}
     about["sha256"] = meaning.digest(open(__file__, "rb").read())
     sent = [{"about": about}, {"result": {"name": "online", "held": True, "detail": "so"}}, {"done": True}]
     for pipe in range(3, 64):
@@ -305,7 +305,7 @@ def test_every_check_has_advice_and_a_name_of_its_own():
     assert next(iter(lists.order())) == "import" and parity.NAME in lists.order()
 
 
-ABOUT = {"kind": "learners", "id": "x", "sha256": "5", "runs": True, "backends": ["torch"]}
+ABOUT = {"kind": "learners", "id": "x", "sha256": "5", "cell": "", "runs": True, "backends": ["torch"]}
 RESULT = {"result": {"name": "estimate", "held": True, "detail": "fits"}}
 
 
@@ -320,6 +320,7 @@ RESULT = {"result": {"name": "estimate", "held": True, "detail": "fits"}}
         ({"numbers": [1.0]}, "no result of a check"),
         ({"about": {**ABOUT, "id": "../../x"}}, "no result of a check"),
         ({"about": {**ABOUT, "kind": "rules"}}, "no result of a check"),
+        ({"about": {**ABOUT, "cell": "../x"}}, "no result of a check"),
         ({"about": {**ABOUT, "sha256": "6"}}, "the file has changed since the check began"),
     ],
 )
