@@ -513,7 +513,7 @@ def _trial_values(
         "learner_path": user_path(plugin),
         "hyperparameters": fields_of(plugin, learner),
         "cell": network.id,
-        "cell_parameters": fields_of(network, cell),
+        "cell_parameters": fields_of(network, cell.layers[0]),
         "cell_sha256": None if network.source == "builtin" else network.sha256,
         "cell_path": user_path(network),
         "decorrelate": decorrelate,

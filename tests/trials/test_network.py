@@ -282,3 +282,12 @@ def test_a_stand_in_asks_its_rule_with_the_values_that_it_has(mine, tmp_path):
     path.write_text(path.read_text().replace('else ""', "else 3"))
     with pytest.raises(UsageError, match="says 3 of the cell tanh: `fits` must return text"):
         contributed.from_path(Path(path)).cls().fits(Tanh(2, 3, 2))
+
+
+def test_layers_are_a_condition_and_leave_the_ids_of_one_layer_alone():
+    one, two = (grid("bptt", cells=("gru",), hidden=4, layers=layers).trials[0] for layers in (1, 2))
+    assert one.id != two.id and one.conditions["layers"] == 1 and two.conditions["layers"] == 2
+    assert "layers" not in one.model_dump_json(exclude_defaults=True)
+    assert one.vocabulary_sha256 != two.vocabulary_sha256  # cells/stack.py counts where it is used
+    cell = cell_of(two, 2, 1, "mse")
+    assert len(cell.layers) == 2 and cell.init(0)["W_in.2"].shape == (12, 4)
