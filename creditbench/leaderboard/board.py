@@ -329,7 +329,8 @@ def make_board(results: Results, draws: int = statistics.DRAWS, cell: str | None
     """
     whole, networks = results, tuple(cells_of(results)) or (CELL,)
     cell = networks[0] if cell is None else cell
-    measured = {row.cell for row in (*results.scaling, *results.gradients, *results.checks)}
+    measured = {p.cell for p in results.scaling} | {g.cell for g in results.gradients}
+    measured |= {c.cell for c in results.checks}
     if results.records and {*networks, *measured} != {cell}:
         results = select(results, cells=[cell])
     learners: dict[str, set[str]] = {}

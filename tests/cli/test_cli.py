@@ -114,7 +114,18 @@ def test_every_help_has_examples_which_are_good_usage(verb, capsys, tmp_path, mo
 
 #: Options whose help is not the same everywhere, since a verb has more, or less, to say of them.
 TOLD_APART = {
-    *("--alpha", "--axis", "--backend", "--batch", "--config", "--device", "--draws", "--format", "--hidden"),
+    *(
+        "--alpha",
+        "--axis",
+        "--backend",
+        "--batch",
+        "--cell",
+        "--config",
+        "--device",
+        "--draws",
+        "--format",
+        "--hidden",
+    ),
     *("--learner", "--output", "--results", "--seed", "--seeds", "--set", "--steps", "--task", "--timeout"),
 }
 

@@ -19,7 +19,19 @@ from tests.synthetic import make
 
 #: What the views compute by themselves.
 COMPUTED = {
-    *("task", "rule", "backend", "device", "seeds", "status", "segment", "batch", "machine", "commands"),
+    *(
+        "task",
+        "rule",
+        "cell",
+        "backend",
+        "device",
+        "seeds",
+        "status",
+        "segment",
+        "batch",
+        "machine",
+        "commands",
+    ),
     *("rank", "improvement", "solved", "note", "iqm", "median", "mean", "optimality_gap"),
 }
 
