@@ -8,6 +8,8 @@
     carry  of v by v: κ;  of b by v: ψ_{t-1};  of b by b: ρ - β ψ_{t-1};   slope  1 of v, 0 of b
     ∂h_t/∂(v, b) = (ψ_t, -β ψ_t)
 
+W_in and W_rec start as those of `lif`.
+
 Source: Bellec et al. 2020, Nat. Commun. 11:3625.
 """
 
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 
 from creditbench.cells.base import Cell
 from creditbench.cells.functions import spike, spike_slope
-from creditbench.cells.lif import require_spiking
+from creditbench.cells.lif import by_fan_in, require_spiking
 from creditbench.errors import UsageError
 
 
@@ -39,6 +41,9 @@ class ALIF(Cell):
         if not 0 <= self.adaptation_decay < 1:
             value = self.adaptation_decay
             raise UsageError(f"adaptation_decay is {value}: the cell alif needs one in [0, 1)")
+
+    def init(self, seed):
+        return super().init(seed) | by_fan_in(self, seed)
 
     def over(self, s):
         """The voltage over the threshold, in units of ϑ."""

@@ -6,12 +6,15 @@
 
     carry  κ;   slope  1;   ∂h_t/∂s_t = ψ_t
 
-Backpropagation through time is defined by ψ, too.
+Backpropagation through time is defined by ψ, too. W_in and W_rec start as N(0, 1/I) and N(0, 1/n): units that
+get less input are silent, and a silent unit has no gradient.
 
 Source: Bellec et al. 2020, Nat. Commun. 11:3625.
 """
 
 from dataclasses import dataclass
+
+import numpy as np
 
 from creditbench.cells.base import Cell
 from creditbench.cells.functions import spike, spike_slope
@@ -33,6 +36,9 @@ class LIF(Cell):
         super().__post_init__()
         require_spiking(self)
 
+    def init(self, seed):
+        return super().init(seed) | by_fan_in(self, seed)
+
     def f(self, ops, s, a, phi):
         (fired,) = self.o(ops, s)
         return (self.decay * s[0] + a[0] - self.threshold * ops.stop_gradient(fired),)
@@ -45,6 +51,13 @@ class LIF(Cell):
 
     def out_slopes(self, ops, s):
         return ((spike_slope(ops, s[0] / self.threshold - 1.0, self.dampening) / self.threshold,),)
+
+
+def by_fan_in(cell, seed):
+    """W_in and W_rec of a spiking cell, normal with variance 1/fan-in, as NumPy arrays."""
+    rng = np.random.default_rng([seed, 0x5B])
+    shapes = {name: shape for name, shape in cell.shapes().items() if name in ("W_in", "W_rec")}
+    return {name: rng.normal(0.0, shape[1] ** -0.5, shape) for name, shape in shapes.items()}
 
 
 def require_spiking(cell):

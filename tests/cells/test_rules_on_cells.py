@@ -194,7 +194,7 @@ def test_the_mean_over_all_signs_is_the_gradient(id, rule):
         pytest.skip(subject.fits(cell))
     params = params_of(cell)
     if cell.spikes:  # voltages about the threshold, where the surrogate is not 0
-        params["W_in"], params["b"] = 0.2 * params["W_in"], params["b"] + 0.7
+        params["W_in"], params["b"] = 0.5 * params["W_in"], params["b"] + 0.6
     steps = 3 if cell.S == 1 or rule == "kf_rtrl" else 2
     signs = 2 if rule == "kf_rtrl" else cell.state_size
     batch = late(steps)
