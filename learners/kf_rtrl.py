@@ -10,6 +10,8 @@ for each sequence of the batch. E[u ⊗ A] = J for all p1 and p2 that do not dep
 not 0. So a small ε, added to every norm, leaves the rule unbiased. The gradient of a step is an outer
 product, and is kept as one. A unit's own parameters φ see no z: a cell that has some is refused.
 
+Several layers are treated as in `uoro`.
+
 Source: Mujika, Meier & Steger 2018, arXiv 1805.10842.
 """
 

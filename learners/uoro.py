@@ -9,6 +9,9 @@ for each sequence of the batch, with H_t as in `rtrl`. E[h̃ θ̃ᵀ] = J for al
 this step's ν and are not 0: h̃ is multiplied and θ̃ divided by the same number. So a small ε, added to every
 norm, leaves the rule unbiased. At the first step, with h̃ = θ̃ = 0, it makes ρ0 = 1.
 
+Of several layers each has factors of its own, and δ_t comes down to it at the same step: the rule is unbiased
+as far as that is, which leaves out what a layer does to the state of the layers above.
+
 Source: Tallec & Ollivier 2018, arXiv 1702.05043.
 """
 
