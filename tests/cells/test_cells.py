@@ -48,6 +48,8 @@ def params_of(cell):
 @pytest.mark.parametrize("id", CELLS)
 def test_bptt_and_rtrl_equal_the_frameworks_own_reverse_mode(ops, id, options, layers, rows):
     """For spiking cells: with the surrogate as the derivative of a spike."""
+    if ops.name == "jax" and options is not OPTIONS[2][0]:
+        pytest.skip("one network of each cell is enough, since both backends agree on each rule and cell")
     cell = small(id, layers, **options)
     params, batch = params_of(cell), make_batch(rows=rows, loss=cell.loss)
     loss, expected = autodiff(ops, cell, params, batch)

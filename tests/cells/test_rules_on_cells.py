@@ -46,27 +46,27 @@ def tiny(id, layers=1):
 
 @pytest.mark.parametrize(("id", "layers"), NETWORKS)
 @pytest.mark.parametrize("rule", ["bptt_checkpointed", "tbptt", "feedback_alignment"])
-def test_rules_of_reverse_mode_equal_bptt(ops, id, layers, rule):
+def test_rules_of_reverse_mode_equal_bptt(exact, id, layers, rule):
     """Feedback alignment with the forward weights in place of its random ones, where there is one layer."""
     if rule == "feedback_alignment" and layers > 1:
         pytest.skip("every layer has its own feedback from the error")
     cell = small(id, layers, decorrelate="hidden", loss="cross_entropy")
     params, batch = params_of(cell), make_batch(loss="cross_entropy")
-    expected = estimate(ops, learner("bptt"), cell, params, batch)[1]
+    expected = estimate(exact, learner("bptt"), cell, params, batch)[1]
     state, subject = None, learner(rule, **{"K": T} if rule == "tbptt" else {})
     if rule == "feedback_alignment":
-        arrays = ops.from_numpy(params)
-        state = ops.to_numpy(subject.init(ops, cell, arrays, batch.weights.shape[1]))
+        arrays = exact.from_numpy(params)
+        state = exact.to_numpy(subject.init(exact, cell, arrays, batch.weights.shape[1]))
         state["B_out"] = (params["W_out"][:, : cell.width] @ params["D"]).T
         if cell.recurrent:
-            state["B_rec"] = ops.to_numpy(cell.recurrence_matrix(ops, arrays)).T.copy()
-    found = estimate(ops, subject, cell, params, batch, state=state)[1]
+            state["B_rec"] = exact.to_numpy(cell.recurrence_matrix(exact, arrays)).T.copy()
+    found = estimate(exact, subject, cell, params, batch, state=state)[1]
     assert relative_error(found, expected) < 1e-12
 
 
 @pytest.mark.parametrize("id", CELLS)
 @pytest.mark.parametrize("rule", ["snap1", "eprop", "snapn"])
-def test_without_recurrent_weights_local_rules_are_rtrl(ops, id, rule):
+def test_without_recurrent_weights_local_rules_are_rtrl(exact, id, rule):
     cell = small(id)
     params, batch = params_of(cell), make_batch()
     if cell.recurrent:
@@ -74,19 +74,19 @@ def test_without_recurrent_weights_local_rules_are_rtrl(ops, id, rule):
     subject = learner(rule, **{"density": 1.0} if rule == "snapn" else {})
     if subject.fits(cell):
         pytest.skip(subject.fits(cell))
-    expected = estimate(ops, learner("rtrl"), cell, params, batch)[1]
-    found = estimate(ops, subject, cell, params, batch)[1]
+    expected = estimate(exact, learner("rtrl"), cell, params, batch)[1]
+    found = estimate(exact, subject, cell, params, batch)[1]
     assert relative_error(found, expected) < 1e-12
 
 
 @pytest.mark.parametrize("id", RECURRENT)
-def test_snap1_is_rtrl_where_units_act_on_themselves_alone(ops, id):
+def test_snap1_is_rtrl_where_units_act_on_themselves_alone(exact, id):
     cell = small(id)
     params, batch = params_of(cell), make_batch()
     gates = params["W_rec"].shape[0] // cell.hidden
     params["W_rec"] = params["W_rec"] * np.tile(np.eye(cell.hidden), (gates, cell.Q))
-    expected = estimate(ops, learner("rtrl"), cell, params, batch)[1]
-    found = estimate(ops, learner("snap1"), cell, params, batch)[1]
+    expected = estimate(exact, learner("rtrl"), cell, params, batch)[1]
+    found = estimate(exact, learner("snap1"), cell, params, batch)[1]
     # Only RTRL has the gradient of the weights that are 0.
     own = np.tile(np.eye(cell.hidden), (gates, cell.Q))
     expected["W_rec"], found["W_rec"] = own * expected["W_rec"], own * found["W_rec"]
@@ -94,19 +94,19 @@ def test_snap1_is_rtrl_where_units_act_on_themselves_alone(ops, id):
 
 
 @pytest.mark.parametrize("id", RECURRENT)
-def test_snapn_is_rtrl_where_every_unit_is_reached(ops, id):
+def test_snapn_is_rtrl_where_every_unit_is_reached(exact, id):
     cell = small(id)
     params, batch = params_of(cell), make_batch()
-    expected = estimate(ops, learner("rtrl"), cell, params, batch)[1]
-    found = estimate(ops, learner("snapn", density=1.0, steps=3), cell, params, batch)[1]
+    expected = estimate(exact, learner("rtrl"), cell, params, batch)[1]
+    found = estimate(exact, learner("snapn", density=1.0, steps=3), cell, params, batch)[1]
     assert relative_error(found, expected) < 1e-12
 
 
-def test_eprop_on_alif_is_the_eligibility_trace_of_bellec(ops):
+def test_eprop_on_alif_is_the_eligibility_trace_of_bellec(exact):
     """Voltage and adaptation traces of each synapse, written out as in the paper's equations 22 to 25."""
     cell = small("alif")
     params, batch = params_of(cell), make_batch()
-    found = estimate(ops, learner("eprop"), cell, params, batch)[1]
+    found = estimate(exact, learner("eprop"), cell, params, batch)[1]
     n, theta, beta = cell.hidden, cell.threshold, cell.adaptation
     expected = {name: np.zeros_like(params[name]) for name in ("W_in", "W_rec", "b")}
     for row in range(batch.weights.shape[1]):
@@ -237,6 +237,47 @@ def test_the_mean_over_white_noise_is_the_gradient(id, layers, name):
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+#: Rule -> whether it sees what an earlier segment did to a later one.
+OVER_SEGMENTS = {"pes": True, "es": False, "spsa": False, "forward_gradient": False}
+
+
+@pytest.mark.parametrize("K", [1, 2])
+@pytest.mark.parametrize("name", OVER_SEGMENTS)
+def test_on_a_stream_pes_alone_has_the_mean_of_the_gradient(name, K):
+    """The segments of a sequence, at fixed weights, added up; ξ of all segments is white as above."""
+    cell, batch = tiny("tanh"), late(4)
+    options = {} if name == "forward_gradient" else {"sigma": 1e-6}
+    subject = learner(name, **options, **{"population": 1} if "es" in name else {})
+    params, p = params_of(cell), sum(int(np.prod(s)) for s in cell.shapes().values())
+    segments = 4 // K
+    N, times = segments * p, 3 if name == "spsa" else 1  # spsa draws the same numbers three times
+    noises = [
+        np.repeat((s * np.sqrt(N) * np.eye(N)[k]).reshape(segments, 1, p), times, axis=1).ravel()
+        for k in range(N)
+        for s in (1, -1)
+    ]
+    found = mean_over(Segmented(subject, K), cell, params, batch, noises)
+    expected = gradient(cell, params, batch)
+    exact = np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    assert exact == OVER_SEGMENTS[name]
+
+
+class Segmented:
+    """A rule on segments of K steps of a sequence: the sum of their estimates."""
+
+    def __init__(self, rule, K):
+        self.rule, self.K, self.init = rule, K, rule.init
+
+    def segment(self, ops, cell, params, state, batch, key):
+        total = {}
+        for start in range(0, len(batch.weights), self.K):
+            part = Batch(*(x[start : start + self.K] for x in batch))
+            found = self.rule.segment(ops, cell, params, state, part, key)
+            state = found.state
+            total = {k: ops.dense(g) + total.get(k, 0.0) for k, g in found.grads.items()}
+        return found._replace(grads=total)
+
+
 # -- every rule ----------------------------------------------------------------------------------------------
 
 
@@ -259,7 +300,7 @@ def test_backends_agree_with_the_same_noise(both, id, layers, rule):
     for ops in both:
         state, outcomes = None, []
         for number in range(2):
-            batch = make_batch(4, rows=2, seed=number)
+            batch = make_batch(2, rows=2, seed=number)
             loss, grads, state, assigned = estimate(ops, subject, cell, params, batch, number, state)
             outcomes.append((loss, grads, assigned))
         results.append(outcomes)

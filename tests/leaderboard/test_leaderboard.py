@@ -111,7 +111,7 @@ def test_the_columns_that_papers_read_are_there(version):
     expected = [
         *("trial", "suite_version", "task", "task_version", "learner", "cell"),
         *("learner_sha256", "learner_source", "decorrelate", "backend", "backend_version", "device"),
-        *("device_name", "hidden", "batch", "alpha"),
+        *("device_name", "hidden", "layers", "batch", "alpha"),
         *(
             "seq_len",
             "protocol",
@@ -162,7 +162,7 @@ def _put(content, column, value):
         ("trials.csv", lambda c: c[: c.rindex("\n", 0, -1) + 1], "has 199 rows, and manifest.json says 200"),
         ("trials.csv", lambda c: c + c.splitlines()[5] + "\n", "has 201 rows"),
         ("trials.csv", lambda c: "", "it is empty"),
-        ("trials.csv", _swap(",128,1,1.0,", ",129,1,1.0,"), "its settings are those of the trial"),
+        ("trials.csv", _swap(",128,1,1,1.0,", ",129,1,1,1.0,"), "its settings are those of the trial"),
         ("trials.csv", _swap(",ok,", ",fine,"), "not a whole record"),
         (
             "manifest.json",

@@ -179,12 +179,10 @@ def test_a_step_that_is_not_scored_does_not_move_the_estimate(ops, name):
 # -- oracle 4 --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("alpha", [1.0, 0.3])
 @pytest.mark.parametrize("name", UNBIASED)
-def test_unbiased_rules_have_the_expectation_of_bptt(ops, name, alpha):
-    if ops.name == "torch" and alpha == 1.0:
-        pytest.skip("one draw after another: one cell is enough beside the parity of the backends")
-    cell = make_cell(alpha=alpha, bias=alpha == 0.3)
+def test_unbiased_rules_have_the_expectation_of_bptt(ops, name):
+    """Over draws of their own; over all that noise can be, exactly, in tests/cells."""
+    cell = make_cell(alpha=0.3)
     params, batch = make_params(cell), oracle_batch()
     expected = flat(autodiff(ops, cell, params, batch)[1], cell)
     exact = {} if name == "forward_gradient" else {"sigma": SIGMA}
@@ -362,23 +360,6 @@ def segmented(rule_, K):
             return found._replace(grads=total)
 
     return Segmented()
-
-
-@pytest.mark.parametrize(
-    ("name", "K"),
-    [("pes", 1), ("pes", 4), ("es", 4), ("es_lowrank", 4), ("spsa", 4), ("forward_gradient", 4)],
-)
-def test_on_a_stream_pes_alone_has_the_expectation_of_bptt(ops, name, K):
-    """The segments of a sequence, at fixed weights, added up."""
-    if ops.name == "torch" and (K == 1 or name not in ("pes", "es")):
-        pytest.skip("one draw after another: the segments of 4 steps of two rules are enough")
-    cell = make_cell(alpha=0.3)
-    params, batch = make_params(cell), oracle_batch()
-    expected = flat(autodiff(ops, cell, params, batch)[1], cell)
-    exact = {} if name == "forward_gradient" else {"sigma": SIGMA}
-    samples = draws(ops, segmented(rule(name, **exact), K), cell, params, batch, COUNT[ops.name])
-    worst = deviations(samples, expected, cell).max()
-    assert worst < 4.0 if name == "pes" else worst > 6.0
 
 
 def test_pes_that_restarts_at_every_segment_is_es(ops):

@@ -185,7 +185,7 @@ def test_each_side_runs_its_own_rules(tmp_path):
     """A rule that does more, one that ends the process, one that is new; each in its own processes."""
     head = checkout(tmp_path)
     anp = head / "learners" / "anp.py"
-    once, twice = "y = cell.readout(ops, params, out)\n", "y = cell.readout(ops, params, 2 * out) / 2\n"
+    once, twice = "readout(ops, params, seen.out)\n", "readout(ops, params, 2 * seen.out) / 2\n"
     assert once in anp.read_text()
     anp.write_text(anp.read_text().replace(once, twice))
     np_ = head / "learners" / "np.py"
