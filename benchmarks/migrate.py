@@ -3,7 +3,7 @@
     python benchmarks/migrate.py results/v0.2 --base REVISION
 
 A row is stale once its rule, its task or the code that the rule runs through has another sha256 than in its
-run. If sources were only moved or reworded, the numbers are still right. This script trains one row of each
+run. If sources were moved or rewritten to the same effect, the numbers are still right. This script trains one row of each
 rule, backend and task twice on this machine, by the code of REVISION and by this checkout. The two must agree
 bit for bit. (The row's own numbers may come from another processor, whose rounding a long training
 magnifies.) If all trainings of a rule agree, each of its rows gets today's sha256s, and with them its id. The
@@ -39,12 +39,15 @@ ROOT = PACKAGE.parent
 
 
 @cache
-def known(kind: str, name: str) -> frozenset[str]:
-    """The sha256s, by bytes and by meaning, of a shipped source's versions in git with today's meaning."""
+def known(kind: str, name: str, base: str) -> frozenset[str]:
+    """The sha256s, by bytes and by meaning, of a shipped source's versions in git with the meaning of `base`."""
     path = shipped(kind) / f"{name}.py"
-    now = meaning.digest(path.read_bytes())
-    found = {source_sha256(path)}
     relative = path.relative_to(ROOT)
+    then = subprocess.run(
+        ["git", "-C", str(ROOT), "show", f"{base}:{relative}"], capture_output=True, check=True
+    ).stdout
+    now = meaning.digest(then)
+    found = {now}
     commits = subprocess.run(
         ["git", "-C", str(ROOT), "log", "--format=%H", "--", str(relative)],
         capture_output=True,
@@ -67,20 +70,21 @@ def known(kind: str, name: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def renewed(record: Record) -> Record | None:
-    """The record with today's sources; None if one of them has another meaning now, or is not shipped."""
+def renewed(record: Record, base: str) -> Record | None:
+    """The record with today's sources; None if they had another meaning in `base`, or are not shipped."""
     trial = record.trial
     if trial.task_path or trial.learner_path or trial.cell_sha256 or trial.cell not in CELLS:
         return None
     rule, task = registry.builtin("learners").get(trial.learner), registry.builtin("tasks").get(trial.task)
     if rule is None or task is None:
         return None
-    if trial.learner_sha256 not in known("learners", rule.id) or trial.task_sha256 not in known(
-        "tasks", task.id
-    ):
+    sources = (("learners", rule.id, trial.learner_sha256), ("tasks", task.id, trial.task_sha256))
+    if any(sha256 not in known(kind, id, base) for kind, id, sha256 in sources):
         return None
     decorrelates = trial.decorrelate != "none"
-    vocabulary = meaning.vocabulary(rule.path.read_bytes(), trial.backend, decorrelates, trial.cell)
+    vocabulary = meaning.vocabulary(
+        rule.path.read_bytes(), trial.backend, decorrelates, trial.cell, trial.layers
+    )
     return record.model_copy(
         update={
             "trial": trial.model_copy(
@@ -113,7 +117,7 @@ def train(root: Path, trials: Sequence[Trial], jobs: int) -> Iterator[dict[str, 
     """The records of trials trained by the checkout at `root`, in their order."""
     environment = os.environ | thread_environment(1) | {"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
     # An older checkout knows one cell, and a trial with it needs no such fields.
-    cell = {name for name in Trial.model_fields if name.startswith("cell")}
+    cell = {name for name in Trial.model_fields if name.startswith("cell") or name == "layers"}
     lines = [
         trial.model_copy(update={"measure": False}).model_dump_json(
             exclude={"vocabulary_sha256"} | (cell if trial.cell == CELL else set())
@@ -164,7 +168,7 @@ def main() -> None:
     given = parser.parse_args()
     versions = {version: load(version, whole=True) for version in given.versions}
     new = {
-        id(record): renewed(record)
+        id(record): renewed(record, given.base)
         for results in versions.values()
         for record in results.records
         if stale(record)
