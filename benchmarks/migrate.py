@@ -3,9 +3,9 @@
     python benchmarks/migrate.py results/v0.2 --base REVISION
 
 A row is stale once its rule, its task or the code that the rule runs through has another sha256 than in its
-run. If sources were moved or rewritten to the same effect, the numbers are still right. This script trains one row of each
-rule, backend and task twice on this machine, by the code of REVISION and by this checkout. The two must agree
-bit for bit. (The row's own numbers may come from another processor, whose rounding a long training
+run. If sources were moved or rewritten to the same effect, the numbers are still right. This script trains
+one row of each rule, backend and task twice on this machine, by the code of REVISION and by this
+checkout. The two must agree bit for bit. (The row's own numbers may come from another processor, whose rounding a long training
 magnifies.) If all trainings of a rule agree, each of its rows gets today's sha256s, and with them its id. The
 rows of other rules stay as they are. For rows with the sha256 of a file's bytes, git's history gives the
 source.
@@ -29,7 +29,6 @@ from creditbench.cells import CELLS
 from creditbench.machine.folders import PACKAGE, shipped
 from creditbench.machine.threads import thread_environment
 from creditbench.plugins import meaning, registry
-from creditbench.plugins.importing import source_sha256
 from creditbench.results.store import stale
 from creditbench.results.version import load, write_tables
 from creditbench.trials.record import Record
@@ -40,7 +39,7 @@ ROOT = PACKAGE.parent
 
 @cache
 def known(kind: str, name: str, base: str) -> frozenset[str]:
-    """The sha256s, by bytes and by meaning, of a shipped source's versions in git with the meaning of `base`."""
+    """The sha256s, by bytes and by meaning, of a shipped source's versions in git that mean what `base` has."""
     path = shipped(kind) / f"{name}.py"
     relative = path.relative_to(ROOT)
     then = subprocess.run(
