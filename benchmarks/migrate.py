@@ -4,11 +4,11 @@
 
 A row is stale once its rule, its task or the code that the rule runs through has another sha256 than in its
 run. If sources were moved or rewritten to the same effect, the numbers are still right. This script trains
-one row of each rule, backend and task twice on this machine, by the code of REVISION and by this
-checkout. The two must agree bit for bit. (The row's own numbers may come from another processor, whose rounding a long training
-magnifies.) If all trainings of a rule agree, each of its rows gets today's sha256s, and with them its id. The
-rows of other rules stay as they are. For rows with the sha256 of a file's bytes, git's history gives the
-source.
+one row of each rule, backend and task twice on this machine, by the code of REVISION and by this checkout.
+The two must agree bit for bit. (The row's own numbers may come from another processor, whose rounding a long
+training magnifies.) If all trainings of a rule agree, each of its rows gets today's sha256s, and with them
+its id. The rows of other rules stay as they are. For rows with the sha256 of a file's bytes, git's history
+gives the source.
 """
 
 import argparse
@@ -39,7 +39,7 @@ ROOT = PACKAGE.parent
 
 @cache
 def known(kind: str, name: str, base: str) -> frozenset[str]:
-    """The sha256s, by bytes and by meaning, of a shipped source's versions in git that mean what `base` has."""
+    """The sha256s, by bytes and by meaning, of the versions in git that mean what that of `base` does."""
     path = shipped(kind) / f"{name}.py"
     relative = path.relative_to(ROOT)
     then = subprocess.run(
