@@ -29,6 +29,7 @@ from creditbench.cells import CELLS
 from creditbench.machine.folders import PACKAGE, shipped
 from creditbench.machine.threads import thread_environment
 from creditbench.plugins import meaning, registry
+from creditbench.plugins.importing import source_sha256
 from creditbench.results.store import stale
 from creditbench.results.version import load, write_tables
 from creditbench.trials.record import Record
@@ -47,6 +48,8 @@ def known(kind: str, name: str, base: str) -> frozenset[str]:
     ).stdout
     now = meaning.digest(then)
     found = {now}
+    if meaning.digest(path.read_bytes()) == now:
+        found.add(source_sha256(path))
     commits = subprocess.run(
         ["git", "-C", str(ROOT), "log", "--format=%H", "--", str(relative)],
         capture_output=True,

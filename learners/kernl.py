@@ -88,7 +88,7 @@ class KeRNL(Learner):
                 P = add_immediate(ops, decay[:, None] * P, now)
                 if differs:
                     a_noisy = now.a + sigma * cell.through_recurrence(ops, params, psi)
-                    moved = (activity(a_noisy) - activity(now.a)) / sigma
+                    moved = (1.0 / sigma) * (activity(a_noisy) - activity(now.a))
                     psi = (moved if alpha == 1.0 else moved + (1.0 - alpha) * psi) + xi
                 else:
                     psi = cell.push(ops, params, now, psi) + xi
