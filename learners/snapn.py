@@ -108,8 +108,12 @@ class SnApN(Learner):
 def follow(ops, cell, params, units, valid, exists):
     """The rule's step in one layer: its influence J [B, n, S r, M], and the gradient."""
     xp, n, S, r = ops.xp, cell.hidden, cell.S, valid.shape[1]
-    W = cell.recurrence_matrix(ops, params).reshape((cell.G, n, cell.Q, n))
-    W = xp.permute_dims(W, (0, 2, 1, 3))[:, :, units[:, :, None], units[:, None, :]]  # [G, Q, n, r, r]
+    W = cell.recurrence_matrix(ops, params)
+    if cell.scalar:
+        W = W[units[:, :, None], units[:, None, :]]  # [n, r, r]
+    else:
+        W = xp.permute_dims(W.reshape((cell.G, n, cell.Q, n)), (0, 2, 1, 3))
+        W = W[:, :, units[:, :, None], units[:, None, :]]  # [G, Q, n, r, r]
     W = W * (valid[:, :, None] * valid[:, None, :])
     first = xp.zeros_like(valid[0])
     first = xp.concat((xp.ones_like(first[:1]), first[1:]))[:, None]  # a unit's own row is its first
@@ -117,7 +121,7 @@ def follow(ops, cell, params, units, valid, exists):
     def transition(now):
         """H of the units that each unit reaches, without carry: [B, n, S r, S r]."""
         if cell.scalar:
-            H = now.slope[:, units][..., None] * W[0, 0]
+            H = now.slope[:, units][..., None] * W
             return H if now.out_before is None else H * now.out_before[:, units][:, :, None]
         B = now.slope.shape[0]
         slope = now.slope.reshape((B, S, cell.G, n))[..., units]  # [B, S, G, n, r]
