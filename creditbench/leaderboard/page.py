@@ -30,7 +30,6 @@ from creditbench.results import columns
 from creditbench.results.columns import MISSING, Column
 from creditbench.results.table import spread
 from creditbench.trials.record import Record
-from creditbench.trials.trial import CELL
 
 #: The rule that the summary places if no other is highlighted.
 SUBJECT = "anp"
@@ -441,7 +440,7 @@ def _setting(board: Board) -> str:
     tuned = f" from {studies} tuning {'study' if studies == '1' else 'studies'}" if studies != "0" else ""
     versions = Counter(record.versions.partition(",")[0] for record in runs)
     parts = [
-        *([] if board.cell == CELL else [f"cell {board.cell}"]),
+        f"cell {board.cell}",
         f"{_range(trial.hidden for trial in trials)} hidden units",
         f"{_range(trial.budget_steps for trial in trials)} training steps",
         f"{each} {'run' if each == '1' else 'runs'}{tuned} for a rule and task",

@@ -882,7 +882,8 @@ def _column(browser, name: str) -> list[str]:
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
 def test_the_page_in_a_browser(results, board, tmp_path, width, height):
     path = tmp_path / "index.html"
-    path.write_text(page(board, [tmp_path], highlight=["rule_02"]), encoding="utf-8")
+    cells = {"tanh": "index.html", "gru": "cells/gru/index.html"}
+    path.write_text(page(board, [tmp_path], highlight=["rule_02"], cells=cells), encoding="utf-8")
     browser = open_browser(width, height)
     try:
         from selenium.webdriver.common.action_chains import ActionChains
@@ -895,6 +896,11 @@ def test_the_page_in_a_browser(results, board, tmp_path, width, height):
         browser.get(path.as_uri())
         assert wait(browser, DRAWN) == 4  # curves, profile, scaling, gradients
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        # The title is whole beside the choice of cells.
+        lines = "h.clientHeight / parseFloat(getComputedStyle(h).fontSize)"
+        assert browser.execute_script(f"const h = document.querySelector('h1'); return {lines}") < 2
+        costs = browser.find_elements(By.CSS_SELECTOR, "#chart-scatter text[text-anchor=middle]:not(.title)")
+        assert len(costs) >= 2
 
         # The summary is of the numbers: who leads, who does without reverse mode, where the new rule is.
         jax = {row.rule: row for row in board.rows if row.backend == "jax"}
@@ -980,6 +986,7 @@ def test_the_page_in_a_browser(results, board, tmp_path, width, height):
         browser.find_element(By.ID, "filter-text").send_keys("nothing of that name")
         count("0 of 8 rows")
         assert "No rule passes" in browser.find_element(By.ID, "none").text
+        assert browser.find_element(By.ID, "scatter-caption").text.startswith("No rule to draw")
         browser.find_element(By.ID, "none-clear").send_keys(Keys.ENTER)
         count("4 of 8 rows")
         browser.find_element(By.ID, "filter-text").send_keys("x")

@@ -403,8 +403,11 @@ $("strokes").textContent = data.backends.length > 1 ? data.backends.map((backend
 function scatterChart(rows) {
   const name = $("scatter-cost").value, { label, scale, unit } = data.forms[name];
   const drawn = rows.filter((own) => own.complete && own.scores && own.costs[name] > 0);
-  $("scatter").hidden = !drawn.length;
-  if (!drawn.length) return;
+  $("chart-scatter").hidden = !drawn.length;
+  if (!drawn.length) {
+    $("scatter-caption").textContent = "No rule to draw: none that is picked has a score on all these tasks and this cost. The notes in the table say why.";
+    return;
+  }
   const several = new Set(drawn.map(({ row }) => row.group)).size > 1;
   scatter($("chart-scatter"), drawn.map((own) => ({
     x: own.costs[name] * scale, y: own.scores.iqm[0], low: Number.isFinite(own.scores.iqm[1]) ? own.scores.iqm[1] : null, high: Number.isFinite(own.scores.iqm[2]) ? own.scores.iqm[2] : null,

@@ -45,11 +45,12 @@ function places(boxes, frame, lines) {
   });
 }
 
-function ticks(low, high) { // 1, 2 and 5 times powers of ten; powers alone over many of them
-  const parts = Math.log10(high / low) > 2.5 ? [1] : [1, 2, 5];
+function ticks(low, high) { // 1, 2 and 5 times powers of ten; powers alone over many of them, more within one
+  const powers = Math.log10(high / low);
+  const parts = powers > 2.5 ? [1] : powers > 0.8 ? [1, 2, 5] : powers > 0.4 ? [1, 1.5, 2, 3, 4, 5, 7] : [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9];
   const found = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
-    found.push(...parts.map((part) => part * 10 ** power).filter((value) => value >= low && value <= high));
+    found.push(...parts.map((part) => Number((part * 10 ** power).toPrecision(3))).filter((value) => value >= low && value <= high));
   }
   return found;
 }
