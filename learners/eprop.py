@@ -11,6 +11,7 @@ The trace is the part of RTRL's influence that does not go through recurrent wei
 of an adaptive spiking unit; in a tanh unit a leaky average, with carry 1-α and slope α φ'(a_t). It is the
 trace of `rflo`. The readout has no leak, so no leak filters the trace. An adaptive B is kept after a
 sequence. It learns at its own rate η, independent of the optimiser of W_out. W_out itself does not decay.
+Without recurrent weights, symmetric feedback makes this RTRL.
 
 Source: Bellec et al. 2020, Nat. Commun. 11:3625.
 """
@@ -30,7 +31,9 @@ class EProp(Learner):
     name = "e-prop"
     paper = "Bellec et al. 2020, doi:10.1038/s41467-020-17236-y"
     family = "eligibility trace"
-    claims = Claims(online=True, forward_only=True, time="O(p)", memory="O(p)")
+    claims = Claims(
+        online=True, forward_only=True, time="O(p)", memory="O(p)", without_recurrence={"unbiased": True}
+    )
 
     feedback: Literal["symmetric", "random", "adaptive"] = "symmetric"
     feedback_seed: int = 0  #: draws B

@@ -49,7 +49,7 @@ class KFRTRL(Learner):
 
         def start(layer):
             A = ops.zeros((B, layer.units, layer.state_size))
-            return Factors(ops.zeros((B, layer.presynaptic)), A)
+            return Factors(ops.zeros((B, layer.fan_in)), A)
 
         return {"cell": cell.start(ops, B), "trace": of_layers(cell, start)}
 

@@ -32,7 +32,14 @@ class RTRL(Learner):
     name = "Real-time recurrent learning"
     paper = "Williams & Zipser 1989, doi:10.1162/neco.1989.1.2.270"
     family = "influence"
-    claims = Claims(unbiased=True, online=True, forward_only=True, time="O(n²p)", memory="O(n p)")
+    claims = Claims(
+        unbiased=True,
+        online=True,
+        forward_only=True,
+        time="O(n²p)",
+        memory="O(n p)",
+        without_recurrence={"time": "O(p)", "memory": "O(p)"},
+    )
 
     def init(self, ops, cell, params, batch_size):
         if len(cell.layers) == 1 and not cell.recurrent:

@@ -30,7 +30,9 @@ class SnAp1(Learner):
     name = "Sparse one-step approximation of RTRL"
     paper = "Menick et al. 2021, arXiv:2006.07232"
     family = "influence"
-    claims = Claims(online=True, forward_only=True, time="O(p)", memory="O(p)")
+    claims = Claims(
+        online=True, forward_only=True, time="O(p)", memory="O(p)", without_recurrence={"unbiased": True}
+    )
 
     def init(self, ops, cell, params, batch_size):
         J = of_layers(cell, lambda layer: ops.zeros((batch_size, layer.state_size, layer.parameters)))

@@ -82,7 +82,7 @@ class SnApN(Learner):
             return ops.zeros((batch_size, n, layer.S * valid.shape[1], layer.parameters))
 
         def existing(layer):
-            others = np.ones((n, layer.presynaptic - layer.width))
+            others = np.ones((n, layer.fan_in - layer.width))
             of_gate = np.concatenate([np.tile(self.connected(layer), (1, layer.Q)), others], axis=1)
             own = np.ones((n, len(layer.phi)))
             return ops.from_numpy(np.concatenate([np.tile(of_gate, (1, layer.G)), own], axis=1))

@@ -250,14 +250,14 @@ class Cell(abc.ABC):
         return self.width + self.skips * self.inputs
 
     @property
-    def presynaptic(self) -> int:
+    def fan_in(self) -> int:
         """m: the size of what a unit sees: ĥ where the cell is recurrent, x̂, and with `bias` 1."""
         return self.recurrent * self.width + self.inputs + self.bias
 
     @property
     def parameters(self) -> int:
         """M: the parameters of a unit: m weights for each gate, and φ."""
-        return self.G * self.presynaptic + len(self.phi)
+        return self.G * self.fan_in + len(self.phi)
 
     # -- parameters ------------------------------------------------------------------------------------
 
@@ -651,7 +651,7 @@ class Cell(abc.ABC):
 
     def by_parameter(self, ops: Ops, gradient: Array | Outer) -> Tree:
         """The gradient of a unit's M parameters, [n, M], or factors [R, G n], [R, m], under their names."""
-        n, m, w = self.hidden, self.presynaptic, self.recurrent * self.width
+        n, m, w = self.hidden, self.fan_in, self.recurrent * self.width
         grads: dict[str, Any] = {}
         if isinstance(gradient, Outer):
             post, pre = gradient

@@ -34,36 +34,35 @@ class LIF(Cell):
 
     def __post_init__(self):
         super().__post_init__()
-        require_spiking(self)
+        if not 0 <= self.decay < 1:
+            raise UsageError(f"decay is {self.decay}: the cell {self.id} needs one in [0, 1)")
+        for name in ("threshold", "dampening"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name} is {getattr(self, name)}: the cell {self.id} needs one above 0")
 
     def init(self, seed):
-        return super().init(seed) | by_fan_in(self, seed)
+        rng = np.random.default_rng([seed, 0x5B])
+        shapes = {name: shape for name, shape in self.shapes().items() if name in ("W_in", "W_rec")}
+        by_fan_in = {name: rng.normal(0.0, shape[1] ** -0.5, shape) for name, shape in shapes.items()}
+        return super().init(seed) | by_fan_in
+
+    def over(self, s):
+        """The voltage over the threshold, in units of ϑ."""
+        return s[0] / self.threshold - 1.0
+
+    def surrogate(self, ops, s):
+        """ψ."""
+        return spike_slope(ops, self.over(s), self.dampening) / self.threshold
 
     def f(self, ops, s, a, phi):
         (fired,) = self.o(ops, s)
         return (self.decay * s[0] + a[0] - self.threshold * ops.stop_gradient(fired),)
 
     def o(self, ops, s):
-        return (spike(ops, s[0] / self.threshold - 1.0, self.dampening),)
+        return (spike(ops, self.over(s), self.dampening),)
 
     def slopes(self, ops, s, a, phi, after):
         return ((self.decay,),), ((1.0,),), ()
 
     def out_slopes(self, ops, s):
-        return ((spike_slope(ops, s[0] / self.threshold - 1.0, self.dampening) / self.threshold,),)
-
-
-def by_fan_in(cell, seed):
-    """W_in and W_rec of a spiking cell, normal with variance 1/fan-in, as NumPy arrays."""
-    rng = np.random.default_rng([seed, 0x5B])
-    shapes = {name: shape for name, shape in cell.shapes().items() if name in ("W_in", "W_rec")}
-    return {name: rng.normal(0.0, shape[1] ** -0.5, shape) for name, shape in shapes.items()}
-
-
-def require_spiking(cell):
-    """Raise `UsageError` if a constant of a spiking cell is out of its range."""
-    if not 0 <= cell.decay < 1:
-        raise UsageError(f"decay is {cell.decay}: the cell {cell.id} needs one in [0, 1)")
-    for name in ("threshold", "dampening"):
-        if getattr(cell, name) <= 0:
-            raise UsageError(f"{name} is {getattr(cell, name)}: the cell {cell.id} needs one above 0")
+        return ((self.surrogate(ops, s),),)

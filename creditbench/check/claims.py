@@ -63,7 +63,7 @@ def unbiased(subject: Subject) -> str:
     cannot follow the surrogate by which BPTT is defined in a spiking cell.
     """
     rule, ops = subject.precise, subject.ops
-    if not rule.claims.unbiased:
+    if not subject.claims.unbiased:
         raise NotApplicable("not claimed")
     cell, params, batch = subject.plain, subject.params(subject.plain), late_batch()
     if cell.spikes and not takes_derivatives(subject):
@@ -191,7 +191,7 @@ def online(subject: Subject) -> str:
     as noise moves them, and the check settles nothing. They may not differ by far more.
     """
     rule, ops = subject.rule, subject.repeated
-    if not rule.claims.online:
+    if not subject.claims.online:
         raise NotApplicable("not claimed")
     run = sorted(rule.backends - COMPILED)
     if ops.host.traces and run:
@@ -285,7 +285,7 @@ def _cut(
 )
 def forward_only(subject: Subject) -> str:
     """The rule asks for no reverse pass: not from `ops`, not from the framework, not as a backward scan."""
-    if not subject.rule.claims.forward_only:
+    if not subject.claims.forward_only:
         raise NotApplicable("not claimed")
     called = reverse_passes(subject)
     if called:
@@ -354,7 +354,7 @@ _UNITS = 32  # n where T is swept: so many that the index of a chunk weighs noth
 )
 def memory_in_T(subject: Subject) -> str:  # noqa: N802 - T as in the claim
     """Algorithm bytes grow with the steps of a segment no faster than claimed."""
-    return _grows(subject, "T", "algorithm_bytes", _T["algorithm_bytes"], subject.rule.claims.memory_in_T)[0]
+    return _grows(subject, "T", "algorithm_bytes", _T["algorithm_bytes"], subject.claims.memory_in_T)[0]
 
 
 @check(CHECKS, "memory", "keep no array larger than claimed, temporaries included; or claim what it is")
@@ -365,11 +365,11 @@ def memory_in_n(subject: Subject) -> str:
     gradient settle nothing for a rule that claims less. The state that a segment changes must still grow no
     faster than claimed.
     """
-    sizes, text = (64, 256), subject.rule.claims.memory
+    sizes, text = (64, 256), subject.claims.memory
     said, held = _grows(subject, "n", "algorithm_bytes", sizes, text)
     if held:
         return said
-    claim = scaling.claimed(subject.rule.claims, "n", "algorithm_bytes")
+    claim = scaling.claimed(subject.rule.claims, "n", "algorithm_bytes", subject.plain)
     assert claim is not None
     carried = [[float(_carried_bytes(subject, n))] for n in sizes]
     if all(x[0] for x in carried):
@@ -394,7 +394,7 @@ def _carried_bytes(subject: Subject, n: int) -> int:
 @check(CHECKS, "time", "use rank-one factors (Outer) and products of rows; or claim what it is")
 def time_of_a_step(subject: Subject) -> str:
     """FLOPs grow with the hidden units, and with the steps, no faster than claimed."""
-    claims = subject.rule.claims
+    claims = subject.claims
     with_n, _ = _grows(subject, "n", "flops", _N[subject.backend in COMPILED], claims.time)
     return f"{with_n}; {_grows(subject, 'T', 'flops', _T['flops'], claims.time)[0]}"
 
@@ -403,7 +403,7 @@ def _grows(
     subject: Subject, axis: str, quantity: str, sizes: tuple[int, int], text: str
 ) -> tuple[str, bool | None]:
     """The exponent of a cost in T or n beside the claimed one, and whether it settles the claim."""
-    claim = scaling.claimed(subject.rule.claims, axis, quantity)
+    claim = scaling.claimed(subject.rule.claims, axis, quantity, subject.plain)
     if claim is None:
         raise NotApplicable(f"'{text}' is no claim that can be compared with figures: write it as O(...)")
     if axis == "n" and (strange := _strange(text, subject.rule)):

@@ -146,7 +146,7 @@ def rows(subject: Subject) -> str:
     if rule.couples_rows:
         raise NotApplicable(f"{said}; the rule says why: {rule.couples_rows}")
     divided = any(math.isclose(factor, other, rel_tol=_EXACT) for factor in factors for other in (B, 1.0 / B))
-    if subject.noisy and not rule.claims.unbiased and not divided:
+    if subject.noisy and not subject.claims.unbiased and not divided:
         raise NotApplicable(f"{said}: its learning rate means another thing at another batch")
     raise Broken(said)
 
@@ -220,7 +220,7 @@ def trained(subject: Subject) -> str:
     if not missing:
         return "every parameter"
     said = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} never trained"
-    if subject.rule.claims.unbiased and not set(missing) <= set(subject.kind.phi):
+    if subject.claims.unbiased and not set(missing) <= set(subject.kind.phi):
         raise Broken(said)
     raise NotApplicable(f"{said}: give a gradient to each, or say in the docstring what stays as drawn")
 

@@ -21,7 +21,7 @@ from creditbench.check.probe import (
     wrapped,
 )
 from creditbench.check.still import other_seed, stopped_clock
-from creditbench.learner import Batch
+from creditbench.learner import Batch, Claims
 from creditbench.ops import Ops, make_ops
 from creditbench.plugins.importing import Plugin
 
@@ -53,6 +53,12 @@ class Subject:
         if any(field.name == "sigma" for field in dataclasses.fields(self.rule)):
             return dataclasses.replace(self.rule, sigma=min(self.rule.sigma, SMALL))
         return self.rule
+
+    @cached_property
+    def claims(self) -> Claims:
+        """The claims of the learner in this kind of cell."""
+        found: Claims = self.rule.claims.on(self.plain)
+        return found
 
     @cached_property
     def ops(self) -> Ops:

@@ -80,11 +80,12 @@ def learner(
 
     found = resolve("learners", name)
     cls = found.cls
-    claims = {key: value for key, value in dataclasses.asdict(cls.claims).items() if value is not False}
+    claims = dataclasses.asdict(cls.claims)
+    special = _said(claims.pop("without_recurrence"))
     about = {
         "family": cls.family,
         "paper": cls.paper,
-        "claims": ", ".join(key if value is True else f"{key} {value}" for key, value in claims.items()),
+        "claims": _said(claims) + (f"; without recurrent weights {special}" if special else ""),
         "backends": ", ".join(sorted(cls.backends)),
         "optimizer": f"{cls.optimizer}, lr {cls.lr:g}",
         "fields": ", ".join(f"{field.name} {field.default}" for field in dataclasses.fields(cls)) or "none",
@@ -129,6 +130,12 @@ def _gates(span: tuple[int, int]) -> str:
     """The gates from, to, counted from 1."""
     first, last = span[0] + 1, span[1]
     return "none" if last < first else str(first) if first == last else f"{first} to {last}"
+
+
+def _said(claims: Mapping[str, object]) -> str:
+    """Claims in a line: those that are made, with what is claimed."""
+    made = {name: value for name, value in claims.items() if value is not False}
+    return ", ".join(name if value is True else f"{name} {value}" for name, value in made.items())
 
 
 def _print_about(found: Plugin, about: Mapping[str, object]) -> None:

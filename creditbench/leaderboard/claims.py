@@ -41,10 +41,11 @@ def claims(results: Results, learner: str) -> list[Claim]:
         return row.held, f"creditbench check: {row.detail}"
 
     for name, label in (("unbiased", "unbiased"), ("online", "online"), ("forward_only", "forward only")):
-        if not said.get(name):
+        special = said.get("without_recurrence", {}).get(name)
+        if not said.get(name) and not special:
             continue
         held, detail = by_check(label, "not checked: creditbench check --results")
-        if name == "unbiased":
+        if name == "unbiased" and said.get(name):
             own = [row for row in results.gradients if row.learner == learner]
             if own:
                 # An exact estimate agrees up to rounding. 2.5 % of intervals from draws lie above the truth.
@@ -55,7 +56,7 @@ def claims(results: Results, learner: str) -> list[Claim]:
                     f"a bias is shown in {biased} of {len(own)} places; the largest is {worst.bias:.2g} "
                     f"[{worst.bias_low:.2g}, {worst.bias_high:.2g}], {worst.task} {worst.backend}"
                 )
-        found.append(Claim(label, "yes", held, detail))
+        found.append(Claim(label, "yes" if said.get(name) else "without recurrent weights", held, detail))
     axes = {
         ("algorithm_bytes", "T"): ("memory in T", "memory_in_T"),
         ("time", "n"): ("time of a step", "time"),
@@ -77,5 +78,7 @@ def claims(results: Results, learner: str) -> list[Claim]:
         if held is None:
             held, checked_ = by_check(label.removesuffix(" of a step"), "" if detail else "not measured")
             detail = "; ".join(filter(None, (checked_, detail)))
-        found.append(Claim(label, str(said[field]), held, detail))
+        special = said.get("without_recurrence", {}).get(field)
+        claimed = f"{said[field]}; {special} without recurrent weights" if special else str(said[field])
+        found.append(Claim(label, claimed, held, detail))
     return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from creditbench.cells import Cell
+from creditbench.errors import UsageError
 from creditbench.ops.base import Array, Key, NumpyTree, Ops, Tree
 
 
@@ -37,6 +38,18 @@ class Claims:
     memory_in_T: Literal["O(1)", "O(√T)", "O(T)"] = "O(1)"
     time: str = "O(n²)"  #: of one step
     memory: str = "O(p)"  #: beyond the weights
+    #: by field, what is claimed instead where there are no recurrent weights: a unit acts on itself alone
+    without_recurrence: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        known = [own.name for own in fields(self) if own.name != "without_recurrence"]
+        for name in self.without_recurrence:
+            if name not in known:
+                raise UsageError(f"without_recurrence claims {name!r}: take one of {', '.join(known)}")
+
+    def on(self, cell: Cell) -> Claims:
+        """The claims in a network of this cell."""
+        return self if cell.recurrent else replace(self, **self.without_recurrence)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -435,6 +435,9 @@ def _check(found: Mapping[str, Any]) -> None:
         raise UsageError(f"decorrelates is {found['decorrelates']!r}: set it to True or False")
     if type(found["chooses"]) is not bool:
         raise UsageError(f"it says {found['chooses']!r} of the cells that it fits: mend `fits`")
+    claims = found["claims"]
+    if not isinstance(claims.get("without_recurrence"), dict):
+        raise UsageError(f"claims are {claims!r}: set without_recurrence to a dict")
     if not found["backends"] or not set(found["backends"]) <= FRAMEWORKS.keys():
         raise UsageError(f"backends is {found['backends']!r}: set it to some of {', '.join(FRAMEWORKS)}")
 

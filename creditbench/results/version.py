@@ -47,7 +47,8 @@ class LearnerAbout(TypedDict):
     paper: str
     family: str
     claims: dict[
-        Literal["unbiased", "online", "forward_only", "memory_in_T", "time", "memory"], StrictBool | str
+        Literal["unbiased", "online", "forward_only", "memory_in_T", "time", "memory", "without_recurrence"],
+        StrictBool | str | dict[str, StrictBool | str],
     ]
 
 

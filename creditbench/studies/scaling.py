@@ -153,24 +153,35 @@ def rules_of(
 # -- claims ----------------------------------------------------------------------------------------------
 
 _SUPERSCRIPTS = {"²": 2.0, "³": 3.0, "⁴": 4.0, "": 1.0}
-#: p = n (n + inputs + 1) parameters; m = n + inputs + 1.
+#: p = n m parameters; m = n + inputs + 1, or inputs + 1 without recurrent weights.
 _POWERS = {"n": {"n": 1.0, "m": 1.0, "p": 2.0}, "T": {"T": 1.0}, "B": {"B": 1.0}}
+_WITHOUT_RECURRENCE = _POWERS | {"n": {"n": 1.0, "m": 0.0, "p": 1.0}}
 
 
-def claimed(claims: Claims, axis: str, quantity: str) -> float | None:
-    """The exponent that a rule claims, of one update on T steps of B sequences; None if it claims none."""
+def claimed(claims: Claims, axis: str, quantity: str, cell: Cell | None = None) -> float | None:
+    """The exponent that a rule claims, of one update on T steps of B sequences; None if it claims none.
+
+    `cell`: the network; None: one with recurrent weights.
+    """
+    recurrent = True
+    if cell is not None:
+        claims, recurrent = claims.on(cell), cell.recurrent
     if quantity == "algorithm_bytes":
-        return exponent_of(claims.memory_in_T if axis == "T" else claims.memory, axis)
+        return exponent_of(claims.memory_in_T if axis == "T" else claims.memory, axis, recurrent)
     # `time` is of one step of one sequence.
-    exponent = exponent_of(claims.time, axis)
+    exponent = exponent_of(claims.time, axis, recurrent)
     return None if exponent is None else exponent + (axis != "n")
 
 
-def exponent_of(text: str, axis: str) -> float | None:
+def exponent_of(text: str, axis: str, recurrent: bool = True) -> float | None:
     """The exponent of `axis` in text such as `O(n²p)`; in a sum the greatest; None in other text.
+
+    `recurrent`: whether there are recurrent weights. Without them p and m grow less with n.
 
     >>> exponent_of("O(n²p)", "n"), exponent_of("O(√T n B)", "T"), exponent_of("O(1)", "B")
     (4.0, 0.5, 0.0)
+    >>> exponent_of("O(n²p)", "n", recurrent=False)
+    3.0
     """
     inside = re.fullmatch(r"O\((.+)\)", text.strip())
     if not inside or "log" in text:
@@ -179,7 +190,7 @@ def exponent_of(text: str, axis: str) -> float | None:
     for term in inside[1].split("+"):
         total = 0.0
         for root, name, power in re.findall(r"(√?)([A-Za-z_]+)([²³⁴]?)", term):
-            known = _POWERS[axis]
+            known = _POWERS[axis] if recurrent else _WITHOUT_RECURRENCE[axis]
             # Several letters are one name, as `population`, unless each is a symbol, as in `TnB`.
             letters = [name] if name in known or not set(name) <= set("TnBpmK") else list(name)
             for i, letter in enumerate(letters):
@@ -252,7 +263,7 @@ def measure(
     always measured.
     """
     for learner, cell in rules:
-        growth = claimed(claims_of(*learner), axis, "time") or 1.0
+        growth = claimed(claims_of(*learner), axis, "time", _cell(*cell, 1)) or 1.0
         for quantity, own in sizes.items():
             before, took = 0, 0.0
             for i, size in enumerate(own):
@@ -381,13 +392,20 @@ def sweep(
                 ):
                     found.append(point | {"backend": backend})
                     advance(f"{_of(found[-1])} {axis}={point['size']} {point['quantity']}")
-    names = {rule.learner[0]: rule.learner for own in rules.values() for rule in own}
-    rows = summarise(found, {name: claims_of(*order) for name, order in names.items()})
+    pairs = {(rule.learner[0], rule.cell[0]): rule.order for own in rules.values() for rule in own}
+    rows = summarise(
+        found, {names: (claims_of(*learner), _cell(*cell, 1)) for names, (learner, cell) in pairs.items()}
+    )
     return [point for point in found if point["values"]], rows
 
 
-def summarise(points: Sequence[Mapping[str, Any]], claims: Mapping[str, Claims]) -> list[dict[str, Any]]:
-    """A row for each learner, cell, backend, axis and quantity of `points`: its exponent beside the claim."""
+def summarise(
+    points: Sequence[Mapping[str, Any]], claims: Mapping[tuple[str, str], tuple[Claims, Cell]]
+) -> list[dict[str, Any]]:
+    """A row for each learner, cell, backend, axis and quantity of `points`: its exponent beside the claim.
+
+    `claims`: by ids of learner and cell, the rule's claims and the network.
+    """
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for point in points:
         key = tuple(point[name] for name in ("learner", "cell", "backend", "axis", "quantity"))
@@ -396,7 +414,8 @@ def summarise(points: Sequence[Mapping[str, Any]], claims: Mapping[str, Claims])
     for (learner, cell, backend, axis, quantity), group in groups.items():
         taken = [p for p in group if p["values"]]
         found = fit([p["size"] for p in taken], [p["values"] for p in taken])
-        claim = claimed(claims[learner], axis, quantity)
+        own, network = claims[learner, cell]
+        claim = claimed(own, axis, quantity, network)
         rows.append(
             {
                 "learner": learner,

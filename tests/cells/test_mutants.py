@@ -29,7 +29,7 @@ MUTANTS = [
     ("lru", "grown * a_re - by_nu * turned_re", "-by_nu * turned_re"),
     ("lru", "-by_theta * turned_im", "by_theta * turned_im"),
     ("lif", "((self.decay,),)", "((1.0,),)"),
-    ("lif", "self.dampening) / self.threshold,),)", "2.0 * self.dampening) / self.threshold,),)"),
+    ("lif", "self.dampening) / self.threshold", "2.0 * self.dampening) / self.threshold"),
     ("lif", "ops.stop_gradient(fired)", "fired"),
     ("alif", "(psi, self.adaptation_decay - self.adaptation * psi)", "(psi, self.adaptation_decay)"),
     ("alif", "(psi, -self.adaptation * psi)", "(psi, 0.0)"),

@@ -14,7 +14,8 @@ from creditbench.check.base import Broken, NotApplicable, outcomes
 from creditbench.check.cell import CellSubject
 from creditbench.check.subject import Subject
 from creditbench.cli import main
-from creditbench.learner import Learner
+from creditbench.errors import UsageError
+from creditbench.learner import Claims, Learner
 from creditbench.plugins import registry
 from creditbench.plugins.importing import Plugin
 from creditbench.results.measured import read_checks
@@ -178,6 +179,23 @@ def test_an_exact_rule_is_unbiased_and_online_with_each_cell(id):
     assert rule_looked("rtrl", claims.CHECKS, "online", kind).held is True
     truncated = rule_looked("rtrl", claims.CHECKS, "unbiased", kind, cls=_claims_exact("eprop"))
     assert truncated.held is (id == "lru")  # a unit of lru acts on itself alone
+
+
+def test_claims_that_hold_without_recurrent_weights_are_checked_there():
+    """RTRL is exact in O(p) then, and SnAp-1 and e-prop are RTRL: Zucchet et al. 2023."""
+    for rule, name in (("rtrl", "memory"), ("rtrl", "time")):
+        found = rule_looked(rule, claims.CHECKS, name, LRU)
+        assert found.held is True and found.detail.endswith("claimed O(p)")
+    for rule in ("snap1", "eprop"):
+        assert rule_looked(rule, claims.CHECKS, "unbiased", LRU).held is True
+        assert rule_looked(rule, claims.CHECKS, "unbiased", GRU).detail == "not claimed"
+    greedy = dataclasses.replace(
+        registry.find("learners", "rtrl").cls.claims, without_recurrence={"time": "O(1)"}
+    )
+    kept = type("Kept", (registry.find("learners", "rtrl").cls,), {"claims": greedy})
+    assert rule_looked("rtrl", claims.CHECKS, "time", LRU, cls=kept).held is False
+    with pytest.raises(UsageError, match="claims 'speed': take one of unbiased, online"):
+        Claims(without_recurrence={"speed": "O(1)"})
 
 
 def _claims_exact(name: str) -> type[Learner]:

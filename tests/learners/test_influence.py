@@ -361,7 +361,7 @@ def test_uoro_is_its_equations(both, options):
     params, batch, epsilon = make_params(cell), make_batch(), 1e-7
     for ops in both:
         keys = ops.split(ops.key(1), T)
-        h, theta, expected = np.zeros((B, N)), np.zeros((B, N, cell.presynaptic)), 0.0
+        h, theta, expected = np.zeros((B, N)), np.zeros((B, N, cell.fan_in)), 0.0
         for (H, immediate, delta, _, _), key in zip(steps_numpy(cell, params, batch), keys, strict=True):
             nu = ops.to_numpy(ops.rademacher(key, (B, N)))
             for b in range(B):
@@ -381,7 +381,7 @@ def test_kf_rtrl_is_its_equations(both, options):
     params, batch, epsilon = make_params(cell), make_batch(), 1e-7
     for ops in both:
         keys = ops.split(ops.key(1), T)
-        u, A, expected = np.zeros((B, cell.presynaptic)), np.zeros((B, N, N)), 0.0
+        u, A, expected = np.zeros((B, cell.fan_in)), np.zeros((B, N, N)), 0.0
         for (H, _, delta, slope, z), key in zip(steps_numpy(cell, params, batch), keys, strict=True):
             signs = ops.to_numpy(ops.rademacher(key, (B, 2)))
             for b, (c1, c2) in enumerate(signs):
@@ -404,7 +404,7 @@ def test_kernl_is_its_equations(both, options):
     for ops in both:
         keys = ops.split(ops.key(1), T)
         beta, gamma, expected = np.eye(N), np.full(N, 0.5), 0.0
-        P, (psi, Omega, Gamma) = np.zeros((B, N, cell.presynaptic)), np.zeros((3, B, N))
+        P, (psi, Omega, Gamma) = np.zeros((B, N, cell.fan_in)), np.zeros((3, B, N))
         for (_, _, delta, slope, z), key in zip(steps_numpy(cell, params, batch), keys, strict=True):
             xi, a, decay = ops.to_numpy(ops.normal(key, (B, N))), z @ theta.T, np.exp(-gamma)
             P = decay[:, None] * P + slope[:, :, None] * z[:, None, :]
@@ -466,7 +466,7 @@ def test_adaptive_feedback_follows_the_readout(ops):
     h = hidden_numpy(cell, params, batch)
     y = h @ params["W_out"].T + params["c"]
     e = batch.weights[:, :, None] * 2 / OUTPUTS * (y - batch.targets)
-    P, credited = np.zeros((B, N, cell.presynaptic)), 0.0
+    P, credited = np.zeros((B, N, cell.fan_in)), 0.0
     steps = zip(h, e, steps_numpy(cell, params, batch), strict=True)
     for h_t, e_t, (_, _, _, slope, z) in steps:
         P = 0.7 * P + slope[:, :, None] * z[:, None, :]

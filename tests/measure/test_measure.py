@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from creditbench.cells import Tanh
+from creditbench.cells import Tanh, cell_class
 from creditbench.learner import Claims, backpropagate
 from creditbench.machine.threads import thread_environment
 from creditbench.measure import clock, memory, work
@@ -390,6 +390,15 @@ def test_exponents_are_fitted_on_the_upper_half():
 )
 def test_claims_are_read(text, axis, expected):
     assert scaling.exponent_of(text, axis) == expected
+
+
+def test_claims_are_those_of_the_cell():
+    """p and m are n (inputs + 1) and inputs + 1 where no unit sees another."""
+    rule = registry.find("learners", "rtrl").cls
+    tanh, lru = (cell_class(id)(inputs=2, hidden=3, outputs=1) for id in ("tanh", "lru"))
+    figures = [("time", "n"), ("algorithm_bytes", "n"), ("time", "T"), ("algorithm_bytes", "T")]
+    assert [scaling.claimed(rule.claims, axis, name, tanh) for name, axis in figures] == [4, 3, 1, 0]
+    assert [scaling.claimed(rule.claims, axis, name, lru) for name, axis in figures] == [1, 1, 1, 0]
 
 
 def test_every_learner_has_claims_that_can_be_read():
