@@ -479,7 +479,7 @@ class Cell(abc.ABC):
             self._matrix(ops, carry, a[0]),
             None if out is None else out[B:],
             None if out is None else out[:R],
-            self._matrix(ops, own, a[0]) if self.phi else None,
+            self._matrix(ops, own, a[0]).reshape((R, self.S, -1, self.hidden)) if self.phi else None,
         )
 
     def _parts(self, values: Array, count: int) -> tuple[Array, ...]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import inspect
 import itertools
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from creditbench.cells import Cell
-from creditbench.check.base import Broken, Check, NotApplicable, check
+from creditbench.check.base import Broken, Check, NotApplicable, check, located
+from creditbench.check.pairs import goes_with
+from creditbench.check.parity import require_several
 from creditbench.check.probe import (
     INPUTS,
     OUTPUTS,
@@ -27,8 +32,9 @@ from creditbench.check.probe import (
     quick_ops,
     relative_error,
 )
-from creditbench.learner import backpropagate
+from creditbench.learner import backpropagate, immediate, leaky_trace, online, weighted
 from creditbench.ops import Ops
+from creditbench.plugins import registry
 from creditbench.plugins.importing import Plugin
 from creditbench.trials.network import own_fields
 
@@ -39,6 +45,12 @@ _OPTIONS: tuple[dict[str, Any], ...] = (
     {"bias": False, "decorrelate": "hidden", "loss": "cross_entropy"},
     {"alpha": 0.4, "decorrelate": "both"},
 )
+#: What a cell defines. A name that is nearly one of these is taken for a slip.
+_DEFINED = (
+    *("id", "name", "paper", "S", "G", "Q", "sees_input", "sees_recurrence", "phi", "leaky", "skips"),
+    *("spikes", "f", "o", "slopes", "out_slopes", "derivatives", "own_parameters", "first_bias", "init"),
+)
+_ALIKE = 0.85
 #: Names of the parameters that every cell may have.
 _SHARED = ("W_in", "W_rec", "W_out", "b", "c", "D", "D_in")
 #: Greatest relative difference of what is equal but for rounding, in float64.
@@ -78,6 +90,7 @@ class CellSubject:
 def metadata(subject: CellSubject) -> str:
     """Names, numbers of state, gates and outputs, and what the gates see are of the right kind."""
     cls = subject.plugin.cls
+    _require_meant(cls)
     for name in ("id", "name", "paper"):
         if not isinstance(getattr(cls, name), str) or not getattr(cls, name).strip():
             raise Broken(f"{name} is {getattr(cls, name)!r}, and must be text")
@@ -103,7 +116,28 @@ def metadata(subject: CellSubject) -> str:
             raise Broken(f"the field {field.name} has no default")
     hash(subject.cells[0])
     phi = f", φ {', '.join(cls.phi)}" if cls.phi else ""
-    return f"S = {cls.S}, G = {cls.G}, Q = {cls.Q}{phi}"
+    input, recurrence = (_gates(gates) for gates in (cls.sees_input, cls.sees_recurrence))
+    return f"S = {cls.S}, G = {cls.G}, Q = {cls.Q}{phi}; x̂ goes to {input}; ĥ goes to {recurrence}"
+
+
+def _gates(gates: tuple[int, int]) -> str:
+    """The gates from, to by their places in `a`."""
+    return ", ".join(f"a[{k}]" for k in range(*gates)) or "no gate"
+
+
+def _require_meant(cls: type[Cell]) -> None:
+    """Raise `Broken` for a constant that is no field, and for a name that is nearly one of a cell's."""
+    fields = {field.name for field in dataclasses.fields(cls)}
+    for base in cls.__mro__[: cls.__mro__.index(Cell)]:
+        for name, kind in inspect.get_annotations(base).items():
+            if name not in (*fields, *inspect.get_annotations(Cell)) and "ClassVar" not in str(kind):
+                raise Broken(
+                    f"{name} is annotated and is no field, so that --set cannot reach it: put "
+                    f"@dataclass(frozen=True) above the class {base.__name__}"
+                )
+        for name in vars(base).keys() - fields - set(dir(Cell)) - set(_DEFINED):
+            if not name.startswith("_") and (near := difflib.get_close_matches(name, _DEFINED, 1, _ALIKE)):
+                raise Broken(f"{name} means nothing to a cell: did you mean {near[0]!r}? else rename it")
 
 
 @check(
@@ -122,6 +156,8 @@ def parameters(subject: CellSubject) -> str:
             wanted["D"] = (cell.width, cell.width)
         if cell.decorrelate == "both":
             wanted["D_in"] = (cell.inputs, cell.inputs)
+        if (own := cell.own_parameters(np.random.default_rng(0)).keys()) != set(cell.phi):
+            raise Broken(f"phi names {_listed(cell.phi)}, and own_parameters gives {_listed(own)}")
         if first.keys() != wanted.keys():
             names = ", ".join(sorted(first.keys() ^ wanted.keys()))
             raise Broken(f"init and shapes() differ in {names}")
@@ -138,18 +174,21 @@ def parameters(subject: CellSubject) -> str:
 @check(
     CHECKS,
     "unit",
-    "return from `f` a tuple of S arrays and from `o` a tuple of Q arrays, [..., n] and in the float format "
-    "of `ops`, computed with `ops.xp`",
+    "return from f(self, ops, s, a, phi) a tuple of S arrays and from o(self, ops, s) a tuple of Q arrays, "
+    "[..., n] and in the float format of `ops`, of each unit by itself, computed with `ops.xp` and "
+    "creditbench.cells.functions alone, without an `if` on values; s, a: tuples of S and of G arrays",
     needed=True,
 )
 def unit(subject: CellSubject) -> str:
-    """`f` and `o` give tuples of arrays of the right number, shape and float format."""
+    """`f` and `o` give tuples of arrays of the right number, shape and float format, and mix no units.
+
+    The framework can trace and derive them.
+    """
     ops, cell = subject.ops, subject.cells[0]
     phi = ops.from_numpy({name: cell.init(0)[name] for name in cell.phi})
     rng = np.random.default_rng(0)
-    s, a = (
-        tuple(ops.from_numpy(rng.standard_normal((B, N))) for _ in range(count)) for count in (cell.S, cell.G)
-    )
+    drawn = [tuple(rng.standard_normal((B, N)) for _ in range(count)) for count in (cell.S, cell.G)]
+    s, a = (ops.from_numpy(values) for values in drawn)
     wanted = s[0].dtype
     for name, found, count in (("f", cell.f(ops, s, a, phi), cell.S), ("o", cell.o(ops, s), cell.Q)):
         if not isinstance(found, tuple) or len(found) != count:
@@ -159,11 +198,49 @@ def unit(subject: CellSubject) -> str:
                 raise Broken(f"{name} gives shape {tuple(getattr(x, 'shape', ()))} for rows {(B, N)}")
             if x.dtype != wanted:
                 raise Broken(f"{name} gives {x.dtype} for {wanted}")
-    return f"{cell.S} and {cell.Q} arrays"
+
+    def derived(s, a, phi):
+        return Cell.slopes(cell, ops, s, a, phi, cell.f(ops, s, a, phi)), Cell.out_slopes(cell, ops, s)
+
+    if ops.host.traces:
+        ops.compile(derived, s, a, phi)
+    else:
+        derived(s, a, phi)
+    _require_apart(ops, cell, drawn, phi)
+    return f"f gives {_count(cell.S)}, o {_count(cell.Q)}, of each unit by itself"
+
+
+def _count(number: int) -> str:
+    return f"{number} array{'s' * (number > 1)}"
+
+
+def _require_apart(ops: Ops, cell: Cell, drawn: list[tuple[NDArray[Any], ...]], phi: Any) -> None:
+    """Raise `Broken` if the values of one unit and row move another's."""
+    changed = [tuple(x.copy() for x in values) for values in drawn]
+    for x in itertools.chain(*changed):
+        x[0, 0] += 1.0
+    (s, a), (moved_s, moved_a) = ([ops.from_numpy(values) for values in given] for given in (drawn, changed))
+    pairs = {
+        "f": (cell.f(ops, s, a, phi), cell.f(ops, moved_s, moved_a, phi)),
+        "o": (cell.o(ops, s), cell.o(ops, moved_s)),
+    }
+    for name, (one, other) in pairs.items():
+        for x, y in zip(ops.to_numpy(one), ops.to_numpy(other), strict=True):
+            away = np.abs(x - y)
+            away[0, 0] = 0.0
+            if not away.max() < _EXACT:
+                raise Broken(
+                    f"{name} mixes units: where one unit's values change, those of another move by "
+                    f"{away.max():.2g}"
+                )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def _described(found: Any) -> str:
-    return f"{len(found)} arrays" if isinstance(found, tuple) else f"a {type(found).__name__}"
+    return f"a tuple of {len(found)}" if isinstance(found, tuple) else f"a {type(found).__name__}"
 
 
 @check(CHECKS, "rest", "let `o` be 0 at s = 0: a network starts there, and nobody has said anything yet")
@@ -206,13 +283,15 @@ def derivatives(subject: CellSubject) -> str:
         params, x = ops.from_numpy(lively(cell)), make_batch().inputs
         encoded = cell.encode(params, ops.from_numpy(x).reshape((T * B, INPUTS)))
         _, unrolled = cell.unroll(ops, params, cell.start(ops, B), encoded, T)
-        found = cell.derivatives(ops, params, unrolled)
         _, a, _, s = _steps(ops, cell, params, x)
         rows = [ops.xp.concat(tuple(step[k] for step in s)) for k in range(cell.S)]
         before, after = tuple(r[: T * B] for r in rows), tuple(r[B:] for r in rows)
         gates = ops.xp.concat(tuple(a))
         parts = tuple(gates[:, k * N : (k + 1) * N] for k in range(cell.G))
         phi = {name: params[name] for name in cell.phi}
+        _require_rows("slopes", cell.slopes(ops, before, parts, phi, after), _slopes(cell))
+        _require_rows("out_slopes", (cell.out_slopes(ops, after),), (("∂h/∂s", cell.Q, cell.S),))
+        found = cell.derivatives(ops, params, unrolled)
         # The forward mode of the base class, whatever the cell itself says.
         carry, slope, own = Cell.slopes(cell, ops, before, parts, phi, after)
         constant = np.full((T * B, 1, 1, N), 1.0 - cell.alpha)
@@ -235,11 +314,41 @@ def derivatives(subject: CellSubject) -> str:
         for name, (one, other) in pairs.items():
             if one.shape != other.shape:
                 raise Broken(f"{name} has the axes {one.shape[1:-1]}, not {other.shape[1:-1]}")
-            away = float(np.abs(one - other).max() / max(1.0, np.abs(other).max()))
+            apart = np.abs(one - other).max((0, 3)) / max(1.0, np.abs(other).max())
+            away = float(apart.max())
             worst[name] = max(worst.get(name, 0.0), away)
             if not away < _EXACT:
-                raise Broken(f"{name} is {away:.2g} from the forward mode of {'o' if 'h' in name else 'f'}")
+                entry = _entry(cell, name, *map(int, np.unravel_index(apart.argmax(), apart.shape)))
+                source = "o" if "h" in name else "f"
+                raise Broken(f"{name} is {away:.2g} from the forward mode of {source}, most in {entry}")
     return ", ".join(f"{name} to {away:.1g}" for name, away in worst.items())
+
+
+def _slopes(cell: Cell) -> tuple[tuple[str, int, int], ...]:
+    """What `slopes` returns: name, rows and columns of each matrix; ∂s/∂φ counts only where there is φ."""
+    return ("∂s/∂s", cell.S, cell.S), ("∂s/∂a", cell.S, cell.G), ("∂s/∂φ", cell.S, len(cell.phi))
+
+
+def _require_rows(name: str, found: Any, wanted: tuple[tuple[str, int, int], ...]) -> None:
+    """Raise `Broken` unless `found` has each matrix as a tuple of rows, and each row as a tuple."""
+    if not isinstance(found, tuple) or len(found) != len(wanted):
+        names = ", ".join(what for what, _, _ in wanted)
+        raise Broken(f"{name} returned {_described(found)}, and must return the tuple ({names})")
+    for matrix, (what, rows, columns) in zip(found, wanted, strict=True):
+        if not columns:  # without φ nobody looks at ∂s/∂φ
+            continue
+        whole = isinstance(matrix, tuple) and all(isinstance(row, tuple) for row in matrix)
+        if not whole or [len(row) for row in matrix] != [columns] * rows:
+            raise Broken(
+                f"{name} gives {what} as {_described(matrix)}: it is a tuple of rows, {rows}, and each row a "
+                f"tuple of {columns}"
+            )
+
+
+def _entry(cell: Cell, name: str, row: int, column: int) -> str:
+    """One derivative of a unit, as `∂s[0]/∂a[1]`."""
+    below = {"carry": f"s[{column}]", "slope": f"a[{column}]", "∂h/∂s": f"s[{column}]"}
+    return f"∂{'h' if 'h' in name else 's'}[{row}]/∂{below.get(name) or cell.phi[column]}"
 
 
 @check(CHECKS, "unrolled", "let `step`, `unroll` and `run` do the same: most cells define `f` and `o` alone")
@@ -278,6 +387,85 @@ def reverse_mode(subject: CellSubject) -> str:
         if not worst < _EXACT:
             raise Broken(f"the largest difference is {worst:.2g} of the largest entry")
     return f"to {worst:.1g}"
+
+
+@check(
+    CHECKS, "influence", "mend the derivatives of a unit: rules that carry influence forward in time use them"
+)
+def influence(subject: CellSubject) -> str:
+    """The influence of the parameters, carried forward, gives the gradient of reverse mode.
+
+    Where no gate sees ĥ, the influence of each unit's parameters on that unit is all of it.
+    """
+    ops, worst, recurrent = subject.ops, 0.0, subject.cells[0].recurrent
+    make = _all_influence if recurrent else _own_influence
+    for cell in subject.cells:
+        drawn, batch = lively(cell), make_batch(loss=cell.loss)
+        _, expected = autodiff(ops, cell, drawn, batch)
+        params, batch = ops.from_numpy(drawn), type(batch)(*ops.from_numpy(tuple(batch)))
+        batch = batch._replace(inputs=cell.encode(params, batch.inputs))
+        size, M = cell.state_size, cell.parameters
+        trace = ops.zeros((B, N * M, size) if recurrent else (B, size, M))
+        state = {"cell": cell.start(ops, B), "trace": trace}
+
+        def segment(params, state, batch, cell=cell):
+            found = online(ops, cell, params, state, batch, None, lambda c, own: make(ops, c, own))
+            return {name: ops.dense(grad) for name, grad in found.grads.items()}
+
+        grads = ops.to_numpy(ops.compile(segment, params, state, batch)(params, state, batch))
+        worst = max(worst, relative_error(grads, expected))
+        if not worst < _EXACT:
+            raise Broken(f"the largest difference from reverse mode is {worst:.2g} of the largest entry")
+    if recurrent:
+        return f"W_rec takes it from unit to unit; carried forward it gives the gradient, to {worst:.1g}"
+    return f"no unit sees another: that of each on itself, O(p) numbers, gives the gradient, to {worst:.1g}"
+
+
+@check(
+    CHECKS,
+    "rules",
+    "mend the cell where a rule fails with it: its traceback is that of creditbench run --learner RULE",
+)
+def rules(subject: CellSubject) -> str:
+    """Every shipped rule runs with the cell, or says why it does not fit."""
+    if subject.backend != "torch":
+        raise NotApplicable("looked at under torch, where no program is compiled")
+    said: dict[str, list[str]] = {}
+    for plugin in registry.builtin("learners").values():
+        try:
+            found = goes_with(plugin, subject.plugin.cls)
+        except Broken:
+            raise
+        except Exception as error:
+            raise Broken(f"{plugin.id} fails with it: {located(error, subject.plugin.path)}") from error
+        said.setdefault(found, []).append(plugin.id)
+    whole = said.pop("yes", [])
+    rest = [f"{', '.join(names)}: {how}" for how, names in sorted(said.items())]
+    return "; ".join([f"{len(whole)} go with it", *rest])
+
+
+def _all_influence(ops: Ops, cell: Cell, params: Any) -> Any:
+    """A step of the influence of every parameter on every unit, [B, n M, S n]; and its gradient, [n, M]."""
+    n, M, S = cell.hidden, cell.parameters, cell.S
+    place = ops.from_numpy(np.eye(n))[:, None, None, :]
+
+    def advance(J, now, _):
+        own = immediate(ops, now).reshape((-1, S, n, M))
+        own = ops.xp.permute_dims(own, (0, 2, 3, 1))[..., None] * place  # [B, n, M, S, n]
+        J = cell.push(ops, params, now, J) + own.reshape((-1, n * M, S * n))
+        return J, (J * now.delta[:, None]).sum(-1).sum(0).reshape((n, M))
+
+    return advance
+
+
+def _own_influence(ops: Ops, cell: Cell, params: Any) -> Any:
+    """A step of the influence of each unit's parameters on that unit, [B, S n, M]; and its gradient."""
+
+    def advance(J, now, _):
+        J = leaky_trace(ops, cell, J, now)
+        return J, weighted(cell, now.delta, J)
+
+    return advance
 
 
 def _backpropagated(ops: Ops, cell: Cell, drawn: Any) -> tuple[Any, dict[str, NDArray[Any]]]:
@@ -338,8 +526,7 @@ def numbers(subject: CellSubject) -> dict[str, Any]:
 
 def compare(found: dict[str, dict[str, Any]]) -> str:
     """Compare the `numbers` of the backends; raises `Broken` or `NotApplicable`."""
-    if len(found) < 2:
-        raise NotApplicable(f"one backend gave numbers: {', '.join(found) or 'none'}")
+    require_several(found)
     first, *others = found
     worst, where, other = max((*difference(found[first], found[name]), name) for name in others)
     if not worst < _EXACT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,7 @@ def compare(found: dict[str, dict[str, Any]], declared: frozenset[str]) -> str:
     """Compare the `numbers` of the backends; raises `Broken` or `NotApplicable`."""
     if len(declared) < 2:
         raise NotApplicable(f"the rule is written for {', '.join(declared)} alone")
-    if len(found) < 2:
-        raise NotApplicable(f"one backend gave numbers: {', '.join(found) or 'none'}")
+    require_several(found)
     first, *others = found
     worst, where, other = max((*difference(found[first], found[name]), name) for name in others)
     if worst > 1e-10:
@@ -57,3 +57,9 @@ def compare(found: dict[str, dict[str, Any]], declared: frozenset[str]) -> str:
             f"(segment {int(part) + 1}; {options})"
         )
     return f"with the same noise to {worst:.1g}"
+
+
+def require_several(found: Collection[str]) -> None:
+    """Raise `NotApplicable` unless several backends gave numbers."""
+    if len(found) < 2:
+        raise NotApplicable(f"{next(iter(found), 'no backend')}{' alone' if found else ''} gave numbers")

@@ -200,7 +200,8 @@ def inspect_plugin(kind: Kind, found: Any, source: str) -> Plugin:
     missing = [name for name in wanted if not hasattr(cls, name)]
     if missing:
         raise UsageError(
-            f"{cls.__name__} in {path} lacks {', '.join(missing)}: see {base.__name__}'s attributes"
+            f"{cls.__name__} in {path} lacks {', '.join(missing)}: see the class {base.__name__} in "
+            f"{base.__module__}"
         )
     require_id(cls.id, path)
     if kind == "tasks":

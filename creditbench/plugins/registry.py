@@ -96,8 +96,10 @@ def read(path: Path) -> Plugin:
     path = path.resolve()
     require_python("learners", path)
     module = import_plugin(lambda: load_file("learners", path), str(path))
-    own: tuple[Kind, ...] = ("tasks", "cells")
-    kind: Kind = next((kind for kind in own if classes(kind, module)), "learners")
+    kinds: tuple[Kind, ...] = ("tasks", "cells", "learners")
+    kind = next((kind for kind in kinds if classes(kind, module)), None)
+    if kind is None:
+        raise UsageError(f"{path} must hold one subclass of Learner, Task or Cell, but holds none")
     return inspect_plugin(kind, module, str(path))
 
 

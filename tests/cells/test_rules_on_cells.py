@@ -1,6 +1,7 @@
 """Every rule on every cell: held to reverse mode where it is exact or unbiased, and to the other backend."""
 
 import itertools
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -77,6 +78,20 @@ def test_without_recurrent_weights_local_rules_are_rtrl(exact, id, rule):
     expected = estimate(exact, learner("rtrl"), cell, params, batch)[1]
     found = estimate(exact, subject, cell, params, batch)[1]
     assert relative_error(found, expected) < 1e-12
+
+
+@pytest.mark.parametrize("rule", ["rtrl", "snap1", "snapn", "eprop", "rflo", "kernl", "uoro", "dni"])
+def test_a_unit_of_one_number_may_have_one_parameter_of_its_own(exact, rule):
+    """The template's unit. Without recurrent weights an exact trace is BPTT's gradient."""
+    template = files("creditbench") / "plugins" / "templates" / "cell.py"
+    cell = registry.load("cells", [str(template)])["my_cell"].cls(INPUTS, 4, OUTPUTS, bias=True)
+    params, batch = params_of(cell), make_batch()
+    params["W_rec"] = 0.0 * params["W_rec"]
+    found = estimate(exact, learner(rule), cell, params, batch)[1]
+    assert {name: np.shape(x) for name, x in found.items()} == cell.shapes()
+    if rule in ("rtrl", "snap1", "eprop"):
+        expected = estimate(exact, learner("bptt"), cell, params, batch)[1]
+        assert relative_error(found, expected) < 1e-12
 
 
 @pytest.mark.parametrize("id", RECURRENT)

@@ -230,7 +230,11 @@ def test_a_file_that_holds_no_sound_cell_is_refused(mine, tmp_path):
     text = mine.read_text()
     for old, new, said in (
         ('id = "my_cell"', 'id = "gru"', "the id 'gru' of .* is taken by"),
-        ('    paper = "Zhou et al. 2016, arXiv:1603.09420"\n', "", "lacks paper: see Cell's attributes"),
+        (
+            '    paper = "Zhou et al. 2016, arXiv:1603.09420"\n',
+            "",
+            "lacks paper: see the class Cell in creditbench.cells.base",
+        ),
         ("class MyCell(Cell)", "class MyCell", "must hold one subclass of Cell, but holds none"),
         ("def f(", "def g(", "the cell my_cell cannot be made: TypeError"),
         ("dataclass(frozen=True)", "dataclass", "cannot be imported, line"),
