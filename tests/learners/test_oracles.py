@@ -106,7 +106,7 @@ def test_bptt_equals_the_frameworks_own_reverse_mode(ops, options):
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("options", [CELLS[0], CELLS[3], CELLS[5], CELLS[6]])
+@pytest.mark.parametrize("options", [CELLS[0], CELLS[7]])
 def test_backends_agree_with_the_same_noise(both, options, name):
     """Two segments, so that the carried state is compared by what it does."""
     cell = make_cell(**options)

@@ -69,10 +69,7 @@ def both():
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize(
-    ("options", "loss"),
-    [(CELLS[0], "mse"), (CELLS[3], "mse"), (CELLS[5], "cross_entropy"), (CELLS[6], "mse")],
-)
+@pytest.mark.parametrize(("options", "loss"), [(CELLS[0], "mse"), (CELLS[7], "cross_entropy")])
 def test_backends_agree_with_the_same_noise(both, options, name, loss):
     """Two segments of different length, so that the carried state is compared by what it does."""
     cell = make_cell(**options.values[0], loss=loss)

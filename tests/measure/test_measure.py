@@ -143,7 +143,7 @@ def test_backends_agree_on_products():
 
 #: Steps at which memory is looked at: whole numbers of chunks, since what is left over is compiled apart and
 #: differs from size to size. JAX plans a program of any length, PyTorch runs it.
-SIZES = {"jax": (1280, 2560), "torch": (128, 1024)}
+SIZES = {"jax": (1280, 2560), "torch": (128, 512)}
 
 
 def exponent(ops, subject, sizes=None):
@@ -323,7 +323,7 @@ from tests.measure.test_measure import update
 subject, ops = update("anp", hidden=128, steps=32, batch=1), make_ops("%s")
 runs = {"rule": prepare(ops, subject, 32), "forward": prepare(ops, subject.forward, 32)}
 for _ in range(5):
-    blocks = clock.interleaved(runs, least=51, budget=1.5)
+    blocks = clock.interleaved(runs, least=51, budget=0.75)
     print(clock.ratio(blocks["rule"], blocks["forward"]).median, clock.quartiles(blocks["rule"]).median)
     time.sleep(0.2)
 """
