@@ -71,6 +71,11 @@ def both():
     return injected("jax"), injected("torch")
 
 
+def pytest_xdist_auto_num_workers():
+    """More than cores: many a test waits for a process or a browser of its own."""
+    return max(2, 3 * (os.cpu_count() or 1) // 2)
+
+
 def pytest_ignore_collect(collection_path, config):
     """With `-m alone` most files have nothing to run: they are not imported to find that out."""
     if config.option.markexpr == "alone" and collection_path.match("test_*.py"):
