@@ -7,6 +7,7 @@ the same optimiser.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -186,5 +187,8 @@ class Prepared:
 
 
 def prepare(ops: Ops, update: Update, steps: int) -> Prepared:
-    """A block of about `steps` time steps, at least one segment."""
-    return Prepared(ops, update, max(1, round(steps / update.steps)))
+    """A block of about `steps` time steps: a power of four of segments.
+
+    So there are few lengths of a block, and a program of one is not compiled again for another.
+    """
+    return Prepared(ops, update, 4 ** max(0, round(math.log(steps / update.steps, 4))))
