@@ -249,20 +249,22 @@ def show(found: dict[str, Any]) -> None:
     )
     print(f"  {'phase':20}{'s':>9}{'share':>9}{'CPU s':>9}{'share':>9}")
     for phase, (clock, cpu) in found["phases"].items():
-        print(
-            f"  {phase:20}{clock:9.2f}{clock / wall:9.1%}{cpu:9.2f}{cpu / processor:9.1%}  {PHASES[phase]}"
-        )
+        print(f"  {phase:20}{clock:9.2f}{clock / wall:9.1%}{cpu:9.2f}{cpu / processor:9.1%}  {PHASES[phase]}")
 
 
 def main() -> None:
     """Measure the board with a cold and with a warm cache."""
-    parser = argparse.ArgumentParser(description="Where the time of a board goes, with a cold and a warm cache.")
+    parser = argparse.ArgumentParser(
+        description="Where the time of a board goes, with a cold and a warm cache."
+    )
     parser.add_argument("--learner", default=RULES, help="comma-separated")
     parser.add_argument("--task", default=TASKS, help="comma-separated")
     parser.add_argument("--backend", default="jax", choices=("jax", "torch"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--preset", default="quick")
-    parser.add_argument("--option", action="append", default=[], help="of creditbench run, as in --option=--no-measure")
+    parser.add_argument(
+        "--option", action="append", default=[], help="of creditbench run, as in --option=--no-measure"
+    )
     parser.add_argument("--output", type=Path, help="JSON file of the figures")
     given = parser.parse_args()
     arguments = ["--learner", given.learner, "--task", given.task, "--backend", given.backend]

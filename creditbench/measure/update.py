@@ -187,8 +187,14 @@ class Prepared:
 
 
 def prepare(ops: Ops, update: Update, steps: int) -> Prepared:
-    """A block of about `steps` time steps: a power of four of segments.
+    """A block of about `steps` time steps: a power of four of segments, so that few lengths are compiled."""
+    return Prepared(ops, update, power_of_four(steps / update.steps))
 
-    So there are few lengths of a block, and a program of one is not compiled again for another.
+
+def power_of_four(count: float) -> int:
+    """The power of four that is nearest to `count` in its logarithm, at least 1.
+
+    >>> [power_of_four(count) for count in (0.2, 1, 3, 9, 500)]
+    [1, 1, 4, 16, 256]
     """
-    return Prepared(ops, update, 4 ** max(0, round(math.log(steps / update.steps, 4))))
+    return 4 ** max(0, round(math.log(count, 4)))
