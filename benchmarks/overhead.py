@@ -18,6 +18,7 @@ import functools
 import importlib.util
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -201,7 +202,8 @@ def measured(folder: Path, name: str, arguments: list[str]) -> dict[str, Any]:
     results, spans = folder / f"results-{name}", folder / f"spans-{name}"
     spans.mkdir()
     environment = os.environ | {"CREDITBENCH_CACHE": str(folder / "cache"), _SPANS: str(spans)}
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    for own in ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"):
+        environment.pop(own, None)
     before, clock = os.times(), time.perf_counter()
     run = subprocess.run(
         [sys.executable, "-P", __file__, "--board", *arguments, "--results", str(results)],
@@ -212,7 +214,7 @@ def measured(folder: Path, name: str, arguments: list[str]) -> dict[str, Any]:
     )
     wall, after = time.perf_counter() - clock, os.times()
     records = [json.loads(path.read_text()) for path in sorted((results / "records").glob("*.json"))]
-    if run.returncode or not records:
+    if run.returncode not in (0, 1) or not records:  # 1: a trial failed
         sys.exit(f"the board failed with {run.returncode}: {run.stderr[-2000:]}")
     workers = [json.loads(path.read_text()) for path in spans.iterdir()]
     phases: dict[str, list[float]] = {phase: [0.0, 0.0] for phase in PHASES}
@@ -227,6 +229,11 @@ def measured(folder: Path, name: str, arguments: list[str]) -> dict[str, Any]:
         wall - sum(seconds[0] for seconds in phases.values()),
         processor - sum(seconds[1] for seconds in phases.values()),
     ]
+    shares: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for record in records:
+        share = shares[record["trial"]["task"], record["trial"]["learner"]]
+        share[0] += record["train_seconds"] or 0.0
+        share[1] += record["duration_seconds"]
     return {
         "cache": name,
         "trials": len(records),
@@ -235,6 +242,7 @@ def measured(folder: Path, name: str, arguments: list[str]) -> dict[str, Any]:
         "wall_seconds": wall,
         "processor_seconds": processor,
         "train_seconds": sum(record["train_seconds"] or 0.0 for record in records),
+        "shares": {" ".join(names): train / whole for names, (train, whole) in sorted(shares.items())},
         "phases": phases,
     }
 
@@ -247,6 +255,10 @@ def show(found: dict[str, Any]) -> None:
         f"workers, {wall:.1f} s, {processor:.1f} s of the processor; training, as the records have it, "
         f"{found['train_seconds']:.1f} s: {found['train_seconds'] / wall:.1%} of the time"
     )
+    for task in dict.fromkeys(name.split()[0] for name in found["shares"]):
+        own = [share for name, share in found["shares"].items() if name.split()[0] == task]
+        middle = statistics.median(own)
+        print(f"  training of a rule on {task}: median {middle:.1%}, {min(own):.1%} to {max(own):.1%}")
     print(f"  {'phase':20}{'s':>9}{'share':>9}{'CPU s':>9}{'share':>9}")
     for phase, (clock, cpu) in found["phases"].items():
         print(f"  {phase:20}{clock:9.2f}{clock / wall:9.1%}{cpu:9.2f}{cpu / processor:9.1%}  {PHASES[phase]}")
