@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 from creditbench.measure import clock, memory, work
 from creditbench.measure.clock import Quartiles
-from creditbench.measure.update import Update, prepare
-from creditbench.ops.base import Ops
+from creditbench.measure.update import Update, power_of_four, prepare
+from creditbench.ops import DType, Ops, make_ops
+
+_BLOCK_FLOPS = 1e8  #: of a timed block; a core takes some milliseconds
 
 
 class ExactCost(NamedTuple):
@@ -84,11 +86,30 @@ def kernels(ops: Ops, update: Update, segments: int = 2) -> int | None:
 def figures(ops: Ops, update: Update, rate: float, budget: float) -> tuple[ExactCost, Ratios]:
     """Exact figures and ratios of a rule that does `rate` steps per second, in about `budget` seconds.
 
-    The ratios are measured at each call, the exact figures once for the same update of the same `ops`.
+    The ratios are measured at each call. The exact figures belong to the program, and are taken once for all
+    equal updates in this process.
     """
-    # Blocks of some milliseconds: other processes do not interrupt most of them, and so not the median.
-    steps = max(update.steps, round(rate * budget / 150))
-    return _exact(ops, update), ratios(ops, update, steps, budget=budget)
+    exact = _exact(ops.name, ops.device, ops.dtype, update)
+    steps = update.steps * segments(exact.flops, update.steps / rate, budget)
+    return exact, ratios(ops, update, steps, budget=budget)
 
 
-_exact = lru_cache(maxsize=1)(cost)  # seeds of one program follow each other
+@lru_cache(maxsize=64)
+def _exact(backend: str, device: str, dtype: DType, update: Update) -> ExactCost:
+    return cost(make_ops(backend, device, dtype), update)
+
+
+def segments(flops: float, seconds: float, budget: float) -> int:
+    """Segments of a timed block, whose update has `flops` and takes `seconds`: a power of four.
+
+    Their number follows from the FLOPs, so that it is the same at each run, and a program that was compiled
+    for one serves the next. Only blocks that would take less than a thousandth or more than a fortieth of
+    `budget` become longer or shorter. In between are some milliseconds: other processes do not interrupt most
+    of such blocks, and so not the median.
+    """
+    found = power_of_four(_BLOCK_FLOPS / max(1.0, flops))
+    while found > 1 and found * seconds > budget / 40:
+        found //= 4
+    while found * seconds < budget / 1000:
+        found *= 4
+    return found

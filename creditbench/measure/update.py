@@ -7,6 +7,7 @@ the same optimiser.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -186,5 +187,14 @@ class Prepared:
 
 
 def prepare(ops: Ops, update: Update, steps: int) -> Prepared:
-    """A block of about `steps` time steps, at least one segment."""
-    return Prepared(ops, update, max(1, round(steps / update.steps)))
+    """A block of about `steps` time steps: a power of four of segments, so that few lengths are compiled."""
+    return Prepared(ops, update, power_of_four(steps / update.steps))
+
+
+def power_of_four(count: float) -> int:
+    """The power of four that is nearest to `count` in its logarithm, at least 1.
+
+    >>> [power_of_four(count) for count in (0.2, 1, 3, 9, 500)]
+    [1, 1, 4, 16, 256]
+    """
+    return 4 ** max(0, round(math.log(count, 4)))

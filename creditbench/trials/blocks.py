@@ -81,7 +81,7 @@ class Blocks(abc.ABC):
 
     @abc.abstractmethod
     def compiling(self) -> tuple[float, bool]:
-        """Seconds of compilation so far, and whether a program came from the cache."""
+        """Seconds of compiling the program that trains, tracing included, and whether the cache had it."""
 
     def environment(self, here: dict[str, Any]) -> dict[str, Any]:
         """The environment of the training, given that of this process."""
@@ -166,7 +166,7 @@ class OwnBlocks(Blocks):
         return ProcessPeak(), DevicePeak(self.ops)
 
     def compiling(self) -> tuple[float, bool]:
-        return self._programs.seconds, self._programs.cached
+        return self._programs.seconds.get("block", 0.0), "block" in self._programs.cached
 
     # -- the programs ----------------------------------------------------------------------------
 
@@ -207,11 +207,12 @@ class OwnBlocks(Blocks):
 
 
 class Programs:
-    """Functions by name, each compiled once. The compile times are added up."""
+    """Functions by name, each compiled once."""
 
     def __init__(self, ops: Ops) -> None:
         self.ops = ops
-        self.seconds, self.cached = 0.0, False  #: compile time so far; whether a program came from the cache
+        self.seconds: dict[str, float] = {}  #: name -> seconds of tracing and compiling it
+        self.cached: set[str] = set()  #: names of those that came from the cache
         self._known: dict[str, Callable] = {}
 
     def compiled(self, name: str, f: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Callable:
@@ -220,8 +221,9 @@ class Programs:
             clock = time.perf_counter()
             with taken_from_cache() as found:
                 self._known[name] = self.ops.compile(f, *args, donate=donate)
-            self.seconds += time.perf_counter() - clock
-            self.cached |= bool(found)
+            self.seconds[name] = time.perf_counter() - clock
+            if found:
+                self.cached.add(name)
         return self._known[name]
 
 

@@ -117,8 +117,9 @@ class Record(BaseModel):
     steps_to_target: Count | None = None
     seconds_to_target: Amount | None = None
     train_seconds: Amount | None = None
+    #: of the program that trains, tracing included. Up to v0.2, those that evaluate are in it too
     compile_seconds: Amount | None = None
-    compile_cached: bool | None = None  #: whether some of its programs came from the cache
+    compile_cached: bool | None = None  #: whether that program came from the cache
     steps_per_second: Amount | None = None  #: steady state; a step of the whole batch counts once
     ratio_forward: Amount | None = None  #: time of a step, × the same cell's forward pass; paired blocks
     ratio_bptt: Amount | None = None  #: time of a step, × `bptt` under the same optimiser
@@ -159,7 +160,7 @@ class Record(BaseModel):
 
     @property
     def cold_compile_seconds(self) -> float | None:
-        """The compile time; None if a program came from the cache."""
+        """The compile time; None if the program came from the cache."""
         return None if self.compile_cached else self.compile_seconds
 
     @property

@@ -114,12 +114,7 @@ class Trainer:
 
     def keys(self, seed: int, segments: int, unit: int) -> list[Any]:
         """The keys of a run of `segments` segments, in blocks of `unit`."""
-        clock = time.perf_counter()
-        blocks = self.ops.key_blocks(self.ops.key(seed), segments, unit)
-        self.ops.synchronize(blocks)
-        # JAX compiles a program for each number of keys: that is compile time, not training time.
-        self._programs.seconds += time.perf_counter() - clock
-        return blocks
+        return self.ops.key_blocks(self.ops.key(seed), segments, unit)
 
     def evaluate(self, params: Any, sequences: Sequences, inputs: Any) -> float | None:
         """The task's metric of the harness's own forward pass; None if the outputs are not finite."""
@@ -214,7 +209,7 @@ class Trainer:
         together: int,
     ) -> Record:
         """The record of one trial. `together`: the number of trials trained as one; `duration`: seconds."""
-        compile_seconds, compile_cached = self.blocks.compiling()
+        seconds, cached = self.blocks.compiling()
         return Record(
             suite_version=creditbench.__version__,
             trial=trial,
@@ -222,8 +217,8 @@ class Trainer:
             metric=self.task.metric,
             metric_direction=self.task.metric_direction,
             trained_together=together,
-            compile_seconds=self._programs.seconds + compile_seconds,
-            compile_cached=self._programs.cached or compile_cached,
+            compile_seconds=seconds,
+            compile_cached=cached,
             environment=environment,
             started_at=started.isoformat(timespec="seconds"),
             duration_seconds=duration,

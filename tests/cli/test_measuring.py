@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -245,9 +246,10 @@ def test_the_triad_does_not_fit_into_the_last_cache():
 
 
 def test_what_an_update_costs_is_measured_once_for_the_seeds_of_a_program(monkeypatch):
-    """The seeds share the program; another program is measured again."""
-    from creditbench.measure import work
+    """Seeds share the program and its figures; another rate has the same program, timed on its own."""
+    from creditbench.measure import cost, work
 
+    cost._exact.cache_clear()
     counted, count = [], work.count
     monkeypatch.setattr(work, "count", lambda *args: counted.append(args) or count(*args))
     monkeypatch.setattr("creditbench.trials.blocks.MEASURE_SECONDS", 0.01)
@@ -263,8 +265,11 @@ def test_what_an_update_costs_is_measured_once_for_the_seeds_of_a_program(monkey
     )
     found = list(run_trials(make_grid(options).trials))
     assert len(counted) == 1 and len({(r.flops_per_step, r.ratio_bptt) for r in found}) == 1
-    (again,) = run_trials(make_grid(options).trials[:1])
+    (again,) = run_trials(make_grid(dataclasses.replace(options, seeds=(0,), lrs=(1e-4,))).trials)
+    assert len(counted) == 1 and again.trial.family != found[0].trial.family
     assert again.flops_per_step == found[0].flops_per_step and again.ratio_bptt != found[0].ratio_bptt
+    (other,) = run_trials(make_grid(dataclasses.replace(options, seeds=(0,), hidden=5)).trials)
+    assert len(counted) == 2 and other.flops_per_step > found[0].flops_per_step
 
 
 def test_a_trial_says_what_it_cost(record):

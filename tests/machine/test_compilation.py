@@ -53,6 +53,13 @@ def test_a_program_comes_from_the_cache_and_gives_the_same_bits(cache):
     assert broken.compile_cached is False and numbers(broken)[:2] == numbers(cold)[:2]
 
 
+def test_a_program_is_cold_though_the_cache_has_those_that_evaluate(cache):
+    """What evaluates belongs to the network, and another rule may have brought it."""
+    first, second = record_of(measure=False), record_of(learners=("bptt",), measure=False)
+    assert first.compile_cached is second.compile_cached is False
+    assert second.cold_compile_seconds == second.compile_seconds > 0
+
+
 def test_a_cache_that_cannot_be_made_costs_nothing_but_time(cache):
     cache.write_text("a file")
     assert record_of(measure=False).compile_cached is False

@@ -15,7 +15,7 @@ from creditbench.cells import Tanh, cell_class
 from creditbench.learner import Claims, backpropagate
 from creditbench.machine.threads import thread_environment
 from creditbench.measure import clock, memory, work
-from creditbench.measure.cost import compilations, cost, kernels, ratios
+from creditbench.measure.cost import compilations, cost, kernels, ratios, segments
 from creditbench.measure.update import ReverseMode, Update, prepare
 from creditbench.ops import make_ops
 from creditbench.plugins import registry
@@ -271,6 +271,45 @@ def test_an_update_is_compiled_once(ops):
 def test_an_update_that_cannot_be_recorded_runs_in_python_each_time():
     once = update("bptt", steps=16)
     assert compilations(make_ops("torch"), replace(once, learner=Reader()), 16) == 1 + 3
+
+
+def test_a_timed_block_is_as_long_on_a_slow_machine_as_on_a_fast_one():
+    """So a program that was compiled for one run serves the next; only extremes move."""
+    for flops, expected in ((1e5, 1024), (4e6, 16), (1e9, 1), (0, 4**13)):
+        usual = 5e-3 / expected
+        assert {segments(flops, usual * pace, 1.0) for pace in (0.5, 1, 4)} == {expected}
+        assert segments(flops, usual / 10, 1.0) == 4 * expected
+        assert segments(flops, usual * 40, 1.0) == max(1, expected // 16)
+
+
+def test_figures_taken_again_compile_nothing_that_the_cache_lacks(tmp_path):
+    """Another process, and a machine that is three times as busy: no program is new."""
+    script = """
+import sys
+from creditbench.machine.compilation import folder, keep_programs
+keep_programs()
+from tests.measure.test_measure import update
+from creditbench.measure.cost import figures
+from creditbench.ops import make_ops
+subject = update("eprop", hidden=64, steps=1)
+exact, _ = figures(make_ops("jax"), subject, float(sys.argv[1]), 1.0)
+print(exact.flops, len(list(folder().glob("*-cache"))))
+"""
+    environment = os.environ | {"CREDITBENCH_CACHE": str(tmp_path)}
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"):
+        environment.pop(name, None)
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", script, rate],
+            env=environment,
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for rate in ("150_000", "50_000")
+    )
+    assert first == second and int(first[1]) > 3
 
 
 def test_kernels_are_those_that_a_replay_runs():

@@ -91,6 +91,22 @@ def test_a_point_alone_is_the_point_in_company(task, learner):
     assert company[0].curve[-1].validation != company[1].curve[-1].validation or "readout" in learner
 
 
+@pytest.mark.parametrize("task", ["mackey_glass", "adding"])
+def test_seeds_of_a_program_compile_or_record_it_once(task, backend, monkeypatch):
+    made, ops = [], type(make_ops(backend))
+    plain = ops.compile
+    monkeypatch.setattr(ops, "compile", lambda self, f, *a, **k: made.append(f) or plain(self, f, *a, **k))
+    options = dict(settings=SHORT) if task == "mackey_glass" else dict(budget=200, batch=4)
+    counts, records = [], []
+    for seeds in ((2,), (0, 1, 2)):
+        made.clear()
+        records.append(list(run_trials(trials(task, "anp", backend, seeds, **options))))
+        counts.append(len(made))
+    assert counts[0] == counts[1] > 1
+    # What an earlier seed has left in the memory of a recording changes no bit.
+    assert numbers(records[0][0]) == numbers(records[1][2])
+
+
 def test_trials_that_are_not_one_program_are_refused():
     (a,), (b,) = trials(lrs=(1e-3,)), trials(lrs=(1e-3,), hidden=9)
     with pytest.raises(ValueError, match="differ in nothing but"):
