@@ -77,6 +77,7 @@ Budget = Annotated[int | None, typer.Option(help="Training time steps, in place 
 Evaluations = Annotated[int | None, typer.Option(help="Evaluations on validation.  [default: the preset's]")]
 Hidden = Annotated[int, typer.Option(help="Hidden units of a layer.")]
 Layers = Annotated[int, typer.Option(help="Layers of the cell, each of as many hidden units.")]
+Bias = Annotated[bool, typer.Option("--bias", help="Give the cell biases.")]
 Timeout = Annotated[float | None, typer.Option(help="Seconds that a trial may take.  [default: 3600]")]
 Batch = Annotated[int | None, typer.Option(help="Rows trained together.  [default: the task's]")]
 Settings = Annotated[

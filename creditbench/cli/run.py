@@ -46,7 +46,7 @@ def run(
     ] = None,
     hidden: options.Hidden = 128,
     layers: options.Layers = 1,
-    bias: Annotated[bool, typer.Option("--bias", help="Give the cell biases.")] = False,
+    bias: options.Bias = False,
     alpha: Annotated[
         float | None, typer.Option(help="Leak of a cell that has one, in (0, 1].  [default: the task's]")
     ] = None,

@@ -13,7 +13,10 @@ from creditbench.cli import options, printing
 from creditbench.errors import UsageError
 
 #: Options of a file of `creditbench run` that tuning ignores: it has its own seeds, and one backend.
-_NOT_FOR_TUNING = ("seeds", "seed", "backend", "tuned", "results", "reuse", "timeout")
+_NOT_FOR_TUNING = (
+    *("seeds", "seed", "backend", "tuned", "results", "reuse", "timeout"),
+    *("measure", "together"),
+)
 
 
 def tune(
@@ -46,6 +49,7 @@ def tune(
     evaluations: options.Evaluations = None,
     hidden: options.Hidden = 128,
     layers: options.Layers = 1,
+    bias: options.Bias = False,
     set_: options.TrainingSettings = None,
     data: options.Data = None,
     keep: Annotated[
@@ -112,6 +116,7 @@ def tune(
         evaluations=evaluations,
         hidden=hidden,
         layers=layers,
+        bias=bias,
         settings=options.settings(set_),
         data=options.data(data),
         timeout=timeout,
@@ -157,6 +162,7 @@ def _command(context: typer.Context) -> str:
     )
     words = ["creditbench", "tune"]
     words += [word for name in always for word in (f"--{name}", str(given[name]))]
+    words += ["--bias"] if given["bias"] else []
     for name in ("budget", "evaluations"):
         words += [f"--{name}", str(given[name])] if given[name] is not None else []
     for option, name in (("--set", "set_"), ("--data", "data")):

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,23 @@ def test_every_help_has_examples_which_are_good_usage(verb, capsys, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     for example in examples:
         parse(example)
+
+
+GRIDS = Path(__file__).parents[2] / "grids"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(GRIDS.rglob("*.toml")), ids=lambda path: path.relative_to(GRIDS).as_posix()
+)
+def test_every_committed_grid_is_read_by_run_and_tune(path):
+    """Tuned choices are no grid, and a grid that names a file of them is not tuned."""
+    keys = tomllib.loads(path.read_text(encoding="utf-8"))
+    if "learner" in keys:
+        parse(f"creditbench run --config {path}")
+        if "tuned" not in keys:
+            parse(f"creditbench tune --config {path} --output tuned.toml")
+    else:
+        assert all(isinstance(value, dict) for value in keys.values())
 
 
 #: Options whose help is not the same everywhere, since a verb has more, or less, to say of them.
