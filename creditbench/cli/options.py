@@ -11,11 +11,14 @@ import math
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from creditbench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from creditbench.trials.shard import Shard
 
 # -- what is run -----------------------------------------------------------------------------------------
 
@@ -123,6 +126,16 @@ Jobs = Annotated[
     int | None, typer.Option(help="Processes at a time.  [default: cores / threads; on a GPU 1]")
 ]
 Threads = Annotated[int, typer.Option(help="Threads of a process.")]
+
+ShardText = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Only a share, as 3/8: the third of eight runs that know nothing of each other and together are "
+        "the whole.",
+    ),
+]
 
 # -- results ---------------------------------------------------------------------------------------------
 
@@ -298,6 +311,14 @@ def settings(items: Sequence[str] | None, example: str = "anp.sigma=1e-3") -> di
 def data(items: Sequence[str] | None) -> dict[str, str]:
     """The files of `--data`. Raises `UsageError`."""
     return pairs("--data", items, "weather=WTH.csv")
+
+
+def shard(text: str | None) -> Shard | None:
+    """The share of `--shard`. Raises `UsageError`."""
+    # Its module is not needed to answer --help.
+    from creditbench.trials.shard import Shard
+
+    return None if text is None else Shard.parse(text)
 
 
 # -- a file of options -----------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ def tune(
     reuse: options.Reuse = None,
     executor: options.Executor = "local",
     jobs: options.Jobs = None,
+    shard: options.ShardText = None,
     timeout: options.Timeout = None,
     config: Annotated[
         Path | None,
@@ -126,6 +127,7 @@ def tune(
         printing.say,
         keep=keep,
         reuse=reuse or (),
+        shard=options.shard(shard),
     )
     rows = [dataclasses.asdict(tuned) for tuned in found]
     if json:
