@@ -118,8 +118,17 @@ SIZES = {"T": 128, "n": 128, "B": 1}
 Executor = Annotated[
     str,
     typer.Option(
-        help="local: worker processes, and a confined one for a learner that is not shipped; inline: this "
-        "process, for debugging: code that it imports has all your rights."
+        help="local: worker processes, and a confined one for a learner that is not shipped; dask: the same "
+        "on the workers of a dask cluster; inline: this process, for debugging: code that it imports has all "
+        "your rights."
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of a dask scheduler, as tcp://HOST:8786, or its scheduler file.  [default: a cluster "
+        "on this machine]",
+        show_default=False,
     ),
 ]
 Jobs = Annotated[

@@ -71,6 +71,7 @@ def run(
     results: options.Records = LOCAL,
     reuse: options.Reuse = None,
     executor: options.Executor = "local",
+    scheduler: options.Scheduler = None,
     jobs: options.Jobs = None,
     shard: options.ShardText = None,
     threads: options.Threads = 1,
@@ -163,6 +164,7 @@ def run(
         results=results,
         executor=executor,
         jobs=jobs,
+        scheduler=scheduler,
         memory_limit=None if memory_limit is None else read_bytes(memory_limit),
     )
     try:

@@ -64,6 +64,7 @@ class Where:
     executor: str = "local"
     jobs: int | None = None  #: processes at a time; None: as many as fit
     memory_limit: float | None = None  #: bytes that a trial may take; None: its share of all
+    scheduler: str | None = None  #: of a dask cluster that is there
 
     def make(self, options: Options) -> executors.Executor:
         """The executor. Raises `UsageError`."""
@@ -75,6 +76,7 @@ class Where:
             timeout=options.timeout,
             memory_limit=self.memory_limit,
             logs=self.logs,
+            scheduler=self.scheduler,
         )
 
     @property
@@ -124,7 +126,8 @@ def run_grid(
     store = Store(where.results)
     executor = where.make(options)
     for name in options.backends:
-        require_device(name, options.device)
+        # The device of a cluster is its workers': one that lacks it has no worker for the trial.
+        require_device(name, options.device if where.scheduler is None else "cpu")
     grid = make_grid(options)
     for name in set(grid.optimizers) - {trial.optimizer for trial in grid.trials}:
         raise UsageError(f"a parameter of {name} is set, and no rule runs with it: give --optimizer {name}")
