@@ -51,6 +51,7 @@ def make_executor(
     seconds = 3600.0 if timeout is None else timeout
     own = slots or (max(1, cores // threads) if device == "cpu" else 1)
     if name in ("local", "dask"):
+        # It is not needed to list the executors.
         from creditbench.machine.environment import usable_memory
 
         share = int(memory_limit or 0.9 * usable_memory() / own)

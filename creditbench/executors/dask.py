@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,16 @@ class DaskExecutor(Executor):
 
     def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
         """The records as they arrive. However the iterator ends, the cluster breaks off its jobs."""
+        coming = iter(jobs)
+        first = next(coming, None)
+        if first is None:  # no cluster is started for nothing
+            return
         with contextlib.ExitStack() as opened:
             place = self.scheduler
             if place is None:
                 place = opened.enter_context(_own_cluster(self.slots))
             client = opened.enter_context(_connected(place))
-            yield from _Run(self, client, iter(jobs), progress).records()
+            yield from _Exchange(self, client, chain([first], coming), progress).records()
 
 
 @contextlib.contextmanager
@@ -173,7 +178,7 @@ class _Given:
 
 
 @dataclass
-class _Run:
+class _Exchange:
     """One run of jobs on a cluster."""
 
     executor: DaskExecutor
