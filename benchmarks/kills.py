@@ -37,7 +37,7 @@ def command(results: Path, rule: Path, seeds: int, *how: str) -> list[str]:
     """The grid: 3 rules × 2 frameworks × `seeds` trials."""
     words = f"run --task mackey_glass --learner anp,readout_rls,{rule} --backend jax,torch --seeds {seeds}"
     words += f" --hidden 8 --budget 600 --evaluations 3 --no-measure --results {results}"
-    return [str(BIN), *words.split(), *(how or ("--jobs", "2"))]
+    return [str(BIN), *words.split(), *how]
 
 
 def begin(words: list[str]) -> subprocess.Popen[bytes]:
@@ -160,6 +160,7 @@ def main() -> None:
         "--seeds", type=int, default=20, help="of each rule and framework; default: %(default)s"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the moments; default: %(default)s")
+    parser.add_argument("--executor", default="local", help="default: %(default)s")
     parser.add_argument("--cluster", action="store_true", help="on a dask cluster of two workers")
     given = parser.parse_args()
     rng, counts = random.Random(given.seed), collections.Counter()
@@ -171,14 +172,15 @@ def main() -> None:
         folder = Path(name)
         rule = folder / "my_rule.py"
         rule.write_text((ROOT / "creditbench" / "plugins" / "templates" / "learner.py").read_text())
-        whole = begin(command(folder / "whole", rule, given.seeds))
+        whole = begin(command(folder / "whole", rule, given.seeds, "--jobs", "2"))
         whole.wait()
         cluster = stack.enter_context(contextlib.closing(Cluster(folder))) if given.cluster else None
 
         def start() -> subprocess.Popen[bytes]:
             if cluster is not None:
                 cluster.heal()
-            return begin(command(results, rule, given.seeds, *(cluster.how if cluster else ())))
+            how = cluster.how if cluster else ("--jobs", "2", "--executor", given.executor)
+            return begin(command(results, rule, given.seeds, *how))
 
         expected = records(folder / "whole")
         print(f"undisturbed: {len(expected)} records, exit {whole.returncode}", flush=True)

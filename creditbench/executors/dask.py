@@ -265,42 +265,43 @@ class _Exchange:
                 self._compare(record, message["worker"])
                 yield _at_home(record, trial)
         elif message["future"] is given.future:
+            # Not before, though all records may be here: with a job that nobody waits for, a worker ends the
+            # processes that it keeps warm.
+            del self.given[message["job"]]
             self._conclude(message["job"], given)
-        if not given.left and self.given.pop(message["job"], None) is not None:
             given.future.release()
 
     def _conclude(self, number: int, given: _Given) -> None:
         """Deal with the trials that a job which has ended left without a record."""
         future = given.future
         if future.status == "cancelled":
-            self._lose_all()
+            self._lose_all(given)
         elif future.status == "error":
             error = future.exception()
             if is_of_machine(error):
-                self._lose(number, given, one_line(error))
-                return
-            if not isinstance(error, KilledWorker):
+                self._lose(given, one_line(error))
+            elif isinstance(error, KilledWorker):
+                times, last = error.allowed_failures + 1, error.last_worker.address
+                self._lose(given, f"its worker was lost {times} times, the last one {last}")
+            else:
                 raise UsageError(
                     f"the cluster cannot run a job ({one_line(error)}): its scheduler and its workers need "
                     f"creditbench {creditbench.__version__} and the versions of dask of this machine"
                 )
-            times, last = error.allowed_failures + 1, error.last_worker.address
-            self._lose(number, given, f"its worker was lost {times} times, the last one {last}")
-        elif given.again == _AGAIN:
-            self._lose(number, given, f"it was broken off {_AGAIN + 1} times")
+        elif given.left and given.again == _AGAIN:
+            self._lose(given, f"it was broken off {_AGAIN + 1} times")
         elif given.left:
             self._give(number, _Given(given.job, given.left, given.again + 1))
 
-    def _lose(self, number: int, given: _Given, why: str) -> None:
+    def _lose(self, given: _Given, why: str) -> None:
         self.executor.lost += [(trial, why) for trial in given.left.values()]
-        given.left.clear()
-        self.given.pop(number, None)
 
-    def _lose_all(self) -> None:
+    def _lose_all(self, *others: _Given) -> None:
         """The scheduler has gone, and with it all that the run has given it."""
         why = f"the scheduler '{self.executor.scheduler}' was lost"
-        for number, given in list(self.given.items()):
-            self._lose(number, given, why)
+        for given in (*others, *self.given.values()):
+            self._lose(given, why)
+        self.given.clear()
         self.executor.lost += [(trial, why) for job in self.coming for trial in job.trials]
 
     def _compare(self, record: Record, worker: str) -> None:

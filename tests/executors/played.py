@@ -43,3 +43,5 @@ class Played(LocalExecutor):
             progress(trial, 0.5)
             self.made = self.made or failure(trial, "crashed", "", datetime.now(UTC), 0.0)
             yield self.made.model_copy(update={"trial": trial, "status": "ok", "test_score": trial.lr})
+        time.sleep(0.05)  # as a worker tidies up before it is warm again
+        Played.broken_off += not self.is_wanted()

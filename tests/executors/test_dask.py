@@ -103,7 +103,7 @@ def test_every_trial_has_one_record_and_the_run_alone_writes(cluster, tmp_path):
     assert len(records) == 8 and all(record.test_score == record.trial.lr for record in records)
     assert [trial for trial, _ in executor.lost] == lost
     assert all(why.startswith("the disk was full (on inproc://") for _, why in executor.lost)
-    assert (0.1, 0.5) in parts
+    assert (0.1, 0.5) in parts and Played.broken_off == 0
     logs = {path.stem: path.read_text() for path in (tmp_path / "logs").iterdir()}
     assert logs == {trial.id: "what it printed" for trial in asked if trial.lr == played.WRITES}
 
