@@ -3,8 +3,9 @@
     python benchmarks/cluster.py --trials 10000 --workers 1,2,4,8
 
 Trials are simulated: a worker sleeps for --seconds instead of training, and gives a record like that of a
-quick trial. All else is as in `creditbench run --executor dask`: families of five seeds, locks, records.
-The run is a process of its own, and so is each worker; the scheduler is in this one.
+quick trial. All else is as in `creditbench run --executor dask`, in families of five seeds. With --store the
+run also writes its records, each through to the disk, as `run` does. The run is a process of its own, and so
+is each worker; the scheduler is in this one.
 """
 
 import argparse
@@ -60,17 +61,21 @@ def dask_setup(worker: Worker) -> None:
     dask._make = lambda settings, worker: Simulated(threads=1, slots=1, timeout=60.0, memory_limit=1 << 30)
 
 
-def run(address: str, count: int) -> None:
-    """The run: prints its seconds, its seconds of processor, and the bytes that it grew by, as JSON."""
+def run(address: str, count: int, folder: str) -> None:
+    """The run: prints its seconds, its seconds of processor, and its bytes before and at most, as JSON.
+
+    `folder`: of the records; empty if none are written.
+    """
     asked, executor = trials(count), make_executor("dask", scheduler=address)
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(folder)
-        before, used = psutil.Process().memory_info().rss, time.process_time()
-        start = time.perf_counter()
-        found = sum(new for _, new in run_missing(store, asked, executor, make_jobs))
-        seconds = time.perf_counter() - start
-        used = time.process_time() - used
-        assert found == count == len(list(store.records.glob("*.json"))) and not executor.lost
+    before, used = psutil.Process().memory_info().rss, time.process_time()
+    start = time.perf_counter()
+    if folder:
+        found = {record.trial.id for record, _ in run_missing(Store(folder), asked, executor, make_jobs)}
+    else:
+        found = {record.trial.id for record in executor.run(make_jobs(asked))}
+    seconds = time.perf_counter() - start
+    used = time.process_time() - used
+    assert len(found) == count and not executor.lost
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"seconds": seconds, "processor": used, "before": before, "peak": peak}))
 
@@ -83,10 +88,12 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000, help="default: %(default)s")
     parser.add_argument("--workers", default="1,2,4,8", help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=0.02, help="of a trial; default: %(default)s")
+    parser.add_argument("--store", action="store_true", help="also write the records")
     parser.add_argument("--address", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.address:
-        run(given.address, given.trials)
+        with tempfile.TemporaryDirectory() as folder:
+            run(given.address, given.trials, folder if given.store else "")
         return
     print(f"{given.trials} trials of {given.seconds} s, in families of {SEEDS}")
     print("workers | trials/s | × ideal | ms a trial beyond its sleep | ms of processor: run, all | MB")
@@ -102,7 +109,7 @@ def main() -> None:
             everyone = [psutil.Process(), *psutil.Process().children(recursive=True)]
             before = sum(sum(one.cpu_times()[:2]) for one in everyone)
             words = [sys.executable, __file__, "--address", cluster.scheduler_address]
-            words += ["--trials", str(given.trials)]
+            words += ["--trials", str(given.trials), *(["--store"] if given.store else [])]
             done = subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True)
             used = sum(sum(one.cpu_times()[:2]) for one in everyone) - before
         found = json.loads(done.stdout)
