@@ -141,14 +141,12 @@ def _own_cluster(workers: int) -> Iterator[str]:
     try:
         with (
             dask.config.set(here),
-            tempfile.TemporaryDirectory(prefix="creditbench-", ignore_cleanup_errors=True) as folder,
             LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address="127.0.0.1:0",
                 memory_limit=0,  # trials have limits of their own
-                local_directory=folder,
                 silence_logs="CRITICAL",
                 preload=[__name__],
             ) as cluster,
@@ -390,7 +388,8 @@ def run_job(text: str) -> None:
         there, here = (", ".join(one.values()) for one in (own, order["harness"]))
         tell(refused=f"has another creditbench ({there}) than this machine ({here}): install one on both")
         return
-    with tempfile.TemporaryDirectory(prefix="creditbench-") as folder:
+    # In dask's own folder, which it clears of what killed workers have left.
+    with tempfile.TemporaryDirectory(dir=worker.local_directory) as folder:
         try:
             trials = [
                 _placed(Trial.model_validate(values), order["files"], folder) for values in order["trials"]

@@ -18,7 +18,8 @@ WAITS, LOSES, WRITES = 1.0, 2.0, 3.0
 class Played(LocalExecutor):
     """An executor for one job at a time."""
 
-    broken_off = 0
+    broken_off = 0  #: jobs that were ended before their end
+    not_waited_for = 0  #: jobs that nobody waited for once their records were there
     started, go_on = threading.Event(), threading.Event()
 
     def __init__(self) -> None:
@@ -44,4 +45,4 @@ class Played(LocalExecutor):
             self.made = self.made or failure(trial, "crashed", "", datetime.now(UTC), 0.0)
             yield self.made.model_copy(update={"trial": trial, "status": "ok", "test_score": trial.lr})
         time.sleep(0.05)  # as a worker tidies up before it is warm again
-        Played.broken_off += not self.is_wanted()
+        Played.not_waited_for += not self.is_wanted()
