@@ -11,11 +11,14 @@ import math
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from creditbench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from creditbench.trials.shard import Shard
 
 # -- what is run -----------------------------------------------------------------------------------------
 
@@ -116,14 +119,33 @@ SIZES = {"T": 128, "n": 128, "B": 1}
 Executor = Annotated[
     str,
     typer.Option(
-        help="local: worker processes, and a confined one for a learner that is not shipped; inline: this "
-        "process, for debugging: code that it imports has all your rights."
+        help="local: worker processes, and a confined one for a learner that is not shipped; dask: the same "
+        "on the workers of a dask cluster; inline: this process, for debugging: code that it imports has all "
+        "your rights."
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of a dask scheduler, as tcp://HOST:8786, or its scheduler file.  [default: a cluster "
+        "on this machine]",
+        show_default=False,
     ),
 ]
 Jobs = Annotated[
     int | None, typer.Option(help="Processes at a time.  [default: cores / threads; on a GPU 1]")
 ]
 Threads = Annotated[int, typer.Option(help="Threads of a process.")]
+
+ShardText = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Only a share, as 3/8: the third of eight runs that know nothing of each other and together are "
+        "the whole.",
+    ),
+]
 
 # -- results ---------------------------------------------------------------------------------------------
 
@@ -299,6 +321,14 @@ def settings(items: Sequence[str] | None, example: str = "anp.sigma=1e-3") -> di
 def data(items: Sequence[str] | None) -> dict[str, str]:
     """The files of `--data`. Raises `UsageError`."""
     return pairs("--data", items, "weather=WTH.csv")
+
+
+def shard(text: str | None) -> Shard | None:
+    """The share of `--shard`. Raises `UsageError`."""
+    # Its module is not needed to answer --help.
+    from creditbench.trials.shard import Shard
+
+    return None if text is None else Shard.parse(text)
 
 
 # -- a file of options -----------------------------------------------------------------------------------

@@ -71,7 +71,9 @@ def run(
     results: options.Records = LOCAL,
     reuse: options.Reuse = None,
     executor: options.Executor = "local",
+    scheduler: options.Scheduler = None,
     jobs: options.Jobs = None,
+    shard: options.ShardText = None,
     threads: options.Threads = 1,
     timeout: options.Timeout = None,
     memory_limit: Annotated[
@@ -109,9 +111,9 @@ def run(
 ) -> None:
     """Run a grid of trials, keep their records and print the table.
 
-    A trial that has a record is not run again, whatever its outcome: a corrected rule is another trial. Exits
-    1 if a trial of the grid crashed, timed out, was invalid or ran out of memory. Exits 1 too if the machine
-    failed at one; no record of it is kept.
+    A trial that has a record is not run again, whatever its outcome: a corrected rule is another trial. Runs
+    on one folder share the work. Exits 1 if a trial of the grid crashed, timed out, was invalid or ran out of
+    memory. Exits 1 too if the machine failed at one; no record of it is kept.
 
     \b
     Examples:
@@ -122,6 +124,7 @@ def run(
       creditbench run --task weather --data weather=WTH.csv --learner ./my_rule.py --backend jax,torch
       creditbench run --learner ./my_rule.py --jobs 2 --timeout 600 --memory-limit 4GB
       creditbench run --config grid.toml --seed 3,9071
+      creditbench run --config grid.toml --shard 3/8
       creditbench run --config grids/board/weather.toml --learner ./my_rule.py --reuse results/v0.2
     """
     from creditbench.machine.memory import read_bytes
@@ -161,6 +164,7 @@ def run(
         results=results,
         executor=executor,
         jobs=jobs,
+        scheduler=scheduler,
         memory_limit=None if memory_limit is None else read_bytes(memory_limit),
     )
     try:
@@ -171,6 +175,7 @@ def run(
                 force=force,
                 retry=retry,
                 reuse=reuse or (),
+                shard=options.shard(shard),
             )
     except Interrupted as stop:
         say(str(stop))

@@ -62,7 +62,9 @@ def tune(
     results: options.Records = options.TUNING,
     reuse: options.Reuse = None,
     executor: options.Executor = "local",
+    scheduler: options.Scheduler = None,
     jobs: options.Jobs = None,
+    shard: options.ShardText = None,
     timeout: options.Timeout = None,
     config: Annotated[
         Path | None,
@@ -124,13 +126,14 @@ def tune(
     found, whole = tune_grid(
         asked,
         Plan(points=points, studies=studies, seeds=seeds, confirm=confirm, draw=draw),
-        Where(results=results, executor=executor, jobs=jobs),
+        Where(results=results, executor=executor, jobs=jobs, scheduler=scheduler),
         output,
         _command(context),
         printing.bars,
         printing.say,
         keep=keep,
         reuse=reuse or (),
+        shard=options.shard(shard),
     )
     rows = [dataclasses.asdict(tuned) for tuned in found]
     if json:

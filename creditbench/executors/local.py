@@ -60,27 +60,49 @@ class LocalExecutor(Executor):
     """`slots` processes of `threads` threads; a trial has `timeout` seconds and `memory_limit` bytes.
 
     The bytes are resident in the worker and in all that it has started; the framework counts. The output of a
-    failed trial is kept in the folder `logs`, one file a trial, if it is given.
+    failed trial is kept in the folder `logs`, one file a trial, if it is given. The slots have cores of their
+    own, in the order of `first`, `first` + 1, ...; none if it is None.
     """
 
+    keeps_warm = False  #: whether warm workers stay for the next run, until `close`
+
     def __init__(
-        self, *, threads: int, slots: int, timeout: float, memory_limit: int, logs: Path | None = None
+        self,
+        *,
+        threads: int,
+        slots: int,
+        timeout: float,
+        memory_limit: int,
+        logs: Path | None = None,
+        first: int | None = 0,
     ) -> None:
         super().__init__()
         self.threads, self.slots = threads, slots
         self.timeout, self.memory_limit, self.logs = timeout, memory_limit, logs
+        self._slots = [_Slot(number, first, self) for number in range(slots)]
+
+    def is_wanted(self) -> bool:
+        """Whether a run goes on. It is asked some times a second, and ends if not, with its processes."""
+        return True
+
+    def close(self) -> None:
+        """End the warm workers that were kept."""
+        _end([worker for slot in self._slots for worker in slot.workers()])
+        for slot in self._slots:
+            slot.worker, slot.warm = None, {}
 
     def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
         """The records as they arrive. However the iterator ends, no process is left behind."""
         coming = (_Turn(job) for job in jobs)
         waiting: deque[_Turn] = deque()
-        slots = [_Slot(number, self) for number in range(self.slots)]
+        slots, whole = self._slots, False
         with selectors.DefaultSelector() as selector:
             try:
-                while True:
+                while self.is_wanted():
                     free = sum(slot.worker is None for slot in slots)
                     waiting.extend(islice(coming, max(0, free - len(waiting))))
                     if not waiting and free == len(slots):
+                        whole = True
                         return
                     for worker in self._hand_out(waiting, slots):
                         selector.register(worker.child, selectors.EVENT_READ)
@@ -98,7 +120,8 @@ class LocalExecutor(Executor):
                             waiting.extendleft(reversed(again))
                             yield from failures
             finally:
-                _end([worker for slot in slots for worker in slot.workers()])
+                if not (whole and self.keeps_warm):
+                    self.close()
 
     def _hand_out(self, waiting: deque[_Turn], slots: Sequence[_Slot]) -> Iterator[_Worker]:
         """Give the jobs, in their order, to free slots, preferably to one with a warm worker."""
@@ -137,8 +160,10 @@ class _Kind(NamedTuple):
 class _Slot:
     """A share of the cores: its busy worker, and its warm ones."""
 
-    def __init__(self, number: int, executor: LocalExecutor) -> None:
+    def __init__(self, number: int, first: int | None, executor: LocalExecutor) -> None:
         self.number, self.executor = number, executor
+        #: the cores of its workers; empty for all
+        self.cores = [] if first is None else _cores(first + number, executor.threads)
         self.worker: _Worker | None = None
         self.warm: dict[_Kind, _Worker] = {}  #: the one that was busy last comes last
 
@@ -152,7 +177,7 @@ class _Slot:
         if worker and worker.child.code() is not None:
             _end([worker])
             worker = None
-        self.worker = worker or _Worker(kind, self.number, self.executor)
+        self.worker = worker or _Worker(kind, self.cores, self.executor)
         self.worker.give(turn)
         return self.worker
 
@@ -173,7 +198,7 @@ class _Slot:
 class _Worker:
     """One process and its current job."""
 
-    def __init__(self, kind: _Kind, slot: int, executor: LocalExecutor) -> None:
+    def __init__(self, kind: _Kind, cores: list[int], executor: LocalExecutor) -> None:
         self.kind, self.executor = kind, executor
         self.jobs, self.grown, self.resets, self.number = 0, 0, False, 0
         self.environment: dict[str, Any] | None = None  #: as the process itself sees it, once it is ready
@@ -196,7 +221,7 @@ class _Worker:
         settings = {
             "backend": kind.backend,
             "device": kind.device,
-            "cores": _cores(slot, executor.threads),
+            "cores": cores,
             "memory_limit": executor.memory_limit,
         }
         self.child.send(**settings)

@@ -21,6 +21,7 @@ from creditbench.results.version import load
 from creditbench.trials import tuning
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.record import Record
+from creditbench.trials.shard import Shard
 from creditbench.trials.trial import Trial, with_cell
 from creditbench.trials.tuning import Tuned
 
@@ -63,6 +64,7 @@ class Where:
     executor: str = "local"
     jobs: int | None = None  #: processes at a time; None: as many as fit
     memory_limit: float | None = None  #: bytes that a trial may take; None: its share of all
+    scheduler: str | None = None  #: of a dask cluster that is there
 
     def make(self, options: Options) -> executors.Executor:
         """The executor. Raises `UsageError`."""
@@ -74,6 +76,7 @@ class Where:
             timeout=options.timeout,
             memory_limit=self.memory_limit,
             logs=self.logs,
+            scheduler=self.scheduler,
         )
 
     @property
@@ -105,6 +108,7 @@ def run_grid(
     force: bool = False,
     retry: bool = False,
     reuse: Sequence[Path] = (),
+    shard: Shard | None = None,
 ) -> GridOutcome:
     """Run the trials of a grid that have no record in the folder.
 
@@ -112,6 +116,7 @@ def run_grid(
         together: train seeds as one program (JAX).
         force: run trials again that have a record; `retry`: those of them that failed.
         reuse: folders of results whose records are taken over first.
+        shard: run its families alone; None: all.
 
     Raises `UsageError` for what cannot be run, and `Interrupted`.
     """
@@ -121,21 +126,25 @@ def run_grid(
     store = Store(where.results)
     executor = where.make(options)
     for name in options.backends:
-        require_device(name, options.device)
+        # The device of a cluster is its workers': one that lacks it has no worker for the trial.
+        require_device(name, options.device if where.scheduler is None else "cpu")
     grid = make_grid(options)
     for name in set(grid.optimizers) - {trial.optimizer for trial in grid.trials}:
         raise UsageError(f"a parameter of {name} is set, and no rule runs with it: give --optimizer {name}")
-    for note in (*grid.notes, *_what_is_not_confined(grid.trials, where.executor)):
+    trials = grid.trials if shard is None else shard.share(grid.trials, lambda trial: trial.family)
+    for note in (*grid.notes, *_what_is_not_confined(trials, where.executor)):
         say(f"note: {note}")
+    if shard is not None:
+        say(f"shard {shard}: {len(trials)} of the grid's {len(grid.trials)} trials")
     if reuse:
-        taken = store.take(grid.trials, load(*reuse).records)
-        say(f"{taken} of {len(grid.trials)} trials taken from {', '.join(map(str, reuse))}")
-    done = {} if force else {trial.id: store.get(trial) for trial in grid.trials if store.has(trial)}
+        taken = store.take(trials, load(*reuse).records)
+        say(f"{taken} of {len(trials)} trials taken from {', '.join(map(str, reuse))}")
+    done = {} if force else {trial.id: store.get(trial) for trial in trials if store.has(trial)}
     if retry:
         done = {name: record for name, record in done.items() if record.status not in FAILURES}
-    waiting = [trial for trial in grid.trials if trial.id not in done]
+    waiting = [trial for trial in trials if trial.id not in done]
     if done:
-        say(f"{len(done)} of {len(grid.trials)} trials already done: --force runs them again")
+        say(f"{len(done)} of {len(trials)} trials already done: --force runs them again")
     make = partial(executors.make_jobs, together=together, slots=executor.slots)
     try:
         with report(waiting) as told:
@@ -148,13 +157,13 @@ def run_grid(
                     told.finished(record)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"interrupted: {len(done)} of {len(grid.trials)} trials are done, with records in "
+            f"interrupted: {len(done)} of {len(trials)} trials are done, with records in "
             f"'{store.records}'; the same command without --force runs the rest"
         ) from None
     why = {trial.id: detail for trial, detail in executor.lost}
     return GridOutcome(
-        tuple(done[trial.id] for trial in grid.trials if trial.id in done),
-        tuple((trial, why.get(trial.id, "")) for trial in grid.trials if trial.id not in done),
+        tuple(done[trial.id] for trial in trials if trial.id in done),
+        tuple((trial, why.get(trial.id, "")) for trial in trials if trial.id not in done),
     )
 
 
@@ -202,6 +211,7 @@ def tune_grid(
     *,
     keep: bool = False,
     reuse: Sequence[Path] = (),
+    shard: Shard | None = None,
 ) -> tuple[list[Tuned], bool]:
     """Tune every task and rule of a grid, and write the choices of the studies into `output`.
 
@@ -210,6 +220,7 @@ def tune_grid(
         command: the command that makes the file again; the file names it.
         keep: leave the studies that `output` has as they are.
         reuse: folders of results whose records are taken over first.
+        shard: tune its tasks and rules alone; None: all.
 
     Returns:
         The choices of the studies, and whether every study has one.
@@ -221,7 +232,13 @@ def tune_grid(
     files.require_writable("output", output)
     kept, known = tuning.kept_studies(output) if keep and output.exists() else ("", set())
     groups: dict[Place, list[Trial]] = {}
-    for trial in grid.trials:
+    trials = grid.trials
+    if shard is not None:
+        # Under JAX the points of all studies of a rule are one program.
+        trials = shard.share(trials, _rule_on_task)
+        own, whole = ({*map(_rule_on_task, some)} for some in (trials, grid.trials))
+        say(f"shard {shard}: {len(own)} of {len(whole)} rules on tasks")
+    for trial in trials:
         study = study_of[trial.seed]
         place = trial.task, trial.rule, trial.cell, f"{plan.draw}/{study}"
         if place not in known:
@@ -255,6 +272,10 @@ def tune_grid(
     with files.output("output", output):
         files.write(output, files.as_bytes("\n".join(filter(None, (kept, text)))))
     return found, len(found) == len(groups)
+
+
+def _rule_on_task(trial: Trial) -> tuple[str, str, str]:
+    return trial.task, trial.rule, trial.cell
 
 
 def _unconfirmed(

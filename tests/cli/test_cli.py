@@ -313,6 +313,7 @@ def refused(arguments, capsys) -> str:
         (("--task", "adding", "--learner", "bptt", "--lr", "fast"), "--lr is 'fast'"),
         (("--task", "adding", "--learner", "bptt", "--budget", "-1"), "budget is -1"),
         (("--task", "adding", "--learner", "bptt", "--executor", "remote"), "unknown executor 'remote'"),
+        (("--task", "adding", "--learner", "bptt", "--shard", "9/8"), "--shard is 9/8: shards count from 1"),
         (("--task", "adding", "--learner", "bptt", "--set", "bptt"), "--set is 'bptt'"),
         (("--task", "adding", "--learner", "./no_such.py"), "no file"),
         (("--task", "adding", "--learner", "bptt", "--lrr", "1"), "--lrr"),
@@ -600,6 +601,39 @@ def test_run_keeps_records_skips_what_is_done_and_exits_1_on_a_failure(tmp_path,
 
     written.write_text(written.read_text()[:100])
     assert "delete it and run again" in refused([*arguments, "--learner", "bptt"], capsys)
+
+
+def test_shards_into_one_folder_or_folders_of_their_own_are_the_grid(tmp_path, capsys):
+    words = ["run", *SMALL, "--learner", "bptt,readout_rls,tbptt", "--seeds", "2", "--executor", "inline"]
+    folders = [tmp_path / str(number) for number in (1, 2)]
+    for number, (own, count) in enumerate(zip(folders, (4, 2), strict=True), 1):
+        assert main([*words, "--shard", f"{number}/2", "--results", str(own)]) == 0
+        assert f"shard {number}/2: {count} of the grid's 6 trials" in capsys.readouterr().err
+    found = [{record.trial.id for record in Store(own).all()} for own in folders]
+    assert [len(ids) for ids in found] == [4, 2] and len(set.union(*found)) == 6
+    assert main(["table", "--results", str(folders[0]), "--results", str(folders[1]), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 6
+
+    # A share of another partition, into a folder that has some of it. The fourth of three is empty.
+    assert main([*words, "--shard", "2/4", "--results", str(folders[0])]) == 0
+    assert main([*words, "--shard", "4/4", "--results", str(folders[0])]) == 0
+    assert "shard 4/4: 0 of the grid's 6 trials" in capsys.readouterr().err
+    assert main([*words, "--results", str(folders[0])]) == 0
+    assert "6 of 6 trials already done" in capsys.readouterr().err
+
+
+def test_shards_of_tuning_leave_their_points_for_the_whole(tmp_path, capsys):
+    words = ["tune", *SMALL[:8], "--budget", "100", "--learner", "bptt,readout_rls", "--points", "2"]
+    words += ["--studies", "2", "--confirm", "0", "--executor", "inline"]
+    words += ["--results", str(tmp_path / "tuning")]
+    for number in (1, 2):
+        own = tmp_path / f"{number}.toml"
+        assert main([*words, "--shard", f"{number}/2", "--output", str(own)]) == 0
+        assert f"shard {number}/2: 1 of 2 rules on tasks" in capsys.readouterr().err
+        assert own.read_text().count("[[mackey_glass.") == 2
+    assert main([*words, "--output", str(tmp_path / "whole.toml")]) == 0
+    assert "[1/" not in capsys.readouterr().err  # nothing was left to train
+    assert (tmp_path / "whole.toml").read_text().count("[[mackey_glass.") == 4
 
 
 def test_a_diverged_trial_alone_is_no_failure(tmp_path):
