@@ -8,7 +8,7 @@ import json
 import math
 import os
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -18,7 +18,7 @@ from creditbench.machine import files
 from creditbench.optimizers import OPTIMIZERS
 from creditbench.plugins import registry
 from creditbench.plugins.importing import KINDS, Plugin
-from creditbench.trials.network import own_fields
+from creditbench.trials.network import make_network, own_fields
 from creditbench.trials.trial import CELL, split_rule
 
 #: Keys of a table of the tuned file beside hyper-parameters: settings, and their origin.
@@ -59,6 +59,29 @@ def converted(plugin: Plugin, settings: Mapping[str, Any]) -> dict[str, Any]:
             raise unknown(f"{what} of {plugin.id}", name, known, f"creditbench list {plugin.kind} --json")
         values[name] = convert(f"{plugin.id}.{name}", value, hints[name])
     return values
+
+
+def with_defaults(plugin: Plugin, settings: Mapping[str, Any]) -> Plugin:
+    """The task, learner or cell whose fields have those values for defaults.
+
+    Raises `UsageError` for an unknown field, a bad value, or values that it refuses.
+    """
+    if not settings:
+        return plugin
+    cls, hints = plugin.cls, typing.get_type_hints(plugin.cls)
+    fields = [
+        (name, hints[name], dataclasses.field(default=v)) for name, v in converted(plugin, settings).items()
+    ]
+    named = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    changed = dataclasses.make_dataclass(
+        cls.__name__, fields, bases=(cls,), namespace=named, frozen=cls.__dataclass_params__.frozen
+    )
+    found = dataclasses.replace(plugin, cls=changed)
+    if plugin.kind == "cells":
+        make_network(changed, inputs=1, hidden=1, outputs=1)
+    else:
+        make(found, {})
+    return found
 
 
 def own_rate(plugin: Plugin, settings: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:
@@ -147,11 +170,11 @@ def optimizer_parameters(name: str, settings: Mapping[str, Any]) -> dict[str, An
 
 def by_owner(
     given: Mapping[str, Any],
-    tasks: Mapping[str, Plugin],
-    learners: Mapping[str, Plugin],
+    tasks: Collection[str],
+    learners: Collection[str],
     optimizers: Iterable[str] = (),
     grid: bool = True,
-    cells: Mapping[str, Plugin] | None = None,
+    cells: Collection[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """`{"anp.sigma": "1e-3"}` as `{"anp": {"sigma": "1e-3"}}`.
 

@@ -236,6 +236,71 @@ def test_the_template_is_checked_and_a_broken_one_told(tmp_path, monkeypatch, ca
     assert "the id 'gru' is taken by" in capsys.readouterr().err
 
 
+# -- constants that are set --------------------------------------------------------------------------------
+
+ONLY_SOUND_AT_0 = """
+from dataclasses import dataclass
+
+from creditbench.cells import Cell
+
+
+@dataclass(frozen=True)
+class Drifts(Cell):
+    id = "drifts"
+    name = "Leaky sum"
+    paper = "none"
+    sees_recurrence = (0, 0)
+    pace: float = 0.0
+
+    def f(self, ops, s, a, phi):
+        return (0.5 * s[0] + a[0],)
+
+    def slopes(self, ops, s, a, phi, after):
+        return ((0.5 + self.pace,),), ((1.0,),), ((),)
+"""
+
+
+@pytest.mark.slow
+def test_constants_are_checked_at_the_values_that_are_set(tmp_path, capsys):
+    path = tmp_path / "drifts.py"
+    path.write_text(ONLY_SOUND_AT_0)
+    words = ["check", str(path), "--only", "derivatives", "--backend", "torch", "--json"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)[0]["detail"] == "cell 'drifts'"
+    assert main([*words, "--set", "drifts.pace=0.25"]) == 1
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["import"]["detail"] == "cell 'drifts'; drifts.pace = 0.25"
+    assert rows["derivatives"]["held"] is False and "∂s[0]/∂s[0]" in rows["derivatives"]["detail"]
+    # Of a rule and of its cell at once.
+    words = ["check", "anp", "--cell", "lif", "--only", "metadata", "--backend", "torch", "--json"]
+    assert main([*words, "--set", "anp.sigma=1e-2", "--set", "lif.decay=0.8"]) == 0
+    assert (
+        json.loads(capsys.readouterr().out)[0]["detail"] == "learner 'anp'; anp.sigma = 1e-2; lif.decay = 0.8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lif", "--set", "lif.dekay=0.8"], "unknown parameter of lif 'dekay': did you mean 'decay'"),
+        (["lif", "--set", "lif.decay=2"], "decay is 2.0: the cell lif needs one in [0, 1)"),
+        (["lif", "--set", "lif.decay=x"], "lif.decay is 'x': give a value of the type float"),
+        (["anp", "--set", "anp.lr=0.1"], "anp.lr is set, and check takes the rule's own: leave it out"),
+        (["weather", "--set", "weather.data=x.csv"], "weather.data is set, and check takes the data"),
+        (["anp", "--set", "lif.decay=0.8"], "unknown task, learner or cell in --set 'lif'"),
+        (["adding", "--set", "adding.length=1"], "length is 1"),
+        (["anp", "--set", "sigma=0.8"], "setting 'sigma' names no field"),
+        (["anp", "--set", "anp.sigma=1e-2", "--results", "here"], "--results is here: a leaderboard shows"),
+        (["plain.py", "--set", "plain.x=1"], "is no text in its class: write it as id ="),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plain.py").write_text(ONLY_SOUND_AT_0.replace('"drifts"', 'str("drifts")'))
+    assert main(["check", *words, "--only", "metadata", "--backend", "torch"]) == 2
+    assert said in capsys.readouterr().err
+
+
 # -- a rule with a cell ------------------------------------------------------------------------------------
 
 
