@@ -94,6 +94,10 @@ def wrong_push(self, ops, params, now, v):
     return 1.001 * Cell.push(self, ops, params, now, v)
 
 
+def hides_layers() -> type[Cell]:
+    return dataclasses.make_dataclass("Hides", [("layers", int, 2)], bases=(GRU,), frozen=True)
+
+
 def no_dataclass() -> type[Cell]:
     return type("Plain", (GRU,), {"__annotations__": {"pace": float}, "pace": 1.0})
 
@@ -123,6 +127,7 @@ def draws(self, seed):
         (mutant(GRU, phi=("W_in",)), "metadata", "phi has 'W_in'"),
         (mutant(GRU, name=" "), "metadata", "name is ' '"),
         (mutant(GRU, sees_reccurence=(0, 0)), "metadata", "did you mean 'sees_recurrence'"),
+        (hides_layers(), "metadata", "the field layers hides what every cell has"),
         (no_dataclass(), "metadata", "pace is annotated and is no field"),
         (mutant(GRU, phi=("tau",)), "parameters", "phi names tau, and own_parameters gives none"),
         (mutant(GRU, own_parameters=tau), "parameters", "phi names none, and own_parameters gives tau"),
