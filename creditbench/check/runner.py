@@ -78,9 +78,8 @@ def resolve(item: str, kinds: Sequence[Kind] = KINDS) -> dict[str, Any]:
             found = plugins[item]
             package = contributed.order_of_package(found.entry, str(found.path)) if found.entry else {}
             return {"kind": kind, "id": item, "sha256": found.sha256} | package
-    raise unknown(
-        what, item, [name for plugins in known.values() for name in plugins], f"creditbench list {kinds[0]}"
-    )
+    names = [name for plugins in known.values() for name in plugins]
+    raise registry.not_known(what, item, names, f"creditbench list {kinds[0]}")
 
 
 def is_learner(item: str) -> bool:

@@ -122,20 +122,23 @@ def rules_of(
     extra: Sequence[str] = (),
     cells: Sequence[str] = (CELL,),
 ) -> tuple[list[Rule], list[str]]:
-    """The learners of those names with each of the cells, with `settings`, and notes on pairs left out.
+    """The learners of those names with each of the cells, with `settings`; and notes.
 
-    `extra` are names that stand for no learner. These run on every backend, with every cell. Raises
-    `UsageError` for an unknown name, for a field that no learner or cell has, and if no pair is left.
+    These are on pairs that are left out, and on cells whose p is less than claims take it for. `extra` are
+    names that stand for no learner. These run on every backend, with every cell. Raises `UsageError` for an
+    unknown name, for a field that no learner or cell has, and if no pair is left.
     """
     networks = resolve_cells(cells)
     found = resolve_learners([name for name in names if name not in extra], settings, networks)
     learners = {plugin.id: plugin for plugin, _ in found.values()}
     own = by_owner(settings, {}, learners, cells=networks)
-    rules, notes = [], []
+    rules, notes, alone = [], [], []
     for plugin in networks.values():
         values = converted(plugin, own.get(plugin.id, {}))
         cell = make_network(plugin.cls, inputs=_INPUTS, hidden=1, outputs=_OUTPUTS, **values)
         network = plugin.id, user_path(plugin), fields_of(plugin, cell)
+        if not cell.recurrent:
+            alone.append(f"{plugin.id}: {WITHOUT_W_REC}; claims are those with W_rec, where p grows as n²")
         for name in names:
             if name not in found:
                 rules.append(Rule((name, None, {}), network, frozenset(BACKENDS)))
@@ -147,7 +150,7 @@ def rules_of(
             rules.append(Rule((learner.id, user_path(learner), fields), network, learner.cls.backends))
     if not rules:
         raise UsageError(f"nothing is left to measure: {'; '.join(notes)}")
-    return rules, notes
+    return rules, notes + alone
 
 
 # -- claims ----------------------------------------------------------------------------------------------
@@ -155,6 +158,8 @@ def rules_of(
 _SUPERSCRIPTS = {"²": 2.0, "³": 3.0, "⁴": 4.0, "": 1.0}
 #: p = n (n + inputs + 1) parameters; m = n + inputs + 1.
 _POWERS = {"n": {"n": 1.0, "m": 1.0, "p": 2.0}, "T": {"T": 1.0}, "B": {"B": 1.0}}
+#: What is said where p is less: a claim holds for every cell, and is no sharper with this one.
+WITHOUT_W_REC = "without W_rec p grows as n"
 
 
 def claimed(claims: Claims, axis: str, quantity: str) -> float | None:

@@ -212,6 +212,20 @@ def test_every_rule_is_run_with_a_cell_or_says_why_not(tmp_path, monkeypatch):
     assert looked(template, "influence").held is True
 
 
+def test_what_grows_with_p_is_said_where_p_is_less():
+    told = rule_looked("rtrl", claims.CHECKS, "memory", LRU)
+    assert told.held is True and told.detail.endswith("claimed O(n p) (without W_rec p grows as n)")
+    assert "without W_rec" not in rule_looked("bptt", claims.CHECKS, "memory", LRU).detail
+
+
+def test_the_file_of_an_id_in_the_working_folder_is_suggested(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("")
+    for words in (["check", "mine"], ["show", "cell", "mine"], ["check", "anp", "--cell", "mine"]):
+        assert main(words) == 2
+        assert "'mine': write mine.py for the file of this name" in capsys.readouterr().err
+
+
 def test_an_if_on_values_is_caught_where_programs_are_traced():
     def chooses(self, ops, s, a, phi):
         return (0.5 * s[0] + a[0] if a[0].sum() > 0 else 0.5 * s[0],)
