@@ -144,7 +144,7 @@ asv: $(INSTALLED) ## the history of every rule's cost and score: measure this co
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/asv run --python=same --set-commit-hash "$$(git rev-parse HEAD)" $(ARGS)
 	$(BIN)/asv publish
 
-check-submission: $(INSTALLED) ## check the rules and tasks that differ from BASE=main, and run them beside it
+check-submission: $(INSTALLED) ## check the rules, tasks and cells that differ from BASE=main, and run them beside it
 	$(BIN)/python .github/submission.py --base "$(BASE)" $(ARGS)
 
 clean: ## remove .venv and caches, keep results

@@ -351,7 +351,10 @@ def test_no_configuration_ends_in_a_traceback(option, value, folder, nothing_run
     task=st.sampled_from(["mackey_glass", "default", "adding", "mackey_glas"]),
     rule=st.sampled_from(["bptt", "bptt+D", "anp", "x"]),
     key=st.sampled_from(
-        ["lr", "optimizer", "segment", "batch", "decorrelation_rate", "study", "beat_trivial", "sigma"]
+        [
+            *("lr", "optimizer", "segment", "batch", "decorrelation_rate", "study", "beat_trivial", "sigma"),
+            *("cell", "cell_parameters"),
+        ]
     ),
     value=values,
     form=st.sampled_from(

@@ -114,6 +114,8 @@ def metadata(subject: CellSubject) -> str:
     for field in own_fields(cls):
         if field.default is dataclasses.MISSING:
             raise Broken(f"the field {field.name} has no default")
+        if hasattr(Cell, field.name):
+            raise Broken(f"the field {field.name} hides what every cell has by this name: rename it")
     hash(subject.cells[0])
     phi = f", φ {', '.join(cls.phi)}" if cls.phi else ""
     input, recurrence = (_gates(gates) for gates in (cls.sees_input, cls.sees_recurrence))

@@ -17,6 +17,7 @@ from creditbench.isolation import Send
 from creditbench.ops import BACKENDS
 from creditbench.plugins import contributed, registry
 from creditbench.plugins.importing import Plugin
+from creditbench.trials.settings import own_rate, with_defaults
 
 
 def main(order: Mapping[str, Any], send: Send) -> None:
@@ -24,9 +25,10 @@ def main(order: Mapping[str, Any], send: Send) -> None:
 
     order: `path` of a file, or `kind` and `id` of a shipped or installed plugin, with `package`, `shown` and
     `place` of an installed learner; `cell`, which names the cell of a learner in the same way; `backend`, and
-    whether it is the `first`; `only`, the names of the checks to run, or null for all. Messages: `started`
-    (name of a check), `result` (name, held, detail), `about` (kind, id, sha256, cell, backends, and whether
-    anything runs), `numbers` (for `parity`), and at the end `done`.
+    whether it is the `first`; `only`, the names of the checks to run, or null for all; `settings`, the values
+    of fields by the id of their owner. Messages: `started` (name of a check), `result` (name, held, detail),
+    `about` (kind, id, sha256, cell, backends, and whether anything runs), `numbers` (for `parity`), and at
+    the end `done`. Raises `UsageError` for settings that are refused.
     """
     _check(order, send)
     send(done=True)
@@ -48,6 +50,8 @@ def _check(order: Mapping[str, Any], send: Send) -> None:
     except UsageError as error:
         send(result=dataclasses.asdict(Result(lists.IMPORT.name, False, str(error))))
         return
+    plugin = _set(plugin, order["settings"])
+    network = network and _set(network, order["settings"])
     send(
         about={
             "kind": plugin.kind,
@@ -58,7 +62,13 @@ def _check(order: Mapping[str, Any], send: Send) -> None:
             "runs": runs,
         }
     )
-    send(result=dataclasses.asdict(Result(lists.IMPORT.name, True, f"{plugin.kind[:-1]} '{plugin.id}'")))
+    values = [
+        f"{owner}.{name} = {value}"
+        for owner in (plugin.id, *([network.id] if network else []))
+        for name, value in order["settings"].get(owner, {}).items()
+    ]
+    said = "; ".join([f"{plugin.kind[:-1]} '{plugin.id}'", *values])
+    send(result=dataclasses.asdict(Result(lists.IMPORT.name, True, said)))
     if not runs:
         return
     subject: Any
@@ -83,6 +93,18 @@ def _check(order: Mapping[str, Any], send: Send) -> None:
             send(numbers=(cell if network is None else parity).numbers(subject))
         except Exception as error:
             send(result=dataclasses.asdict(Result(parity.NAME, False, located(error, plugin.path))))
+
+
+def _set(plugin: Plugin, settings: Mapping[str, Mapping[str, Any]]) -> Plugin:
+    """The plug-in with its part of `settings` for defaults. Raises `UsageError`."""
+    own = settings.get(plugin.id, {})
+    if plugin.kind == "learners":
+        own, rate = own_rate(plugin, own)
+        if rate is not None:
+            raise UsageError(f"{plugin.id}.lr is set, and check takes the rule's own: leave it out")
+    if plugin.kind == "tasks" and "data" in own and plugin.cls.reads_data:
+        raise UsageError(f"{plugin.id}.data is set, and check takes the data that it embeds: leave it out")
+    return with_defaults(plugin, own)
 
 
 def chosen(checks: tuple[Check, ...], only: list[str] | None) -> list[Check]:

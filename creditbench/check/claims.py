@@ -423,6 +423,8 @@ def _grows(
     name = {"flops": "FLOPs", "algorithm_bytes": "bytes"}[quantity]
     exponent = round(fitted.exponent, 2) + 0.0
     said = f"{name} grow as {axis}^{exponent:.2f} from {axis} = {sizes[0]} to {sizes[1]}, claimed {text}"
+    if axis == "n" and not subject.plain.recurrent and re.search(r"p\b", text):
+        said += f" ({scaling.WITHOUT_W_REC})"
     held = scaling.held(fitted, claim, axis, quantity)
     if held is False:
         raise Broken(said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,8 @@ from creditbench.isolation import Confined, ConfinedError, Limits
 from creditbench.isolation.folder import shown
 from creditbench.machine.folders import shipped
 from creditbench.plugins import contributed, registry
-from creditbench.plugins.importing import KINDS, Kind, embedded, kind_of, source_sha256
+from creditbench.plugins.importing import KINDS, Kind, embedded, id_of, kind_of, source_sha256
+from creditbench.trials.settings import by_owner
 from creditbench.trials.trial import CELL, with_cell
 
 #: Default wall-clock seconds of one process.
@@ -27,6 +28,8 @@ SECONDS = 300.0
 #: Resident bytes of one process.
 MEMORY = 4 << 30
 _LONGEST_DETAIL = 1000
+#: Values of fields: the id of a learner, task or cell -> field -> value, or its text.
+Settings = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass
@@ -75,9 +78,8 @@ def resolve(item: str, kinds: Sequence[Kind] = KINDS) -> dict[str, Any]:
             found = plugins[item]
             package = contributed.order_of_package(found.entry, str(found.path)) if found.entry else {}
             return {"kind": kind, "id": item, "sha256": found.sha256} | package
-    raise unknown(
-        what, item, [name for plugins in known.values() for name in plugins], f"creditbench list {kinds[0]}"
-    )
+    names = [name for plugins in known.values() for name in plugins]
+    raise registry.not_known(what, item, names, f"creditbench list {kinds[0]}")
 
 
 def is_learner(item: str) -> bool:
@@ -88,6 +90,27 @@ def is_learner(item: str) -> bool:
     with contextlib.suppress(UsageError):
         return kind_of(Path(order["path"])) == "learners"
     return True  # a file that cannot be read as text is refused by its import, as a learner is
+
+
+def settings_of(given: Mapping[str, str], items: Sequence[str], cells: Sequence[str]) -> Settings:
+    """`{"lif.decay": "0.9"}` by the ids of what is checked, and of the cells with which learners are.
+
+    Raises `UsageError` for an owner that is none of these, or a file whose id cannot be read.
+    """
+    if not given:
+        return {}
+    ids: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
+    learners = [item for item in items if is_learner(item)]
+    for item in items:
+        order = resolve(item)
+        kind = order.get("kind") or ("learners" if item in learners else kind_of(Path(order["path"])))
+        ids[kind].append(_id(order))
+    ids["cells"] += [_id(resolve(name, ("cells",))) for name in cells if learners]
+    return by_owner(given, ids["tasks"], ids["learners"], grid=False, cells=ids["cells"])
+
+
+def _id(order: Mapping[str, Any]) -> str:
+    return order["id"] if "id" in order else id_of(Path(order["path"]))
 
 
 def require_names(only: Sequence[str]) -> None:
@@ -104,13 +127,16 @@ def run(
     seconds: float = SECONDS,
     advance: Callable[[str], None] = lambda text: None,
     cell: str = CELL,
+    settings: Settings | None = None,
 ) -> CheckReport:
     """Check one learner, task or cell, a process a backend, in parallel; `advance` gets each result's name.
 
-    `cell`: the id or path of the cell with which a learner is checked.
+    `cell`: the id or path of the cell with which a learner is checked. `settings`: values of fields, by the
+    id of their owner. Raises `UsageError` for what cannot be found, and for settings that are refused.
     """
     network = resolve(cell, ("cells",))
     order = resolve(item) | {"only": None if only is None else list(only), "cell": network}
+    order["settings"] = settings or {}
     if order.get("kind") == "tasks":
         backends = backends[:1]  # a task knows none
     sides = {backend: _Sent() for backend in backends}
@@ -144,6 +170,8 @@ def run(
             if not side.done:
                 side.died = "it ended before it was through, as if all were well (exit code 0)"
         except ConfinedError as error:
+            if settings and error.usage:
+                raise UsageError(error.detail) from None
             side.died = error.detail
 
     with ThreadPoolExecutor(len(sides)) as pool:

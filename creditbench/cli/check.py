@@ -29,6 +29,7 @@ def check(
     only: Annotated[
         str, typer.Option(help="Names of the checks to run, comma-separated.  [default: all that apply]")
     ] = "",
+    set_: options.Settings = None,
     timeout: Annotated[float, typer.Option(help="Seconds that a backend's process may take.")] = 300.0,
     results: Annotated[
         Path | None,
@@ -49,7 +50,7 @@ def check(
       creditbench check my_rule.py
       creditbench check anp bptt --json
       creditbench check my_rule.py --only unbiased,online --backend torch
-      creditbench check my_rule.py --cell gru,lif
+      creditbench check my_rule.py --cell gru,lif --set lif.decay=0.9
       creditbench check my_cell.py
       creditbench check my_rule.py --results results/local
     """
@@ -75,12 +76,18 @@ def check(
         pairs += [(item, name) for name in (cells if is_learner else [CELL])]
     for name in cells:
         runner.resolve(name, ("cells",))
+    if set_ and results is not None:
+        raise UsageError(
+            f"--set is {', '.join(set_)} and --results is {results}: a leaderboard shows what holds of the "
+            "defaults; leave one out"
+        )
+    settings = runner.settings_of(options.settings(set_), path, cells)
     reports = []
     # The import is always checked.
     count = len({*chosen, "import"}) if chosen else len(lists.LEARNER) + 1
     with printing.bars("check", len(pairs) * len(backends) * count) as advance:
         for item, name in pairs:
-            report = runner.run(item, backends, chosen, timeout, advance, name)
+            report = runner.run(item, backends, chosen, timeout, advance, name, settings)
             reports.append(report)
             if results is not None:
                 write_checks(results, report.about, [asdict(result) for result in report.results])

@@ -63,6 +63,8 @@ def _text(value: Any) -> str:
         return "yes" if value else "NO"
     if isinstance(value, list | tuple):
         return " … ".join(map(_text, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(x)}" for name, x in value.items()) or "–"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -216,6 +217,10 @@ def _print(outcome: GridOutcome, results: Path, json: bool) -> None:
         log = results / "logs" / f"{record.trial.id}.log"
         see = f"; see {log}" if log.exists() else ""
         say(f"{label(record.trial)}: {record.status}: {record.status_detail}{see}")
+    faulty = [record.trial for record in outcome.failed if record.status in ("crashed", "invalid")]
+    own = (path for one in faulty for path in (one.task_path, one.learner_path, one.cell_path) if path)
+    for path in dict.fromkeys(own):
+        say(f"to see what is wrong with it: {shlex.join(['creditbench', 'check', path])}")
     for trial, why in outcome.lost:
         detail = f" ({why})" if why else ""
         say(

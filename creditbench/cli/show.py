@@ -127,9 +127,8 @@ def cell(
 
 
 def _gates(span: tuple[int, int]) -> str:
-    """The gates from, to, counted from 1."""
-    first, last = span[0] + 1, span[1]
-    return "none" if last < first else str(first) if first == last else f"{first} to {last}"
+    """The gates from, to, as a cell's `f` has them."""
+    return ", ".join(f"a[{gate}]" for gate in range(*span)) or "none"
 
 
 def _said(claims: Mapping[str, object]) -> str:

@@ -324,16 +324,15 @@ def exponents_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """A row a rule and backend, a column a quantity and axis: `1.98 (2)` is the exponent and the claimed one.
 
     ✓: held, ✗: not held; times are not judged. * marks a sweep whose largest sizes were left out. Rules are
-    named with their cell if there are several cells.
+    named with their cell unless this is the usual one.
     """
-    several = len({row["cell"] for row in rows}) > 1
     swept = list(dict.fromkeys((row["quantity"], row["axis"]) for row in rows))
     cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for row in rows:
         text = columns.EXPONENT.text(row["exponent"])
         text += "" if row["claimed"] is None else f" ({row['claimed']:g})"
         text += {True: " ✓", False: " ✗", None: ""}[row["held"]] + ("*" if row["left_out"] else "")
-        rule = with_cell(row["learner"], row["cell"]) if several else row["learner"]
+        rule = with_cell(row["learner"], row["cell"])
         cells.setdefault((rule, row["backend"]), {})[row["quantity"], row["axis"]] = text
     head = [
         columns.RULE.label,

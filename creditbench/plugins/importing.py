@@ -170,21 +170,47 @@ def kind_of(path: Path) -> Kind:
 
     Raises `UsageError` for what is not a Python file, or holds no learner, task or cell.
     """
+    own = {base for cls in _classes(path) for base in _bases(cls)}
+    for kind, names in _base_names().items():
+        if own & names:
+            return kind
+    raise UsageError(
+        f"{path} holds no learner, task or cell: name a file with a subclass of Learner, Task or Cell"
+    )
+
+
+def id_of(path: Path) -> str:
+    """The id of a plug-in in a file, which is not run. Raises `UsageError`, also if it is no plain text."""
+    known = set[str]().union(*_base_names().values())
+    for cls in _classes(path):
+        for line in cls.body if known.intersection(_bases(cls)) else ():
+            targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+            if [t.id for t in targets if isinstance(t, ast.Name)] == ["id"]:
+                value = getattr(line, "value", None)
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    return value.value
+    raise UsageError(f'the id of {path} is no text in its class: write it as id = "my_cell"')
+
+
+def _classes(path: Path) -> list[ast.ClassDef]:
     require_python("learners", path)
     try:
         body = ast.parse(path.read_bytes()).body
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UsageError(f"{path} cannot be read ({one_line(error)}): mend it, or name another") from None
-    bases = [ast.unparse(base) for cls in body if isinstance(cls, ast.ClassDef) for base in cls.bases]
-    own = {name.rpartition(".")[2] for name in bases}
-    for kind, base in BASES.items():
-        if base.__name__ in own:
-            return kind
-    if own & {cell_class(id).__name__ for id in CELLS}:
-        return "cells"
-    raise UsageError(
-        f"{path} holds no learner, task or cell: name a file with a subclass of Learner, Task or Cell"
-    )
+    return [node for node in body if isinstance(node, ast.ClassDef)]
+
+
+def _bases(cls: ast.ClassDef) -> set[str]:
+    """The names of a class's bases, without their modules."""
+    return {ast.unparse(base).rpartition(".")[2] for base in cls.bases}
+
+
+def _base_names() -> dict[Kind, set[str]]:
+    """The names of classes that plug-ins of each kind may derive from."""
+    found = {kind: {base.__name__} for kind, base in BASES.items()}
+    found["cells"] |= {cell_class(id).__name__ for id in CELLS}
+    return found
 
 
 def inspect_plugin(kind: Kind, found: Any, source: str) -> Plugin:

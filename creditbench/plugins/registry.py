@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -82,8 +82,15 @@ def find(kind: Kind, name: str, paths: Sequence[str | Path] = (), *, imports: bo
     if name not in plugins:
         if name in (broken := _known(kind, imports).broken):
             raise UsageError(broken[name])
-        raise unknown(kind[:-1], name, plugins, f"creditbench list {kind}")
+        raise not_known(kind[:-1], name, plugins, f"creditbench list {kind}")
     return plugins[name]
+
+
+def not_known(what: str, name: str, known: Iterable[str], see: str) -> UsageError:
+    """The error for an id of no plug-in. It suggests a file of this name in the working folder first."""
+    if name.isidentifier() and Path(f"{name}.py").is_file():
+        return UsageError(f"unknown {what} {name!r}: write {name}.py for the file of this name")
+    return unknown(what, name, known, see)
 
 
 def builtin(kind: Kind) -> dict[str, Plugin]:

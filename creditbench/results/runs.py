@@ -230,7 +230,7 @@ def tune_grid(
     study_of = plan.study_of
     grid = make_grid(dataclasses.replace(options, seeds=tuple(study_of)))
     files.require_writable("output", output)
-    kept, known = tuning.kept_studies(output) if keep and output.exists() else ("", set())
+    kept = tuning.kept_studies(output) if keep and output.exists() else tuning.Kept()
     groups: dict[Place, list[Trial]] = {}
     trials = grid.trials
     if shard is not None:
@@ -241,7 +241,7 @@ def tune_grid(
     for trial in trials:
         study = study_of[trial.seed]
         place = trial.task, trial.rule, trial.cell, f"{plan.draw}/{study}"
-        if place not in known:
+        if not kept.has(trial, place[-1]):
             decorrelated = trial.decorrelate != "none"
             drawn = tuning.draw(tuning.space(trial), plan.points, (plan.draw, study), decorrelated)
             fixed = grid.fixed.get(trial.learner, {})
@@ -268,9 +268,9 @@ def tune_grid(
     while new_trials := list(_unconfirmed(store, groups, further, plan)):
         train("choices", new_trials)
     found = list(_choices(store, groups, further, executor.lost, say))
-    text = tuning.frozen(found, command) if found or not kept else ""
+    text = tuning.frozen(found, command) if found or not kept.text else ""
     with files.output("output", output):
-        files.write(output, files.as_bytes("\n".join(filter(None, (kept, text)))))
+        files.write(output, files.as_bytes("\n".join(filter(None, (kept.text, text)))))
     return found, len(found) == len(groups)
 
 

@@ -156,6 +156,8 @@ _SUPERSCRIPTS = {"²": 2.0, "³": 3.0, "⁴": 4.0, "": 1.0}
 #: p = n m parameters; m = n + inputs + 1, or inputs + 1 without recurrent weights.
 _POWERS = {"n": {"n": 1.0, "m": 1.0, "p": 2.0}, "T": {"T": 1.0}, "B": {"B": 1.0}}
 _WITHOUT_RECURRENCE = _POWERS | {"n": {"n": 1.0, "m": 0.0, "p": 1.0}}
+#: What is said where p is less.
+WITHOUT_W_REC = "without W_rec p grows as n"
 
 
 def claimed(claims: Claims, axis: str, quantity: str, cell: Cell | None = None) -> float | None:

@@ -8,7 +8,9 @@ Each setting comes from the first of these that has it:
 4. the task's own default (batch, alpha, budget) or the learner's (optimiser, lr, segment, hyper-parameters)
 
 RULE is the name in tables: `anp`, `"anp+D"`. Of the tuned file's tables only those of the trial's cell count:
-those with `cell = "gru"`, or for the cell `tanh` those without. Nothing here imports torch or jax.
+those with `cell = "gru"`, or for the cell `tanh` those without. They must have been tuned with the trial's
+constants of the cell: `cell_parameters = {decay = 0.9}` says which were not the default. Nothing here imports
+torch or jax.
 """
 
 from __future__ import annotations
@@ -42,11 +44,13 @@ from creditbench.trials.settings import (
     STUDY,
     TUNABLE,
     by_owner,
-    cell_tuned,
+    constants,
     convert,
     converted,
     fields_of,
+    is_tuned_with,
     make,
+    not_default,
     optimizer_parameters,
     own_rate,
     read_tuned,
@@ -205,13 +209,18 @@ def make_grid(options: Options) -> Grid:
                 if backend not in backends
             ]
             rule = plugin.id + SUFFIXES[decorrelate]
+            own = settings.get(network.id, {})
+            values = constants(network, own) if tuned else {}
             defaults, studies = (
-                [study for study in tuned.get(place, {}).get(rule, ()) if _is_of(study, network.id)]
+                [
+                    study
+                    for study in tuned.get(place, {}).get(rule, ())
+                    if is_tuned_with(study, network, values)
+                ]
                 for place in ("default", task_plugin.id)
             )
             default = next(iter(defaults), {})
             given, rate = own_rate(plugin, settings.get(plugin.id, {}))
-            own = settings.get(network.id, {})
             try:
                 made = [
                     (frozen, _trial_values(options, source, plugin, network, own, decorrelate, given, frozen))
@@ -224,7 +233,9 @@ def make_grid(options: Options) -> Grid:
                 notes.append(f"{said}; it is left out")
                 continue
             if options.tuned and not (defaults or studies):
-                untuned.setdefault(with_cell(rule, network.id), []).append(task_plugin.id)
+                changed = [f"{name}={value}" for name, value in not_default(network, values).items()]
+                name = with_cell(rule, " ".join([network.id, *changed]))
+                untuned.setdefault(name, []).append(task_plugin.id)
             content = network.id if network.source == "builtin" else network.path.read_bytes()
             vocabulary = {
                 backend: meaning.vocabulary(
@@ -258,11 +269,6 @@ def make_grid(options: Options) -> Grid:
 
 class _UnfitError(Exception):
     """A rule does not go with a cell; the message says why."""
-
-
-def _is_of(study: Mapping[str, Any], cell: str) -> bool:
-    """Whether a table of the tuned file was tuned with that cell."""
-    return cell_tuned("a table", study) == cell
 
 
 def _require_leak(options: Options, cell: Plugin) -> None:

@@ -34,7 +34,7 @@ def cell_of(
     return make_network(kind, inputs=inputs, outputs=outputs, loss=loss, **(fields | others))
 
 
-def make_network(kind: type[Cell], layers: int = 1, **fields: Any) -> Cell:
+def make_network(kind: type[Cell], /, layers: int = 1, **fields: Any) -> Cell:
     """A cell with those fields, or layers of it. Raises `UsageError` for values that it refuses."""
     try:
         cell = kind(**fields)

@@ -8,22 +8,23 @@ import json
 import math
 import os
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from creditbench.cells import Cell
 from creditbench.errors import UsageError, unknown
 from creditbench.machine import files
 from creditbench.optimizers import OPTIMIZERS
 from creditbench.plugins import registry
 from creditbench.plugins.importing import KINDS, Plugin
-from creditbench.trials.network import own_fields
+from creditbench.trials.network import make_network, own_fields
 from creditbench.trials.trial import CELL, split_rule
 
 #: Keys of a table of the tuned file beside hyper-parameters: settings, and their origin.
 TUNABLE = ("lr", "optimizer", "segment", "batch", "decorrelation_rate")
-STUDY = ("study", "beat_trivial", "cell")
+STUDY = ("study", "beat_trivial", "cell", "cell_parameters")
 #: task or "default" -> rule -> one table per study
 Tuned = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 
@@ -59,6 +60,29 @@ def converted(plugin: Plugin, settings: Mapping[str, Any]) -> dict[str, Any]:
             raise unknown(f"{what} of {plugin.id}", name, known, f"creditbench list {plugin.kind} --json")
         values[name] = convert(f"{plugin.id}.{name}", value, hints[name])
     return values
+
+
+def with_defaults(plugin: Plugin, settings: Mapping[str, Any]) -> Plugin:
+    """The task, learner or cell whose fields have those values for defaults.
+
+    Raises `UsageError` for an unknown field, a bad value, or values that it refuses.
+    """
+    if not settings:
+        return plugin
+    cls, hints = plugin.cls, typing.get_type_hints(plugin.cls)
+    fields = [
+        (name, hints[name], dataclasses.field(default=v)) for name, v in converted(plugin, settings).items()
+    ]
+    named = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    changed = dataclasses.make_dataclass(
+        cls.__name__, fields, bases=(cls,), namespace=named, frozen=cls.__dataclass_params__.frozen
+    )
+    found = dataclasses.replace(plugin, cls=changed)
+    if plugin.kind == "cells":
+        _some_cell(found, {})
+    else:
+        make(found, {})
+    return found
 
 
 def own_rate(plugin: Plugin, settings: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:
@@ -147,11 +171,11 @@ def optimizer_parameters(name: str, settings: Mapping[str, Any]) -> dict[str, An
 
 def by_owner(
     given: Mapping[str, Any],
-    tasks: Mapping[str, Plugin],
-    learners: Mapping[str, Plugin],
+    tasks: Collection[str],
+    learners: Collection[str],
     optimizers: Iterable[str] = (),
     grid: bool = True,
-    cells: Mapping[str, Plugin] | None = None,
+    cells: Collection[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """`{"anp.sigma": "1e-3"}` as `{"anp": {"sigma": "1e-3"}}`.
 
@@ -219,9 +243,12 @@ def read_tuned(
                 notes.append(
                     f"{path}: {unknown('learner', name, known_learners, 'creditbench list learners')}"
                 )
-            for cell in dict.fromkeys(cell_tuned(f"{task}.{rule} in {path}", study) for study in studies):
+            for study in studies:
+                cell, values = cell_tuned(f"{task}.{rule} in {path}", study)
                 if cell not in known_cells:
                     notes.append(f"{path}: {unknown('cell', cell, known_cells, 'creditbench list cells')}")
+                elif cell in cells:
+                    constants(cells[cell], values)  # which refuses what is no constant of it
             if name in learners:
                 fields = (field.name for field in dataclasses.fields(learners[name].cls))
                 names = [*TUNABLE, *STUDY, *fields]
@@ -236,12 +263,39 @@ def read_tuned(
     return tuned, notes
 
 
-def cell_tuned(name: str, study: Mapping[str, Any]) -> str:
-    """The cell that a table of a tuned file was tuned with. Raises `UsageError` for what is no text."""
-    cell = study.get("cell", CELL)
+def cell_tuned(name: str, study: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The cell that a table of a tuned file was tuned with, and its constants that were not the default.
+
+    Raises `UsageError` for a cell that is no text, and for constants that are no table.
+    """
+    cell, values = study.get("cell", CELL), study.get("cell_parameters", {})
     if not isinstance(cell, str):
         raise UsageError(f'{name} has the cell {cell!r}: give its id as text, as in cell = "gru"')
-    return cell
+    if not isinstance(values, dict):
+        raise UsageError(f"{name} has the cell_parameters {values!r}: give a table, as in {{decay = 0.9}}")
+    return cell, values
+
+
+def constants(plugin: Plugin, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All constants of a cell with those settings, as a trial has them. Raises `UsageError`."""
+    return fields_of(plugin, _some_cell(plugin, converted(plugin, settings)))
+
+
+def _some_cell(plugin: Plugin, values: Mapping[str, Any]) -> Cell:
+    """A cell with those constants, of sizes that hardly one refuses."""
+    return make_network(plugin.cls, inputs=1, hidden=64, outputs=1, **values)
+
+
+def not_default(plugin: Plugin, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a cell's constants that are not its defaults."""
+    defaults = constants(plugin, {})
+    return {name: value for name, value in values.items() if value != defaults[name]}
+
+
+def is_tuned_with(study: Mapping[str, Any], plugin: Plugin, values: Mapping[str, Any]) -> bool:
+    """Whether a table of a tuned file was tuned with that cell, with all constants at these values."""
+    cell, own = cell_tuned("a table", study)
+    return cell == plugin.id and constants(plugin, own) == values
 
 
 def read_studies(path: str | os.PathLike[str]) -> dict[str, dict[str, list[dict[str, Any]]]]:

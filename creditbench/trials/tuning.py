@@ -13,6 +13,7 @@ place.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
@@ -24,8 +25,9 @@ import numpy as np
 from creditbench.errors import UsageError
 from creditbench.machine import files
 from creditbench.plugins import registry
+from creditbench.plugins.importing import Plugin
 from creditbench.trials.record import Record
-from creditbench.trials.settings import cell_tuned, read_studies
+from creditbench.trials.settings import cell_tuned, is_tuned_with, not_default, read_studies
 from creditbench.trials.trial import CELL, Trial, with_cell
 
 if TYPE_CHECKING:
@@ -135,6 +137,7 @@ class Tuned:
     task: str
     rule: str
     cell: str
+    cell_parameters: Mapping[str, Any]  #: the constants of the cell that are not its defaults
     study: str  #: DRAW/STUDY
     values: Mapping[str, Any]  #: the best point, by the names of a tuned file
     metric: str
@@ -249,6 +252,7 @@ def choose(records: Sequence[Record], study: str = "0/0", confirmed: Sequence[Re
         task=trial.task,
         rule=trial.rule,
         cell=trial.cell,
+        cell_parameters=not_default(_cell(trial), trial.cell_parameters),
         study=study,
         values=values,
         metric=task.metric,
@@ -274,7 +278,7 @@ def _scale(task: Task, seed: int, batch: int) -> tuple[float, float | None]:
 def frozen(found: Sequence[Tuned], command: str) -> str:
     """The tuned file: a table `[[TASK.RULE]]` for each study, which `creditbench run --tuned` reads.
 
-    It names the cell of each, unless this is the usual one.
+    It names the cell of each, unless this is the usual one, and its constants that are not the default.
     """
     lines = [
         "# Found on validation, with seeds of its own, with as many points for every rule. Made by:",
@@ -284,28 +288,53 @@ def frozen(found: Sequence[Tuned], command: str) -> str:
         f"# {sum(t.points for t in found)} points, {sum(t.train_seconds for t in found):.0f} s of training "
         "in all.",
     ]
-    for tuned in sorted(found, key=lambda t: (t.task, t.rule, t.cell != CELL, t.cell, t.study)):
+
+    def place(t: Tuned) -> tuple[Any, ...]:
+        return t.task, t.rule, t.cell != CELL, t.cell, _table(t.cell_parameters), t.study
+
+    for tuned in sorted(found, key=place):
         rule = tuned.rule if tuned.rule.replace("_", "").isalnum() else f'"{tuned.rule}"'
         lines += ["", f"# {described(tuned)}", f"[[{tuned.task}.{rule}]]", f'study = "{tuned.study}"']
         lines += [] if tuned.cell == CELL else [f'cell = "{tuned.cell}"']
+        lines += [f"cell_parameters = {_table(tuned.cell_parameters)}"] if tuned.cell_parameters else []
         lines += [] if tuned.beat_trivial else ["beat_trivial = false"]
         lines += [f'{k} = "{v}"' if isinstance(v, str) else f"{k} = {v!r}" for k, v in tuned.values.items()]
     return "\n".join(lines) + "\n"
 
 
-def kept_studies(path: Path) -> tuple[str, set[tuple[str, str, str, str]]]:
-    """The text of a tuned file and its studies, (task, rule, cell, study).
+def _table(values: Mapping[str, Any]) -> str:
+    """Values as an inline table of TOML, which has no null: `none` is its text."""
+    inner = (f"{k} = {json.dumps('none' if v is None else v)}" for k, v in sorted(values.items()))
+    return f"{{{', '.join(inner)}}}"
 
-    Raises `UsageError` if it cannot be read.
-    """
-    found = {
-        (task, rule, cell_tuned(f"{task}.{rule} in {path}", study), str(study["study"]))
-        for task, rules in read_studies(path).items()
-        for rule, studies in rules.items()
-        for study in studies
-        if "study" in study
-    }
-    return files.read(path, files.MOST_TEXT).decode("utf-8-sig"), found
+
+def _cell(trial: Trial) -> Plugin:
+    return registry.find("cells", trial.cell, [trial.cell_path] if trial.cell_path else [])
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """A tuned file that is added to."""
+
+    text: str = ""
+    studies: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]] = dataclasses.field(default_factory=dict)
+
+    def has(self, trial: Trial, study: str) -> bool:
+        """Whether it has that study of a trial's task, rule and cell, with the same constants of the cell."""
+        return any(
+            str(one.get("study")) == study and is_tuned_with(one, _cell(trial), trial.cell_parameters)
+            for one in self.studies.get(trial.task, {}).get(trial.rule, ())
+        )
+
+
+def kept_studies(path: Path) -> Kept:
+    """A tuned file. Raises `UsageError` if it cannot be read."""
+    studies = read_studies(path)
+    for task, rules in studies.items():
+        for rule, tables in rules.items():
+            for table in tables:
+                cell_tuned(f"{task}.{rule} in {path}", table)
+    return Kept(files.read(path, files.MOST_TEXT).decode("utf-8-sig"), studies)
 
 
 def described(tuned: Tuned) -> str:

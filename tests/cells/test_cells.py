@@ -95,8 +95,7 @@ def test_derivatives_are_those_of_the_unit(ops, id):
         return np.stack([[ops.to_numpy(x) for x in row] for row in rows]).transpose(2, 0, 1, 3)
 
     def full(M):
-        M = ops.to_numpy(M)
-        return M[:, None, None] if M.ndim == 2 else M
+        return with_axes(ops.to_numpy(M))
 
     np.testing.assert_allclose(full(found.slope), matrix(slope), atol=1e-14)
     if found.carry is None:
@@ -108,6 +107,11 @@ def test_derivatives_are_those_of_the_unit(ops, id):
     if found.out is not None:
         out = matrix(Cell.out_slopes(cell, ops, after))
         np.testing.assert_allclose(full(found.out), out, atol=1e-14)
+
+
+def with_axes(M):
+    """[R, n] as [R, 1, 1, n]."""
+    return M[:, None, None] if M.ndim == 2 else M
 
 
 @pytest.mark.parametrize("id", CELLS)
@@ -126,7 +130,7 @@ def test_push_and_pull_are_the_transition(ops, id):
     else:
         n = cell.hidden
         H = np.zeros((T * B, cell.S, n, cell.S, n))
-        H[:, :, range(n), :, range(n)] = ops.to_numpy(now.carry).transpose(3, 0, 1, 2)
+        H[:, :, range(n), :, range(n)] = with_axes(ops.to_numpy(now.carry)).transpose(3, 0, 1, 2)
         H = ops.from_numpy(H.reshape((T * B, cell.state_size, cell.state_size)))
     H = ops.to_numpy(H)
     pushed = cell.push(ops, params, now, v)

@@ -95,6 +95,10 @@ def wrong_push(self, ops, params, now, v):
     return 1.001 * Cell.push(self, ops, params, now, v)
 
 
+def hides_layers() -> type[Cell]:
+    return dataclasses.make_dataclass("Hides", [("layers", int, 2)], bases=(GRU,), frozen=True)
+
+
 def no_dataclass() -> type[Cell]:
     return type("Plain", (GRU,), {"__annotations__": {"pace": float}, "pace": 1.0})
 
@@ -124,6 +128,7 @@ def draws(self, seed):
         (mutant(GRU, phi=("W_in",)), "metadata", "phi has 'W_in'"),
         (mutant(GRU, name=" "), "metadata", "name is ' '"),
         (mutant(GRU, sees_reccurence=(0, 0)), "metadata", "did you mean 'sees_recurrence'"),
+        (hides_layers(), "metadata", "the field layers hides what every cell has"),
         (no_dataclass(), "metadata", "pace is annotated and is no field"),
         (mutant(GRU, phi=("tau",)), "parameters", "phi names tau, and own_parameters gives none"),
         (mutant(GRU, own_parameters=tau), "parameters", "phi names none, and own_parameters gives tau"),
@@ -208,6 +213,20 @@ def test_every_rule_is_run_with_a_cell_or_says_why_not(tmp_path, monkeypatch):
     assert looked(template, "influence").held is True
 
 
+def test_what_grows_with_p_is_said_where_p_is_less():
+    told = rule_looked("rtrl", claims.CHECKS, "memory", LRU)
+    assert told.held is True and told.detail.endswith("claimed O(p) (without W_rec p grows as n)")
+    assert "without W_rec" not in rule_looked("bptt", claims.CHECKS, "memory", LRU).detail
+
+
+def test_the_file_of_an_id_in_the_working_folder_is_suggested(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("")
+    for words in (["check", "mine"], ["show", "cell", "mine"], ["check", "anp", "--cell", "mine"]):
+        assert main(words) == 2
+        assert "'mine': write mine.py for the file of this name" in capsys.readouterr().err
+
+
 def test_an_if_on_values_is_caught_where_programs_are_traced():
     def chooses(self, ops, s, a, phi):
         return (0.5 * s[0] + a[0] if a[0].sum() > 0 else 0.5 * s[0],)
@@ -235,6 +254,71 @@ def test_the_template_is_checked_and_a_broken_one_told(tmp_path, monkeypatch, ca
     assert "unknown cell 'gruu': did you mean 'gru'" in capsys.readouterr().err
     assert main(["new", "cell", "gru"]) == 2
     assert "the id 'gru' is taken by" in capsys.readouterr().err
+
+
+# -- constants that are set --------------------------------------------------------------------------------
+
+ONLY_SOUND_AT_0 = """
+from dataclasses import dataclass
+
+from creditbench.cells import Cell
+
+
+@dataclass(frozen=True)
+class Drifts(Cell):
+    id = "drifts"
+    name = "Leaky sum"
+    paper = "none"
+    sees_recurrence = (0, 0)
+    pace: float = 0.0
+
+    def f(self, ops, s, a, phi):
+        return (0.5 * s[0] + a[0],)
+
+    def slopes(self, ops, s, a, phi, after):
+        return ((0.5 + self.pace,),), ((1.0,),), ((),)
+"""
+
+
+@pytest.mark.slow
+def test_constants_are_checked_at_the_values_that_are_set(tmp_path, capsys):
+    path = tmp_path / "drifts.py"
+    path.write_text(ONLY_SOUND_AT_0)
+    words = ["check", str(path), "--only", "derivatives", "--backend", "torch", "--json"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)[0]["detail"] == "cell 'drifts'"
+    assert main([*words, "--set", "drifts.pace=0.25"]) == 1
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["import"]["detail"] == "cell 'drifts'; drifts.pace = 0.25"
+    assert rows["derivatives"]["held"] is False and "∂s[0]/∂s[0]" in rows["derivatives"]["detail"]
+    # Of a rule and of its cell at once.
+    words = ["check", "anp", "--cell", "lif", "--only", "metadata", "--backend", "torch", "--json"]
+    assert main([*words, "--set", "anp.sigma=1e-2", "--set", "lif.decay=0.8"]) == 0
+    assert (
+        json.loads(capsys.readouterr().out)[0]["detail"] == "learner 'anp'; anp.sigma = 1e-2; lif.decay = 0.8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lif", "--set", "lif.dekay=0.8"], "unknown parameter of lif 'dekay': did you mean 'decay'"),
+        (["lif", "--set", "lif.decay=2"], "decay is 2.0: the cell lif needs one in [0, 1)"),
+        (["lif", "--set", "lif.decay=x"], "lif.decay is 'x': give a value of the type float"),
+        (["anp", "--set", "anp.lr=0.1"], "anp.lr is set, and check takes the rule's own: leave it out"),
+        (["weather", "--set", "weather.data=x.csv"], "weather.data is set, and check takes the data"),
+        (["anp", "--set", "lif.decay=0.8"], "unknown task, learner or cell in --set 'lif'"),
+        (["adding", "--set", "adding.length=1"], "length is 1"),
+        (["anp", "--set", "sigma=0.8"], "setting 'sigma' names no field"),
+        (["anp", "--set", "anp.sigma=1e-2", "--results", "here"], "--results is here: a leaderboard shows"),
+        (["plain.py", "--set", "plain.x=1"], "is no text in its class: write it as id ="),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plain.py").write_text(ONLY_SOUND_AT_0.replace('"drifts"', 'str("drifts")'))
+    assert main(["check", *words, "--only", "metadata", "--backend", "torch"]) == 2
+    assert said in capsys.readouterr().err
 
 
 # -- a rule with a cell ------------------------------------------------------------------------------------
@@ -281,7 +365,7 @@ def test_claims_that_hold_without_recurrent_weights_are_checked_there():
     """RTRL is exact in O(p) then, and SnAp-1 and e-prop are RTRL: Zucchet et al. 2023."""
     for rule, name in (("rtrl", "memory"), ("rtrl", "time")):
         found = rule_looked(rule, claims.CHECKS, name, LRU)
-        assert found.held is True and found.detail.endswith("claimed O(p)")
+        assert found.held is True and "claimed O(p)" in found.detail
     for rule in ("snap1", "eprop"):
         assert rule_looked(rule, claims.CHECKS, "unbiased", LRU).held is True
         assert rule_looked(rule, claims.CHECKS, "unbiased", GRU).detail == "not claimed"

@@ -569,6 +569,8 @@ def test_run_keeps_records_skips_what_is_done_and_exits_1_on_a_failure(tmp_path,
         "1 of 3 trials already done" in first.err
         and "raises jax lr=0.01 seed=0: crashed: RuntimeError" in first.err
     )
+    assert f"to see what is wrong with it: creditbench check {PLUGINS / 'raises.py'}\n" in first.err
+    assert "creditbench check" not in first.err.replace(f"creditbench check {PLUGINS / 'raises.py'}", "")
     assert written.stat().st_mtime_ns == before
 
     # The same command says the same again, and runs nothing.

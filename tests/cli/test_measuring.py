@@ -341,7 +341,8 @@ def test_exponents_as_a_table_for_a_document():
         "| wp | jax | 1.90 (2)* | 0.30 (0) ✗ |",
     ]
     rows[2]["cell"] = "gru"
-    assert "| anp with gru | jax | – | 0.01 (0) ✓ |" in exponents_markdown(rows).splitlines()
+    for shown in (rows, rows[2:]):
+        assert "| anp with gru | jax |" in exponents_markdown(shown)
 
 
 def test_scale_and_gradients_measure_each_rule_with_each_cell(tmp_path, capsys):

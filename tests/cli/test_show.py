@@ -90,7 +90,7 @@ def test_what_a_cell_is_comes_from_its_class(tmp_path, monkeypatch, capsys):
         for text in ("Linear recurrent unit", "arXiv:2303.06349", "nu, theta", "r_max 0.99", "∂s_t/∂ν"):
             assert text in said
     assert main(["show", "gru"]) == 0
-    assert "4; see the input: 1 to 3; ĥ: 2 to 4" in capsys.readouterr().out
+    assert "4; see the input: a[0], a[1], a[2]; ĥ: a[1], a[2], a[3]" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)
     assert main(["new", "cell", "slow_unit"]) == 0
     capsys.readouterr()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import shutil
 import tomllib
 from collections import Counter
@@ -24,6 +25,7 @@ from creditbench.trials.tuning import (
     choose,
     draw,
     frozen,
+    kept_studies,
     study_seeds,
     to_confirm,
     trials_of,
@@ -424,8 +426,96 @@ def test_a_choice_is_of_one_cell_and_run_with_that_alone(tmp_path, capsys):
             cells=("lif", "tanh", "gru"),
             preset="smoke",
             tuned=str(out),
+            settings={"lif.decay": 0.8},
         )
     )
     lrs = {trial.cell: trial.lr for trial in grid.trials}
     assert lrs["tanh"] == found["bptt"][0]["lr"] and lrs["lif"] == found["bptt"][1]["lr"]
     assert any("has nothing for bptt with gru on mackey_glass" in note for note in grid.notes)
+
+
+def test_a_choice_is_of_the_constants_of_its_cell_too(tmp_path, capsys):
+    """A file without constants is of their defaults; those at other values are added to it."""
+    out, results = tmp_path / "tuned.toml", tmp_path / "r"
+    tune = ["tune", "--task", "mackey_glass", "--learner", "bptt", "--cell", "lif", "--points", "2", "--keep"]
+    tune += ["--studies", "1", "--confirm", "0", "--budget", "100", "--hidden", "4", "--backend", "torch"]
+    tune += ["--set", "mackey_glass.steps=400", "--executor", "inline", "--results", str(results), "--json"]
+    tune += ["--output", str(out)]
+    assert main([*tune, "--set", "lif.decay=0.95"]) == 0  # its default
+    first = out.read_text()
+    assert 'cell = "lif"' in first and "cell_parameters" not in first
+    capsys.readouterr()
+    assert main([*tune, "--set", "lif.decay=0.8"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["cell_parameters"] == {"decay": 0.8}
+    assert out.read_text().startswith(first)
+    assert tomllib.loads(out.read_text())["mackey_glass"]["bptt"][1]["cell_parameters"] == {"decay": 0.8}
+    whole = out.read_text()
+    for decay in ("0.95", "0.8"):
+        assert main([*tune, "--set", f"lif.decay={decay}"]) == 0
+    assert out.read_text() == whole
+    found = tomllib.loads(whole)["mackey_glass"]["bptt"]
+
+    def run(**settings):
+        options = Options(
+            tasks=("mackey_glass",),
+            learners=("bptt",),
+            cells=("lif",),
+            preset="smoke",
+            tuned=str(out),
+            settings={f"lif.{name}": value for name, value in settings.items()},
+        )
+        grid = make_grid(options)
+        return [(trial.lr, trial.study) for trial in grid.trials], grid.notes
+
+    assert found[0]["lr"] == found[1]["lr"]  # studies of one number have the same points
+    out.write_text(whole.replace(f"lr = {found[0]['lr']!r}", "lr = 0.125", 1))
+    assert run()[0] == run(decay="0.95")[0] == [(0.125, "0/0")]
+    assert run(decay="0.8")[0] == [(found[1]["lr"], "0/0")]
+    (other,), notes = run(decay="0.8", threshold="2")
+    assert other[1] is None
+    assert any("has nothing for bptt with lif decay=0.8 threshold=2.0 on mackey_glass" in n for n in notes)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("cell_parameters = 3", "has the cell_parameters 3: give a table"),
+        ("cell_parameters = {dekay = 0.8}", "unknown parameter of lif 'dekay': did you mean 'decay'"),
+        ('cell_parameters = {decay = "much"}', "lif.decay is 'much': give a value of the type float"),
+    ],
+)
+def test_constants_that_make_no_sense_are_refused(tmp_path, line, said):
+    path = tmp_path / "tuned.toml"
+    path.write_text(f'[[mackey_glass.bptt]]\nlr = 0.1\nstudy = "0/0"\ncell = "lif"\n{line}\n')
+    options = dict(tasks=("mackey_glass",), learners=("bptt",), preset="smoke", tuned=str(path))
+    with pytest.raises(UsageError, match=re.escape(said)):
+        make_grid(Options(**options, cells=("lif",)))
+
+
+def test_constants_of_every_kind_are_written_and_read(tmp_path):
+    """Text, truth, numbers, none and lists."""
+    path = tmp_path / "many.py"
+    path.write_text(
+        "from dataclasses import dataclass\n"
+        "from creditbench.cells.tanh import Tanh\n"
+        "@dataclass(frozen=True)\n"
+        "class Many(Tanh):\n"
+        '    id = "many"\n'
+        '    kind: str = "a"\n'
+        "    on: bool = False\n"
+        "    count: int = 3\n"
+        "    part: float | None = 0.5\n"
+        "    sizes: tuple[int, ...] = (1,)\n"
+    )
+    given = {"kind": 'b"\\', "on": "true", "count": "4", "part": "none", "sizes": [2, 3]}
+    options = dict(tasks=("mackey_glass",), learners=("bptt",), cells=(str(path),), preset="smoke")
+    options |= {"settings": {f"many.{name}": value for name, value in given.items()}}
+    (trial,) = make_grid(Options(**options)).trials
+    values = {"kind": 'b"\\', "on": True, "count": 4, "part": None, "sizes": [2, 3]}
+    assert {name: trial.cell_parameters[name] for name in values} == values
+    found = choose([record(trial, validation_best=0.5)])
+    tuned = tmp_path / "tuned.toml"
+    tuned.write_text(frozen([dataclasses.replace(found, values={"lr": 0.125})], "creditbench tune"))
+    assert [t.lr for t in make_grid(Options(**options, tuned=str(tuned))).trials] == [0.125]
+    assert kept_studies(tuned).has(trial, "0/0") and not kept_studies(tuned).has(trial, "0/1")
