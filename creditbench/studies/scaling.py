@@ -163,16 +163,15 @@ WITHOUT_W_REC = "without W_rec p grows as n"
 def claimed(claims: Claims, axis: str, quantity: str, cell: Cell | None = None) -> float | None:
     """The exponent that a rule claims, of one update on T steps of B sequences; None if it claims none.
 
-    `cell`: the network; None: one with recurrent weights.
+    `cell`: the network; None: one with recurrent weights. Without them p grows as n, in what is claimed of
+    such cells alone: a claim of all cells takes p for n².
     """
-    recurrent = True
-    if cell is not None:
-        claims, recurrent = claims.on(cell), cell.recurrent
-    if quantity == "algorithm_bytes":
-        return exponent_of(claims.memory_in_T if axis == "T" else claims.memory, axis, recurrent)
+    field = "time" if quantity != "algorithm_bytes" else "memory_in_T" if axis == "T" else "memory"
+    special = cell is not None and not cell.recurrent and field in claims.without_recurrence
+    text = claims.without_recurrence[field] if special else getattr(claims, field)
+    exponent = exponent_of(text, axis, not special)
     # `time` is of one step of one sequence.
-    exponent = exponent_of(claims.time, axis, recurrent)
-    return None if exponent is None else exponent + (axis != "n")
+    return exponent if field != "time" or exponent is None else exponent + (axis != "n")
 
 
 def exponent_of(text: str, axis: str, recurrent: bool = True) -> float | None:

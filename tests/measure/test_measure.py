@@ -432,12 +432,14 @@ def test_claims_are_read(text, axis, expected):
 
 
 def test_claims_are_those_of_the_cell():
-    """p and m are n (inputs + 1) and inputs + 1 where no unit sees another."""
+    """p is n (inputs + 1) where no unit sees another, and is taken so in claims of such cells."""
     rule = registry.find("learners", "rtrl").cls
     tanh, lru = (cell_class(id)(inputs=2, hidden=3, outputs=1) for id in ("tanh", "lru"))
     figures = [("time", "n"), ("algorithm_bytes", "n"), ("time", "T"), ("algorithm_bytes", "T")]
     assert [scaling.claimed(rule.claims, axis, name, tanh) for name, axis in figures] == [4, 3, 1, 0]
     assert [scaling.claimed(rule.claims, axis, name, lru) for name, axis in figures] == [1, 1, 1, 0]
+    other = registry.find("learners", "snap1").cls.claims  # made of all cells
+    assert [scaling.claimed(other, axis, name, lru) for name, axis in figures] == [2, 2, 1, 0]
 
 
 def test_every_learner_has_claims_that_can_be_read():
