@@ -45,7 +45,8 @@ class FeedbackAlignment(Learner):
         rng = np.random.default_rng([self.feedback_seed, 0xFA])
 
         def recurrent(layer):
-            return ops.from_numpy(rng.normal(0.0, layer.width**-0.5, (layer.width, layer.units)))
+            shape = (layer.width, layer.units) if layer.recurrent else (0, 0)
+            return ops.from_numpy(rng.normal(0.0, layer.width**-0.5, shape))
 
         return {
             "cell": cell.start(ops, batch_size),

@@ -152,6 +152,13 @@ def test_eprop_on_alif_is_the_eligibility_trace_of_bellec(exact):
     assert relative_error({k: found[k] for k in expected}, expected) < 1e-12
 
 
+def test_feedback_through_time_is_kept_only_where_there_is_some(exact):
+    for id in CELLS:
+        cell = small(id)
+        state = learner("feedback_alignment").init(exact, cell, exact.from_numpy(params_of(cell)), 2)
+        assert tuple(state["B_rec"].shape) == ((cell.width, cell.units) if cell.recurrent else (0, 0))
+
+
 # -- unbiased rules ----------------------------------------------------------------------------------------
 
 
