@@ -10,7 +10,7 @@ The subpackages, from the top down. Each imports only from those below it (`make
     results       grids run into a folder, records on disk, the tables of a version
     check         is a learner, a task, a machine fit?
     studies       scaling, quality of gradients, one revision against another
-    executors     where trials run: this process, or processes of their own
+    executors     where trials run: this process, or processes of their own, here or on a cluster
     trials        from options to trials, from trials to records: grid, tuning, trainer
     measure       the cost of one update: time, memory, work
     plugins       the known tasks and learners, and how a file becomes one

@@ -134,10 +134,10 @@ def _own_cluster(workers: int) -> Iterator[str]:
     """The address of a cluster of one-thread workers on this machine, which ends with the context."""
     here = {
         "distributed.scheduler.allowed-failures": _AGAIN,
-        # Trials set their own threads. Nothing that lies in the working folder is imported.
-        "distributed.nanny.pre-spawn-environ": {"PYTHONSAFEPATH": "1"},
+        "distributed.nanny.pre-spawn-environ": {},  # trials set their own threads
     }
     before = dict(os.environ)
+    os.environ["PYTHONSAFEPATH"] = "1"  # what lies in the working folder is not imported
     try:
         with (
             dask.config.set(here),
@@ -153,8 +153,9 @@ def _own_cluster(workers: int) -> Iterator[str]:
         ):
             yield cluster.scheduler_address
     finally:
-        for name in os.environ.keys() - before.keys():  # what dask has set for its workers
+        for name in os.environ.keys() - before.keys():  # dask may have set more
             del os.environ[name]
+        os.environ.update(before)
 
 
 def dask_setup(worker: Worker) -> None:

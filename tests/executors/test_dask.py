@@ -284,7 +284,11 @@ def test_other_data_than_the_runs_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cluster_here_trains_as_this_process_does_though_a_worker_is_killed():
+def test_a_cluster_here_trains_as_this_process_does_though_a_worker_is_killed(tmp_path, monkeypatch):
+    """And though the working folder has files that are named as modules."""
+    for name in ("multiprocessing", "json", "numpy", "creditbench"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
     asked = trials("bptt", str(HONEST), seeds=(0, 1))
     executor, struck, before = make_executor("dask", slots=2), [], dict(os.environ)
 
@@ -299,6 +303,7 @@ def test_a_cluster_here_trains_as_this_process_does_though_a_worker_is_killed():
     assert len(records) == len(asked) and struck and not executor.lost and dict(os.environ) == before
     assert all(record.environment["cores_usable"] == 1 for record in records)
     assert all(("confinement" in r.environment["host"]) == (r.trial.learner == "honest") for r in records)
+    assert not (tmp_path / "marker").exists()
     inline = {numbers(record) for record in make_executor("inline").run(make_jobs(asked))}
     assert {numbers(record) for record in records} == inline
     assert not [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
