@@ -363,9 +363,16 @@ def test_closing_the_iterator_ends_what_is_running(marked):
 # -- warm workers ----------------------------------------------------------------------------------------
 
 
+def guards() -> list[psutil.Process]:
+    """The guards. A process of multiprocessing's, which another test may have started, is none."""
+    return [
+        p for p in psutil.Process().children() if not any("multiprocessing" in word for word in p.cmdline())
+    ]
+
+
 def workers() -> set[int]:
     """The guards' processes and theirs."""
-    return {process.pid for process in psutil.Process().children(recursive=True)}
+    return {process.pid for guard in guards() for process in (guard, *guard.children(recursive=True))}
 
 
 def numbers(record) -> tuple:
@@ -403,7 +410,7 @@ def test_a_worker_imports_one_framework_and_its_guard_none():
         pytest.skip("the libraries of a process are listed on Linux alone")
     for backend, own, other in (("jax", "/jaxlib/", "/torch/lib/"), ("torch", "/torch/lib/", "/jaxlib/")):
         for _ in make_executor("local", slots=1).run(make_jobs(trials("bptt", backends=(backend,)))):
-            (guard,) = psutil.Process().children()
+            (guard,) = guards()
             (worker,) = guard.children()
             libraries = " ".join(mapped.path for mapped in worker.memory_maps())
             assert own in libraries and other not in libraries
@@ -479,7 +486,7 @@ def killed():
     executor = make_executor("local", slots=1)
 
     def kill(*_):
-        for worker in psutil.Process().children(recursive=True):
+        for worker in [p for guard in guards() for p in (guard, *guard.children(recursive=True))]:
             worker.kill()
 
     return executor, list(executor.run(make_jobs(trials("bptt")), kill))
