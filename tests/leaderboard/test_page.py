@@ -32,9 +32,13 @@ def committed() -> Board:
 
 
 def _shown(board: Board) -> list[int]:
-    """The rows that the charts show as the page opens."""
+    """The rows that the charts show as the page opens: of one backend."""
     rules = list(dict.fromkeys(row.rule for row in board.rows))
-    return [i for i, row in enumerate(board.rows) if row.rule in (*rules[:SHOWN], "bptt")]
+    return [
+        i
+        for i, row in enumerate(board.rows)
+        if row.rule in (*rules[:SHOWN], "bptt") and row.backend == board.rows[0].backend
+    ]
 
 
 def _shares(found: dict, rows: list[int]) -> list[list[float]]:
