@@ -154,34 +154,34 @@ def _wrap(spans: Spans, worker: Any, keep: Callable[[], None]) -> None:
             keep()
 
     Send.__call__ = sending  # type: ignore[method-assign]
-    wrap = spans.wrap
-    wrap(Send, "receive", "waiting")
-    wrap(Send, "line", "writing")
-    wrap(Record, "model_dump_json", "writing")
-    wrap(trainer._Run, "__init__", "data")
-    wrap(trainer._Run, "data", "data")
-    wrap(trainer._Run, "segments_from", "data")
-    wrap(trainer.Trainer, "__init__", "building")
-    wrap(trainer.Trainer, "keys", "building")
-    wrap(trainer.Trainer, "record", "building")
-    wrap(trainer.Trainer, "evaluate", "evaluating")
-    wrap(trainer.Trainer, "firing_rate", "evaluating")
-    wrap(trainer.Trainer, "_train", "training")  # what is left of it: synchronising, moving data
-    wrap(trainer._Run, "check", "evaluating")
-    wrap(trainer._Run, "evaluate", "evaluating")
-    wrap(trainer._Run, "outcome", "evaluating")
-    wrap(trainer, "fingerprint", "building")
-    wrap(blocks.OwnBlocks, "start", "building")
-    wrap(blocks.OwnBlocks, "restart", "training")
-    wrap(blocks.OwnBlocks, "train", "training")
-    wrap(blocks.Programs, "compiled", "compiling")
-    wrap(blocks.OwnBlocks, "peaks", "measuring memory")
-    wrap(blocks.OwnBlocks, "cost", "measuring time")
-    wrap(update.Prepared, "__init__", "measuring programs")
-    wrap(clock, "interleaved", "measuring time")
-    wrap(memory, "algorithm_bytes", "measuring memory")
-    wrap(work, "count", "measuring work")
-    wrap(worker, "_tidy", "measuring memory")
+    parts: dict[str, list[tuple[Any, str]]] = {
+        "waiting": [(Send, "receive")],
+        "writing": [(Send, "line"), (Record, "model_dump_json")],
+        "data": [(trainer._Run, "__init__"), (trainer._Run, "data"), (trainer._Run, "segments_from")],
+        "building": [
+            (trainer.Trainer, "__init__"),
+            (trainer.Trainer, "keys"),
+            (trainer.Trainer, "record"),
+            (trainer, "fingerprint"),
+            (blocks.OwnBlocks, "start"),
+        ],
+        "evaluating": [
+            (trainer.Trainer, "evaluate"),
+            (trainer.Trainer, "firing_rate"),
+            (trainer._Run, "check"),
+            (trainer._Run, "evaluate"),
+            (trainer._Run, "outcome"),
+        ],
+        "training": [(trainer.Trainer, "_train"), (blocks.OwnBlocks, "restart"), (blocks.OwnBlocks, "train")],
+        "compiling": [(blocks.Programs, "compiled")],
+        "measuring memory": [(blocks.OwnBlocks, "peaks"), (memory, "algorithm_bytes"), (worker, "_tidy")],
+        "measuring time": [(blocks.OwnBlocks, "cost"), (clock, "interleaved")],
+        "measuring programs": [(update.Prepared, "__init__")],
+        "measuring work": [(work, "count")],
+    }
+    for phase, functions in parts.items():
+        for owner, name in functions:
+            spans.wrap(owner, name, phase)
 
 
 # -- the board -------------------------------------------------------------------------------------------

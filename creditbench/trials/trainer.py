@@ -114,7 +114,9 @@ class Trainer:
 
     def keys(self, seed: int, segments: int, unit: int) -> list[Any]:
         """The keys of a run of `segments` segments, in blocks of `unit`."""
-        return self.ops.key_blocks(self.ops.key(seed), segments, unit)
+        blocks = self.ops.key_blocks(self.ops.key(seed), segments, unit)
+        self.ops.synchronize(blocks)  # so that no time of training includes them
+        return blocks
 
     def evaluate(self, params: Any, sequences: Sequences, inputs: Any) -> float | None:
         """The task's metric of the harness's own forward pass; None if the outputs are not finite."""

@@ -174,7 +174,13 @@ def parse(line: str) -> None:
 
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "*/README.md", "results/paper/README.md", "results/v*/README.md")
+    for pattern in (
+        "*.md",
+        "*/README.md",
+        "results/paper/README.md",
+        "results/v*/README.md",
+        "results/cells/README.md",
+    )
     for path in ROOT.glob(pattern)
     if not path.parts[-2].startswith(".")
 )
