@@ -264,3 +264,21 @@ def test_colours_of_rules_are_told_apart_by_every_eye():
     found = charts.strokes(rules)
     assert len({(colour, *dash) for colour, dash in found.values()}) == len(rules)
     assert len({found[rule][0] for rule in rules[: SHOWN + 1]}) == SHOWN + 1
+
+
+@pytest.mark.slow
+def test_a_board_whose_costs_were_not_measured_says_so(tmp_path):
+    folder = NEWEST.parent / "cells"
+    path = tmp_path / "index.html"
+    path.write_text(page(make_board(load(folder), 100, "lru"), [folder]), encoding="utf-8")
+    browser = open_browser(390, 844)
+    try:
+        from selenium.webdriver.common.by import By
+
+        browser.get(path.as_uri())
+        wait(browser, DRAWN)
+        said = [item.text for item in browser.find_elements(By.CSS_SELECTOR, "#verdict li")]
+        assert all(line.endswith("; its costs were not measured.") for line in said[1:]) and len(said) == 3
+        assert browser.find_element(By.ID, "scatter-caption").text.startswith("No rule to draw")
+    finally:
+        browser.quit()

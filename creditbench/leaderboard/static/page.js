@@ -215,13 +215,13 @@ function verdict(all) {
     const forward = ranked.filter(({ row }) => row.claims.includes("forward_only"));
     const mode = ["Without ", make("span", "reverse mode"), help("Reverse mode goes back through the stored steps to get gradients, as backpropagation through time does. Counted as without it are rules that claim to be forward only.", "Reverse mode: what is it?")];
     const best = most(forward, (one) => one.scores.iqm[0]);
-    lines.push(best ? [...mode, " ", ...leads(forward), forward.length ? `. ${best.row.rule} has rank ${ranks(best)}; ${cost(best, own)}.` : "."] : [...mode, " no rule is ranked here."]);
+    lines.push(best ? [...mode, " ", ...leads(forward), forward.length ? `. ${best.row.rule} has rank ${ranks(best)}; ${cost(best, own) || "its costs were not measured"}.` : "."] : [...mode, " no rule is ranked here."]);
   }
   for (const rule of data.subject) {
     const found = own.find(({ row }) => row.rule === rule);
     if (!found) lines.push([rule, " is not among the rows that are shown."]);
     else if (!found.rank) lines.push([...linked([found]), ` has no rank: ${found.unranked}.`]);
-    else lines.push([...linked([found]), ` has rank ${ranks(found)} of ${ranked.length}, score ${within("iqm", found.scores.iqm)}; ${cost(found, own)}.`]);
+    else lines.push([...linked([found]), ` has rank ${ranks(found)} of ${ranked.length}, score ${within("iqm", found.scores.iqm)}; ${cost(found, own) || "its costs were not measured"}.`]);
   }
   $("verdict").replaceChildren(...lines.map((line) => { const item = make("li"); item.append(...line); return item; }));
 }
@@ -405,7 +405,7 @@ function scatterChart(rows) {
   const drawn = rows.filter((own) => own.complete && own.scores && own.costs[name] > 0);
   $("chart-scatter").hidden = !drawn.length;
   if (!drawn.length) {
-    $("scatter-caption").textContent = "No rule to draw: none that is picked has a score on all these tasks and this cost. The notes in the table say why.";
+    $("scatter-caption").textContent = "No rule to draw: none that is picked has a score on all these tasks and this cost, as where costs were not measured. Notes in the table name other reasons.";
     return;
   }
   const several = new Set(drawn.map(({ row }) => row.group)).size > 1;
