@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ class CheckReport:
     about: dict[str, Any] = field(default_factory=dict)  #: kind, id, sha256, cell
     results: list[Result] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> CheckReport:
+        """From the values of `asdict`."""
+        results = [Result(**result) for result in values["results"]]
+        return cls(values["subject"], values["about"], results)
+
     @property
     def failures(self) -> list[Result]:
         return [result for result in self.results if result.held is False]
@@ -60,7 +67,7 @@ class _Sent:
 def resolve(item: str, kinds: Sequence[Kind] = KINDS) -> dict[str, Any]:
     """The order that names an id or a path, with the sha256 of its file. Raises `UsageError` for neither."""
     what = " or ".join(filter(None, (", ".join(kind[:-1] for kind in kinds[:-1]), kinds[-1][:-1])))
-    if item.endswith(".py") or "/" in item:
+    if is_path(item):
         path = Path(item).expanduser().resolve()
         if not path.is_file():
             raise UsageError(f"no file {path}: name a Python file that holds a {what}")
@@ -80,6 +87,11 @@ def resolve(item: str, kinds: Sequence[Kind] = KINDS) -> dict[str, Any]:
             return {"kind": kind, "id": item, "sha256": found.sha256} | package
     names = [name for plugins in known.values() for name in plugins]
     raise registry.not_known(what, item, names, f"creditbench list {kinds[0]}")
+
+
+def is_path(item: str) -> bool:
+    """Whether it names a file, and not an id."""
+    return item.endswith(".py") or "/" in item
 
 
 def is_learner(item: str) -> bool:
@@ -120,19 +132,33 @@ def require_names(only: Sequence[str]) -> None:
             raise unknown("check", name, lists.order(), f"one of {', '.join(lists.order())}")
 
 
-def run(
+#: `stream`, for `creditbench.executors.spread`.
+ENTRY = "creditbench.check.runner:stream"
+
+
+def run(item: str, backends: Sequence[str], only: Sequence[str] | None = None, **others: Any) -> CheckReport:
+    """The report at the end of a `stream`, which has the other arguments. Raises as it does."""
+    for message in stream(item, backends, only, **others):
+        if "report" in message:
+            return CheckReport.of(message["report"])
+    raise AssertionError("a stream ends with its report")
+
+
+def stream(
     item: str,
     backends: Sequence[str],
     only: Sequence[str] | None = None,
     seconds: float = SECONDS,
-    advance: Callable[[str], None] = lambda text: None,
     cell: str = CELL,
     settings: Settings | None = None,
-) -> CheckReport:
-    """Check one learner, task or cell, a process a backend, in parallel; `advance` gets each result's name.
+    slot: int | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Check one learner, task or cell, a process a backend, in parallel.
 
-    `cell`: the id or path of the cell with which a learner is checked. `settings`: values of fields, by the
-    id of their owner. Raises `UsageError` for what cannot be found, and for settings that are refused.
+    Yields `{"result": "jax online"}` for each result, and at the end `{"report": …}`, values of a
+    `CheckReport`. `cell`: the id or path of the cell with which a learner is checked. `settings`: values of
+    fields, by the id of their owner. `slot`: no cores are chosen. Raises `UsageError` for what cannot be
+    found, and for settings that are refused.
     """
     network = resolve(cell, ("cells",))
     order = resolve(item) | {"only": None if only is None else list(only), "cell": network}
@@ -141,6 +167,7 @@ def run(
         backends = backends[:1]  # a task knows none
     sides = {backend: _Sent() for backend in backends}
     lock, stopped = threading.Lock(), threading.Event()
+    inbox: queue.SimpleQueue[str | None] = queue.SimpleQueue()  #: names of results; None: a side has ended
     # Checks have only random data, so nothing is withheld; and a file's id may be that of a task.
     own = [Path(one[name]) for one in (order, network) for name in ("path", "place", "data") if name in one]
     readable = [shipped("tasks"), *own]
@@ -165,18 +192,22 @@ def run(
                     if "about" in message and "package" in order:
                         _require_unchanged(order)
                     if "result" in message:
-                        with lock:
-                            advance(f"{backend} {message['result']['name']}")
+                        inbox.put(f"{backend} {message['result']['name']}")
             if not side.done:
                 side.died = "it ended before it was through, as if all were well (exit code 0)"
         except ConfinedError as error:
             if settings and error.usage:
                 raise UsageError(error.detail) from None
             side.died = error.detail
+        finally:
+            inbox.put(None)
 
     with ThreadPoolExecutor(len(sides)) as pool:
         following = [pool.submit(follow, *pair) for pair in sides.items()]
         try:
+            for _ in following:
+                while (name := inbox.get()) is not None:
+                    yield {"result": name}
             for one in following:
                 one.result()
         except BaseException:
@@ -184,7 +215,7 @@ def run(
             for process in running:
                 process.extend(0.0)
             raise
-    return merge(with_cell(item, cell), sides, only)
+    yield {"report": asdict(merge(with_cell(item, cell), sides, only))}
 
 
 def _take(side: _Sent, message: dict[str, Any], sha256: str) -> None:

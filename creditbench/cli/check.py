@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +31,9 @@ def check(
     ] = "",
     set_: options.Settings = None,
     timeout: Annotated[float, typer.Option(help="Seconds that a backend's process may take.")] = 300.0,
+    executor: options.Executor = "local",
+    scheduler: options.Scheduler = None,
+    jobs: options.Jobs = None,
     results: Annotated[
         Path | None,
         typer.Option(
@@ -48,16 +51,17 @@ def check(
     \b
     Examples:
       creditbench check my_rule.py
-      creditbench check anp bptt --json
+      creditbench check anp bptt --jobs 2 --json
       creditbench check my_rule.py --only unbiased,online --backend torch
       creditbench check my_rule.py --cell gru,lif --set lif.decay=0.9
       creditbench check my_cell.py
       creditbench check my_rule.py --results results/local
     """
     from creditbench.check import lists, runner
+    from creditbench.executors.spread import Spread
     from creditbench.ops import BACKENDS
     from creditbench.results.measured import write_checks
-    from creditbench.trials.trial import CELL
+    from creditbench.trials.trial import CELL, with_cell
 
     backends = options.names("backend", backend)
     for name in backends:
@@ -82,15 +86,33 @@ def check(
             "defaults; leave one out"
         )
     settings = runner.settings_of(options.settings(set_), path, cells)
-    reports = []
+    where = Spread(executor, jobs, scheduler)
+    orders = [
+        {
+            # A worker of a cluster has another working folder.
+            "item": str(Path(item).expanduser().resolve()) if runner.is_path(item) else item,
+            "backends": backends,
+            "only": chosen,
+            "seconds": timeout,
+            "cell": str(Path(name).expanduser().resolve()) if runner.is_path(name) else name,
+            "settings": settings,
+        }
+        for item, name in pairs
+    ]
+    found: dict[int, runner.CheckReport] = {}
     # The import is always checked.
     count = len({*chosen, "import"}) if chosen else len(lists.LEARNER) + 1
     with printing.bars("check", len(pairs) * len(backends) * count) as advance:
-        for item, name in pairs:
-            report = runner.run(item, backends, chosen, timeout, advance, name, settings)
-            reports.append(report)
+        for number, message in where.run(runner.ENTRY, orders):
+            if "report" not in message:
+                subject = f"{with_cell(*pairs[number])} " if len(pairs) > 1 else ""
+                advance(f"{subject}{message['result']}")
+                continue
+            report = runner.CheckReport.of(message["report"])
+            found[number] = report = replace(report, subject=with_cell(*pairs[number]))
             if results is not None:
                 write_checks(results, report.about, [asdict(result) for result in report.results])
+    reports = [found[number] for number in range(len(pairs))]
     several = len(reports) > 1
     if json:
         rows = [

@@ -41,6 +41,9 @@ def gradients(
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
     set_: options.Settings = None,
     data: options.Data = None,
+    executor: options.Executor = "local",
+    scheduler: options.Scheduler = None,
+    jobs: options.Jobs = None,
     threads: options.Threads = 1,
     output: Annotated[
         Path | None, typer.Option(help="Folder for gradients.csv, gradients.json and the figure.")
@@ -57,10 +60,11 @@ def gradients(
     Examples:
       creditbench gradients --learner np,wp,anp --task mackey_glass
       creditbench gradients --learner np --set np.credit=trace --task copy_memory --draws 1000 --output out
-      creditbench gradients --learner eprop,snap1 --task mackey_glass --cell gru,lif
+      creditbench gradients --learner eprop,snap1 --task mackey_glass --cell gru,lif --jobs 2
       creditbench gradients --learner oua,wp --task delayed_match --parts 0 --settle 100
     """
     from creditbench.check.doctor import require_device
+    from creditbench.executors.spread import Spread
     from creditbench.leaderboard.figures import draw_gradients
     from creditbench.machine import files
     from creditbench.results.measured import write_gradients
@@ -71,6 +75,8 @@ def gradients(
         raise UsageError(f"--draws is {draws}: an interval takes 3 or more")
     options.require_whole("steps", steps, 1)
     options.require_whole("settle", settle, 0)
+    options.require_whole("threads", threads, 1)
+    where = Spread(executor, jobs, scheduler, threads)
     points = sorted(options.numbers("--parts", parts, float, "0,0.5,1", low=0, high=1))
     rules = options.names("learner", learner)
     if any("+" in rule for rule in rules):
@@ -93,14 +99,14 @@ def gradients(
         threads=threads,
     )
     for name in asked.backends:
-        require_device(name, device)
+        # The device of a cluster is its workers'.
+        require_device(name, device if scheduler is None else "cpu")
     ordered = orders(asked, steps, printing.say)
     if output is not None:
         files.require_writable("output", output / "gradients.json", "name another folder")
     rows = look(
-        *(ordered, points, printing.bars, printing.say),
+        *(ordered, points, printing.bars, printing.say, where),
         device=device,
-        threads=threads,
         steps=50 if steps is None else steps,
         draws=draws,
         settle=settle,

@@ -120,8 +120,8 @@ Executor = Annotated[
     str,
     typer.Option(
         help="local: worker processes, and a confined one for a learner that is not shipped; dask: the same "
-        "on the workers of a dask cluster; inline: this process, for debugging: code that it imports has all "
-        "your rights."
+        "on the workers of a dask cluster; inline, for trials alone: this process, for debugging: code "
+        "that it imports has all your rights."
     ),
 ]
 Scheduler = Annotated[
@@ -133,7 +133,11 @@ Scheduler = Annotated[
     ),
 ]
 Jobs = Annotated[
-    int | None, typer.Option(help="Processes at a time.  [default: cores / threads; on a GPU 1]")
+    int | None,
+    typer.Option(
+        help="Processes at a time.  [default: cores / threads, on a GPU 1; for measurements and checks 1, "
+        "since neighbours slow each other down]"
+    ),
 ]
 Threads = Annotated[int, typer.Option(help="Threads of a process.")]
 

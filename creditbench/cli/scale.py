@@ -41,6 +41,9 @@ def scale(
         float,
         typer.Option(help="Most seconds that a figure may take at one size; larger sizes are left out."),
     ] = 20.0,
+    executor: options.Executor = "local",
+    scheduler: options.Scheduler = None,
+    jobs: options.Jobs = None,
     threads: options.Threads = 1,
     output: Annotated[
         Path | None, typer.Option(help="Folder for scaling.csv, scaling.json and a figure an axis.")
@@ -59,10 +62,12 @@ def scale(
       creditbench scale --learner bptt,anp,wp,np,forward --axis T --json
       creditbench scale --learner bptt,anp --axis T,n --output scaling
       creditbench scale --learner bptt,rtrl --cell gru,lru --axis T
+      creditbench scale --learner bptt,anp,rtrl --axis T,n --quantity flops,algorithm_bytes --jobs 2
       creditbench scale --learner ./my_rule.py --axis n --quantity flops --sizes 64,128,256
       creditbench scale --learner bptt,rtrl --axis T,n --quantity time,algorithm_bytes --format markdown
     """
     from creditbench.check.doctor import require_device
+    from creditbench.executors.spread import Spread
     from creditbench.leaderboard.figures import draw_scaling
     from creditbench.leaderboard.text import exponents_markdown
     from creditbench.machine import files
@@ -77,6 +82,7 @@ def scale(
     if len(axes) > 1 and sizes:
         raise UsageError(f"--sizes is {sizes} and --axis is {axis}: name one axis, or leave out --sizes")
     options.require_whole("threads", threads, 1)
+    where = Spread(executor, jobs, scheduler, threads)
     fixed = _fixed(axes, {"steps": ("T", steps), "hidden": ("n", hidden), "batch": ("B", batch)})
     for option, span in {"seconds": seconds, "limit": limit}.items():
         if not span > 0:
@@ -92,19 +98,21 @@ def scale(
         raise UsageError(f"--sizes is {sizes}: an exponent takes two different sizes or more")
     able = {name: [rule for rule in rules if name in rule.backends] for name in backends}
     for name in backends:
-        require_device(name, device)
+        # The device of a cluster is its workers'.
+        require_device(name, device if scheduler is None else "cpu")
         for left in dict.fromkeys(rule.learner[0] for rule in rules if name not in rule.backends):
             printing.say(f"note: {left} does not run on {name}: left out")
     if not any(able.values()):
         raise UsageError(
             f"--learner is {learner} and --backend is {backend}: none runs there; choose its backend"
         )
+    if where.several and "time" in quantities:
+        printing.say("note: times are taken beside other parts: compare ratios, or leave out --jobs")
     if output is not None:
         files.require_writable("output", output / "scaling.json", "name another folder")
     found, rows = scaling.sweep(
-        *(able, scaling.sizes_of(axes, quantities, asked), fixed, printing.bars),
+        *(able, scaling.sizes_of(axes, quantities, asked), fixed, printing.bars, where),
         device=device,
-        threads=threads,
         seconds=seconds,
         limit=limit,
     )

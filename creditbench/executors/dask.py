@@ -89,7 +89,7 @@ class DaskExecutor(Executor):
         self.settings = {"threads": threads, "timeout": timeout, "memory_limit": memory_limit}
         self._said: set[str] = set()
         if scheduler is not None:
-            with _connected(scheduler) as client:
+            with connected(scheduler) as client:
                 self.slots = sum(client.nthreads().values()) or 1
 
     def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
@@ -101,13 +101,13 @@ class DaskExecutor(Executor):
         with contextlib.ExitStack() as opened:
             place = self.scheduler
             if place is None:
-                place = opened.enter_context(_own_cluster(self.slots))
-            client = opened.enter_context(_connected(place))
+                place = opened.enter_context(own_cluster(self.slots))
+            client = opened.enter_context(connected(place))
             yield from _Exchange(self, client, chain([first], coming), progress).records()
 
 
 @contextlib.contextmanager
-def _connected(place: str) -> Iterator[Client]:
+def connected(place: str) -> Iterator[Client]:
     """A client of the scheduler at an address or in a scheduler file. Raises `UsageError`."""
     address = place
     if "://" not in place and (place.endswith(".json") or os.path.exists(place)):
@@ -130,7 +130,7 @@ def _connected(place: str) -> Iterator[Client]:
 
 
 @contextlib.contextmanager
-def _own_cluster(workers: int) -> Iterator[str]:
+def own_cluster(workers: int) -> Iterator[str]:
     """The address of a cluster of one-thread workers on this machine, which ends with the context."""
     here = {
         "distributed.scheduler.allowed-failures": _AGAIN,
@@ -159,7 +159,7 @@ def _own_cluster(workers: int) -> Iterator[str]:
 
 
 def dask_setup(worker: Worker) -> None:
-    """Let Ctrl-C reach the run alone, which ends its workers. Dask calls it in those of `_own_cluster`."""
+    """Let Ctrl-C reach the run alone, which ends its workers. Dask calls it in those of `own_cluster`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -227,7 +227,7 @@ class _Exchange:
         key = f"creditbench-{self.name}-{number}-{given.again}"
         trials = list(given.left.values())
         order = {
-            "harness": _harness(),
+            "harness": harness(),
             "run": self.name,
             "job": number,
             "key": key,
@@ -348,7 +348,7 @@ def _versions(backend: str, device: str) -> dict[str, str]:
 
 
 @cache
-def _harness() -> dict[str, str]:
+def harness() -> dict[str, str]:
     """What has to be the same here and there: the version, and the sha256 of all that is shipped."""
     digest = hashlib.sha256()
     for root, pattern in ((PACKAGE, "**/*.py"), (shipped("tasks"), "**/*"), (shipped("learners"), "**/*.py")):
@@ -361,6 +361,14 @@ def _harness() -> dict[str, str]:
         "commit": f"commit {commit[:10] or 'unknown'}",
         "sha256": f"sources {digest.hexdigest()[:16]}",
     }
+
+
+def another(wanted: dict[str, str]) -> str:
+    """How the harness here differs from the `wanted` one; empty if it does not."""
+    if wanted["sha256"] == (own := harness())["sha256"]:
+        return ""
+    there, here = (", ".join(one.values()) for one in (own, wanted))
+    return f"has another creditbench ({there}) than this machine ({here}): install one on both"
 
 
 def _files(trial: Trial) -> dict[str, list[str]]:
@@ -385,9 +393,8 @@ def run_job(text: str) -> None:
             _TOPIC, {"run": order["run"], "job": order["job"], "worker": worker.address} | message
         )
 
-    if order["harness"]["sha256"] != (own := _harness())["sha256"]:
-        there, here = (", ".join(one.values()) for one in (own, order["harness"]))
-        tell(refused=f"has another creditbench ({there}) than this machine ({here}): install one on both")
+    if why := another(order["harness"]):
+        tell(refused=why)
         return
     # In dask's own folder, which it clears of what killed workers have left.
     with tempfile.TemporaryDirectory(dir=worker.local_directory) as folder:
@@ -533,7 +540,7 @@ def _make(settings: dict[str, Any], worker: Worker) -> LocalExecutor:
         slots=1,
         timeout=settings["timeout"],
         memory_limit=limit,
-        # Workers of `_own_cluster` are numbered. Others do not know which cores their neighbours have.
+        # Workers of `own_cluster` are numbered. Others do not know which cores their neighbours have.
         first=worker.name if isinstance(worker.name, int) else None,
     )
     executor.keeps_warm = True

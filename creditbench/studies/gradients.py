@@ -24,12 +24,14 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from creditbench.errors import UsageError
+from creditbench.executors.spread import Spread
 from creditbench.learner import Batch, backpropagate
 from creditbench.ops.base import Ops
 from creditbench.studies import process
@@ -281,41 +283,46 @@ def look(
     points: Sequence[float],
     bars: Callable[[str, int], AbstractContextManager[Callable[[str], None]]],
     say: Callable[[str], None],
+    where: Spread,
     *,
     device: str,
-    threads: int,
     steps: int,
     draws: int,
     settle: int,
 ) -> list[dict[str, Any]]:
-    """The figures of `measure` for each order, measured in separate processes: a row a rule, task and point.
+    """The figures of `measure` for each order, a part of `where`: a row a rule, task and point.
 
     A rule that gives no gradient has no row: `say` is told why.
     """
-    rows: list[dict[str, Any]] = []
+    parts = [
+        {
+            "job": "gradients",
+            "backend": order.backend,
+            "device": device,
+            "threads": where.threads,
+            "trials": [trial.model_dump(mode="json") for trial in order.rules],
+            "run": order.run.model_dump(mode="json"),
+            "steps": steps,
+            "points": list(points),
+            "draws": draws,
+            "settle": settle,
+        }
+        for order in asked
+    ]
+    rows: list[tuple[int, dict[str, Any]]] = []
     said = set()
     with bars("figures", sum(len(order.rules) for order in asked) * len(points)) as advance:
-        for order in asked:
-            for found in process.results(
-                "gradients",
-                backend=order.backend,
-                device=device,
-                threads=threads,
-                trials=[trial.model_dump(mode="json") for trial in order.rules],
-                run=order.run.model_dump(mode="json"),
-                steps=steps,
-                points=points,
-                draws=draws,
-                settle=settle,
-            ):
-                rule = with_cell(found["learner"], order.run.cell)
-                advance(f"{rule} {order.run.task} {order.backend} at {found['point']:g}")
-                if "note" in found:
-                    note = f"{rule} {found['note']}"
-                    if note not in said:
-                        say(f"note: {note}; left out")
-                    said.add(note)
-                    continue
-                place = {"learner": found.pop("learner"), "cell": order.run.cell, "backend": order.backend}
-                rows.append(place | found)
-    return rows
+        for number, found in where.run(process.ENTRY, parts):
+            order = asked[number]
+            rule = with_cell(found["learner"], order.run.cell)
+            advance(f"{rule} {order.run.task} {order.backend} at {found['point']:g}")
+            if "note" in found:
+                note = f"{rule} {found['note']}"
+                if note not in said:
+                    say(f"note: {note}; left out")
+                said.add(note)
+                continue
+            place = {"learner": found.pop("learner"), "cell": order.run.cell, "backend": order.backend}
+            rows.append((number, place | found))
+    # In the order of the parts, whichever ended first.
+    return [row for _, row in sorted(rows, key=itemgetter(0))]

@@ -25,14 +25,21 @@ _JOBS = {
 }
 
 
-def results(job: str, *, backend: str, device: str, threads: int, **order: Any) -> Iterator[dict[str, Any]]:
+#: `results`, for `creditbench.executors.spread`.
+ENTRY = "creditbench.studies.process:results"
+
+
+def results(
+    job: str, *, backend: str, device: str, threads: int, slot: int | None = 0, **order: Any
+) -> Iterator[dict[str, Any]]:
     """Do `job` in a separate process; its results as they come. Closing the iterator ends the process.
 
+    `slot`: processes of different slots have cores of their own, as far as there are enough; None: any cores.
     Raises `UsageError` if the process does, or if it ends without a message.
     """
     environment = child_environment(threads, device)
     with Child("-m", "creditbench.studies.process", environment=environment, session=False) as child:
-        child.send(job=job, backend=backend, device=device, threads=threads, **order)
+        child.send(job=job, backend=backend, device=device, threads=threads, slot=slot, **order)
         for found in child.messages():
             if "usage_error" in found:
                 raise UsageError(found["usage_error"])
@@ -48,9 +55,11 @@ def main() -> None:
     order = send.receive()
     if order is None:  # the parent has gone already
         return
-    threads = order.pop("threads")
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, usable_cores()[-threads:])
+    threads, slot = order.pop("threads"), order.pop("slot")
+    if hasattr(os, "sched_setaffinity") and slot is not None:
+        # The last cores first: systems keep the first one busiest.
+        cores = usable_cores()[::-1]
+        os.sched_setaffinity(0, {cores[(slot * threads + i) % len(cores)] for i in range(threads)})
     try:
         # Imported here, since libraries count the cores when they start: these are chosen first.
         from creditbench.machine.compilation import keep_programs

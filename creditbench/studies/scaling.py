@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from creditbench.cells import Cell
 from creditbench.errors import UsageError
+from creditbench.executors.spread import Spread
 from creditbench.learner import Claims
 from creditbench.measure import clock, memory, work
 from creditbench.measure.roofline import Peaks, last_cache_bytes, least_bytes, peaks, share
@@ -356,9 +358,9 @@ def sweep(
     sizes: Mapping[str, Mapping[str, Sequence[int]]],
     fixed: Mapping[str, int],
     bars: Callable[[str, int], AbstractContextManager[Callable[[str], None]]],
+    where: Spread,
     *,
     device: str,
-    threads: int,
     seconds: float,
     limit: float,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -369,30 +371,37 @@ def sweep(
         sizes: axis -> quantity -> the sizes.
         fixed: T, n and B while they are not swept.
         bars: told as each figure is measured.
+        where: parts run there: all rules of a backend and an axis, or if several run at a time, each alone.
         seconds: least time that the blocks of one figure take; `limit`: most time that a figure may take.
 
     Returns:
         The points that were measured, and the rows of `summarise`.
     """
-    found = []
+    parts = [
+        {
+            "job": "scale",
+            "backend": backend,
+            "device": device,
+            "threads": where.threads,
+            "rules": [rule.order for rule in group],
+            "axis": axis,
+            "sizes": each,
+            "fixed": fixed,
+            "seconds": seconds,
+            "limit": limit,
+        }
+        for backend, own in rules.items()
+        for axis, each in sizes.items()
+        for group in ([[rule] for rule in own] if where.several else [own] if own else [])
+    ]
     total = sum(map(len, rules.values())) * sum(len(own) for each in sizes.values() for own in each.values())
+    told: list[tuple[int, dict[str, Any]]] = []
     with bars("figures", total) as advance:
-        for backend, own in rules.items():
-            for axis, each in sizes.items():
-                for point in process.results(
-                    "scale",
-                    backend=backend,
-                    device=device,
-                    threads=threads,
-                    rules=[rule.order for rule in own],
-                    axis=axis,
-                    sizes=each,
-                    fixed=fixed,
-                    seconds=seconds,
-                    limit=limit,
-                ):
-                    found.append(point | {"backend": backend})
-                    advance(f"{_of(found[-1])} {axis}={point['size']} {point['quantity']}")
+        for number, point in where.run(process.ENTRY, parts):
+            told.append((number, point | {"backend": parts[number]["backend"]}))
+            advance(f"{_of(told[-1][1])} {point['axis']}={point['size']} {point['quantity']}")
+    # In the order of the parts, whichever ended first.
+    found = [point for _, point in sorted(told, key=itemgetter(0))]
     pairs = {(rule.learner[0], rule.cell[0]): rule.order for own in rules.values() for rule in own}
     rows = summarise(
         found, {names: (claims_of(*learner), _cell(*cell, 1)) for names, (learner, cell) in pairs.items()}

@@ -613,13 +613,13 @@ def test_what_did_not_hold_is_shown_so(tmp_path):
 
 
 def test_what_was_checked_before_an_interruption_is_kept(tmp_path, monkeypatch):
-    def run(item, *_):
+    def stream(item, **_):
         if item == "wp":
             raise KeyboardInterrupt
         about = {"kind": "learners", "id": item, "sha256": "0" * 64}
-        return runner.CheckReport(item, about, [Result("online", True, "so")])
+        yield {"report": dataclasses.asdict(runner.CheckReport(item, about, [Result("online", True, "so")]))}
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(runner, "stream", stream)
     assert main(["check", "np", "wp", "--results", str(tmp_path)]) == 130
     assert [row.learner for row in load_checks(tmp_path)] == ["np"]
 

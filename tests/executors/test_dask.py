@@ -220,22 +220,22 @@ def test_a_scheduler_that_is_lost_costs_what_it_had(cluster, monkeypatch):
 
 def test_another_harness_is_refused(cluster, monkeypatch):
     said = iter([{"version": "2", "sha256": "here"}, {"version": "1", "sha256": "there"}])
-    monkeypatch.setattr(dask, "_harness", lambda: next(said))
+    monkeypatch.setattr(dask, "harness", lambda: next(said))
     with pytest.raises(UsageError) as caught:
         list(joined(cluster).run([Job(at(0.1))]))
     assert "has another creditbench (1, there) than this machine (2, here): install one" in str(caught.value)
 
 
 def test_the_harness_is_all_that_is_shipped(monkeypatch, tmp_path):
-    before = dask._harness.__wrapped__()
+    before = dask.harness.__wrapped__()
     for kind in ("tasks", "learners"):
         (tmp_path / kind).mkdir()
     monkeypatch.setattr(dask, "shipped", lambda kind: tmp_path / kind)
     (tmp_path / "learners" / "a.py").write_text("a")
-    found = {before["sha256"], dask._harness.__wrapped__()["sha256"]}
+    found = {before["sha256"], dask.harness.__wrapped__()["sha256"]}
     (tmp_path / "tasks" / "data.csv").write_text("1")
-    found.add(dask._harness.__wrapped__()["sha256"])
-    assert len(found) == 3 and dask._harness.__wrapped__()["version"] == before["version"]
+    found.add(dask.harness.__wrapped__()["sha256"])
+    assert len(found) == 3 and dask.harness.__wrapped__()["version"] == before["version"]
 
 
 def test_other_versions_are_told_of_once(cluster, monkeypatch, capsys):
