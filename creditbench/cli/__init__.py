@@ -38,6 +38,7 @@ from creditbench.cli import (
     streams,
     table,
     tune,
+    verify,
     versus,
 )
 from creditbench.errors import UsageError, reason
@@ -78,6 +79,7 @@ app.command("table")(table.table)
 app.command("tune")(_runs("tune", tune.tune))
 app.command("compare")(compare.compare)
 app.command("versus")(versus.versus)
+app.command("verify")(_runs("verify", verify.verify))
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("export")(export.export)
 app.command("figure")(figure.figure)

@@ -168,6 +168,7 @@ class Standing:
     ranks: tuple[int, int] | None = (
         None  #: the best and the worst rank that the intervals of the scores allow
     )
+    submission: str = ""  #: of a rule that is not shipped: submitted, or how `creditbench verify` found it
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -183,11 +184,12 @@ class Standing:
 
     @property
     def remarks(self) -> list[str]:
-        """Remarks on the row: runs beyond the bounds, tuning without success, why it has no rank."""
+        """Remarks on the row: who vouches for it, runs beyond the bounds, tuning without success, no rank."""
         diverged = sum(r.status == "diverged" for cell in self.cells.values() for r in cell.records)
         beyond = sum(cell.bounded for cell in self.cells.values() if cell.normalises) - diverged
         untuned = [task for task, cell in self.cells.items() if cell.untuned]
-        found = [f"{diverged} {'run' if diverged == 1 else 'runs'} diverged"] if diverged else []
+        found = [self.submission] if self.submission else []
+        found += [f"{diverged} {'run' if diverged == 1 else 'runs'} diverged"] if diverged else []
         found += [f"{beyond} beyond ±{HIGH:g}"] if beyond > 0 else []
         found += [f"no point of tuning beat trivial on {', '.join(untuned)}"] if untuned else []
         return [*found, self.unranked] if self.unranked else found
@@ -358,9 +360,10 @@ def make_board(results: Results, draws: int = statistics.DRAWS, cell: str | None
         alone = f"run by itself alone: {', '.join(sorted(found[key]))}"
         unranked, quick = _unranked(own, tasks, unscaled) if own else (alone, False)
         scores = statistics.aggregates(list(scored.values()), draws) if scored else {}
-        rows.append(
-            Standing(key[0], trial.learner, key[1], key[2], own, tasks, scores, improvement, unranked, quick)
+        row = Standing(
+            key[0], trial.learner, key[1], key[2], own, tasks, scores, improvement, unranked, quick
         )
+        rows.append(dataclasses.replace(row, submission=_submission(results, key, found[key])))
     rows.sort(
         key=lambda row: (bool(row.unranked), -row.scores["iqm"].value if row.scores else np.inf, row.key)
     )
@@ -368,6 +371,25 @@ def make_board(results: Results, draws: int = statistics.DRAWS, cell: str | None
     ranked = tuple(_with_ranks(rows))
     board = Board(results, tasks, ranked, left_out, unscaled, (), cell, networks, whole)
     return dataclasses.replace(board, notes=tuple(_unlike(board)))
+
+
+def _submission(results: Results, key: tuple[str, str, str], cells: Mapping[str, Entry]) -> str:
+    """`Standing.submission` of the row with that key, of whose tasks some may be verified."""
+    records = [record for cell in cells.values() for record in cell.records]
+    if all(record.learner_source == "builtin" for record in records):
+        return ""
+    sources = {record.trial.learner_sha256 for record in records}
+    own = [v for v in results.verified if (v.learner, v.backend) == key[:2] and v.learner_sha256 in sources]
+    if unlike := [v for v in own if v.verdict in ("differs", "failed")]:
+        return f"not verified: on {', '.join(f'{v.task} it {_HOW[v.verdict]}' for v in unlike)}"
+    tasks = {v.task for v in own if v.verdict == "verified"}
+    if not tasks:
+        return "submitted"
+    every = {record.trial.task for record in records}
+    return "verified" if tasks >= every else f"verified on {len(tasks & every)} of {len(every)} tasks"
+
+
+_HOW = {"differs": "did worse when it was run again", "failed": "failed when it was run again"}
 
 
 def _exact(cell: Entry) -> list[Array]:

@@ -37,7 +37,7 @@ def write_hub(results: Results, directory: Path, folders: Sequence[Path]) -> Non
     with tempfile.TemporaryDirectory() as temporary:
         # The same rows as those of a version, so that the two never differ.
         write_tables(results, Path(temporary), "")
-        for name in ("trials", "scaling", "gradients", "checks"):
+        for name in ("trials", "scaling", "gradients", "checks", "verified"):
             path = Path(temporary) / f"{name}.csv"
             if path.exists():
                 content = path.read_text(encoding="utf-8")
@@ -75,6 +75,7 @@ def _card(results: Results, tables: Sequence[str], folders: Sequence[Path]) -> s
         "scaling": "cost against length, width and batch, with fitted and claimed exponents",
         "gradients": "cosine, bias and variance of each rule's estimate against backpropagation through time",
         "checks": "whether each check of a rule's source held, and the details",
+        "verified": "submitted rules run again on other seeds and hidden tasks",
     }
     listed = "\n".join(f"- `{name}`: {contents[name]}" for name in tables)
     return f"""---

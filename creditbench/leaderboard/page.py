@@ -247,6 +247,7 @@ def _data(board: Board, highlight: Collection[str]) -> dict[str, Any]:
                 "backend": row.backend,
                 "device": row.device,
                 "family": _family(board, row.learner),
+                "submission": row.submission,
                 "claims": _claims(board, row.learner),
                 "alone": "" if row.cells or not row.unranked else row.unranked.partition(": ")[2],
                 "scores": {name: _ends(found) for name, found in row.scores.items()} or None,
@@ -620,14 +621,27 @@ def _rule(board: Board, learner: str) -> str:
         {record.learner_source for row in own for cell in row.cells.values() for record in cell.records}
     )
     source = ", ".join(f"learners/{learner}.py" if s == "builtin" else s for s in sources)
+    again = "".join(f"<p>{escape(line)}</p>" for line in _verified(board, own))
     return (
         f"<p>{escape(about.get('family', 'unknown family'))}. {_paper(about.get('paper', ''))} Source "
         f"and equations: <code>{escape(source)}</code></p>"
         f'<div class="scroll" tabindex="0" role="region" aria-label="Claims of {escape(learner)}">'
         f"<table><thead><tr><th scope=col>Claim</th><th scope=col>claimed</th><th scope=col>outcome</th>"
         f"<th scope=col>measured</th></tr></thead><tbody>{promised}</tbody></table></div>"
-        f"{''.join(made)}"
+        f"{again}{''.join(made)}"
     )
+
+
+def _verified(board: Board, own: Sequence[Standing]) -> list[str]:
+    """What `creditbench verify` found of a rule, a line a task."""
+    number = columns.NORMALISED.text
+    return [
+        f"{v.task}, {v.backend}: {v.verdict}. Submitted {number(v.submitted)} ({v.runs} runs), run again "
+        f"{number(v.again)} with other seeds, {number(v.hidden)} on a hidden version of the task."
+        f"{' ' + v.detail + '.' if v.detail else ''}"
+        for v in board.results.verified
+        if v.learner in {row.rule for row in own}
+    ]
 
 
 def _sign(held: bool | None) -> str:

@@ -461,6 +461,7 @@ def readme(board: Board, target: Path, folders: Sequence[Path]) -> str:
         "scaling.csv": (len(results.scaling), "a row a size, with the exponent of its sweep"),
         "gradients.csv": (len(results.gradients), "a row a rule, task and point of a BPTT run"),
         "checks.csv": (len(results.checks), "a row a check of a rule's source"),
+        "verified.csv": (len(results.verified), "a row a submitted rule and task that were run again"),
     }
     files = [f"| `{name}` | {count} | {text} |" for name, (count, text) in counts.items() if count]
     return "\n".join(

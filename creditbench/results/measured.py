@@ -1,16 +1,18 @@
 """Measurements beside training, as their verbs leave them in a folder of results.
 
-scaling.csv, gradients.csv and checks.csv of a version have the rows of `ScalingPoint`, `GradientQuality` and
-`CheckResult`. A run has the same files, `scaling/scaling.csv` and `gradients/gradients.csv`, and beside each
-the output of the verb as JSON. It has one file of checks for each rule.
+The tables of a version have the rows of `ScalingPoint`, `GradientQuality`, `CheckResult` and `Verified`:
+scaling.csv, gradients.csv, checks.csv, verified.csv. A run has the same files, but scaling/scaling.csv and
+gradients/gradients.csv, and beside each of these two the output of the verb as JSON. It has one file of
+checks for each rule.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from creditbench.machine import files
 from creditbench.results.columns import GRADIENTS
@@ -68,6 +70,32 @@ class CheckResult(Row):
     name: str
     held: bool | None  #: None: not applicable
     detail: str
+
+
+class Verified(Row):
+    """A submitted rule run again by `creditbench verify`: a row of verified.csv.
+
+    Scores are normalised, and bounded as on the board. Intervals are of differences to the submitted runs.
+    """
+
+    learner: str  #: the rule, with the suffix of a decorrelated cell
+    learner_sha256: str
+    cell: str = CELL
+    task: str
+    backend: str
+    runs: Count  #: submitted
+    runs_again: Count  #: with new seeds
+    runs_hidden: Count  #: on the hidden task
+    submitted: Number | None
+    again: Number | None
+    again_low: Number | None
+    again_high: Number | None
+    hidden: Number | None
+    hidden_low: Number | None
+    hidden_high: Number | None
+    reference: str | None  #: the rule whose change on the hidden task is taken out
+    verdict: Literal["verified", "differs", "failed", "no scale"]
+    detail: str | None  #: why it is not verified
 
 
 def read_rows(model: type[R], path: Path, verb: str) -> tuple[R, ...]:
@@ -166,3 +194,22 @@ def read_checks(directory: Path) -> tuple[CheckResult, ...]:
         for path in sorted((directory / "checks").glob("*.json"))
         for row in read_objects(path)
     )
+
+
+def write_verified(directory: Path, rows: Sequence[Verified]) -> None:
+    """Write the rows of `creditbench verify` beside its records, in place of the rule's older ones.
+
+    Raises `UsageError`.
+    """
+    names = {(row.learner, row.cell) for row in rows}
+    kept = [row for row in read_verified(directory) if (row.learner, row.cell) not in names]
+    with files.output("results folder", directory, "name another with --output"):
+        directory.mkdir(parents=True, exist_ok=True)
+        text = as_csv([row.model_dump() for row in (*kept, *rows)])
+        files.write(directory / "verified.csv", text.encode())
+
+
+def read_verified(directory: Path) -> tuple[Verified, ...]:
+    """The rows that `write_verified` left in a folder."""
+    path = directory / "verified.csv"
+    return read_rows(Verified, path, "verify") if os.path.lexists(path) else ()

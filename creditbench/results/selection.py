@@ -67,6 +67,7 @@ def select(
             and (not cells or g.cell in cells)
         ),
         checks=tuple(c for c in results.checks if not cells or c.cell in cells),
+        verified=tuple(v for v in results.verified if not cells or v.cell in cells),
     )
 
 

@@ -30,9 +30,11 @@ from creditbench.results.measured import (
     CheckResult,
     GradientQuality,
     ScalingPoint,
+    Verified,
     read_checks,
     read_gradients,
     read_scaling,
+    read_verified,
 )
 from creditbench.results.rows import Row, as_csv, broken, read, read_csv, read_json, validate
 from creditbench.results.store import Store, order
@@ -65,7 +67,7 @@ class TaskAbout(TypedDict):
     solved: Number | None
 
 
-Table = Literal["trials.csv", "curves.parquet", "scaling.csv", "gradients.csv", "checks.csv"]
+Table = Literal["trials.csv", "curves.parquet", "scaling.csv", "gradients.csv", "checks.csv", "verified.csv"]
 
 
 class Manifest(Row):
@@ -91,6 +93,7 @@ class Results:
     learners: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  #: metadata by id
     tasks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     checks: tuple[CheckResult, ...] = ()
+    verified: tuple[Verified, ...] = ()
 
 
 TABLES: tuple[Table, ...] = get_args(Table)
@@ -114,13 +117,14 @@ def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool
     scaling: dict[Any, ScalingPoint] = {}
     gradients: dict[Any, GradientQuality] = {}
     checks: dict[tuple[str, str], list[CheckResult]] = {}
+    verified: dict[tuple[str, str], list[Verified]] = {}
     learners: dict[str, Any] = {}
     tasks: dict[str, Any] = {}
     for directory in map(Path, directories):
         tables = any((directory / name).exists() for name in ("trials.csv", "manifest.json"))
         found = read_tables(directory, curves) if tables else _read_run(directory, whole, curves)
         # A folder may have measurements alone, beside another one with the records.
-        if not (found.records or found.checks or found.scaling or found.gradients):
+        if not (found.records or found.checks or found.scaling or found.gradients or found.verified):
             raise _no_records(directory)
         records |= {record.trial.id: record for record in found.records}
         # The sizes of one sweep go together: their exponent is one fit.
@@ -131,6 +135,8 @@ def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool
         # A rule is checked as a whole.
         for rule in {(c.learner, c.cell) for c in found.checks}:
             checks[rule] = [c for c in found.checks if (c.learner, c.cell) == rule]
+        for rule in {(v.learner, v.cell) for v in found.verified}:
+            verified[rule] = [v for v in found.verified if (v.learner, v.cell) == rule]
         learners, tasks = learners | dict(found.learners), tasks | dict(found.tasks)
     if not records:
         raise _no_records(Path(next(iter(directories), ".")))
@@ -141,6 +147,7 @@ def load(*directories: str | os.PathLike[str], whole: bool = False, curves: bool
         learners,
         tasks,
         tuple(row for name in sorted(checks) for row in checks[name]),
+        tuple(row for name in sorted(verified) for row in verified[name]),
     )
 
 
@@ -166,6 +173,7 @@ def _read_run(directory: Path, whole: bool, curves: bool) -> Results:
         read_gradients(directory),
         *_describe(records, [row.learner for row in scaling]),
         read_checks(directory),
+        read_verified(directory),
     )
 
 
@@ -342,6 +350,7 @@ def _write_version(results: Results, directory: Path) -> None:
         "scaling.csv": [point.model_dump() for point in results.scaling],
         "gradients.csv": [row.model_dump() for row in results.gradients],
         "checks.csv": [row.model_dump() for row in results.checks],
+        "verified.csv": [row.model_dump() for row in results.verified],
     }
     curves: dict[str, list[Any]] = {name: [] for name in _CURVE}
     for record in records:
@@ -457,6 +466,7 @@ def read_tables(directory: Path, curves: bool = True) -> Results:
         _plain(manifest.learners),
         _plain(manifest.tasks),
         tuple(validate(CheckResult, row, directory / "checks.csv") for row in rows.get("checks.csv", ())),
+        tuple(validate(Verified, row, directory / "verified.csv") for row in rows.get("verified.csv", ())),
     )
     # Last, since the errors above are more helpful.
     for name, sha256 in manifest.sha256.items():

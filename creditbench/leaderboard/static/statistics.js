@@ -244,7 +244,7 @@ function remarks(row, tasks, board, reason) {
   const outside = (v) => v < board.bounds[0] || v > board.bounds[1];
   const beyond = total(cells.filter((cell) => cell.normalises).map((cell) => cell.runs.filter(outside).length)) - diverged;
   const untuned = own.filter((task) => row.cells[task].untuned);
-  const found = [];
+  const found = row.submission ? [row.submission] : [];
   if (diverged) found.push(`${diverged} ${diverged === 1 ? "run" : "runs"} diverged`);
   if (beyond > 0) found.push(`${beyond} beyond ±${board.bounds[1]}`);
   if (untuned.length) found.push(`no point of tuning beat trivial on ${untuned.join(", ")}`);
