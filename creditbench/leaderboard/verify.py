@@ -9,8 +9,10 @@ diverged is at the floor of the scale (`board.LOW`).
     hidden    the same on the hidden task, − the same difference of a reference rule, where its records are
               there: so a change of difficulty is taken out
 
-Intervals are Welch's (Welch 1947) at `LEVEL`, over tuning studies with their runs, or without studies over
-runs. A row *differs* if an interval lies wholly below 0 and the mean is more than `MARGIN` below.
+Intervals are Welch's (Welch 1947), 95 %, over tuning studies with their runs, or without studies over runs. A
+row *differs* if a mean lies more than `MARGIN` below 0 and its one-sided p is below 0.05 after Holm's
+correction over all rows. *verified* says that no such difference was seen: the intervals say how much could
+have been missed.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -31,6 +33,7 @@ from creditbench import executors
 from creditbench.check import hidden
 from creditbench.errors import UsageError
 from creditbench.leaderboard.board import HIGH, LOW
+from creditbench.leaderboard.statistics import holm
 from creditbench.machine import files
 from creditbench.plugins import meaning, registry
 from creditbench.plugins.importing import Plugin, embedded
@@ -43,7 +46,7 @@ from creditbench.trials.grid import Options, resolve, user_path
 from creditbench.trials.record import Record
 from creditbench.trials.trial import CELL, Trial, with_cell
 
-LEVEL = 0.99
+LEVEL = 0.95
 #: Difference of normalised scores that counts as none.
 MARGIN = 0.05
 _SEEDS_FROM, _SEEDS_TO = 1 << 20, 1 << 31  # far from those that people give
@@ -120,9 +123,11 @@ def verify(
                 f"{trial.rule} on {trial.task} has no record: the machine failed, and not the rule "
                 f"({why.get(trial.id) or 'see above'}); the same command runs it"
             )
-    rows = [
-        _row(plugin, place, reference, *(store.found(group) for group in groups)) for place, *groups in asked
+    found = [
+        _compare(plugin, place, reference, *(store.found(group) for group in groups))
+        for place, *groups in asked
     ]
+    rows = _judge(found)
     write_verified(output, rows)
     return rows
 
@@ -227,53 +232,43 @@ def _hidden(trial: Trial, secret: str, folder: Path, say: Callable[[str], None])
 # -- comparison ------------------------------------------------------------------------------------------
 
 
-def _row(
+def _compare(
     plugin: Plugin,
     place: _Place,
     reference: str,
     again: Sequence[Record],
     secretly: Sequence[Record],
     reference_secretly: Sequence[Record],
-) -> Verified:
+) -> tuple[Verified, dict[str, Contrast]]:
+    """The row of a place, and what its verdict depends on, unless something failed."""
     trial = place.trial
-    verdict: Literal["verified", "differs", "failed", "no scale"] = "verified"
-    detail, ends = "", {}
+    verdict: Literal["verified", "failed", "no scale"] = "verified"
+    detail, tests = None, {}
     failed = next((record for record in (*again, *secretly) if record.status in FAILURES), None)
     groups = [_units(records) for records in (place.submitted, again, secretly)]
+    submitted, repeated, hid = groups
     if failed is not None:
         verdict = "failed"
-        public = failed.trial.task == trial.task
-        detail = f"{'' if public else 'on the hidden task '}{failed.status}: {failed.status_detail}"
-    elif any(group is None for group in groups):
+        where = "" if failed.trial.task == trial.task else "on the hidden task "
+        detail = f"{where}{failed.status}: {failed.status_detail}"
+    elif submitted is None or repeated is None or hid is None:
         verdict, detail = "no scale", "the task has no normalised score here"
     else:
-        submitted, repeated, hid = (group for group in groups if group is not None)
-        ends["again"] = contrast([(1, repeated), (-1, submitted)])
         parts = [(1.0, hid), (-1.0, submitted)]
-        beside = [_units(records) for records in (place.reference, reference_secretly)]
-        if reference_secretly and all(group is not None and group.size for group in beside):
-            parts += [
-                (sign, group) for sign, group in zip((1.0, -1.0), beside, strict=True) if group is not None
-            ]
-        ends["hidden"] = contrast(parts)
-        told = [
-            f"{'new seeds' if name == 'again' else 'the hidden task'} {mean:+.3f} [{low:+.3f}, {high:+.3f}]"
-            for name, (mean, low, high) in ends.items()
-            if high < 0 and mean < -MARGIN
-        ]
-        if told:
-            verdict, detail = "differs", "; ".join(told)
+        before, after = _units(place.reference), _units(reference_secretly)
+        if before is not None and after is not None and before.size and after.size:
+            parts += [(1.0, before), (-1.0, after)]
+        tests = {"again": contrast([(1.0, repeated), (-1.0, submitted)]), "hidden": contrast(parts)}
     means = {
         name: None if group is None or not group.size else float(group.mean())
         for name, group in zip(("submitted", "again", "hidden"), groups, strict=True)
     }
-    intervals = {
-        f"{name}_{end}": value if math.isfinite(value) else None
-        for name, (_, *both) in ends.items()
-        for end, value in zip(("low", "high"), both, strict=True)
+    ends = {
+        f"{name}_{end}": getattr(tests[name], end) if name in tests and tests[name].p is not None else None
+        for name in ("again", "hidden")
+        for end in ("low", "high")
     }
-    empty = {f"{name}_{end}": None for name in ("again", "hidden") for end in ("low", "high")}
-    return Verified(
+    row = Verified(
         learner=trial.rule,
         learner_sha256=plugin.sha256,
         cell=trial.cell or CELL,
@@ -284,10 +279,35 @@ def _row(
         runs_hidden=len(secretly),
         reference=reference if reference_secretly else None,
         verdict=verdict,
-        detail=detail or None,
+        detail=detail,
         **means,
-        **(empty | intervals),
+        **ends,
     )
+    return row, tests
+
+
+_NAMES = {"again": "new seeds", "hidden": "the hidden task"}
+
+
+def _judge(found: Sequence[tuple[Verified, dict[str, Contrast]]]) -> list[Verified]:
+    """The rows with their verdicts, after Holm's correction over the tests of all."""
+    known = {
+        (i, name): one.p
+        for i, (_, tests) in enumerate(found)
+        for name, one in tests.items()
+        if one.p is not None
+    }
+    p = dict(zip(known, holm(list(known.values())) if known else (), strict=True))
+    rows = []
+    for i, (row, tests) in enumerate(found):
+        told = [
+            f"{_NAMES[name]} {one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+            for name, one in tests.items()
+            if one.mean < -MARGIN and p.get((i, name), 1.0) < 1 - LEVEL
+        ]
+        update = {"verdict": "differs", "detail": "; ".join(told)} if told else {}
+        rows.append(row.model_copy(update=update))
+    return rows
 
 
 def _units(records: Sequence[Record]) -> np.ndarray | None:
@@ -301,19 +321,25 @@ def _units(records: Sequence[Record]) -> np.ndarray | None:
     return np.array([np.mean(own) for own in groups.values()])
 
 
-def contrast(parts: Sequence[tuple[float, np.ndarray]]) -> tuple[float, float, float]:
-    """Mean and interval of a sum of signed means, with Welch's and Satterthwaite's degrees of freedom.
+class Contrast(NamedTuple):
+    """A sum of signed means, its interval, and the one-sided p of a sum that is not below 0."""
 
-    The interval is infinite if a group has a single unit.
-    """
+    mean: float
+    low: float
+    high: float
+    p: float | None  #: None if a group has a single unit: then there is no interval
+
+
+def contrast(parts: Sequence[tuple[float, np.ndarray]]) -> Contrast:
+    """The sum of the groups' signed means, with Welch's and Satterthwaite's degrees of freedom."""
     mean = sum(sign * float(group.mean()) for sign, group in parts)
     if any(group.size < 2 for _, group in parts):
-        return mean, -math.inf, math.inf
+        return Contrast(mean, -math.inf, math.inf, None)
     variances = np.array([group.var(ddof=1) / group.size for _, group in parts])
     total = float(variances.sum())
     if total < 1e-18:  # runs that differ by rounding alone
-        return mean, mean, mean
+        return Contrast(mean, mean, mean, float(mean > -1e-9))
     weights = variances**2 / np.array([group.size - 1 for _, group in parts])
-    df = total**2 / float(weights.sum())
-    width = float(stats.t.ppf((1 + LEVEL) / 2, df)) * math.sqrt(total)
-    return mean, mean - width, mean + width
+    df, error = total**2 / float(weights.sum()), math.sqrt(total)
+    width = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
+    return Contrast(mean, mean - width, mean + width, float(stats.t.cdf(mean / error, df)))

@@ -271,7 +271,7 @@ def test_a_row_of_which_no_point_beat_trivial_is_marked(results, tmp_path):
         {"beat_trivial": False},
     )
     board = make_board(marked, DRAWS)
-    assert rows(board)["rule_02"].remarks == ["no point of tuning beat trivial on task_03"]
+    assert rows(board)["rule_02"].remarks == ["submitted", "no point of tuning beat trivial on task_03"]
     assert "no point of tuning beat trivial" in text.ranking_markdown(board)
     assert "no point of tuning beat trivial" in page(board, [tmp_path])
 

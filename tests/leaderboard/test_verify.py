@@ -25,11 +25,11 @@ _OPTIONS = {
     "backend": "torch",
     "hidden": 12,
     "batch": 4,
-    "budget": 2000,
+    "budget": 600,
     "evaluations": 2,
     "segment": 10,
     "lr": 0.02,
-    "seeds": 3,
+    "seeds": 4,
     "executor": "inline",
 }
 RUN = (
@@ -115,7 +115,7 @@ def submitted(tmp_path_factory):
 
 def verified(submitted, name, capsys, *words):
     output = submitted / f"verified-{name}"
-    given = ("--results", str(submitted / "results"), "--secret", "s", "--executor", "inline", "--seeds", "3")
+    given = ("--results", str(submitted / "results"), "--secret", "s", "--executor", "inline", "--seeds", "4")
     code = main(["verify", str(submitted / f"{name}.py"), *given, "--output", str(output), "--json", *words])
     (row,) = json.loads(capsys.readouterr().out)
     return code, row, output
@@ -124,14 +124,14 @@ def verified(submitted, name, capsys, *words):
 def test_an_honest_rule_is_verified(submitted, capsys):
     code, row, output = verified(submitted, "honest", capsys)
     assert (code, row["verdict"], row["detail"]) == (0, "verified", None)
-    assert row["reference"] == "bptt" and (row["runs"], row["runs_again"], row["runs_hidden"]) == (3, 3, 3)
+    assert row["reference"] == "bptt" and (row["runs"], row["runs_again"], row["runs_hidden"]) == (4, 4, 4)
     assert row["again_low"] < 0 < row["again_high"] and row["hidden_low"] < 0 < row["hidden_high"]
     # Seeds and the task are not those of the submission.
     trials = [record.trial for record in Store(output / "trials").all()]
-    assert {t.task for t in trials} == {"mackey_glass", "mackey_glass_hidden"} and len(trials) == 9
+    assert {t.task for t in trials} == {"mackey_glass", "mackey_glass_hidden"} and len(trials) == 12
     assert min(trial.seed for trial in trials) >= verify._SEEDS_FROM
     (kept,) = load(submitted / "results", output).verified
-    assert kept.model_dump() == row
+    assert {name: pytest.approx(value) for name, value in kept.model_dump().items()} == row
 
 
 def test_a_page_and_tables_keep_it(submitted, capsys, tmp_path):
@@ -203,13 +203,24 @@ def test_a_contrast_is_welchs_interval():
 
     rng = np.random.default_rng(1)
     a, b = rng.standard_normal(5), 1 + 2 * rng.standard_normal(8)
-    mean, low, high = verify.contrast([(1, a), (-1, b)])
-    known = stats.ttest_ind(a, b, equal_var=False).confidence_interval(verify.LEVEL)
-    assert np.allclose([mean, low, high], [a.mean() - b.mean(), known.low, known.high])
+    mean, low, high, p = verify.contrast([(1, a), (-1, b)])
+    known = stats.ttest_ind(a, b, equal_var=False, alternative="less")
+    ends = stats.ttest_ind(a, b, equal_var=False).confidence_interval(verify.LEVEL)
+    assert np.allclose([mean, low, high, p], [a.mean() - b.mean(), *ends, known.pvalue])
     twice = verify.contrast([(1, a), (-1, b), (1, b), (-1, a)])
-    assert abs(twice[0]) < 1e-15 and twice[2] > high - mean
-    assert verify.contrast([(1, a[:1]), (-1, b)])[1:] == (-np.inf, np.inf)
-    assert verify.contrast([(1, np.ones(3)), (-1, np.zeros(2))]) == (1.0, 1.0, 1.0)
+    assert abs(twice.mean) < 1e-15 and twice.high > high - mean
+    assert verify.contrast([(1, a[:1]), (-1, b)])[1:] == (-np.inf, np.inf, None)
+    assert verify.contrast([(1, np.ones(3)), (-1, np.zeros(2))]) == (1.0, 1.0, 1.0, 1.0)
+
+
+def test_a_difference_counts_after_correction_over_all_rows(submitted):
+    (row,) = load(submitted / "results", submitted / "verified-honest").verified
+    weak, strong = verify.Contrast(-0.5, -0.9, -0.1, 0.03), verify.Contrast(-0.5, -0.6, -0.4, 1e-4)
+    small, none = verify.Contrast(-0.04, -0.05, -0.03, 1e-9), verify.Contrast(-9.0, -np.inf, np.inf, None)
+    found = verify._judge([(row, {"again": one}) for one in (weak, weak, strong, small, none)])
+    assert [own.verdict for own in found] == ["verified", "verified", "differs", "verified", "verified"]
+    assert found[2].detail == "new seeds -0.500 [-0.600, -0.400]"
+    assert verify._judge([(row, {"hidden": weak})])[0].verdict == "differs"
 
 
 def test_a_rule_needs_a_secret(tmp_path):
