@@ -55,6 +55,12 @@ def test_a_wheel_holds_every_source_file_inside_the_package(wheel: Path) -> None
     assert {name.split("/")[0] for name in shipped} == {"creditbench"}
 
 
+def test_a_wheel_holds_the_template_of_a_project_with_its_action(wheel: Path) -> None:
+    project = {f"creditbench/plugins/templates/project/{place}" for place in folders.project_template()}
+    absent = project - set(zipfile.ZipFile(wheel).namelist())
+    assert absent == {"creditbench/plugins/templates/project/src/my_rule/rule.py"}  # made from learner.py
+
+
 def test_a_wheel_finds_its_tasks_and_learners_inside_the_package(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
