@@ -147,10 +147,10 @@ def from_point(root: Path, name: str, value: str) -> Plugin:
         sys.path.insert(0, str(sources[0]))
     point = importlib.metadata.EntryPoint(name, value, GROUP)
     plugin = inspect_plugin("learners", import_plugin(point.load, value), value)
-    for module in [module for known, module in sys.modules.items() if known.split(".")[0] == top]:
-        path = getattr(module, "__file__", None)
+    for known, loaded in list(sys.modules.items()):
+        path = getattr(loaded, "__file__", None) if known.split(".")[0] == top else None
         if path is not None and not Path(path).resolve().is_relative_to(root.resolve()):
-            raise UsageError(f"{module.__name__} comes from {path}, not from {root}: uninstall {top}")
+            raise UsageError(f"{known} comes from {path}, not from {root}: uninstall {top}")
     if plugin.id != name:
         raise UsageError(
             f"the entry point {name!r} names a rule with the id {plugin.id!r}: give both one name"

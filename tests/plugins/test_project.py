@@ -65,7 +65,7 @@ def test_a_copy_elsewhere_that_comes_first_is_refused(home, tmp_path_factory, mo
 @pytest.mark.parametrize(
     ("point", "value", "said"),
     [
-        ("mine", "pack_b.rule:RFLO", "names pack_b.rule:RFLO: pack_b is neither in src/ nor beside it"),
+        ("mine", "pack_b.rule:RFLO", "names pack_b.rule:RFLO: pack_b.rule is neither in src/ nor beside it"),
         ("mine", "pack_a.none:RFLO", "pack_a.none is neither in src/ nor beside it"),
         ("mine", "pack_a.rule:None_", "cannot be imported"),
         ("other", "pack_a.rule:RFLO", "names a rule with the id 'mine': give both one name"),
