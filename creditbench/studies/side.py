@@ -85,11 +85,12 @@ class Side:
 
     def _rules(self, project: str, files: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
         """The rules by id; and for those of a project that cannot be used, the reasons."""
-        # From the checkout that is measured, once its package is the one that is found.
         if project:
+            # An older checkout of creditbench has no such module.
             from creditbench.plugins.project import load
 
             return load(Path(project), [Path(name) for name in files])
+        # From the checkout that is measured, once its package is the one that is found.
         from creditbench.plugins import registry
 
         # Those of installed packages are none of the checkout's. An older one does not tell them apart.
