@@ -11,7 +11,7 @@ import pytest
 
 import creditbench
 from creditbench.cli import main
-from creditbench.plugins import contributed, project
+from creditbench.plugins import project
 from creditbench.plugins.importing import id_of
 
 
@@ -48,7 +48,7 @@ def test_its_files_have_its_name_and_can_be_read(home):
     assert id_of(files["src/own_rules/rule.py"]) == "own_rules"
     suite = json.loads(files["asv.conf.json"].read_text())
     assert suite["project"] == config["project"]["name"] and (home / suite["benchmark_dir"]).is_dir()
-    assert contributed.from_path(files["src/own_rules/rule.py"]).cls.__name__ == "OwnRules"
+    assert "class OwnRules(Learner):" in files["src/own_rules/rule.py"].read_text()
 
 
 @pytest.mark.parametrize(
