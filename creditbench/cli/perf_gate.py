@@ -46,6 +46,7 @@ def perf_gate(
       creditbench perf-gate --base HEAD~1 --learner rules/
       creditbench perf-gate --base origin/main --summary "$GITHUB_STEP_SUMMARY"
     """
+    from creditbench.check.runner import is_path
     from creditbench.machine.revision import resolve, root, worktree
     from creditbench.ops import BACKENDS
     from creditbench.plugins import project, registry
@@ -59,7 +60,7 @@ def perf_gate(
     items = options.names("learner", learner) if learner else []
     top = root()
     home = project.nearest(Path.cwd(), top)
-    files, rules = _files(items, top, home), None if any(map(project.is_path, items)) else items or None
+    files, rules = _files(items, top, home), None if any(map(is_path, items)) else items or None
     if project.is_creditbench(home):
         known = list(registry.builtin("learners"))
     else:
@@ -94,9 +95,10 @@ def perf_gate(
 
 def _files(items: list[str], top: Path, home: Path) -> list[Path]:
     """The named files, relative to the project `home`. Raises `UsageError`."""
+    from creditbench.check.runner import is_path
     from creditbench.plugins import project
 
-    named = [Path(item).expanduser().resolve() for item in items if project.is_path(item)]
+    named = [Path(item).expanduser().resolve() for item in items if is_path(item)]
     if not named:
         return []
     if project.is_creditbench(home) or len(named) < len(items):

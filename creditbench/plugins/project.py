@@ -76,11 +76,6 @@ def no_rules(root: Path) -> str:
     return f"{what} entry points of {GROUP}"
 
 
-def is_path(item: str) -> bool:
-    """Whether a word names a file or a folder, and not an id."""
-    return item.endswith(".py") or "/" in item
-
-
 def expand(paths: Iterable[Path]) -> list[Path]:
     """The files among the paths, and those in the folders among them that hold a learner.
 
