@@ -16,6 +16,7 @@ import pytest
 from creditbench.cells import Tanh
 from creditbench.learner import Batch, backpropagate
 from creditbench.machine import folders
+from creditbench.machine.folders import project_template
 from creditbench.ops import BACKENDS, make_ops
 from creditbench.plugins import registry
 from creditbench.plugins.importing import Plugin
@@ -53,6 +54,10 @@ def test_a_wheel_holds_every_source_file_inside_the_package(wheel: Path) -> None
     assert "creditbench/tasks/data/weather_nyc.csv" in folders
     assert package | folders <= shipped
     assert {name.split("/")[0] for name in shipped} == {"creditbench"}
+    project = {f"creditbench/plugins/templates/project/{place}" for place in project_template()}
+    assert project - shipped == {
+        "creditbench/plugins/templates/project/src/my_rule/rule.py"
+    }  # it is learner.py
 
 
 def test_a_wheel_finds_its_tasks_and_learners_inside_the_package(wheel: Path, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install 
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PROJECT = ROOT / "creditbench" / "plugins" / "templates" / "project" / ".github" / "workflows" / "ci.yml"
+ACTION = ROOT / ".github" / "actions" / "track" / "action.yml"
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 pytestmark = pytest.mark.skipif(not WORKFLOWS, reason="no workflows here: this is no checkout")
@@ -48,15 +50,18 @@ def test_there_is_a_workflow_of_each_kind():
     assert [path.stem for path in WORKFLOWS] == ["check-submission", "performance", "tests"]
 
 
-def test_workflows_are_valid():
+@pytest.mark.parametrize(
+    ("schema", "files"), [("github-workflows", [*WORKFLOWS, PROJECT]), ("github-actions", [ACTION])]
+)
+def test_workflows_and_actions_are_valid(schema, files):
     if importlib.util.find_spec("check_jsonschema") is None:
         pytest.skip("check-jsonschema is not installed: pip install 'creditbench[dev]'")
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
-    answer = subprocess.run([*command, *WORKFLOWS], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    answer = subprocess.run([*command, *files], capture_output=True, text=True, timeout=60)
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*WORKFLOWS, PROJECT], ids=lambda path: path.stem)
 def test_workflows_can_only_read_know_no_secret_and_end(path):
     workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {"contents": "read"}
@@ -100,3 +105,52 @@ def test_targets_pass_base_and_arguments_on(target):
     assert "--summary here" in said
     if target != "asv":
         assert '--base "some" --summary here' in said
+
+
+# -- the action for other repositories -----------------------------------------------------------------------
+
+
+def test_the_workflow_of_a_new_project_uses_the_action_in_three_lines():
+    found = [step for step in steps(PROJECT) if "track" in step.get("uses", "")]
+    assert [step["uses"] for step in found] == ["./.github/actions/track"]
+    assert found[0]["with"].keys() <= yaml.safe_load(ACTION.read_text())["inputs"].keys()
+    said = [
+        fault for step in steps(PROJECT) if step not in found and "run" not in step for fault in faults(step)
+    ]
+    assert said == []
+
+
+@pytest.mark.parametrize("status", [0, 1])
+@pytest.mark.parametrize("given", [{}, {"base": "0" * 40}, {"base": "main", "learner": "a.py,rules/"}])
+def test_the_action_checks_gates_and_writes_a_summary(tmp_path, given, status):
+    """Its steps as a runner starts them, with a command that repeats its arguments and ends with `status`."""
+    action = yaml.safe_load(ACTION.read_text())
+    command = tmp_path / "creditbench"
+    command.write_text(f'#!/bin/sh\necho "$@"\nexit {status}\n')
+    command.chmod(0o755)
+    summary = tmp_path / "summary"
+    values = {name: given.get(name, each["default"]) for name, each in action["inputs"].items()}
+    said = []
+    for step in action["runs"]["steps"]:
+        # What others write must not become a part of a script.
+        assert "${{" not in step["run"] and step["shell"] == "bash"
+        own = {
+            key: values[re.fullmatch(r"\$\{\{ inputs\.(\w+) \}\}", text)[1]]
+            for key, text in step["env"].items()
+        }
+        done = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin", "GITHUB_STEP_SUMMARY": str(summary)} | own,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        said.append(done.stdout.strip())
+        gates = given.get("base", "") == "main"
+        assert done.returncode == (status if step["name"] == "Check" or gates else 0), done.stderr
+    rules = "a.py rules/ " if gates else ""
+    assert said[0] == f"check {rules}--backend jax,torch" and said[0] in summary.read_text()
+    options = "--learner a.py,rules/ --threshold 1.1 --backend jax,torch"
+    assert said[1] == (f"perf-gate --base main {options} --summary {summary}" if gates else "")
+    assert ("Nothing to compare with" in summary.read_text()) is not gates
+    assert summary.read_text().count("```") == 2

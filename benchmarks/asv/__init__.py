@@ -1,1 +1,1 @@
-"""The asv suite: cost and score of every rule of the registry, from commit to commit."""
+"""The asv suite: cost and score of every shipped rule, from commit to commit."""

@@ -90,7 +90,7 @@ def resolve(item: str, kinds: Sequence[Kind] = KINDS) -> dict[str, Any]:
 
 
 def is_path(item: str) -> bool:
-    """Whether it names a file, and not an id."""
+    """Whether it names a file or a folder, and not an id."""
     return item.endswith(".py") or "/" in item
 
 

@@ -16,8 +16,12 @@ from creditbench.errors import UsageError, unknown
 
 def check(
     path: Annotated[
-        list[str], typer.Argument(help="Python files that hold a learner, a task or a cell, or known ids.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="Python files that hold a learner, a task or a cell, or known ids, or folders of learners.  "
+            "[default: the entry points in pyproject.toml here]"
+        ),
+    ] = None,
     cell: Annotated[
         str,
         typer.Option(
@@ -55,11 +59,13 @@ def check(
       creditbench check my_rule.py --only unbiased,online --backend torch
       creditbench check my_rule.py --cell gru,lif --set lif.decay=0.9
       creditbench check my_cell.py
+      creditbench check rules/
       creditbench check my_rule.py --results results/local
     """
     from creditbench.check import lists, runner
     from creditbench.executors.spread import Spread
     from creditbench.ops import BACKENDS
+    from creditbench.plugins import project
     from creditbench.results.measured import write_checks
     from creditbench.trials.trial import CELL, with_cell
 
@@ -72,8 +78,9 @@ def check(
     if not timeout > 0:
         raise UsageError(f"--timeout is {timeout}: give a number of seconds above 0")
     cells = options.names("cell", cell)
+    items = [one for item in path for one in _files(item)] if path else project.ids(project.nearest(Path()))
     pairs = []
-    for item in path:
+    for item in items:
         is_learner = runner.is_learner(item)
         if not is_learner and cells != [CELL]:
             raise UsageError(f"--cell is {cell} and {item} is no learner: leave --cell out")
@@ -85,7 +92,7 @@ def check(
             f"--set is {', '.join(set_)} and --results is {results}: a leaderboard shows what holds of the "
             "defaults; leave one out"
         )
-    settings = runner.settings_of(options.settings(set_), path, cells)
+    settings = runner.settings_of(options.settings(set_), items, cells)
     where = Spread(executor, jobs, scheduler)
     orders = [
         {
@@ -134,6 +141,15 @@ def check(
         )
     if failed:
         raise typer.Exit(1)
+
+
+def _files(item: str) -> list[str]:
+    """The word itself, or the files of the folder that it names."""
+    from creditbench.plugins import project
+
+    if "/" not in item or not Path(item).is_dir():
+        return [item]
+    return [str(file) for file in project.expand([Path(item)])]
 
 
 def _show(report: object, titled: bool) -> None:

@@ -19,6 +19,19 @@ def shipped(kind: str) -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / kind
 
 
+def project_template() -> dict[Path, Path]:
+    """The files of `creditbench new project`: place in the project -> template."""
+    templates = PACKAGE / "plugins" / "templates"
+    found = {Path("src", "my_rule", "rule.py"): templates / "learner.py"}
+    # A wheel has the action inside the folder.
+    for folder in (templates / "project", PACKAGE.parent):
+        inside = folder.rglob("*") if folder != PACKAGE.parent else folder.glob(".github/actions/track/*")
+        found |= {
+            path.relative_to(folder): path for path in inside if path.is_file() and path.suffix != ".pyc"
+        }
+    return found
+
+
 def cache_folder() -> Path:
     """The folder of cached data and compiled programs. It need not exist."""
     named = os.environ.get("CREDITBENCH_CACHE")

@@ -1,4 +1,4 @@
-"""Other revisions of this package's checkout."""
+"""Other revisions of the git repository that the current folder is in."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from creditbench.errors import UsageError
-from creditbench.machine.folders import PACKAGE, checkout
 
 
 def root() -> Path:
-    """The checkout. Raises `UsageError` if the package was installed without one."""
-    found = PACKAGE.parent
+    """The repository's top folder. Raises `UsageError` outside of one."""
     if shutil.which("git") is None:
         raise UsageError("no command git: install git, which knows the other revision")
-    if checkout() is None:
-        raise UsageError(f"{found} is not a git checkout: clone the repository, and run this inside it")
-    return found
+    answer = subprocess.run(["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True)
+    if answer.returncode:
+        why = answer.stderr.strip().removeprefix("fatal: ")
+        raise UsageError(
+            f"{Path.cwd()} is in no git repository ({why}): run this inside the one that is meant"
+        )
+    return Path(answer.stdout.removesuffix("\n"))
 
 
 def resolve(revision: str) -> str:

@@ -1,5 +1,8 @@
 """Whether a revision made rules slower or bigger: base and head measured in turn on the same machine.
 
+The rules are those of a checkout of creditbench, or of a project (`creditbench.plugins.project`) that has
+rules of its own. Their code runs with all rights of whoever calls this, as that of a repository's tests does.
+
 Each side is a process of its own (`creditbench.studies.side`). The blocks of both alternate: base head head
 base, and so on. Figures without a clock are compared exactly. Times, of the processor on one thread, are
 compared as ratios head / base of neighbouring blocks:
@@ -14,6 +17,7 @@ measured anew, on more pairs, in fresh processes, and that verdict counts.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +31,7 @@ from numpy.typing import NDArray
 from creditbench.errors import UsageError, unknown
 from creditbench.machine.child import Child, child_environment
 from creditbench.ops import BACKENDS
+from creditbench.plugins import project
 from creditbench.studies.side import SEGMENTS
 
 #: Relative growth that a figure may have.
@@ -144,10 +149,13 @@ class CrashError(Exception):
 
 
 class SideProcess:
-    """The process of one side. It starts at the first request, and again after a request that ended it."""
+    """The process of one side. It starts at the first request, and again after a request that ended it.
 
-    def __init__(self, name: str, root: Path, backend: str) -> None:
-        self.name, self.root, self.backend = name, root, backend
+    `files`: of a project, relative to `root`; none for all of its entry points.
+    """
+
+    def __init__(self, name: str, root: Path, backend: str, files: Sequence[Path] = ()) -> None:
+        self.name, self.root, self.backend, self.files = name, root, backend, files
         self._child: Child | None = None
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
@@ -177,10 +185,12 @@ class SideProcess:
         return f"{how}: {last}"
 
     def _start(self) -> Child:
-        path = os.pathsep.join(filter(None, (str(self.root), os.environ.get("PYTHONPATH"))))
-        environment = child_environment(1) | {"PYTHONPATH": path}
+        environment, where = child_environment(1), [str(self.root), json.dumps([*map(str, self.files)])]
+        if project.is_creditbench(self.root):
+            path = os.pathsep.join(filter(None, (str(self.root), os.environ.get("PYTHONPATH"))))
+            environment, where = environment | {"PYTHONPATH": path}, []
         script = str(Path(__file__).with_name("side.py"))
-        return Child(script, arguments=(self.backend, "1"), environment=environment)
+        return Child(script, arguments=(self.backend, "1", *where), environment=environment)
 
     def close(self) -> None:
         """End the process."""
@@ -218,15 +228,20 @@ def compare(
     threshold: float = THRESHOLD,
     count: int = PAIRS,
     progress: Callable[[str], None] = lambda text: None,
+    files: Sequence[Path] = (),
 ) -> Found:
     """Compare the rules of one checkout with those of another; all of them if `learners` is None.
 
-    Raises `UsageError` if a side cannot list its rules, and for a rule that neither has.
+    `files`: of a project, relative to both roots; their rules, in place of those of its entry points. Raises
+    `UsageError` if a side cannot list its rules, and for a rule that neither has.
     """
     rows: list[GateRow] = []
     again = 0
     for backend in backends:
-        with SideProcess("base", base_root, backend) as base, SideProcess("head", head_root, backend) as head:
+        with (
+            SideProcess("base", base_root, backend, files) as base,
+            SideProcess("head", head_root, backend, files) as head,
+        ):
             known = _listed(base), _listed(head)
             for learner in _chosen(learners, *known):
                 before, after = (backend in found.get(learner, ()) for found in known)
@@ -267,7 +282,10 @@ def _compared(
     time = timed(base, head, count)
     again = time.verdict == "slower"
     if again:
-        with SideProcess("base", base.root, backend) as a, SideProcess("head", head.root, backend) as b:
+        with (
+            SideProcess("base", base.root, backend, base.files) as a,
+            SideProcess("head", head.root, backend, head.files) as b,
+        ):
             a.ask("prepare", learner=learner)
             b.ask("prepare", learner=learner)
             time = timed(a, b, AGAIN * count)

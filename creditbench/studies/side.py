@@ -1,9 +1,15 @@
 """One side of a comparison of two revisions: a process that measures the rules of a checkout, on request.
 
-`python -P side.py ORDERS REPORTS BACKEND THREADS`, with the checkout in PYTHONPATH, answers the requests that
-come over one file descriptor on the other, a line of JSON each. Rules, `ops`, cell and optimisers are the
-checkout's. The measuring code is always that of this file's own checkout, so that both sides are measured
-alike. Nothing of the package is imported before the first request, not even `creditbench.machine.child`: a
+`python -P side.py ORDERS REPORTS BACKEND THREADS`, with a checkout of creditbench in PYTHONPATH, answers the
+requests that come over one file descriptor on the other, a line of JSON each. Rules, `ops`, cell and
+optimisers are the checkout's. The measuring code is always that of this file's own checkout, so that both
+sides are measured alike.
+
+With two further arguments, PROJECT and a JSON list of files, the rules are those of that folder
+(`creditbench.plugins.project`), and all else is this package's. The rules of either kind are imported here,
+with all rights of whoever runs this.
+
+Nothing of the package is imported before the first request, not even `creditbench.machine.child`: a
 failed import of the checkout must be answered too.
 
 | request | answer |
@@ -24,7 +30,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +65,9 @@ def _load(name: str, path: Path) -> None:
 
 
 class Side:
-    """The rules of one checkout under one backend."""
+    """The rules of one checkout under one backend: creditbench's, or a project's (its folder, its files)."""
 
-    def __init__(self, backend: str, threads: int) -> None:
+    def __init__(self, backend: str, threads: int, project: str = "", files: str = "[]") -> None:
         _own_measure()
         # From the checkout that is measured, once its package is the one that is found.
         from creditbench.ops import make_ops
@@ -75,13 +81,26 @@ class Side:
             self.ops.host = made(self.ops)
         self.prepared: Any = None
         self.ops.host.set_threads(threads)
+        self.rules, self.broken = self._rules(project, json.loads(files))
+
+    def _rules(self, project: str, files: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+        """The rules by id; and for those of a project that cannot be used, the reasons."""
+        if project:
+            # An older checkout of creditbench has no such module.
+            from creditbench.plugins.project import load
+
+            return load(Path(project), [Path(name) for name in files])
+        # From the checkout that is measured, once its package is the one that is found.
+        from creditbench.plugins import registry
+
+        # Those of installed packages are none of the checkout's. An older one does not tell them apart.
+        shipped = registry.builtin if hasattr(registry, "builtin") else registry.load
+        return shipped("learners"), {}
 
     def list(self) -> dict[str, Any]:
-        """Ids of all rules, and the backends of each."""
-        # From the checkout that is measured, once its package is the one that is found.
-        from creditbench.plugins.registry import load
-
-        return {"learners": {id: sorted(plugin.cls.backends) for id, plugin in load("learners").items()}}
+        """Ids of all rules, and the backends of each. One that cannot be used is a rule, whose turn fails."""
+        known = {id: sorted(plugin.cls.backends) for id, plugin in self.rules.items()}
+        return {"learners": {name: [self.ops.name] for name in self.broken} | known}
 
     def prepare(self, learner: str) -> dict[str, Any]:
         """The exact figures of a rule; its program is ready afterwards."""
@@ -91,16 +110,14 @@ class Side:
         from creditbench.measure.memory import algorithm_bytes
         from creditbench.measure.update import Prepared, Update
         from creditbench.measure.work import UncountableError, count
-        from creditbench.plugins.registry import find
 
         self.prepared = None
+        if learner in self.broken:
+            raise ImportError(self.broken[learner])
         ops = self.ops
         kind: Any = getattr(cells, "Tanh", cells.Cell)  # an older checkout has one cell
         update = Update(
-            learner=find("learners", learner).cls(),
-            cell=kind(INPUTS, HIDDEN, OUTPUTS),
-            steps=STEPS,
-            batch=BATCH,
+            learner=self.rules[learner].cls(), cell=kind(INPUTS, HIDDEN, OUTPUTS), steps=STEPS, batch=BATCH
         )
         figures, uncounted = {}, None
         try:
@@ -136,6 +153,7 @@ REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
 def main() -> None:
     """Answer requests until the other end is closed."""
     orders, reports, backend, threads = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    project = sys.argv[5:]
     for descriptor in (orders, reports):
         os.set_inheritable(descriptor, False)
     if hasattr(os, "sched_setaffinity"):
@@ -148,7 +166,7 @@ def main() -> None:
         for line in requests:
             request = json.loads(line)
             try:
-                side = side or Side(backend, threads)
+                side = side or Side(backend, threads, *project)
                 answer = REQUESTS[request.pop("do")](side, **request)
             except Exception as error:
                 traceback.print_exc()

@@ -93,8 +93,8 @@ class Rote:
     script: dict = {}  # noqa: RUF012
     started: list = []  # noqa: RUF012
 
-    def __init__(self, name, root, backend):
-        self.name, self.root, self.backend = name, root, backend
+    def __init__(self, name, root, backend, files):
+        self.name, self.root, self.backend, self.files = name, root, backend, files
         self.started.append(name)
 
     def __enter__(self):
@@ -208,7 +208,7 @@ def test_each_side_runs_its_own_rules(tmp_path):
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A git repository of two commits, in place of this checkout."""
+    """A git repository of two commits, as the current folder; its rule is never imported."""
     path = tmp_path / "repository"
     path.mkdir()
 
@@ -219,11 +219,13 @@ def repository(tmp_path, monkeypatch):
         ).stdout
 
     git("init", "--quiet", "--initial-branch=main")
+    (path / "pyproject.toml").write_text('[project.entry-points."creditbench.learners"]\nrule = "a.b:C"\n')
+    git("add", "pyproject.toml")
     for text in ("before", "after"):
         (path / "file").write_text(text)
         git("add", "file")
         git("commit", "--quiet", "--message", text)
-    monkeypatch.setattr(revision, "root", lambda: path)
+    monkeypatch.chdir(path)
     return path, git
 
 
@@ -239,24 +241,18 @@ def test_a_worktree_is_removed_whatever_happens(repository):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_worktree_is_removed_on_a_signal(repository, number):
-    path, git = repository
+    _, git = repository
     program = (
-        "import pathlib, signal, time, creditbench.machine.revision as revision, creditbench.cli.perf_gate "
-        "as verb\n"
+        "import signal, time, creditbench.machine.revision as revision, creditbench.cli.perf_gate as verb\n"
         # A shell gives what it starts in the background an ignored SIGINT.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"revision.root = lambda: pathlib.Path({str(path)!r})\n"
         "verb.end_cleanly()\n"
         "with revision.worktree('HEAD') as base:\n"
         "    print(base, flush=True)\n"
         "    time.sleep(60)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=ROOT,
-        text=True,
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         base = Path(process.stdout.readline().strip())
         assert (base / "file").exists()
@@ -305,8 +301,63 @@ def test_the_verb_prints_json_adds_to_the_summary_and_exits(repository, monkeypa
         (["--base", "HEAD", "--backend", "numpy"], "unknown backend 'numpy'"),
         (["--base", "HEAD", "--threshold", "0.9"], "--threshold is 0.9"),
         (["--base", "HEAD", "--pairs", "3"], "--pairs is 3"),
+        (["--base", "HEAD", "--learner", "rule,./file"], "name ids alone"),
+        (["--base", "HEAD", "--learner", "./none.py"], "no file"),
+        (["--base", "HEAD", "--learner", "./"], "holds a learner"),
+        (["--base", "HEAD", "--learner", str(ROOT / "learners" / "anp.py")], "is not in the repository"),
     ],
 )
 def test_bad_usage_is_one_line(repository, capsys, arguments, said):
     assert main(["perf-gate", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_what_has_no_rules_or_no_revisions_is_said(repository, monkeypatch, tmp_path, capsys):
+    path, _ = repository
+    (path / "pyproject.toml").write_text("[project]\n")
+    assert main(["perf-gate", "--base", "HEAD"]) == 2
+    assert f"{path} has no entry points of creditbench.learners" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert main(["perf-gate", "--base", "HEAD"]) == 2
+    assert f"{tmp_path} is in no git repository" in capsys.readouterr().err
+
+
+# -- somebody else's repository ------------------------------------------------------------------------------
+
+
+def test_a_repository_of_somebody_else_is_measured_by_its_own_rules(repository, monkeypatch, capsys):
+    """In a folder of it: a rule whose head does more, and one that breaks; with what is not committed yet."""
+    top, git = repository
+    assert main(["new", "project", "own_rules"]) == 0
+    package = top / "own_rules" / "src" / "own_rules"
+    config = top / "own_rules" / "pyproject.toml"
+    rule = (package / "rule.py").read_text()
+    (package / "other.py").write_text(rule.replace('"own_rules"', '"other"'))
+    point = 'own_rules = "own_rules.rule:OwnRules"\n'
+    config.write_text(config.read_text().replace(point, f'{point}other = "own_rules.other:OwnRules"\n'))
+    git("add", "own_rules")
+    git("commit", "--quiet", "--message", "two rules")
+    once = "back(now.slope, now.delta)"
+    assert once in rule
+    (package / "rule.py").write_text(rule.replace(once, f"({once} + {once})"))
+    (package / "other.py").write_text("1 / 0\n")
+    monkeypatch.chdir(package)
+    gates = [
+        "perf-gate",
+        "--base",
+        "HEAD",
+        "--backend",
+        "torch",
+        "--pairs",
+        "10",
+        "--threshold",
+        "1e9",
+        "--json",
+    ]
+    assert main(gates) == 1
+    said = capsys.readouterr()
+    verdicts = {(row["learner"], row["figure"]): row["verdict"] for row in json.loads(said.out)}
+    assert verdicts["own_rules", "kernels"] == "grown"
+    assert verdicts["own_rules", "compilations"] == "same" and verdicts["other", None] == "crashed"
+    assert "other torch: crashed, not slower: head: ImportError" in said.err and "ZeroDivision" in said.err
+    assert len(git("worktree", "list").splitlines()) == 1

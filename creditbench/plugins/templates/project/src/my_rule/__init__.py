@@ -1,0 +1,1 @@
+"""Learning rules for creditbench: a file each, named in pyproject.toml."""
