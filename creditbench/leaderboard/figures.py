@@ -124,9 +124,7 @@ class PrintFigure(Figure):
         return picture.getvalue()
 
 
-def _subplots(
-    rows: int, across: int, width: Width, height: float, **shared: Any
-) -> tuple[PrintFigure, Any]:
+def _subplots(rows: int, across: int, width: Width, height: float, **shared: Any) -> tuple[PrintFigure, Any]:
     """A figure of a height in inches and its panels [rows, across]."""
     figure = PrintFigure(figsize=(WIDTHS[width], height), layout="constrained")
     return figure, figure.subplots(rows, across, squeeze=False, **shared)
@@ -295,9 +293,7 @@ def _band(seeds: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
 
 @_for_print
 def scaling(
-    points: Sequence[Mapping[str, Any]],
-    fits: Sequence[Mapping[str, Any]],
-    width: Width = "page",
+    points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]], width: Width = "page"
 ) -> PrintFigure:
     """Draw cost against one size: a panel a learner in a block a quantity, a colour and mark a backend.
 

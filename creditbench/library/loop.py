@@ -1,15 +1,15 @@
 """A rule in a loop of one's own, on one's own arrays: the same ten lines in JAX and in PyTorch.
 
-    ops = cb.make_ops("jax")                                        # or "torch"
-    cell = cb.make_cell("tanh", inputs=1, hidden=32, outputs=1)
-    rule = cb.make_learner("anp", sigma=1e-2)
-    optimizer = cb.make_optimizer("adam", lr=1e-2)
-    step = cb.training_step(ops, cell, rule, optimizer)
-    batch = cb.make_batch(ops, inputs, targets)                     # [T, B, I] and [T, B, O]
-    carry = step.start(batch)
-    for key in ops.split(ops.key(0), 200):
-        carry, loss = step(carry, batch, key)
-    outputs = ops.to_numpy(cell.run(ops, carry.params, batch.inputs))
+ops = cb.make_ops("jax")                                        # or "torch"
+cell = cb.make_cell("tanh", inputs=1, hidden=32, outputs=1)
+rule = cb.make_learner("anp", sigma=1e-2)
+optimizer = cb.make_optimizer("adam", lr=1e-2)
+step = cb.training_step(ops, cell, rule, optimizer)
+batch = cb.make_batch(ops, inputs, targets)                     # [T, B, I] and [T, B, O]
+carry = step.start(batch)
+for key in ops.split(ops.key(0), 200):
+    carry, loss = step(carry, batch, key)
+outputs = ops.to_numpy(cell.run(ops, carry.params, batch.inputs))
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ class TrainingStep:
         if shape not in self._programs:
             if shape[-1] != self.cell.inputs or batch.targets.shape[-1] != self.cell.outputs:
                 raise UsageError(
-                    f"inputs and targets have {shape[-1]} and {batch.targets.shape[-1]} channels, and the cell "
-                    f"has inputs {self.cell.inputs} and outputs {self.cell.outputs}: give make_cell these"
+                    f"inputs and targets have {shape[-1]} and {batch.targets.shape[-1]} channels, and the "
+                    f"cell has inputs {self.cell.inputs} and outputs {self.cell.outputs}: give make_cell "
+                    "these"
                 )
             self._programs[shape] = self.ops.compile(self._step, tuple(carry), tuple(batch), key)
         carry, loss = self._programs[shape](tuple(carry), tuple(batch), key)
@@ -113,9 +114,9 @@ def training_step(
             f"the cell has decorrelate {cell.decorrelate!r}: wrap the rule, as in "
             "creditbench.learner.Decorrelated(learner=rule, rate=1e-3)"
         )
-    why = "" if isinstance(learner, Decorrelated) else learner.fits(cell)
-    if why:
-        raise UsageError(f"{learner.id} does not go with {cell.id}: {why}; name another cell or learner")
+    plain = learner.learner if isinstance(learner, Decorrelated) else learner
+    if why := plain.fits(cell):
+        raise UsageError(f"{plain.id} does not go with {cell.id}: {why}; name another cell or learner")
     return TrainingStep(ops, cell, learner, optimizer, episodes)
 
 
@@ -127,7 +128,7 @@ def make_learner(name: str | os.PathLike[str], **fields: Any) -> Learner:
     >>> cb.make_learner("anp", sigma=1e-2).sigma
     0.01
     """
-    return make(_find("learners", name), fields)  # type: ignore[no-any-return]
+    return make(_find("learners", name), fields)
 
 
 @says_arguments
@@ -155,9 +156,17 @@ def make_cell(
     if loss not in ("mse", "cross_entropy"):
         raise UsageError(f"loss is {loss!r}: give mse or cross_entropy")
     plugin = _find("cells", name)
-    sizes = dict(inputs=inputs, outputs=outputs, hidden=hidden, layers=layers, loss=loss, alpha=alpha)
     return make_network(
-        plugin.cls, **sizes, bias=bias, decorrelate=decorrelate, **converted(plugin, constants)
+        plugin.cls,
+        layers,
+        inputs=inputs,
+        outputs=outputs,
+        hidden=hidden,
+        loss=loss,
+        alpha=alpha,
+        bias=bias,
+        decorrelate=decorrelate,
+        **converted(plugin, constants),
     )
 
 
@@ -169,7 +178,7 @@ def make_task(name: str | os.PathLike[str], **fields: Any) -> Task:
     >>> cb.make_task("adding", length=20).generate("train", seed=0, batch=4).inputs.shape[0]
     20
     """
-    return make(_find("tasks", name), fields)  # type: ignore[no-any-return]
+    return make(_find("tasks", name), fields)
 
 
 @says_arguments

@@ -14,8 +14,12 @@ R = TypeVar("R")
 
 #: Options whose arguments have another name.
 _ARGUMENTS = {
-    **{"task": "tasks", "learner": "learners", "cell": "cells", "rule": "rules", "seed": "seeds"},
-    **{"backend": "backend", "set": "settings"},
+    "task": "tasks",
+    "learner": "learners",
+    "cell": "cells",
+    "rule": "rules",
+    "seed": "seeds",
+    "set": "settings",
 }
 _OPTION = re.compile(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)")
 _ASSIGNED = re.compile(rf"{_OPTION.pattern} ([\w.]+)=([^\s,;:]+)")

@@ -1,4 +1,4 @@
-"""Progress of a run on standard error, or in a notebook: bars, or a line for each trial where there are none."""
+"""Progress of a run, on standard error or in a notebook: bars, or a line for each trial."""
 
 from __future__ import annotations
 

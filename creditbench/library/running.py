@@ -221,7 +221,7 @@ class _Given:
                 "a rule is given as Decorrelated, which the run makes itself: give the rule, and "
                 'decorrelate="hidden"'
             )
-        cls = item if isinstance(item, type) else type(item)
+        cls: Any = item if isinstance(item, type) else type(item)
         if not issubclass(cls, base):
             raise UsageError(
                 f"{kind} has {item!r:.80}: give an id, the path of a file, a subclass of {base.__name__} or "
@@ -251,8 +251,8 @@ def _settings(kind: Kind, instance: Any, sized: Mapping[str, Any]) -> dict[str, 
         usual = getattr(Cell, name, None)
         if getattr(instance, name) not in (value, usual):
             raise UsageError(
-                f"the cell {instance.id} has {name} {getattr(instance, name)!r}, and {name} is {value!r}: give "
-                f"{name}={getattr(instance, name)!r} to run"
+                f"the cell {instance.id} has {name} {getattr(instance, name)!r}, and {name} is {value!r}: "
+                f"give {name}={getattr(instance, name)!r} to run"
             )
     own = own_fields(type(instance)) if kind == "cells" else dataclasses.fields(instance)
     values = {}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from creditbench.cli import main, options, printing
+from creditbench.cli import main, options
 from creditbench.library import progress
 from creditbench.plugins import registry
 from tests.cli.test_cli import environment

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import inspect
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from creditbench.library.resultset import Plots
 ROOT = Path(__file__).resolve().parents[2]
 #: Public names that other modules document.
 ELSEWHERE = {"UsageError", "__version__", "Sequences", "Task", "make_ops"}
-#: What takes seconds and is tried by other tests.
+#: What one meets beside the public names.
 OWN = {"Plots": Plots, "python_words": messages.python_words}
 
 
@@ -47,7 +46,7 @@ def public():
 def test_the_example_of_a_public_name_runs(name, found, place):
     """Each has one; `found` stands for the results that the example of `ResultSet` loads."""
     text = inspect.getdoc(public()[name])
-    case = doctest.DocTestParser().get_doctest(text, {"cb": cb, "found": found}, name, name, 0)
+    case = doctest.DocTestParser().get_doctest(text, {"cb": cb, "found": found} | OWN, name, name, 0)
     assert case.examples or name.rpartition(".")[2] in ("records", "plot"), text
     said: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
