@@ -124,12 +124,12 @@ def run(
     store.forget()
     own = tempfile.TemporaryDirectory(prefix="creditbench-") if results is None else None
     place = Path(own.name if own is not None else os.fspath(results or "")).expanduser()
-    given = _Given(place / "sources", settings or {})
+    asked = _Asked(place / "sources", settings or {})
     sized = {"hidden": hidden, "bias": bias, "alpha": alpha}
     options = Options(
-        tasks=given.names("tasks", tasks),
-        learners=given.names("learners", learners),
-        cells=given.names("cells", cells, sized),
+        tasks=asked.names("tasks", tasks),
+        learners=asked.names("learners", learners),
+        cells=asked.names("cells", cells, sized),
         decorrelate=_texts(decorrelate),
         backends=_texts(backend),
         device=device,
@@ -147,7 +147,7 @@ def run(
         preset=preset,
         budget=budget,
         evaluations=evaluations,
-        settings=given.settings,
+        settings=asked.settings,
         data={name: os.fspath(path) for name, path in (data or {}).items()},
         tuned=None if tuned is None else os.fspath(tuned),
         threads=threads,
@@ -197,7 +197,7 @@ def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, parts)))
 
 
-class _Given:
+class _Asked:
     """Tasks, rules and cells as a caller gives them: their ids or paths, and the settings of instances."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:

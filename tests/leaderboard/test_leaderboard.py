@@ -654,15 +654,11 @@ def test_figures_for_print_are_drawn(results, tmp_path, capsys):
     assert "--axis is n: only the figure scaling has it" in capsys.readouterr().err
 
 
-def drawn_by(figure, *arguments):
-    """The figure that a function draws, and what it returns."""
-    from matplotlib.figure import Figure
-
-    drawn, save = [], Figure.savefig
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self) or save(self, *a, **k))
-        notes = figure(*arguments)
-    return drawn[0], notes
+def drawn_by(draw, *arguments):
+    """The figure of a function, written to the last of the arguments, and what it left out."""
+    figure = draw(*arguments[:-1])
+    figure.savefig(arguments[-1])
+    return figure, figure.notes
 
 
 def labels(figure) -> set[str]:
