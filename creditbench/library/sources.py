@@ -101,6 +101,10 @@ class _Written:
                     "too: a file holds one; write what it inherits into its own class"
                 )
             source = _definition(value)
+            if source is None and value is self.cls:
+                raise UsageError(
+                    f"the source of {name} cannot be read: save the class to a file, and pass its path"
+                )
             if source is None:
                 raise self._lost(name, "its source cannot be read")
             self._write(source)

@@ -131,7 +131,7 @@ def test_a_class_without_source_is_told(notebook):
     module = notebook(HEAD)
     exec(RULE, vars(module))
     with pytest.raises(
-        UsageError, match="its source cannot be read: define it in the cell of the class, or save"
+        UsageError, match="the source of Mine cannot be read: save the class to a file, and pass its path"
     ):
         source_of(module.Mine, "learners")
 
