@@ -1,11 +1,19 @@
 """creditbench: a benchmark of temporal credit assignment in recurrent networks.
 
-This module holds the public names. Importing it imports neither torch nor jax. NumPy is imported once a
-name needs it, so that the command line answers `--help` quickly.
+    >>> import creditbench as cb
+
+- `run` trains rules on tasks; `load` reads results; both return a `ResultSet`: frames, figures, a page
+- `list_tasks`, `list_learners`, `list_cells`: what there is
+- `training_step` is a rule in a loop of one's own, with `make_ops`, `make_cell`, `make_learner`,
+  `make_optimizer` and `make_batch`; `make_task` makes data
+
+Importing it imports neither torch nor jax, nor pandas nor NumPy: those come once a name needs them, so that
+the command line answers `--help` quickly.
 
 The subpackages, from the top down. Each imports only from those below it (`make lint` checks this).
 
     cli           the command line, one file per verb
+    library       the same from Python: the public names of this module
     leaderboard   scores, statistics, page and figures, made from tables
     results       grids run into a folder, records on disk, the tables of a version
     check         is a learner, a task, a machine fit?
@@ -27,22 +35,67 @@ A contributed file may import from these:
     errors
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from creditbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from creditbench.library.catalogue import list_cells, list_learners, list_tasks
+    from creditbench.library.loop import (
+        make_batch,
+        make_cell,
+        make_learner,
+        make_optimizer,
+        make_task,
+        training_step,
+    )
+    from creditbench.library.resultset import ResultSet, load
+    from creditbench.library.running import run
+    from creditbench.ops import make_ops
     from creditbench.task import Sequences, Task
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["Sequences", "Task", "UsageError", "__version__"]
+__all__ = [
+    "ResultSet",
+    "Sequences",
+    "Task",
+    "UsageError",
+    "__version__",
+    "list_cells",
+    "list_learners",
+    "list_tasks",
+    "load",
+    "make_batch",
+    "make_cell",
+    "make_learner",
+    "make_ops",
+    "make_optimizer",
+    "make_task",
+    "run",
+    "training_step",
+]
+
+#: The module of each public name that is imported once it is needed.
+_HOMES = {
+    "library.catalogue": ("list_cells", "list_learners", "list_tasks"),
+    "library.loop": (
+        *("make_batch", "make_cell", "make_learner", "make_optimizer", "make_task", "training_step"),
+    ),
+    "library.resultset": ("ResultSet", "load"),
+    "library.running": ("run",),
+    "ops": ("make_ops",),
+    "task": ("Sequences", "Task"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Sequences", "Task"):
-        # It brings NumPy along.
-        from creditbench import task
-
-        return getattr(task, name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"creditbench.{module}"), name)
     raise AttributeError(f"module 'creditbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

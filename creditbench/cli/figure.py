@@ -61,7 +61,8 @@ def figure(
     found = select(
         load(*options.folders(results)), *(options.split(names) for names in (rule, task, backend, cell))
     )
+    figure = draw(name, found, axis or "T", typing.cast("Width", width))
     with files.output("output", output), files.replacing(output) as (new,):
-        notes = draw(name, found, new, axis or "T", typing.cast("Width", width))
-    for note in notes:
+        figure.savefig(new)
+    for note in figure.notes:
         say(f"note: {note}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from creditbench.cli import options
 from creditbench.cli.printing import say
-from creditbench.errors import UsageError, unknown
+from creditbench.errors import UsageError
 
 
 def leaderboard(
@@ -57,53 +56,15 @@ def leaderboard(
       creditbench leaderboard --results results/local --cell gru,tanh --output leaderboard
       creditbench leaderboard --results v0.2=results/v0.2 --results v0.1=results/v0.1 --output leaderboard
     """
-    from creditbench.leaderboard.board import make_board
-    from creditbench.leaderboard.page import page
-    from creditbench.leaderboard.text import left_out, markdown
-    from creditbench.machine import files
-    from creditbench.results.selection import cells_of
+    from creditbench.leaderboard.pages import write_pages
     from creditbench.results.version import load
-    from creditbench.trials.trial import CELL
 
-    options.require_whole("draws", draws, 100)
-    releases = _releases(options.folders(results))
-    first = next(iter(releases))
-    wanted = options.split(cell)
-    for name, folders in releases.items():
-        read = load(*folders)
-        there = cells_of(read)
-        for one in wanted if name == first else ():
-            if one not in there:
-                raise unknown("cell in these results", one, sorted(there), "creditbench table")
-        # An older release need not have a cell that is new.
-        cells = [one for one in wanted if one in there] or there or [CELL]
-        for network in cells:
-            board = make_board(read, draws, network)
-            release = output if name == first else output / name
-            home = release if network == cells[0] else release / "cells" / network
-            links = {other: _link(home, output / ("" if other == first else other)) for other in releases}
-            own_cells = {
-                other: _link(home, release / ("" if other == cells[0] else f"cells/{other}"))
-                for other in cells
-            }
-            rules = {row.rule for row in board.rows}
-            # Nor a rule that is new; and not every rule was run with every cell.
-            usual = name == first and network == cells[0]
-            own = [rule for rule in highlight or () if usual or rule in rules]
-            texts = page(board, folders, own, links, name, own_cells), markdown(board, folders)
-            with files.output("output", home, "name another folder"):
-                home.mkdir(parents=True, exist_ok=True)
-                with files.replacing(home / "index.html", home / "leaderboard.md") as new:
-                    for path, text in zip(new, texts, strict=True):
-                        path.write_bytes(files.as_bytes(text))
-            if board.left_out:
-                say(f"note: {left_out(board)}")
-            say(f"page: {home / 'index.html'}")
-
-
-def _link(home: Path, other: Path) -> str:
-    """The address of the page in a folder, as a page in `home` names it."""
-    return Path(os.path.relpath(other, home), "index.html").as_posix()
+    write_pages(
+        *(_releases(options.folders(results)), lambda folders: load(*folders), output, say),
+        highlight=highlight or (),
+        cells=options.split(cell),
+        draws=draws,
+    )
 
 
 def _releases(folders: Sequence[Path]) -> dict[str, list[Path]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,14 +13,13 @@ import typer
 
 from creditbench.cli import options
 from creditbench.cli.options import LOCAL
-from creditbench.cli.printing import TrialBars, console, label, say
+from creditbench.cli.printing import console, say
 from creditbench.errors import UsageError
+from creditbench.library import defaults
+from creditbench.library.progress import TrialBars, failures
 
 if TYPE_CHECKING:
     from creditbench.results.runs import GridOutcome
-
-DEFAULT_SEEDS = 3
-MOST_SEEDS = 100_000
 
 
 def run(
@@ -39,7 +37,7 @@ def run(
         int | None,
         typer.Option(
             help="Number of seeds, from 0 on. With a tuned file each study has as many, and no two studies "
-            f"share one; those of draw D start at 1000 D.  [default: {DEFAULT_SEEDS}]"
+            f"share one; those of draw D start at 1000 D.  [default: {defaults.SEEDS}]"
         ),
     ] = None,
     seed: Annotated[
@@ -140,7 +138,7 @@ def run(
         decorrelate=options.split(decorrelate),
         backends=options.split(backend),
         device=device,
-        seeds=listed or tuple(range(DEFAULT_SEEDS if seeds is None else seeds)),
+        seeds=listed or defaults.first_seeds(defaults.SEEDS if seeds is None else seeds),
         seeds_apart=not listed,
         hidden=hidden,
         layers=layers,
@@ -199,8 +197,6 @@ def _seeds(context: typer.Context, count: int | None, listed: str | None) -> tup
         count, listed = (count, None) if given == ["seeds"] else (None, listed)
     if listed is not None:
         return options.numbers("--seed", listed, int, "3,9071", low=0)
-    if count is not None and not 1 <= count <= MOST_SEEDS:
-        raise UsageError(f"--seeds is {count}: give a whole number from 1 to {MOST_SEEDS:,}")
     return ()
 
 
@@ -213,20 +209,8 @@ def _print(outcome: GridOutcome, results: Path, json: bool) -> None:
     else:
         table.print_rich(outcome.records, console())
     say(f"records: {results / 'records'}")
-    for record in outcome.failed:
-        log = results / "logs" / f"{record.trial.id}.log"
-        see = f"; see {log}" if log.exists() else ""
-        say(f"{label(record.trial)}: {record.status}: {record.status_detail}{see}")
-    faulty = [record.trial for record in outcome.failed if record.status in ("crashed", "invalid")]
-    own = (path for one in faulty for path in (one.task_path, one.learner_path, one.cell_path) if path)
-    for path in dict.fromkeys(own):
-        say(f"to see what is wrong with it: {shlex.join(['creditbench', 'check', path])}")
-    for trial, why in outcome.lost:
-        detail = f" ({why})" if why else ""
-        say(
-            f"{label(trial)}: no record: the machine failed, and not the rule{detail}; "
-            "the same command runs it"
-        )
+    for line in failures(outcome, results):
+        say(line)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ each mark, beside it or in a legend. A figure that leaves rows out says which.
 from __future__ import annotations
 
 import functools
+import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,7 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogFormatterSciNotation, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from creditbench.errors import UsageError
+from creditbench.errors import UsageError, unknown
 from creditbench.leaderboard.board import Board, make_board, make_cells
 from creditbench.leaderboard.charts import extent
 from creditbench.machine import files
@@ -104,12 +105,28 @@ def _for_print(draw: Callable[P, R]) -> Callable[P, R]:
     return drawn
 
 
-def _subplots(rows: int, across: int, width: Width, height: float, **shared: Any) -> tuple[Figure, Any]:
-    """A figure of a height in inches and its panels [rows, across].
+class PrintFigure(Figure):
+    """A figure for print: it is written with fonts that journals take, and a notebook shows it.
 
-    Without pyplot: that keeps figures alive, and has a backend of the user's.
+    It is none of pyplot's, which keeps figures alive, and has a backend of the user's.
     """
-    figure = Figure(figsize=(WIDTHS[width], height), layout="constrained")
+
+    notes: Sequence[str] = ()  #: what is left out, and why
+
+    def savefig(self, *arguments: Any, **given: Any) -> None:
+        """As of any figure, with the fonts of print. The suffix of a file names its format."""
+        with matplotlib.rc_context(_PRINT):
+            super().savefig(*arguments, **{"dpi": _DPI, **given})
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png", dpi=110)
+        return picture.getvalue()
+
+
+def _subplots(rows: int, across: int, width: Width, height: float, **shared: Any) -> tuple[PrintFigure, Any]:
+    """A figure of a height in inches and its panels [rows, across]."""
+    figure = PrintFigure(figsize=(WIDTHS[width], height), layout="constrained")
     return figure, figure.subplots(rows, across, squeeze=False, **shared)
 
 
@@ -179,16 +196,16 @@ class _Few(NamedTuple):
 
 
 @_for_print
-def curves(records: Sequence[Record], output: Path, width: Width = "page") -> list[str]:
+def curves(records: Sequence[Record], width: Width = "page") -> PrintFigure:
     """Draw the validation metric against training steps: a panel a task, a colour a rule, a line a backend.
 
     Lines are medians over seeds, bands reach from the lower to the upper quartile; a dashed line marks the
     trivial predictor. Axes are those of the page (`extent`). If a rule has several settings, those of the
     leaderboard are drawn (`make_cells`). Stale records are left out, and diverged seeds end where they
-    diverged. The suffix of `output` names the format (png, pdf, svg).
+    diverged.
 
     A panel has at most `MOST_LINES` lines: of the rules whose curves end best, by their mean place over the
-    tasks. Returns a note on what is left out, if anything is. Raises `UsageError` without anything to draw.
+    tasks. Raises `UsageError` without anything to draw.
     """
     drawn: dict[str, dict[tuple[str, str], list[Record]]] = {}
     for (rule, backend, _), cells in sorted(make_cells(Results(tuple(records))).items()):
@@ -233,8 +250,8 @@ def curves(records: Sequence[Record], output: Path, width: Width = "page") -> li
     marks += _of_backends(few.backends)
     marks.append(Line2D([], [], color="0.4", linestyle="--", linewidth=0.8, label="trivial"))
     _grow(figure, _legend(figure, marks))
-    figure.savefig(output, dpi=_DPI)
-    return [few.note] if few.note else []
+    figure.notes = [few.note] if few.note else []
+    return figure
 
 
 def _by_end(drawn: Mapping[str, Mapping[tuple[str, str], Sequence[Record]]]) -> list[str]:
@@ -276,11 +293,8 @@ def _band(seeds: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
 
 @_for_print
 def scaling(
-    points: Sequence[Mapping[str, Any]],
-    fits: Sequence[Mapping[str, Any]],
-    output: Path,
-    width: Width = "page",
-) -> None:
+    points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]], width: Width = "page"
+) -> PrintFigure:
     """Draw cost against one size: a panel a learner in a block a quantity, a colour and mark a backend.
 
     Points are medians of blocks, their bars quartiles; the number beside a backend's mark is its fitted
@@ -357,7 +371,7 @@ def scaling(
     ]
     marks.append(Line2D([], [], color="0.35", linestyle="--", linewidth=0.8, label="slope claimed"))
     _grow(figure, _legend(figure, marks))
-    figure.savefig(output, dpi=_DPI)
+    return figure
 
 
 def _sweep(
@@ -399,7 +413,7 @@ def _claimed(points: Sequence[Mapping[str, Any]], fit: Mapping[str, Any]) -> tup
 
 
 @_for_print
-def gradients(rows: Sequence[Mapping[str, Any]], output: Path, width: Width = "page") -> None:
+def gradients(rows: Sequence[Mapping[str, Any]], width: Width = "page") -> PrintFigure:
     """Draw the quality of gradients: a block a task, a line a rule, a panel a figure, a shade a point.
 
     Bars are 95 % intervals. A rule whose mean never reaches the cosine has a hollow mark at the right edge of
@@ -464,7 +478,7 @@ def gradients(rows: Sequence[Mapping[str, Any]], output: Path, width: Width = "p
         hollow = {"marker": "o", "markerfacecolor": "none", "markersize": 4, "linestyle": ""}
         marks.append(Line2D([], [], color="0.3", label="never", **hollow))  # type: ignore[arg-type]
     _grow(figure, _legend(figure, marks))
-    figure.savefig(output, dpi=_DPI)
+    return figure
 
 
 def _few_of_symlog(ax: Any, greatest: float) -> None:
@@ -505,7 +519,7 @@ def _few_ticks(ax: Any) -> None:
 
 
 @_for_print
-def pareto(board: Board, output: Path, width: Width = "page") -> None:
+def pareto(board: Board, width: Width = "page") -> PrintFigure:
     """Draw each rule's score against × forward and against algorithm bytes, with a line on each front.
 
     Each backend has a front. Bars are 95 % intervals of the interquartile mean. Each rule has a colour and a
@@ -567,7 +581,7 @@ def pareto(board: Board, output: Path, width: Width = "page") -> None:
     marks.append(Line2D([], [], color="0.6", linewidth=0.7, label="front (filled)"))
     _grow(figure, _legend(figure, marks))
     _name(figure, named, points)
-    figure.savefig(output, dpi=_DPI)
+    return figure
 
 
 def _floor(scores: Sequence[float]) -> float:
@@ -621,12 +635,12 @@ def _name(
 
 
 @_for_print
-def profiles(board: Board, output: Path, width: Width = "page") -> list[str]:
+def profiles(board: Board, width: Width = "page") -> PrintFigure:
     """Draw the performance profiles: a panel a cost, a colour a rule, a line a backend.
 
     ρ(τ) is the share of tasks that a rule brings to its target within τ × the cost of the cheapest rule of
     its backend. A panel has at most `MOST_LINES` lines: of the rules with the highest profiles, on average
-    over log τ and the costs. Returns a note on what is left out, if anything is.
+    over log τ and the costs.
     """
     found: dict[str, dict[tuple[str, str], tuple[Any, Any]]] = {cost: {} for cost in columns.COSTS}
     heights: dict[str, list[float]] = {}
@@ -656,12 +670,12 @@ def profiles(board: Board, output: Path, width: Width = "page") -> list[str]:
     marks = [Line2D([], [], color=styles[rule][0], label=rule) for rule in few.rules]
     if marks := [*marks, *_of_backends(few.backends)]:
         _grow(figure, _legend(figure, marks))
-    figure.savefig(output, dpi=_DPI)
-    return [few.note] if few.note else []
+    figure.notes = [few.note] if few.note else []
+    return figure
 
 
 @_for_print
-def units(records: Sequence[Record], output: Path, width: Width = "page") -> None:
+def units(records: Sequence[Record], width: Width = "page") -> PrintFigure:
     """Draw the normalised test score against hidden units: a panel a task, a colour a rule, a line a backend.
 
     Lines are medians over runs; bars reach from the worst to the best. A run that diverged lies below all
@@ -728,7 +742,7 @@ def units(records: Sequence[Record], output: Path, width: Width = "page") -> Non
     marks += _of_backends(backends)
     marks.append(Line2D([], [], color="0.4", linestyle="--", linewidth=0.8, label="trivial, solved"))
     _grow(figure, _legend(figure, marks))
-    figure.savefig(output, dpi=_DPI)
+    return figure
 
 
 def _by_name(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -738,7 +752,7 @@ def _by_name(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [{**row, "learner": with_cell(row["learner"], row["cell"])} for row in rows]
 
 
-def _measured_scaling(results: Results, output: Path, axis: str, width: Width) -> None:
+def _measured_scaling(results: Results, axis: str, width: Width) -> PrintFigure:
     points = [p for p in results.scaling if p.axis == axis]
     if not points:
         known = ", ".join(sorted({p.axis for p in results.scaling})) or "none"
@@ -751,10 +765,10 @@ def _measured_scaling(results: Results, output: Path, axis: str, width: Width) -
         for p in points
     }
     values = [p.model_dump() | {"values": [p.value]} for p in points]
-    scaling(_by_name(values), _by_name(list(fits.values())), output, width)
+    return scaling(_by_name(values), _by_name(list(fits.values())), width)
 
 
-def _measured_gradients(results: Results, output: Path, width: Width) -> None:
+def _measured_gradients(results: Results, width: Width) -> PrintFigure:
     if not results.gradients:
         raise UsageError(
             "there are no gradients: measure them with creditbench gradients, "
@@ -767,7 +781,7 @@ def _measured_gradients(results: Results, output: Path, width: Width) -> None:
         rows.append(
             values | {f"{name}_interval": [values[f"{name}_low"], values[f"{name}_high"]] for name in names}
         )
-    gradients(_by_name(rows), output, width)
+    return gradients(_by_name(rows), width)
 
 
 def draw_scaling(
@@ -784,32 +798,35 @@ def draw_gradients(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     _draw_both(folder, "gradients", partial(gradients, _by_name(rows)))
 
 
-def _draw_both(folder: Path, name: str, make: Callable[[Path], None]) -> None:
+def _draw_both(folder: Path, name: str, make: Callable[[], PrintFigure]) -> None:
     with files.output("output", folder, "name another folder"):
+        figure = make()
         for suffix in ("pdf", "png"):
             with files.replacing(folder / f"{name}.{suffix}") as (new,):
-                make(new)
+                figure.savefig(new)
 
 
 FIGURES = ("curves", "units", "scaling", "gradients", "pareto", "profiles")
 
 
-def draw(name: str, results: Results, output: Path, axis: str = "T", width: Width = "page") -> list[str]:
-    """Draw one of `FIGURES`; `axis` is for `scaling`. Returns notes on what is left out.
+def draw(name: str, results: Results, axis: str = "T", width: Width = "page") -> PrintFigure:
+    """One of `FIGURES`, with notes on what it leaves out; `axis` is for `scaling`.
 
-    Raises `UsageError` if there are no data for it.
+    Raises `UsageError` if there are no data for it, and for a name that is none.
     """
-    notes: list[str] | None = None
+    if name not in FIGURES:
+        raise unknown("figure", name, FIGURES, "creditbench figure --help")
+    if width not in WIDTHS:
+        raise UsageError(f"--width is {width}: give column or page")
     if name == "curves":
-        notes = curves(results.records, output, width)
-    elif name == "units":
-        units(results.records, output, width)
-    elif name == "scaling":
-        _measured_scaling(results, output, axis, width)
-    elif name == "gradients":
-        _measured_gradients(results, output, width)
-    else:
-        board = make_board(results)
-        notes = {"pareto": pareto, "profiles": profiles}[name](board, output, width)
-        notes = [*filter(None, [board.of_cell]), *(notes or [])]
-    return notes or []
+        return curves(results.records, width)
+    if name == "units":
+        return units(results.records, width)
+    if name == "scaling":
+        return _measured_scaling(results, axis, width)
+    if name == "gradients":
+        return _measured_gradients(results, width)
+    board = make_board(results)
+    figure = {"pareto": pareto, "profiles": profiles}[name](board, width)
+    figure.notes = [*filter(None, [board.of_cell]), *figure.notes]
+    return figure

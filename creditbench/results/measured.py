@@ -23,53 +23,53 @@ from creditbench.trials.trial import CELL, Amount, Count, Number, Size
 class ScalingPoint(Row):
     """The cost at one size, and the exponent over all sizes: a row of scaling.csv."""
 
-    learner: str
-    cell: str = CELL
-    backend: str
-    axis: str  #: T, n, B
-    quantity: str  #: time (seconds), algorithm_bytes, flops: of an update
-    size: Size
-    value: Amount  #: median of its blocks
-    blocks: Count
+    learner: str  #: id of the rule
+    cell: str = CELL  #: id of the cell
+    backend: str  #: jax, torch
+    axis: str  #: size that is swept: T, n, B
+    quantity: str  #: of an update: time (seconds), algorithm_bytes, flops
+    size: Size  #: its value
+    value: Amount  #: of the quantity, median of the blocks
+    blocks: Count  #: that were timed
     exponent: Number  #: of the upper half of the sizes
-    low: Number  #: 95 % interval of the exponent
-    high: Number
-    claimed: Number | None
-    held: bool | None  #: None: nothing is claimed
+    low: Number  #: lower end of the 95 % interval of the exponent
+    high: Number  #: its upper end
+    claimed: Number | None  #: exponent that the rule claims; None without a claim
+    held: bool | None  #: whether the claim held; None: nothing is claimed
 
 
 class GradientQuality(Row):
     """Quality of one rule's estimates at one point of a BPTT run: a row of gradients.csv."""
 
-    learner: str
-    cell: str = CELL
-    backend: str
-    task: str
+    learner: str  #: id of the rule
+    cell: str = CELL  #: id of the cell
+    backend: str  #: jax, torch
+    task: str  #: id of the task
     point: Amount  #: part of the run's budget
-    draws: Count
-    cosine: Number
-    cosine_low: Number
-    cosine_high: Number
-    bias: Number
-    bias_low: Number
-    bias_high: Number
-    variance: Number
-    variance_low: Number
-    variance_high: Number
-    draws_to_cosine: Count | None  #: None: no number of draws is enough
-    draws_to_cosine_low: Count | None
-    draws_to_cosine_high: Count | None
+    draws: Count  #: of the estimate
+    cosine: Number  #: cosine of one draw with the gradient of bptt
+    cosine_low: Number  #: lower end of its 95 % interval
+    cosine_high: Number  #: upper end
+    bias: Number  #: ‖E[g] - g*‖/‖g*‖, corrected for the number of draws
+    bias_low: Number  #: lower end of its 95 % interval
+    bias_high: Number  #: upper end
+    variance: Number  #: E‖g - E[g]‖²/‖g*‖²
+    variance_low: Number  #: lower end of its 95 % interval
+    variance_high: Number  #: upper end
+    draws_to_cosine: Count | None  #: draws whose mean has the cosine 0.9; None: no number is enough
+    draws_to_cosine_low: Count | None  #: lower end of its 95 % interval
+    draws_to_cosine_high: Count | None  #: upper end
 
 
 class CheckResult(Row):
     """One result of `creditbench check` on one rule: a row of checks.csv."""
 
-    learner: str
-    cell: str = CELL
+    learner: str  #: id of the rule
+    cell: str = CELL  #: id of the cell
     learner_sha256: str  #: of the source that was checked
-    name: str
-    held: bool | None  #: None: not applicable
-    detail: str
+    name: str  #: of the check
+    held: bool | None  #: whether it held; None: not applicable
+    detail: str  #: what was seen
 
 
 class Verified(Row):

@@ -193,6 +193,12 @@ def stale(record: Record) -> str:
     return ""
 
 
+def forget() -> None:
+    """Look at sources anew: while a process lives, as that of a notebook, they change."""
+    _source_sha256.cache_clear()
+    _vocabulary.cache_clear()
+
+
 @cache
 def _source_sha256(kind: Kind, name: str, path: str | None) -> str | None:
     """The sha256 of a task's, learner's or cell's source as it is now; None if it is gone."""

@@ -311,8 +311,8 @@ def refuse_columns(names: Sequence[str], form: str) -> None:
         )
 
 
-def _scores(sections: Sequence[Section]) -> str:
-    """Test scores, a row a rule and backend, a column a task; the trivial predictor first."""
+def scores(sections: Sequence[Section]) -> dict[tuple[str, str], dict[str, str]]:
+    """Test scores by (rule with its cell, backend) and task; how runs ended where they have none."""
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for section in sections:
         for row in section.rows:
@@ -321,11 +321,19 @@ def _scores(sections: Sequence[Section]) -> str:
                 shown = values["test_score"] if values["status"].endswith("ok") else values["status"]
                 rule = with_cell(values["rule"], values.get("cell", CELL))
                 cells.setdefault((rule, values["backend"]), {})[section.task] = shown
-    arrows = {"min": "↓", "max": "↑"}
-    metrics = (Markup(f"{plain(s.task)}<br>{plain(s.metric)} {arrows[s.direction]}") for s in sections)
+    return {key: cells[key] for key in sorted(cells)}
+
+
+#: Whether lower or higher is better.
+ARROWS = {"min": "↓", "max": "↑"}
+
+
+def _scores(sections: Sequence[Section]) -> str:
+    """Test scores, a row a rule and backend, a column a task; the trivial predictor first."""
+    metrics = (Markup(f"{plain(s.task)}<br>{plain(s.metric)} {ARROWS[s.direction]}") for s in sections)
     heads = [columns.RULE.label, columns.BACKEND.label, *metrics]
     lines: list[list[str]] = [[Markup("*trivial*"), "", *(s.trivial for s in sections)]]
-    lines += [[*key, *(cells[key].get(s.task, MISSING) for s in sections)] for key in sorted(cells)]
+    lines += [[*key, *(own.get(s.task, MISSING) for s in sections)] for key, own in scores(sections).items()]
     return markdown_table(heads, lines, heads)
 
 

@@ -177,6 +177,12 @@ def _read_run(directory: Path, whole: bool, curves: bool) -> Results:
     )
 
 
+def described(records: Iterable[Record]) -> Results:
+    """Records with the metadata of their learners and tasks."""
+    known = tuple(sorted(records, key=order))
+    return Results(known, (), (), *_describe(known))
+
+
 def _describe(
     records: Iterable[Record], learners: Iterable[str] = ()
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:

@@ -126,9 +126,7 @@ class OwnBlocks(Blocks):
 
     def _start(self, trial: Trial) -> Any:
         learner, _ = with_numbers(self.learner, self.optimizer, trial.numbers)
-        params = self.ops.from_numpy(learner.weights(self.cell, self.cell.init(trial.seed)))
-        state = learner.init(self.ops, self.cell, params, self.trial.batch)
-        return params, self.optimizer.init(self.ops, self.cell.trainable(params)), state
+        return first_carry(self.ops, self.cell, learner, self.optimizer, trial.batch, trial.seed)
 
     def restart(self, carry: Any) -> Any:
         return self._rest(carry, *self._numbers)
@@ -204,6 +202,12 @@ class OwnBlocks(Blocks):
         learner, _ = with_numbers(self.learner, self.optimizer, numbers or {})
         state = learner.reset(self.ops, self.cell, params, state, self.trial.batch)
         return params, optimizer_state, state
+
+
+def first_carry(ops: Ops, cell: Cell, learner: Any, optimizer: SGD, batch_size: int, seed: int) -> Any:
+    """(parameters, optimiser's state, learner's state) before training. `seed`: of the weights."""
+    params = ops.from_numpy(learner.weights(cell, cell.init(seed)))
+    return params, optimizer.init(ops, cell.trainable(params)), learner.init(ops, cell, params, batch_size)
 
 
 class Programs:

@@ -97,26 +97,27 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = SCHEMA_VERSION
-    suite_version: str
-    trial: Trial
-    learner_source: str
+    schema_version: int = SCHEMA_VERSION  #: of the record
+    suite_version: str  #: of creditbench
+    trial: Trial  #: what was run
+    learner_source: str  #: where the rule came from
     described: dict[str, Any] | None = None  #: the metadata, at the time of the run, of a rule not shipped
-    status: Status
+    status: Status  #: how the trial ended: ok, diverged, or a failure
     status_detail: str = ""  #: the step of divergence, or the error
-    metric: str
-    metric_direction: Literal["min", "max"]
+    metric: str  #: name of the task's metric
+    metric_direction: Literal["min", "max"]  #: whether a lower or a higher metric is better
     trivial: Number | None = None  #: metric of the trivial predictor on the test split
     solved: Number | None = None  #: metric at which the test split counts as solved; None if not known
-    validation_best: Number | None = None
+    validation_best: Number | None = None  #: best metric on the validation split
     test_score: Number | None = None  #: metric on the test split, with the weights best on validation
     #: 0 is trivial, 1 is solved, unbounded; None without `solved`, or diverged
     normalised_score: Number | None = None
     #: part of the steps of the test split at which a unit spikes, mean over units; None for other cells
     firing_rate: Amount | None = None
+    #: training steps until validation is 0.9 of the way from trivial to solved; None if never
     steps_to_target: Count | None = None
-    seconds_to_target: Amount | None = None
-    train_seconds: Amount | None = None
+    seconds_to_target: Amount | None = None  #: seconds of training until then
+    train_seconds: Amount | None = None  #: of training alone, without compiling and evaluating
     #: of the program that trains, tracing included. Up to v0.2, those that evaluate are in it too
     compile_seconds: Amount | None = None
     compile_cached: bool | None = None  #: whether that program came from the cache
@@ -133,10 +134,10 @@ class Record(BaseModel):
     #: on an accelerator; under JAX the process's so far, see `DevicePeak`
     device_peak_bytes: Count | None = None
     trained_together: Size = 1  #: seeds trained in one program
-    curve: tuple[Point, ...] = ()
-    environment: Environment = {}
+    curve: tuple[Point, ...] = ()  #: at every evaluation
+    environment: Environment = {}  #: processor, system, versions
     started_at: str = ""  #: UTC, ISO 8601
-    duration_seconds: Amount | None = None
+    duration_seconds: Amount | None = None  #: of the whole trial
 
     @model_validator(mode="before")
     @classmethod

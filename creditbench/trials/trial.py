@@ -78,53 +78,52 @@ class Trial(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: Name
-    task_version: Count
+    task: Name  #: id of the task
+    task_version: Count  #: goes up with every change of the task's numbers
     #: of the task's source without comments and docstrings, and of the data that it embeds
     task_sha256: str
     task_parameters: Plain  #: fields of the task
     data_sha256: str | None = None  #: of the user's data file
-    learner: Name
-    learner_sha256: str  #: of the learner's source in the same way; of all of an installed package
+    learner: Name  #: id of the learner
+    learner_sha256: str  #: of the learner's source, as of a task's; of all of an installed package
     hyperparameters: Plain  #: fields of the learner
-    cell: Name = CELL
+    cell: Name = CELL  #: id of the cell
     cell_parameters: Plain = {}  #: fields of the cell's own
     cell_sha256: str | None = None  #: of the source of a cell that is not shipped
-    decorrelate: Literal["none", "hidden", "both"]
-    decorrelation_rate: Number
-    backend: Backend
-    device: str
-    dtype: Literal["float32", "float64"] = "float32"
-    threads: Size = 1
-    hidden: Size  #: n, of each layer
-    layers: Size = 1
-    batch: Size  #: B
+    decorrelate: Literal["none", "hidden", "both"]  #: both: the hidden units and the input
+    decorrelation_rate: Number  #: learning rate of D; 0 without decorrelation
+    backend: Backend  #: jax, torch
+    device: str  #: cpu, cuda, gpu, tpu
+    dtype: Literal["float32", "float64"] = "float32"  #: of all arrays
+    threads: Size = 1  #: of the process that trains
+    hidden: Size  #: n, units of each layer
+    layers: Size = 1  #: of the network
+    batch: Size  #: B, rows trained together
     segment: Size  #: K, steps between updates
-    alpha: Number
-    bias: bool
-    protocol: Literal["stream", "episodes"]
-    optimizer: str
+    alpha: Number  #: leak of the cell, in (0, 1]; 1 is no leak
+    bias: bool  #: whether the cell has biases
+    protocol: Literal["stream", "episodes"]  #: one endless sequence a row, or whole sequences
+    optimizer: str  #: sgd, momentum, adam
     #: Parameters of the optimiser that are not at their defaults.
     optimizer_parameters: Plain = {}
-    lr: Number
-    seed: Count
-    preset: str
+    lr: Number  #: learning rate
+    seed: Count  #: of weights, data and draws
+    preset: str  #: that named the budget
     budget_steps: Size  #: training time steps of one batch row
     evaluations: Size  #: on the validation split, evenly over the budget
-    numerics_version: Count = NUMERICS_VERSION
+    numerics_version: Count = NUMERICS_VERSION  #: of the harness, which goes up when it changes numbers
     #: sha256 of the code of this package that the learner runs through; None in older records
     vocabulary_sha256: str | None = None
 
-    # The path of a plug-in outside the shipped folders. It changes no number and is not hashed.
-    task_path: str | None = None
-    learner_path: str | None = None
-    cell_path: str | None = None
+    # They change no number and are not hashed.
+    task_path: str | None = None  #: file of a task outside the shipped folders
+    learner_path: str | None = None  #: of a learner
+    cell_path: str | None = None  #: of a cell
     #: Whether the cost is measured after the training. It changes no number and is not hashed.
     measure: bool = False
-    #: The study of tuning that chose the hyper-parameters, as "DRAW/STUDY", and whether a point of that study
-    #: beat the trivial score. They give the origin of the numbers and are not hashed.
-    study: str | None = None
-    beat_trivial: bool | None = None
+    # The origin of the numbers. They are not hashed.
+    study: str | None = None  #: of tuning, that chose the hyper-parameters, as "DRAW/STUDY"
+    beat_trivial: bool | None = None  #: whether a point of that study beat the trivial score
 
     @property
     def id(self) -> str:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from creditbench.cli import main, options, printing
+from creditbench.cli import main, options
+from creditbench.library import progress
 from creditbench.plugins import registry
 from tests.cli.test_cli import environment
 from tests.records import record, trials
@@ -68,7 +69,7 @@ def test_bars_tell_the_time_left_from_parts_of_running_trials(monkeypatch):
 
     first, second = trials("bptt", seeds=(0, 1))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with printing.TrialBars([first, second]) as told:
+    with progress.TrialBars([first, second]) as told:
         assert any(isinstance(column, TimeRemainingColumn) for column in told.bars.columns)
         overall = told.bars.tasks[0]
         now = [0.0]

@@ -654,15 +654,11 @@ def test_figures_for_print_are_drawn(results, tmp_path, capsys):
     assert "--axis is n: only the figure scaling has it" in capsys.readouterr().err
 
 
-def drawn_by(figure, *arguments):
-    """The figure that a function draws, and what it returns."""
-    from matplotlib.figure import Figure
-
-    drawn, save = [], Figure.savefig
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self) or save(self, *a, **k))
-        notes = figure(*arguments)
-    return drawn[0], notes
+def drawn_by(draw, *arguments):
+    """The figure of a function, written to the last of the arguments, and what it left out."""
+    figure = draw(*arguments[:-1])
+    figure.savefig(arguments[-1])
+    return figure, figure.notes
 
 
 def labels(figure) -> set[str]:
@@ -756,7 +752,7 @@ def test_curves_of_two_settings_are_not_taken_for_seeds_of_one(results, tmp_path
     monkeypatch.setattr(
         figures, "_band", lambda seeds, band=figures._band: drawn.append(seeds) or band(seeds)
     )
-    figures.curves([*one, *more], tmp_path / "x.png")
+    figures.curves([*one, *more]).savefig(tmp_path / "x.png")
     assert [{r.trial.lr for r in seeds} for seeds in drawn] == [{one[0].trial.lr}] * 2
 
 
@@ -774,7 +770,7 @@ def test_scores_are_drawn_against_units(results, tmp_path, capsys):
         ]
 
     with pytest.raises(UsageError, match="two numbers of units"):
-        figures.units(of(8), tmp_path / "x.png")
+        figures.units(of(8)).savefig(tmp_path / "x.png")
     drawn, save = [], Figure.savefig
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self) or save(self, *a, **k))
@@ -782,7 +778,7 @@ def test_scores_are_drawn_against_units(results, tmp_path, capsys):
             *of(8, status="ok", normalised_score=0.25),
             *of(64, status="diverged", normalised_score=0.5),
         ]
-        figures.units(records, tmp_path / "units.png")
+        figures.units(records).savefig(tmp_path / "units.png")
     (ax,) = drawn[0].axes
     lines = {tuple(line.get_ydata()) for line in ax.lines if line.get_marker() == "o"}
     ((first, second),) = lines

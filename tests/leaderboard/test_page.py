@@ -103,7 +103,7 @@ def test_figures_for_print_have_the_axis_of_the_page(committed, tmp_path, monkey
 
     monkeypatch.setattr(Axes, "set_ylim", set_ylim)
     monkeypatch.setattr("creditbench.leaderboard.board.stale", lambda record: "")
-    figures.curves(committed.results.records, tmp_path / "x.png")
+    figures.curves(committed.results.records).savefig(tmp_path / "x.png")
     expected = [_curves(committed, task)["domain"] for task in committed.tasks]
     assert len(drawn) == len(expected)
     for found, page_s in zip(drawn, expected, strict=True):

@@ -253,7 +253,7 @@ def test_scores_have_a_column_a_task_and_figures_are_drawn(tmp_path):
     assert lines[3] == f"| bptt | torch | {' | '.join(scores)} |"
     from creditbench.leaderboard.figures import curves
 
-    curves(records, tmp_path / "curves.png")
+    curves(records).savefig(tmp_path / "curves.png")
     image = matplotlib.image.imread(tmp_path / "curves.png")
     assert image.shape[1] > 500
     assert len(set(map(tuple, image.reshape(-1, image.shape[2])))) > 20

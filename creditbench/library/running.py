@@ -1,0 +1,264 @@
+"""`creditbench.run`: a grid of trials, from Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from creditbench.cells import Cell
+from creditbench.errors import UsageError
+from creditbench.learner import Decorrelated, Learner
+from creditbench.library import defaults, progress, sources
+from creditbench.library.messages import says_arguments
+from creditbench.library.resultset import ResultSet
+from creditbench.machine.memory import read_bytes
+from creditbench.machine.posix import require_posix
+from creditbench.plugins import registry
+from creditbench.plugins.importing import BASES, Kind
+from creditbench.results import store
+from creditbench.results.runs import Reporter, Where, run_grid
+from creditbench.results.version import described
+from creditbench.task import Task
+from creditbench.trials.grid import Options
+from creditbench.trials.network import own_fields
+from creditbench.trials.shard import Shard
+from creditbench.trials.trial import CELL, Trial
+
+T = TypeVar("T")
+Path_ = str | os.PathLike[str]
+#: An id, the path of a file, a class, or an instance whose fields are settings; or several of them.
+Tasks = str | Task | type[Task] | Iterable[str | Task | type[Task]]
+Learners = str | Learner | type[Learner] | Iterable[str | Learner | type[Learner]]
+Cells = str | Cell | type[Cell] | Iterable[str | Cell | type[Cell]]
+
+
+@says_arguments
+def run(
+    tasks: Tasks,
+    learners: Learners,
+    cells: Cells = CELL,
+    *,
+    backend: str | Sequence[str] = "jax",
+    seeds: int | Sequence[int] = defaults.SEEDS,
+    preset: str = "quick",
+    decorrelate: str | Sequence[str] = "none",
+    device: str = "cpu",
+    hidden: int = 128,
+    layers: int = 1,
+    bias: bool = False,
+    alpha: float | None = None,
+    batch: int | None = None,
+    segment: int | None = None,
+    budget: int | None = None,
+    evaluations: int | None = None,
+    lr: float | Sequence[float] = (),
+    optimizer: str | None = None,
+    decorrelation_rate: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    data: Mapping[str, Path_] | None = None,
+    tuned: Path_ | None = None,
+    results: Path_ | None = None,
+    reuse: Path_ | Sequence[Path_] = (),
+    executor: str = "local",
+    scheduler: str | None = None,
+    jobs: int | None = None,
+    shard: str | None = None,
+    threads: int = 1,
+    timeout: float | None = None,
+    memory_limit: float | str | None = None,
+    together: bool = False,
+    measure: bool = True,
+    force: bool = False,
+    retry: bool = False,
+    show_progress: bool = True,
+) -> ResultSet:
+    """Run tasks × cells × rules × backends × seeds; the same as `creditbench run`, and the same trials.
+
+    A task, rule or cell is given by its id (see `list_tasks`, `list_learners`, `list_cells`), by the path of
+    a Python file, as a class, or as an instance, whose fields are taken in place of the defaults. A class may
+    be defined in a notebook: its source is written to a file, with what it names beside it, and the trials
+    import that file in processes of their own. A rule's id may end in `+D` or `+DD` for a decorrelated cell.
+
+    Args:
+        tasks: one, or several. `learners`, `cells`: likewise.
+        backend: "jax", "torch", or both.
+        seeds: their number, from 0 on, or the seeds. With `tuned` a number is that of each study's seeds.
+        preset: the budget of each task: "smoke" takes seconds, "quick" minutes, "full" is for results.
+        decorrelate: "none", "hidden", "both", of each rule without a suffix.
+        device: "cpu", "cuda", "cuda:1", "gpu", "tpu".
+        hidden: units of a layer; `layers`: of the cell; `bias`: whether it has biases; `alpha`: its leak.
+        batch: rows trained together. `segment`: steps between updates on a stream.
+        budget: training time steps, in place of the preset's. `evaluations`: on validation.
+        lr: one learning rate or several. `optimizer`: "sgd", "momentum", "adam".
+        settings: fields of rules, tasks, cells and optimisers: {"anp.sigma": 1e-3, "anp.lr": 0.01}.
+        data: a task's file: {"weather": "WTH.csv"}. `tuned`: a file that `creditbench tune` wrote.
+        results: folder of the records: a trial that has one is not run again, so the same call resumes what
+            was interrupted. None: a temporary folder that lives as long as what is returned; `save` keeps it.
+        reuse: folders of results whose records are taken over first.
+        executor: "local", "dask" or "inline". `jobs`: processes at a time. `threads`: of each.
+        shard: a share of the grid, as "3/8". `timeout`: seconds that a trial may take.
+        memory_limit: bytes that a trial may take, or a text as "4GB".
+        together: train seeds as one program (JAX). `measure`: also measure the cost of an update.
+        force: run trials again that have a record; `retry`: those of them that failed.
+        show_progress: a bar in a notebook and in a terminal, elsewhere a line for each trial.
+
+    Returns:
+        The results of these trials. Those that failed are among them, see `ResultSet.failed`.
+
+    Raises `UsageError` for what cannot be run, before anything runs.
+
+    >>> import creditbench as cb
+    >>> found = cb.run("adding", "readout_ridge", seeds=1, budget=400, hidden=8, measure=False,
+    ...                executor="inline", show_progress=False)
+    >>> found
+    ResultSet of 1 trial: 1 task, 1 rule
+    >>> found.trials[["task", "rule", "backend", "seed", "status"]].values.tolist()
+    [['adding', 'readout_ridge', 'jax', 0, 'ok']]
+    """
+    require_posix("creditbench.run")
+    # A process may live for days, as that of a notebook: sources change meanwhile.
+    store.forget()
+    own = tempfile.TemporaryDirectory(prefix="creditbench-") if results is None else None
+    place = Path(own.name if own is not None else os.fspath(results or "")).expanduser()
+    asked = _Asked(place / "sources", settings or {})
+    sized = {"hidden": hidden, "bias": bias, "alpha": alpha}
+    options = Options(
+        tasks=asked.names("tasks", tasks),
+        learners=asked.names("learners", learners),
+        cells=asked.names("cells", cells, sized),
+        decorrelate=_texts(decorrelate),
+        backends=_texts(backend),
+        device=device,
+        seeds=_seeds(seeds),
+        seeds_apart=isinstance(seeds, int),
+        hidden=hidden,
+        layers=layers,
+        bias=bias,
+        alpha=alpha,
+        batch=batch,
+        segment=segment,
+        lrs=tuple(map(float, _several(lr))),
+        optimizer=optimizer,
+        decorrelation_rate=decorrelation_rate,
+        preset=preset,
+        budget=budget,
+        evaluations=evaluations,
+        settings=asked.settings,
+        data={name: os.fspath(path) for name, path in (data or {}).items()},
+        tuned=None if tuned is None else os.fspath(tuned),
+        threads=threads,
+        measure=measure,
+        timeout=timeout,
+    )
+    where = Where(
+        results=place,
+        executor=executor,
+        jobs=jobs,
+        scheduler=scheduler,
+        memory_limit=read_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit,
+    )
+    outcome = run_grid(
+        *(options, where, _reporter(show_progress), progress.say),
+        together=together,
+        force=force,
+        retry=retry,
+        reuse=[Path(folder).expanduser() for folder in _several(reuse)],
+        shard=None if shard is None else Shard.parse(shard),
+    )
+    for line in progress.failures(outcome, place):
+        progress.say(line)
+    return ResultSet(described(outcome.records), [place], lost=outcome.lost, holds=own)
+
+
+def _reporter(shown: bool) -> Callable[[Sequence[Trial]], Reporter]:
+    if not shown:
+        return progress.Silent
+    return progress.NotebookBar if progress.in_notebook() else progress.TrialBars
+
+
+def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    return defaults.first_seeds(seeds) if isinstance(seeds, int) else tuple(dict.fromkeys(map(int, seeds)))
+
+
+def _several(value: Any) -> list[Any]:
+    """One value, or several, as a list."""
+    if isinstance(value, str | os.PathLike | int | float) or not isinstance(value, Iterable):
+        return [value]
+    return list(value)
+
+
+def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Names: one, several, or several in one text with commas, as on the command line."""
+    parts = (part.strip() for text in _several(value) for part in str(text).split(","))
+    return tuple(dict.fromkeys(filter(None, parts)))
+
+
+class _Asked:
+    """Tasks, rules and cells as a caller gives them: their ids or paths, and the settings of instances."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder, self.settings = folder, dict(settings)
+        self._own: dict[str, dict[str, Any]] = {}
+
+    def names(self, kind: Kind, items: Any, sized: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+        """Ids and paths. `sized`: what a cell that is an instance must agree with. Raises `UsageError`."""
+        found: list[str] = []
+        for item in _several(items):
+            if isinstance(item, str | os.PathLike):
+                found += _texts(os.fspath(item))
+            else:
+                found.append(self._name(kind, item, sized or {}))
+        return tuple(dict.fromkeys(found))
+
+    def _name(self, kind: Kind, item: Any, sized: Mapping[str, Any]) -> str:
+        base = BASES[kind]
+        if isinstance(item, Decorrelated):
+            raise UsageError(
+                "a rule is given as Decorrelated, which the run makes itself: give the rule, and "
+                'decorrelate="hidden"'
+            )
+        cls: Any = item if isinstance(item, type) else type(item)
+        if not issubclass(cls, base):
+            raise UsageError(
+                f"{kind} has {item!r:.80}: give an id, the path of a file, a subclass of {base.__name__} or "
+                "an instance of one"
+            )
+        sources.require_id(cls, kind)
+        values = {} if isinstance(item, type) else _settings(kind, item, sized)
+        if self._own.setdefault(cls.id, values) != values:
+            raise UsageError(
+                f"{cls.id} is given twice with other fields: a run has one setting of each; call it once for "
+                "each, with one folder as results"
+            )
+        for name, value in values.items():
+            if self.settings.setdefault(name, value) != value:
+                raise UsageError(
+                    f"{name} is {value!r} in an instance and {self.settings[name]!r} in settings: give one"
+                )
+        known = registry.load(kind).get(cls.id)
+        if known is not None and known.cls is cls:
+            return known.id
+        return str(sources.file_of(cls, kind, self.folder).resolve())
+
+
+def _settings(kind: Kind, instance: Any, sized: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an instance that are not at their defaults, as settings. Raises `UsageError`."""
+    for name, value in sized.items():
+        usual = getattr(Cell, name, None)
+        if getattr(instance, name) not in (value, usual):
+            raise UsageError(
+                f"the cell {instance.id} has {name} {getattr(instance, name)!r}, and {name} is {value!r}: "
+                f"give {name}={getattr(instance, name)!r} to run"
+            )
+    own = own_fields(type(instance)) if kind == "cells" else dataclasses.fields(instance)
+    values = {}
+    for field in own:
+        value = getattr(instance, field.name)
+        usual = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if value != usual:
+            values[f"{instance.id}.{field.name}"] = value
+    return values
