@@ -177,6 +177,7 @@ def run(
                 retry=retry,
                 reuse=reuse or (),
                 shard=options.shard(shard),
+                curves=False,
             )
     except Interrupted as stop:
         say(str(stop))
@@ -209,7 +210,7 @@ def _print(outcome: GridOutcome, results: Path, json: bool) -> None:
     from creditbench.results import table
 
     if json:
-        sys.stdout.write(table.render(outcome.records, "json"))
+        sys.stdout.writelines(table.parts(outcome.records, "json"))
     else:
         table.print_rich(outcome.records, console())
     say(f"records: {results / 'records'}")

@@ -24,7 +24,7 @@ from creditbench.plugins import registry
 from creditbench.task import Sequences, Task
 from creditbench.trials.blocks import Blocks, OwnBlocks, Programs, stacked, trained_alike
 from creditbench.trials.network import cell_of, firing_rate
-from creditbench.trials.record import Cost, Outcome, Point, Record
+from creditbench.trials.record import Cost, Outcome, Point, Record, checked
 from creditbench.trials.trial import Trial
 
 #: A trial reaches its target at this part of the way from trivial to solved.
@@ -324,7 +324,7 @@ class _Run:
         metric = self.trainer.evaluate(params, self.validation, self.validation_inputs)
         if metric is not None and not np.isfinite(metric):
             metric = None
-        self.curve.append(Point(step=step, seconds=seconds, loss=loss, validation=metric))
+        self.curve.append(checked(Point(step, seconds, loss, metric)))
         if metric is not None and (self.best is None or self.task.better(metric, self.best[0])):
             self.best = metric, self.trainer.ops.to_numpy(params)
 
