@@ -83,6 +83,13 @@ def run(
             help="Memory that a trial may take, as in 4GB.  [default: nine tenths of all, over the processes]"
         ),
     ] = None,
+    checkpoint: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds after which a running trial is kept at its next evaluation, to go on there "
+            "if the run is cut short; 0: at each.  [default: 60]"
+        ),
+    ] = None,
     together: Annotated[bool, typer.Option("--together", help="Train seeds as one program (JAX).")] = False,
     measure: Annotated[
         bool,
@@ -166,6 +173,7 @@ def run(
         executor=executor,
         jobs=jobs,
         scheduler=scheduler,
+        checkpoint=checkpoint,
         memory_limit=None if memory_limit is None else read_bytes(memory_limit),
     )
     try:

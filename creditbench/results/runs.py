@@ -65,6 +65,7 @@ class Where:
     jobs: int | None = None  #: processes at a time; None: as many as fit
     memory_limit: float | None = None  #: bytes that a trial may take; None: its share of all
     scheduler: str | None = None  #: of a dask cluster that is there
+    checkpoint: float | None = None  #: seconds between two checkpoints of a trial; None: a minute
 
     def make(self, options: Options) -> executors.Executor:
         """The executor. Raises `UsageError`."""
@@ -77,6 +78,8 @@ class Where:
             memory_limit=self.memory_limit,
             logs=self.logs,
             scheduler=self.scheduler,
+            checkpoints=Store(self.results).checkpoints,
+            checkpoint_seconds=self.checkpoint,
         )
 
     @property
@@ -151,6 +154,8 @@ def run_grid(
     waiting = [trial for trial in trials if trial.id not in there]
     if done:
         say(f"{len(done)} of {len(trials)} trials already done: --force runs them again")
+    for trial in waiting if force else ():
+        store.drop_checkpoint(trial)
     found: dict[str, Record] = {}
     make = partial(executors.make_jobs, together=together, slots=executor.slots)
     try:

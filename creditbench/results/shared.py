@@ -128,6 +128,8 @@ def run_missing(
                     restore()
                     text = as_text(record)
                     store.put_text(record.trial, text)
+                    if record.status != "timeout":  # a trial that is given more time may go on
+                        store.drop_checkpoint(record.trial)
                     locks.release(record.trial)
                     kept.append((record.trial, zlib.compress(text, 1)))
                     del left[record.trial.id]

@@ -109,6 +109,17 @@ class Store:
             files.sync(self.records)
         self._synced = time.monotonic()
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of what trials have left that were cut short (`creditbench.trials.checkpoint`)."""
+        return self.directory / "checkpoints"
+
+    def drop_checkpoint(self, trial: Trial) -> None:
+        """Delete what a trial would go on from, if there is anything."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.checkpoints / f"{trial.id}.npz")
+            self.checkpoints.rmdir()  # fails unless it was the last one
+
     def require_writable(self) -> None:
         """Raise UsageError if no record can be written, before any trial runs."""
         with self._writing():

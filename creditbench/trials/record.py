@@ -33,7 +33,7 @@ class Point(NamedTuple):
 
 
 #: A point in a record: a tuple takes a fifth of the memory of a model, and records have many.
-_InRecord = Annotated[Point, PlainSerializer(lambda point: dict(zip(Point._fields, point, strict=True)))]
+InRecord = Annotated[Point, PlainSerializer(lambda point: dict(zip(Point._fields, point, strict=True)))]
 _POINT = TypeAdapter(Point)
 
 
@@ -108,6 +108,7 @@ class Outcome:
     process_peak_bytes: int | None = None
     process_peak_source: Literal["VmHWM", "ru_maxrss"] | None = None
     device_peak_bytes: int | None = None
+    resumed: int = 0
     curve: tuple[Point, ...] = ()
     cost: Cost = _NO_COST
 
@@ -158,7 +159,8 @@ class Record(BaseModel):
     #: on an accelerator; under JAX the process's so far, see `DevicePeak`
     device_peak_bytes: Count | None = None
     trained_together: Size = 1  #: seeds trained in one program
-    curve: tuple[_InRecord, ...] = ()
+    resumed: Count = 0  #: times that training went on from a checkpoint; seconds of training are of all parts
+    curve: tuple[InRecord, ...] = ()
     environment: Environment = {}
     started_at: str = ""  #: UTC, ISO 8601
     duration_seconds: Amount | None = None
