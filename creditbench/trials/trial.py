@@ -169,6 +169,8 @@ class Trial(BaseModel):
         if of_family:
             self.family  # noqa: B018 - so that its copies have it
         copied = super().model_copy(update=update, deep=deep)
+        if of_family and "seed" in self.model_fields_set:
+            object.__setattr__(copied, "__pydantic_fields_set__", self.model_fields_set)
         for name in _CACHED[:1] if of_family else _CACHED if update else ():
             copied.__dict__.pop(name, None)
         return copied
