@@ -36,7 +36,7 @@ STRIKES = ("all", "command", "one")
 def command(results: Path, rule: Path, seeds: int, *how: str) -> list[str]:
     """The grid: 3 rules × 2 frameworks × `seeds` trials."""
     words = f"run --task mackey_glass --learner anp,readout_rls,{rule} --backend jax,torch --seeds {seeds}"
-    words += f" --hidden 8 --budget 600 --evaluations 3 --no-measure --results {results}"
+    words += f" --hidden 8 --budget 600 --evaluations 3 --no-measure --checkpoint 0 --results {results}"
     return [str(BIN), *words.split(), *how]
 
 
@@ -216,6 +216,8 @@ def main() -> None:
         start().wait()
         last = records(results)
         counts["failures that were stored"] += sum(one[0] != "ok" for one in last.values())
+        made = [record for one in folder.glob("struck*") for record in Store(one).all()]
+        counts["records of trials that went on from a checkpoint"] = sum(one.resumed > 0 for one in made)
         counts["records that differ"] += sum(last.get(k) != expected[k] for k in expected)
         if cluster is not None:
             cluster.close()

@@ -81,6 +81,13 @@ def run(
             help="Memory that a trial may take, as in 4GB.  [default: nine tenths of all, over the processes]"
         ),
     ] = None,
+    checkpoint: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds after which a running trial is kept at its next evaluation, to go on there "
+            "if the run is cut short; 0: at each.  [default: 60]"
+        ),
+    ] = None,
     together: Annotated[bool, typer.Option("--together", help="Train seeds as one program (JAX).")] = False,
     measure: Annotated[
         bool,
@@ -164,6 +171,7 @@ def run(
         executor=executor,
         jobs=jobs,
         scheduler=scheduler,
+        checkpoint=checkpoint,
         memory_limit=None if memory_limit is None else read_bytes(memory_limit),
     )
     try:
@@ -175,6 +183,7 @@ def run(
                 retry=retry,
                 reuse=reuse or (),
                 shard=options.shard(shard),
+                curves=False,
             )
     except Interrupted as stop:
         say(str(stop))
@@ -205,7 +214,7 @@ def _print(outcome: GridOutcome, results: Path, json: bool) -> None:
     from creditbench.results import table
 
     if json:
-        sys.stdout.write(table.render(outcome.records, "json"))
+        sys.stdout.writelines(table.parts(outcome.records, "json"))
     else:
         table.print_rich(outcome.records, console())
     say(f"records: {results / 'records'}")

@@ -61,7 +61,7 @@ def table(
     """
     from creditbench.machine import files
     from creditbench.results.selection import select
-    from creditbench.results.table import FORMATS, choose, print_rich, refuse_columns, render
+    from creditbench.results.table import FORMATS, choose, parts, print_rich, refuse_columns, render
     from creditbench.results.version import load
 
     over_tasks = ("latex", "ranking", "ranking-latex", "tasks")
@@ -99,6 +99,9 @@ def table(
         print_rich(found.records, printing.console(), choose(chosen, SUMMARY))
         return
     else:
+        if output is None and form in ("csv", "json"):
+            sys.stdout.writelines(parts(found.records, form, chosen))
+            return
         text = render(found.records, form, chosen)
     if output is None:
         sys.stdout.write(text)

@@ -5,6 +5,7 @@ many (`dask`).
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 
 from creditbench.errors import UsageError, unknown
@@ -26,6 +27,8 @@ def make_executor(
     memory_limit: float | None = None,
     logs: str | Path | None = None,
     scheduler: str | None = None,
+    checkpoints: Path | None = None,
+    checkpoint_seconds: float | None = None,
 ) -> Executor:
     """The executor of that name.
 
@@ -33,7 +36,8 @@ def make_executor(
     CPU, since trials that share an accelerator compete for its time and memory. `timeout`: seconds that a
     trial may take; None for an hour. `memory_limit`: bytes that it may take; None for nine tenths of the
     memory that this process may use, over the slots. `logs`: a folder for the output of failed trials.
-    `scheduler`: of a dask cluster that is there; its workers are the slots. Raises `UsageError` for an
+    `scheduler`: of a dask cluster that is there; its workers are the slots. `checkpoints`: a folder for them;
+    None for none. `checkpoint_seconds`: between two of a trial; None for a minute. Raises `UsageError` for an
     unknown name, for impossible numbers, and if the scheduler does not answer.
     """
     cores = len(usable_cores())
@@ -47,7 +51,17 @@ def make_executor(
         raise UsageError(f"--scheduler is {scheduler} and {other}: {cure}")
     if threads > cores and scheduler is None:
         raise UsageError(f"threads is {threads}: this process may use {cores} cores; give {cores} or fewer")
+    if checkpoint_seconds is not None and not 0 <= checkpoint_seconds < math.inf:
+        raise UsageError(f"checkpoint is {checkpoint_seconds}: give seconds, 0 or more")
     folder = Path(logs) if logs is not None else None
+    kept = None
+    if checkpoints is not None:
+        # It is not needed to list the executors.
+        from creditbench.trials.checkpoint import SECONDS, Checkpoints
+
+        kept = Checkpoints(
+            checkpoints.absolute(), SECONDS if checkpoint_seconds is None else checkpoint_seconds
+        )
     seconds = 3600.0 if timeout is None else timeout
     own = slots or (max(1, cores // threads) if device == "cpu" else 1)
     if name in ("local", "dask"):
@@ -59,7 +73,9 @@ def make_executor(
         # Only the executor that is asked for.
         from creditbench.executors.local import LocalExecutor
 
-        return LocalExecutor(threads=threads, slots=own, timeout=seconds, memory_limit=share, logs=folder)
+        return LocalExecutor(
+            threads=threads, slots=own, timeout=seconds, memory_limit=share, logs=folder, checkpoints=kept
+        )
     if name == "dask":
         if importlib.util.find_spec("distributed") is None:
             raise UsageError("the executor 'dask' needs dask.distributed: pip install 'creditbench[cluster]'")
@@ -73,6 +89,7 @@ def make_executor(
             timeout=seconds,
             memory_limit=share if scheduler is None or memory_limit else None,
             logs=folder,
+            checkpoints=kept,
         )
     if name == "inline":
         # Only the executor that is asked for.
@@ -83,5 +100,5 @@ def make_executor(
                 "the executor 'inline' runs one trial after another to its end: leave out --timeout, "
                 "--memory-limit and --jobs"
             )
-        return InlineExecutor(threads=threads)
+        return InlineExecutor(threads=threads, checkpoints=kept)
     raise unknown("executor", name, EXECUTORS, "creditbench run --help")

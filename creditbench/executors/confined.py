@@ -39,10 +39,11 @@ from creditbench.trials.record import Cost
 from creditbench.trials.trainer import Trainer, segments_between
 from creditbench.trials.trial import Trial
 
-_WEIGHTS, _SEGMENTS = "weights.npz", ("inputs.npy", "targets.npy", "weights.npy")
+_WEIGHTS, _STATE = "weights.npz", "state.npz"
+_SEGMENTS = ("inputs.npy", "targets.npy", "weights.npy")
 _LARGEST = 1e18  #: greatest figure of `Cost` that is accepted: no machine has so many bytes
 #: Orders to the confined process; `_ORDERS` has the function that answers each.
-Order = Literal["settle", "import", "start", "restart", "load", "train", "cost"]
+Order = Literal["settle", "import", "start", "restart", "load", "train", "save", "restore", "cost"]
 
 
 class ConfinedBlocks(Blocks):
@@ -54,6 +55,7 @@ class ConfinedBlocks(Blocks):
     def __init__(self, trial: Trial, limits: Limits) -> None:
         self.trial, self.limits = trial, limits
         self.ops = make_ops(trial.backend, trial.device, trial.dtype)
+        self.most_state = limits.file_bytes // 2  #: bytes of a checkpoint: its folder has other files too
         self.child: Confined | None = None
         self._told = 0
         #: Seconds that loading the seed's first block took, compilation included; None before.
@@ -154,6 +156,28 @@ class ConfinedBlocks(Blocks):
         found = self._weights(losses=(len(xs[0].weights),))
         losses = found.pop("losses")
         return (self.ops.from_numpy(found), None, None), self.ops.from_numpy(losses)
+
+    def save(self, carry: Any) -> list[np.ndarray]:
+        """The state of the confined process as the bytes of its file: they are not looked into."""
+        path, most = self._confined().directory / _STATE, self.most_state
+        if self._do("save", most=most).get("large"):
+            raise ValueError(f"the rule's state has more than {most:,} bytes")
+        content = isolation.read_bytes(path, most)
+        path.unlink(missing_ok=True)
+        return [np.frombuffer(content, np.uint8)]
+
+    def restore(self, carry: Any, arrays: Sequence[np.ndarray], blocks: int) -> Any:
+        """Hand the bytes back to a confined process of the same trial."""
+        child, content = self._confined(), b"".join(array.tobytes() for array in arrays)
+        child.given, path = len(content), child.directory / _STATE
+        path.unlink(missing_ok=True)
+        with path.open("xb") as file:
+            file.write(content)
+        if self._do("restore", blocks=blocks).get("unfit"):
+            raise ValueError("its arrays are not those of the rule's state")
+        path.unlink(missing_ok=True)
+        child.given = 0
+        return self.ops.from_numpy(self._weights()), None, None
 
     def cost(self, rate: float | None) -> Cost:
         """The figures that the confined process measured, as honest as the rule; None each if that fails."""
@@ -269,6 +293,7 @@ class _Rule:
         """Draw the weights."""
         self.key = self.ops.key(asked["seed"])
         self.keys_left: Iterator[Any] | None = None
+        self.blocks_done = 0
         self.carry = self.blocks.start([self.trial.model_copy(update={"seed": asked["seed"]})])
         self._snapshot()
 
@@ -281,7 +306,8 @@ class _Rule:
         batch = Batch(*(np.load(file, allow_pickle=False) for file in _SEGMENTS))
         if self.keys_left is None:  # the length of blocks is known from the first
             segments = self.trial.evaluations * segments_between(self.trial)
-            self.keys_left = iter(self.ops.key_blocks(self.key, segments, len(batch.weights)))
+            keys = self.ops.key_blocks(self.key, segments, len(batch.weights))
+            self.keys_left = iter(keys[self.blocks_done :])
         self.xs = self.ops.from_numpy(batch), next(self.keys_left)
         self.blocks.load(self.carry, self.xs, None)
         self.ops.synchronize((self.carry, self.xs))
@@ -290,6 +316,26 @@ class _Rule:
         """Train on the block."""
         self.carry, losses = self.blocks.train(self.carry, self.xs, None)
         self._snapshot(losses=losses)
+
+    def save(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the carry, for another process of the same trial."""
+        arrays = self.blocks.save(self.carry)
+        if sum(array.nbytes + 512 for array in arrays) + 1024 > asked["most"]:
+            return {"large": True}
+        np.savez(_STATE, *arrays, allow_pickle=False)
+        return {}
+
+    def restore(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Take over the carry of an earlier process."""
+        with np.load(_STATE, allow_pickle=False) as found:
+            arrays = [found[f"arr_{i}"] for i in range(len(found.files))]
+        try:
+            self.carry = self.blocks.restore(self.carry, arrays, asked["blocks"])
+        except ValueError:
+            return {"unfit": True}
+        self.blocks_done = asked["blocks"]
+        self._snapshot()
+        return {}
 
     def cost(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Measure the cost of an update."""
@@ -307,5 +353,7 @@ _ORDERS: dict[Order, Callable[[_Rule, Mapping[str, Any]], dict[str, Any] | None]
     "restart": _Rule.restart,
     "load": _Rule.load,
     "train": _Rule.train,
+    "save": _Rule.save,
+    "restore": _Rule.restore,
     "cost": _Rule.cost,
 }

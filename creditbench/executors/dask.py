@@ -47,6 +47,7 @@ from creditbench.machine.environment import fingerprint, usable_memory
 from creditbench.machine.folders import PACKAGE, shipped
 from creditbench.plugins import registry
 from creditbench.plugins.importing import Kind, source_sha256
+from creditbench.trials.checkpoint import Checkpoints
 from creditbench.trials.record import Record
 from creditbench.trials.trial import Trial
 
@@ -83,10 +84,16 @@ class DaskExecutor(Executor):
         timeout: float,
         memory_limit: int | None,
         logs: Path | None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         super().__init__()
         self.scheduler, self.slots, self.logs = scheduler, slots, logs
-        self.settings = {"threads": threads, "timeout": timeout, "memory_limit": memory_limit}
+        self.settings = {
+            "threads": threads,
+            "timeout": timeout,
+            "memory_limit": memory_limit,
+            "checkpoints": None if checkpoints is None else [str(checkpoints.folder), checkpoints.seconds],
+        }
         self._said: set[str] = set()
         if scheduler is not None:
             with connected(scheduler) as client:
@@ -496,6 +503,13 @@ def _require_data(trial: Trial) -> None:
         raise UsageError(f"has another data file '{place}' than this machine: put the same there")
 
 
+def _shared(place: list[Any] | None) -> Checkpoints | None:
+    """The run's checkpoints, if this machine has its results folder. Another worker may go on from them."""
+    if place is None or not Path(place[0]).parent.is_dir():
+        return None
+    return Checkpoints(Path(place[0]), place[1])
+
+
 class _Warm:
     """The local executors of this dask worker that have no job, each with its warm processes."""
 
@@ -542,6 +556,7 @@ def _make(settings: dict[str, Any], worker: Worker) -> LocalExecutor:
         memory_limit=limit,
         # Workers of `own_cluster` are numbered. Others do not know which cores their neighbours have.
         first=worker.name if isinstance(worker.name, int) else None,
+        checkpoints=_shared(settings["checkpoints"]),
     )
     executor.keeps_warm = True
     return executor

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Generator, Iterable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from creditbench.errors import is_of_machine, one_line, status_of
 from creditbench.executors.base import Executor, Job, Progress, failure
@@ -15,13 +16,17 @@ from creditbench.machine.frameworks import FRAMEWORKS
 from creditbench.machine.threads import thread_environment
 from creditbench.trials.record import Record
 
+if TYPE_CHECKING:
+    # Not at run time: it brings NumPy along.
+    from creditbench.trials.checkpoint import Checkpoints
+
 
 class InlineExecutor(Executor):
     """No isolation, no limits: a rule is imported here, and one that ends the process ends the run."""
 
-    def __init__(self, *, threads: int = 1) -> None:
+    def __init__(self, *, threads: int = 1, checkpoints: Checkpoints | None = None) -> None:
         super().__init__()
-        self.threads = threads
+        self.threads, self.checkpoints = threads, checkpoints
 
     def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> Generator[Record, None, None]:
         if not FRAMEWORKS.keys() & sys.modules.keys():
@@ -33,7 +38,7 @@ class InlineExecutor(Executor):
             started, clock = datetime.now(UTC), time.perf_counter()
             waiting = list(job.trials)
             try:
-                for record in run_trials(job.trials, progress, job.together):
+                for record in run_trials(job.trials, progress, job.together, checkpoints=self.checkpoints):
                     waiting.pop(0)
                     yield record
             except Exception as error:

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 from pydantic import ValidationError
@@ -43,6 +43,10 @@ from creditbench.machine.memory import show_bytes
 from creditbench.machine.threads import usable_cores
 from creditbench.trials.record import Record, Status
 from creditbench.trials.trial import Trial
+
+if TYPE_CHECKING:
+    # Not at run time: it brings NumPy along.
+    from creditbench.trials.checkpoint import Checkpoints
 
 _WORKER = Path(__file__).with_name("worker.py")
 _TICK = 0.1  # seconds between two looks at silent processes
@@ -75,8 +79,10 @@ class LocalExecutor(Executor):
         memory_limit: int,
         logs: Path | None = None,
         first: int | None = 0,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         super().__init__()
+        self.checkpoints = checkpoints
         self.threads, self.slots = threads, slots
         self.timeout, self.memory_limit, self.logs = timeout, memory_limit, logs
         self._slots = [_Slot(number, first, self) for number in range(slots)]
@@ -235,7 +241,9 @@ class _Worker:
         self.over = False  #: nothing more is to be expected
         self.child.forget()
         trials = [trial.model_dump(mode="json") for trial in self.left]
-        self.child.send(trials=trials, together=self.job.together)
+        kept = self.executor.checkpoints
+        place = None if kept is None else [str(kept.folder), kept.seconds]
+        self.child.send(trials=trials, together=self.job.together, checkpoints=place)
         self._restart_clock(_START_SECONDS)
 
     def _restart_clock(self, seconds: float) -> None:
@@ -279,6 +287,9 @@ class _Worker:
             if self.left:
                 raise ValueError("it is said to be done and is not")
             self.grown, self.done, self.over = int(message["grown"]), True, True
+        elif "note" in message:
+            if self.executor.checkpoints:
+                self.executor.checkpoints.say(str(message["note"]))
         elif not self.left:
             raise ValueError("all its trials have a record")
         elif "started" in message:

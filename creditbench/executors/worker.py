@@ -170,9 +170,12 @@ def _work(send: Send) -> None:
 
 def _run(job: dict[str, Any], send: Send, limits: Limits) -> None:
     # After the fork: the guard has none of these.
+    from pathlib import Path
+
     from creditbench.errors import is_of_machine, one_line, status_of
     from creditbench.executors.base import is_contributed
     from creditbench.executors.confined import ConfinedBlocks
+    from creditbench.trials.checkpoint import Checkpoints
     from creditbench.trials.trainer import Trainer, run_trials
     from creditbench.trials.trial import Trial
 
@@ -185,14 +188,17 @@ def _run(job: dict[str, Any], send: Send, limits: Limits) -> None:
             send(trial=trial.id, progress=part)
 
     trials = [Trial.model_validate(values) for values in job["trials"]]
-    trainer = None
+    trainer = checkpoints = None
+    if job["checkpoints"]:
+        folder, seconds = job["checkpoints"]
+        checkpoints = Checkpoints(Path(folder), seconds, lambda line: send(note=line))
     try:
         if is_contributed(trials[0]):
             blocks = ConfinedBlocks(trials[0], limits)
             trainer = Trainer(trials[0], blocks=blocks)
             blocks.prepare()
         send(started=trials[0].id)
-        for record in run_trials(trials, progress, job["together"], trainer):
+        for record in run_trials(trials, progress, job["together"], trainer, checkpoints):
             send.line(f'{{"record": {record.model_dump_json()}}}')
     except Exception as error:
         traceback.print_exc(file=sys.stderr)

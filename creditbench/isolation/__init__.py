@@ -31,7 +31,7 @@ what this machine has; `missing` says what it lacks.
 
 from creditbench.errors import ConfinedError
 from creditbench.isolation.confined import Confined, Limits
-from creditbench.isolation.folder import read_arrays, remove_folder
+from creditbench.isolation.folder import read_arrays, read_bytes, remove_folder
 from creditbench.isolation.kernel import confinement, missing
 from creditbench.isolation.tryout import memory, probe
 from creditbench.machine.child import Send
@@ -46,5 +46,6 @@ __all__ = [
     "missing",
     "probe",
     "read_arrays",
+    "read_bytes",
     "remove_folder",
 ]

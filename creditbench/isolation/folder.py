@@ -18,6 +18,28 @@ from typing import Any
 from creditbench.errors import ConfinedError
 
 
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a plain file that a child has written, of at most `most` bytes.
+
+    Raises `ConfinedError` ("invalid") for anything else.
+    """
+
+    def refuse(why: str) -> ConfinedError:
+        return ConfinedError("invalid", f"the file {path.name} {why}")
+
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise refuse(f"cannot be opened ({error.strerror})") from None
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise refuse("is no plain file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise refuse(f"has more than {most} bytes")
+    return content
+
+
 def read_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, Any]:
     """The expected arrays of an .npz file that a child has written. Nothing in the file is run.
 

@@ -57,9 +57,13 @@ def read(path: str | os.PathLike[str], most: int = MOST_TABLE) -> bytes:
     except ValueError as error:  # a path with a zero byte in it
         raise NotAFileError(str(error)) from None
     try:
-        _require_regular(os.fstat(descriptor).st_mode)
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(most + 1)
+        found = os.fstat(descriptor)
+        _require_regular(found.st_mode)
+        # A small file comes in one call, with no buffer between.
+        content = os.read(descriptor, min(found.st_size, most) + 1)
+        if len(content) != found.st_size:
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                content += file.read(most + 1 - len(content))
     finally:
         os.close(descriptor)
     if len(content) > most:
@@ -169,9 +173,10 @@ def require_plain(value: Any, depth: int = DEPTH) -> Any:
 
 
 @contextlib.contextmanager
-def replacing(*paths: Path) -> Iterator[list[Path]]:
+def replacing(*paths: Path, names: bool = True) -> Iterator[list[Path]]:
     """New files beside `paths`, to write in the body. They replace `paths` once all are on the disk.
 
+    Then their names are written through to the disk too, unless the caller does it himself: `names`.
     If the body fails, they are removed and the old files stay. For a link, its target is written. Raises
     OSError, and `NotAFileError` if a path is there and is not a regular file.
     """
@@ -201,13 +206,13 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
         raise
-    for folder in {place.parent for place in places}:
+    for folder in {place.parent for place in places} if names else ():
         sync(folder)
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes, names: bool = True) -> None:
     """Write a file whole or not at all. Raises as `replacing`."""
-    with replacing(path) as (temporary,):
+    with replacing(path, names=names) as (temporary,):
         temporary.write_bytes(content)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from creditbench.ops.host import Host, UncountableError, Work
@@ -32,6 +33,18 @@ class JaxHost(Host):
                 name = str(device) if ":" in str(device) else f"{platform}:{i}"
                 found.append(f"{name} ({device.device_kind})")
         return found
+
+    def pack(self, leaf):
+        """A leaf of a tree, an array, a key or a number, as a NumPy array of its own: for a checkpoint."""
+        leaf = jnp.asarray(leaf)
+        return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+    def unpack(self, array, like):
+        """The leaf that `pack` was given, where `like` is one of the same kind."""
+        like = jnp.asarray(like)
+        (device,) = like.devices()
+        found = jax.device_put(array, device)
+        return jax.random.wrap_key_data(found, impl=jax.random.key_impl(like)) if _is_key(like) else found
 
     def count(self, f, *arguments):
         return _of_jaxpr(jax.make_jaxpr(f)(*arguments).jaxpr)
@@ -98,6 +111,10 @@ class JaxHost(Host):
     def reverse_modes(self):
         names = ("grad", "value_and_grad", "vjp", "jacrev", "hessian", "linear_transpose")
         return [(jax, name, f"jax.{name}") for name in names]
+
+
+def _is_key(array: jax.Array) -> bool:
+    return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
 def _devices(platform: str) -> list[Any]:

@@ -34,6 +34,21 @@ class TorchHost(Host):
         cards = range(torch.cuda.device_count())
         return ["cpu", *(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in cards)]
 
+    def pack(self, leaf):
+        """A leaf of a tree, a tensor, keys or a number, as a NumPy array of its own: for a checkpoint."""
+        if isinstance(leaf, torch.Tensor):
+            return leaf.detach().cpu().numpy().copy()
+        # A key is a whole number of 64 bits without a sign, and several are a list.
+        number = leaf[0] if isinstance(leaf, list) and leaf else leaf
+        return np.array(leaf, np.uint64 if type(number) is int and number >= 0 else None)
+
+    def unpack(self, array, like):
+        """The leaf that `pack` was given, where `like` is one of the same kind."""
+        if isinstance(like, torch.Tensor):
+            # With the strides of `like`: other strides could be added up in another order.
+            return torch.empty_like(like).copy_(torch.from_numpy(array))
+        return array.tolist()
+
     def count(self, f, *arguments):
         return _of_torch(f, arguments)
 

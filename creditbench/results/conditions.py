@@ -16,8 +16,10 @@ def columns_of(records: Iterable[Record]) -> dict[str, str]:
     """
     settings: dict[str, dict[str, Record]] = {}
     keys = {}
+    of_family: dict[str, str] = {}
     for record in records:
-        key = json.dumps(record.trial.conditions, sort_keys=True)
+        if (key := of_family.get(record.trial.family)) is None:
+            key = of_family[record.trial.family] = json.dumps(record.trial.conditions, sort_keys=True)
         keys[record.trial.id] = record.trial.task, key
         settings.setdefault(record.trial.task, {}).setdefault(key, record)
     labels = {}

@@ -16,7 +16,7 @@ from creditbench.executors.base import is_contributed
 from creditbench.isolation import missing
 from creditbench.machine import files
 from creditbench.results.shared import run_missing, with_description
-from creditbench.results.store import Store
+from creditbench.results.store import Store, without_curve
 from creditbench.results.version import load
 from creditbench.trials import tuning
 from creditbench.trials.grid import Options, make_grid
@@ -65,6 +65,7 @@ class Where:
     jobs: int | None = None  #: processes at a time; None: as many as fit
     memory_limit: float | None = None  #: bytes that a trial may take; None: its share of all
     scheduler: str | None = None  #: of a dask cluster that is there
+    checkpoint: float | None = None  #: seconds between two checkpoints of a trial; None: a minute
 
     def make(self, options: Options) -> executors.Executor:
         """The executor. Raises `UsageError`."""
@@ -77,6 +78,8 @@ class Where:
             memory_limit=self.memory_limit,
             logs=self.logs,
             scheduler=self.scheduler,
+            checkpoints=Store(self.results).checkpoints,
+            checkpoint_seconds=self.checkpoint,
         )
 
     @property
@@ -109,16 +112,20 @@ def run_grid(
     retry: bool = False,
     reuse: Sequence[Path] = (),
     shard: Shard | None = None,
+    curves: bool = True,
 ) -> GridOutcome:
     """Run the trials of a grid that have no record in the folder.
+
+    Records that are there are read last, so that a trial that is missing starts at once.
 
     Args:
         together: train seeds as one program (JAX).
         force: run trials again that have a record; `retry`: those of them that failed.
         reuse: folders of results whose records are taken over first.
         shard: run its families alone; None: all.
+        curves: whether the records of the outcome have their curves, which are most of what they take.
 
-    Raises `UsageError` for what cannot be run, and `Interrupted`.
+    Raises `UsageError` for what cannot be run or read, and `Interrupted`.
     """
     if reuse and force:
         names = ", ".join(map(str, reuse))
@@ -139,12 +146,17 @@ def run_grid(
     if reuse:
         taken = store.take(trials, load(*reuse).records)
         say(f"{taken} of {len(trials)} trials taken from {', '.join(map(str, reuse))}")
-    done = {} if force else {trial.id: store.get(trial) for trial in trials if store.has(trial)}
+    there = frozenset() if force else store.names()
+    done = [trial for trial in trials if trial.id in there]
     if retry:
-        done = {name: record for name, record in done.items() if record.status not in FAILURES}
-    waiting = [trial for trial in trials if trial.id not in done]
+        done = [trial for trial in done if store.get(trial, curves).status not in FAILURES]
+    there = frozenset(trial.id for trial in done)
+    waiting = [trial for trial in trials if trial.id not in there]
     if done:
         say(f"{len(done)} of {len(trials)} trials already done: --force runs them again")
+    for trial in waiting if force else ():
+        store.drop_checkpoint(trial)
+    found: dict[str, Record] = {}
     make = partial(executors.make_jobs, together=together, slots=executor.slots)
     try:
         with report(waiting) as told:
@@ -153,17 +165,22 @@ def run_grid(
             )
             with contextlib.closing(new):
                 for record, _ in new:
-                    done[record.trial.id] = record
+                    found[record.trial.id] = record if curves else without_curve(record)
                     told.finished(record)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"interrupted: {len(done)} of {len(trials)} trials are done, with records in "
+            f"interrupted: {len(done) + len(found)} of {len(trials)} trials are done, with records in "
             f"'{store.records}'; the same command without --force runs the rest"
         ) from None
     why = {trial.id: detail for trial, detail in executor.lost}
+    for trial in done:
+        try:
+            found[trial.id] = store.get(trial, curves)
+        except KeyError:
+            why[trial.id] = "its record was deleted during the run"
     return GridOutcome(
-        tuple(done[trial.id] for trial in trials if trial.id in done),
-        tuple((trial, why.get(trial.id, "")) for trial in trials if trial.id not in done),
+        tuple(found[trial.id] for trial in trials if trial.id in found),
+        tuple((trial, why.get(trial.id, "")) for trial in trials if trial.id not in found),
     )
 
 

@@ -13,13 +13,14 @@ import errno
 import fcntl
 import os
 import time
+import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from creditbench.executors.base import Executor, Job, Progress
 from creditbench.machine.files import output
 from creditbench.plugins import contributed, registry
-from creditbench.results.store import Store
+from creditbench.results.store import Store, as_text
 from creditbench.trials.record import Record
 from creditbench.trials.trial import Trial
 
@@ -79,10 +80,11 @@ def run_missing(
     """
     if not trials:
         return
-    before = {trial.id: store.written(trial) for trial in trials}
+    there = store.names()
+    before = {trial.id: store.written(trial) if trial.id in there else None for trial in trials}
     left = {trial.id: trial for trial in trials}
     tried: set[str] = set()
-    kept: list[Record] = []
+    kept: list[tuple[Trial, bytes]] = []  #: records as compressed text, a tenth of their size
     store.require_writable()
     locks = Locks(store, say)
 
@@ -115,8 +117,8 @@ def run_missing(
         locks = Locks(store, say)
         for name in tried & left.keys():
             locks.take(left[name])
-        for record in kept:
-            store.put(record)
+        for trial, text in kept:
+            store.put_text(trial, zlib.decompress(text))
 
     try:
         while left:
@@ -124,9 +126,12 @@ def run_missing(
             with contextlib.closing(executor.run(mine(make(todo)), progress)) as records:
                 for record in map(describe, records):
                     restore()
-                    store.put(record)
+                    text = as_text(record)
+                    store.put_text(record.trial, text)
+                    if record.status != "timeout":  # a trial that is given more time may go on
+                        store.drop_checkpoint(record.trial)
                     locks.release(record.trial)
-                    kept.append(record)
+                    kept.append((record.trial, zlib.compress(text, 1)))
                     del left[record.trial.id]
                     yield record, True
             restore()
@@ -136,8 +141,9 @@ def run_missing(
                     del left[name]
                 elif store.written(trial) != before[name]:
                     del left[name]
-                    kept.append(store.get(trial))
-                    yield kept[-1], False
+                    record = store.get(trial)
+                    kept.append((trial, zlib.compress(as_text(record), 1)))
+                    yield record, False
             if left:
                 say(f"waiting for {len(left)} trials that other runs on '{store.directory}' are at")
             while left and not any(
@@ -146,6 +152,8 @@ def run_missing(
                 time.sleep(_PAUSE)
     finally:
         locks.close()
+        if kept:
+            store.sync()
 
 
 def _is_free(locks: Locks, trial: Trial) -> bool:

@@ -9,7 +9,7 @@ import math
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from creditbench.errors import UsageError, suggestion, unknown
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("rich", "markdown", "scores", "csv", "json", "environments")
+_ROWS = 1000  # of a part of a CSV file
 #: Settings of a rule without a column. Those in which the rows of a rule differ are shown beside its name.
 _SETTINGS = ("optimizer", "lr", "decorrelation_rate", "device")
 
@@ -262,16 +263,28 @@ def render(records: Sequence[Record], form: str, chosen: Sequence[str] = ()) -> 
         print_rich(records, Console(file=text, width=160), summary)
         return text.getvalue()
     if form in ("csv", "json"):
-        table = rows(records)
-        fields = _chosen_fields(chosen, list(table[0]) if table else [])
-        if form == "json":
-            return json.dumps([{name: row[name] for name in fields} for row in table], indent=1) + "\n"
-        data = frame(records)[fields].map(lambda v: inert(v) if isinstance(v, str) else v)
-        return data.to_csv(index=False, lineterminator="\n")
+        return "".join(parts(records, form, chosen))
     refuse_columns(chosen, form)
     if form == "environments":
         return json.dumps(environments(records), indent=1, sort_keys=True) + "\n"
     return _scores(summarise(records))
+
+
+def parts(records: Sequence[Record], form: str, chosen: Sequence[str] = ()) -> Iterator[str]:
+    """The text of `render` for the formats csv and json, part after part: there may be many rows."""
+    fields = _chosen_fields(chosen, list(rows(records[:1])[0]) if records else [])
+    if form == "json":
+        for number, record in enumerate(records):
+            (row,) = rows([record])
+            text = json.dumps({name: row[name] for name in fields}, indent=1)
+            yield ("[\n " if number == 0 else ",\n ") + text.replace("\n", "\n ")
+        yield "\n]\n" if records else "[]\n"
+        return
+    for first in range(0, max(1, len(records)), _ROWS):
+        data = frame(records[first : first + _ROWS])[fields].map(
+            lambda v: inert(v) if isinstance(v, str) else v
+        )
+        yield data.to_csv(index=False, header=first == 0, lineterminator="\n")
 
 
 def choose(names: Sequence[str], known: Sequence[Column]) -> tuple[Column, ...]:

@@ -98,7 +98,7 @@ class Results:
 
 TABLES: tuple[Table, ...] = get_args(Table)
 _OF_A_VERSION = (*TABLES, "manifest.json", "environments.json", "README.md")
-_CURVE = ("trial", *Point.model_fields)
+_CURVE = ("trial", *Point._fields)
 _FEW_ROWS = 1_000_000  # a table of curves that has more, and more than its manifest says, is not read
 
 
@@ -454,13 +454,13 @@ def read_tables(directory: Path, curves: bool = True) -> Results:
             )
         try:
             environment = manifest.environments.get(row.get("environment", ""), {})
-            records[trial] = Record.from_row(row, of_trials.get(trial, ()), environment)
+            records[trial] = Record.from_row(row, of_trials.pop(trial, ()), environment).shared()
         except (ValueError, KeyError) as error:
             raise UsageError(
                 f"{where}: trial {trial or '(none)'} is not a whole record ({reason(error)}): "
                 "take the table from git again, or make it again with creditbench table --compact"
             ) from None
-    if astray := sorted(of_trials.keys() - records.keys()):
+    if astray := sorted(of_trials):
         raise broken(directory / "curves.parquet", ValueError(f"trials.csv has no trial {astray[0]:.40}"))
     found = Results(
         tuple(sorted(records.values(), key=order)),
@@ -509,13 +509,8 @@ def _read_curves(path: Path, expected: int, points: bool) -> tuple[dict[str, lis
             ):
                 if not isinstance(trial, str):
                     raise ValueError(f"a row has the trial {trial!r:.40}")
-                point = Point(
-                    step=step,
-                    seconds=seconds,
-                    loss=None if loss != loss else loss,
-                    validation=None if validation != validation else validation,
-                )
-                curves.setdefault(trial, []).append(point)
+                finite = (None if value != value else value for value in (loss, validation))
+                curves.setdefault(trial, []).append(Point(step, seconds, *finite))
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise broken(path, error) from None
     return curves, count

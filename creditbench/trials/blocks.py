@@ -69,6 +69,17 @@ class Blocks(abc.ABC):
         """Train on the loaded block: (carry, losses [S])."""
 
     @abc.abstractmethod
+    def save(self, carry: Any) -> list[np.ndarray]:
+        """The carry as arrays, for `restore`."""
+
+    @abc.abstractmethod
+    def restore(self, carry: Any, arrays: Sequence[np.ndarray], blocks: int) -> Any:
+        """The carry that `save` was given after `blocks` blocks. `carry`: that of `start`.
+
+        Raises ValueError if the arrays are not those of such a carry; then training can begin anew.
+        """
+
+    @abc.abstractmethod
     def cost(self, rate: float | None) -> Cost:
         """The cost of an update. `rate`: the steps per second of the training.
 
@@ -110,6 +121,8 @@ class OwnBlocks(Blocks):
         self.learner = Decorrelated(learner=made, rate=trial.decorrelation_rate) if decorrelates else made
         self.optimizer = optimizer_of(trial)
         self._programs = Programs(ops)
+        # `pack` and `unpack` are its own, and not in `Host`, which is a part of the hash of every rule.
+        self._host: Any = ops.host
 
     @contextlib.contextmanager
     def training(self, cell: Cell) -> Iterator[None]:
@@ -137,6 +150,18 @@ class OwnBlocks(Blocks):
 
     def train(self, carry: Any, xs: Any, data: Any) -> tuple[Any, Any]:
         return self._train(carry, xs, data, *self._numbers)
+
+    def save(self, carry: Any) -> list[np.ndarray]:
+        arrays: list[np.ndarray] = []
+        self.ops.tree_map(lambda leaf: arrays.append(self._host.pack(leaf)), carry)
+        return arrays
+
+    def restore(self, carry: Any, arrays: Sequence[np.ndarray], blocks: int = 0) -> Any:
+        here, there = ([(array.shape, array.dtype) for array in own] for own in (self.save(carry), arrays))
+        if here != there:
+            raise ValueError("its arrays are not those of the rule's state")
+        saved = iter(arrays)
+        return self.ops.tree_map(lambda leaf: self._host.unpack(next(saved), leaf), carry)
 
     def cost(self, rate: float | None) -> Cost:
         trial = self.trial

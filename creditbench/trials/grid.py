@@ -248,13 +248,17 @@ def make_grid(options: Options) -> Grid:
                 if rate is not None:
                     lrs = (rate,)
                 shift = _shift(frozen.get("study"), number, len(options.seeds)) if options.seeds_apart else 0
-                for backend, lr, seed in itertools.product(backends, lrs, options.seeds):
+                for backend, lr in itertools.product(backends, lrs):
                     require_finite("lr", lr)
                     make_optimizer(common["optimizer"], lr)
-                    values = {"backend": backend, "lr": lr, "seed": seed + shift}
+                    values = {"backend": backend, "lr": lr, "vocabulary_sha256": vocabulary[backend]}
                     values["optimizer_parameters"] = optimizers.get(common["optimizer"], {})
-                    trial = _trial(**common | values | {"vocabulary_sha256": vocabulary[backend]})
-                    trials.setdefault(trial.id, trial)
+                    # The other seeds lie between these two.
+                    ends = (seed(options.seeds) + shift for seed in (min, max))
+                    _, like = (_trial(**common | values | {"seed": end}) for end in ends)
+                    for seed in options.seeds:
+                        trial = like.model_copy(update={"seed": seed + shift})
+                        trials.setdefault(trial.id, trial)
         notes += source.notes
     notes += [
         f"{options.tuned} has nothing for {rule} on {', '.join(names)}: its defaults are run; see: "

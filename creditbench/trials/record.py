@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import marshal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, TypeAdapter, model_validator
 
-from creditbench.machine.environment import environment_id
+from creditbench.machine.environment import constant, environment_id
 from creditbench.machine.files import parse_json, require_plain
 from creditbench.machine.frameworks import FRAMEWORKS
 from creditbench.trials.trial import Amount, Count, Number, Size, Trial
@@ -21,10 +23,8 @@ SCHEMA_VERSION = 3
 Status = Literal["ok", "diverged", "timeout", "oom", "crashed", "invalid"]
 
 
-class Point(BaseModel):
-    """The state of training at one evaluation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Point(NamedTuple):
+    """The state of training at one evaluation. It is checked where it becomes part of a record."""
 
     step: Count  #: training time steps so far
     seconds: Amount  #: training time so far, without compilation and evaluation
@@ -32,8 +32,33 @@ class Point(BaseModel):
     validation: Number | None  #: metric on the validation split; None if not finite
 
 
+#: A point in a record: a tuple takes a fifth of the memory of a model, and records have many.
+InRecord = Annotated[Point, PlainSerializer(lambda point: dict(zip(Point._fields, point, strict=True)))]
+_POINT = TypeAdapter(Point)
+
+
+def checked(point: Point) -> Point:
+    """The point. Raises ValidationError if no record could hold it."""
+    return _POINT.validate_python(point)
+
+
+#: Parts of environments by their content. Records share them: they are most of a record without its curve.
+_PARTS: dict[bytes, Any] = {}
+
+
 def _require_environment(known: dict[str, Any]) -> dict[str, Any]:
     """The description of a machine. Raises ValueError if a part that reports use has a wrong type."""
+    try:
+        key = hashlib.sha256(marshal.dumps(constant(known), 2)).digest()
+    except ValueError:  # nested too deep
+        return _checked(known)
+    if key not in _PARTS:
+        _PARTS[key] = constant(_checked(known))
+    varying = known.keys() - _PARTS[key].keys()
+    return _PARTS[key] | {name: require_plain(known[name]) for name in varying}
+
+
+def _checked(known: dict[str, Any]) -> dict[str, Any]:
     require_plain(known)
     maybe = {"commit": str, "precision": dict, "accelerators": list}
     kinds: dict[str, Any] = {
@@ -83,6 +108,7 @@ class Outcome:
     process_peak_bytes: int | None = None
     process_peak_source: Literal["VmHWM", "ru_maxrss"] | None = None
     device_peak_bytes: int | None = None
+    resumed: int = 0
     curve: tuple[Point, ...] = ()
     cost: Cost = _NO_COST
 
@@ -134,7 +160,8 @@ class Record(BaseModel):
     #: on an accelerator; under JAX the process's so far, see `DevicePeak`
     device_peak_bytes: Count | None = None
     trained_together: Size = 1  #: seeds trained in one program
-    curve: tuple[Point, ...] = ()  #: at every evaluation
+    resumed: Count = 0  #: times that training went on from a checkpoint; seconds of training are of all parts
+    curve: tuple[InRecord, ...] = ()  #: at every evaluation
     environment: Environment = {}  #: processor, system, versions
     started_at: str = ""  #: UTC, ISO 8601
     duration_seconds: Amount | None = None  #: of the whole trial
@@ -158,6 +185,14 @@ class Record(BaseModel):
             ):
                 values["normalised_score"] = None
         return values
+
+    def shared(self) -> Record:
+        """The record itself. Its sets of fields are now one with those of its like: half of its bytes."""
+        for model in (self, self.trial):
+            own = model.model_fields_set
+            shared = _FIELDS.setdefault((type(model), frozenset(own)), own)
+            object.__setattr__(model, "__pydantic_fields_set__", shared)
+        return self
 
     @property
     def cold_compile_seconds(self) -> float | None:
@@ -244,6 +279,8 @@ class Record(BaseModel):
         return record
 
 
+#: Sets of fields that were given, which pydantic keeps with each model.
+_FIELDS: dict[tuple[type, frozenset[str]], set[str]] = {}
 #: Columns of a row that are JSON.
 _NESTED = ("hyperparameters", "task_parameters", "optimizer_parameters", "cell_parameters")
 #: Columns of these that are empty where there is nothing in them, or that older tables lack.

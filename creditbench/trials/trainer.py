@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,15 +16,16 @@ import numpy as np
 
 import creditbench
 from creditbench.cells import Cell
-from creditbench.errors import ConfinedError, UsageError, is_of_machine, one_line, status_of
+from creditbench.errors import ConfinedError, UsageError, is_of_machine, one_line, reason, status_of
 from creditbench.learner import Batch
 from creditbench.machine.environment import fingerprint
 from creditbench.ops import COMPILED, Ops, make_ops
 from creditbench.plugins import registry
 from creditbench.task import Sequences, Task
 from creditbench.trials.blocks import Blocks, OwnBlocks, Programs, stacked, trained_alike
+from creditbench.trials.checkpoint import Checkpoint, Checkpoints, RunSoFar, SoFar, find, same, unused
 from creditbench.trials.network import cell_of, firing_rate
-from creditbench.trials.record import Cost, Outcome, Point, Record
+from creditbench.trials.record import Cost, Outcome, Point, Record, checked
 from creditbench.trials.trial import Trial
 
 #: A trial reaches its target at this part of the way from trivial to solved.
@@ -40,13 +41,15 @@ def run_trials(
     progress: Progress | None = None,
     together: bool = False,
     trainer: Trainer | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Iterator[Record]:
     """Train trials that differ only in their seed. Yield a record for each, even if it fails.
 
     The seeds share one compiled program and run one after another. `together` trains them as one under `vmap`
     (JAX). Then more steps run per second, but no seed has its own time; and the trials may also differ in
-    their `numbers`. `trainer`: trains a rule that is not in this process; it is closed at the end. Raises
-    `UsageError`, and `MachineError` or `OSError` if the machine fails.
+    their `numbers`. `trainer`: trains a rule that is not in this process; it is closed at the end.
+    `checkpoints`: where trials that were cut short go on, and leave what they need to go on; they are deleted
+    by whoever keeps the records. Raises `UsageError`, and `MachineError` or `OSError` if the machine fails.
     """
     together = (
         together
@@ -58,6 +61,7 @@ def run_trials(
             "trials that run together may differ in nothing but their seed, under vmap in numbers"
         )
     with contextlib.closing(trainer or Trainer(trials[0])) as trainer:
+        trainer.checkpoints = checkpoints
         yield from _run(trainer, trials, progress or (lambda *_: None), together)
 
 
@@ -75,7 +79,7 @@ def _run(trainer: Trainer, trials: Sequence[Trial], progress: Progress, together
             if not isinstance(error, ConfinedError):  # its traceback shows only the harness
                 traceback.print_exc(file=sys.stderr)
             outcomes = [Outcome(status_of(error), one_line(error))] * len(group)
-        duration = time.perf_counter() - clock
+        duration = time.perf_counter() - clock + trainer.duration_before
         for trial, outcome in zip(group, outcomes, strict=True):
             yield trainer.record(
                 trial,
@@ -101,6 +105,9 @@ class Trainer:
         self.blocks = blocks or OwnBlocks(trial, self.ops)
         self._programs = Programs(self.ops)
         self._cost: Cost | None = None
+        self.checkpoints: Checkpoints | None = None
+        #: Seconds that the processes took that trained a part of the trials before; 0 if none did.
+        self.duration_before = 0.0
 
     def close(self) -> None:
         """Release all that outlives a trial."""
@@ -144,6 +151,7 @@ class Trainer:
 
     def train(self, trials: Sequence[Trial], progress: Progress) -> list[Outcome]:
         """The outcome of each trial. Several trials are trained as one program, under `vmap`."""
+        self.duration_before, self._began = 0.0, time.monotonic()
         with self.blocks.training(self.cell):
             return self._train(trials, progress)
 
@@ -160,10 +168,18 @@ class Trainer:
         data = runs[0].data() if alike else stacked(ops, [run.data() for run in runs])
         segments, unit, seconds = runs[0].segments, runs[0].unit, 0.0
         keys = [self.keys(t.seed, trial.evaluations * segments, unit) for t in trials[: len(differ)]]
-        carry = blocks.start(trials)
-        for i, run in enumerate(runs):
-            run.evaluate(one(carry[0], i), 0, 0.0, None)
-        for number in range(trial.evaluations):
+        carry, checkpoint = self._resume(trials, blocks.start(trials), -(-segments // unit))
+        if checkpoint is None:
+            done, resumed = 0, 0
+            for i, run in enumerate(runs):
+                run.evaluate(one(carry[0], i), 0, 0.0, None)
+        else:
+            done, seconds = checkpoint.so_far.done, checkpoint.so_far.seconds
+            resumed = checkpoint.so_far.resumed + 1
+            for run, own, weights in zip(runs, checkpoint.so_far.runs, checkpoint.best, strict=True):
+                run.resume(own, weights)
+        saved = time.monotonic()
+        for number in range(done, trial.evaluations):
             first, last = number * segments, (number + 1) * segments
             elapsed, parts_of_losses = 0.0, []
             for start in range(first, last, unit):
@@ -191,7 +207,24 @@ class Trainer:
                     progress(trials[i], (number + 1) / trial.evaluations)
             if all(run.diverged_at is not None for run in runs):
                 break
-        outcomes = [run.outcome(seconds) for run in runs]
+            if (
+                self.checkpoints
+                and number + 1 < trial.evaluations
+                and time.monotonic() - saved >= self.checkpoints.seconds
+            ):
+                saved = time.monotonic()
+                so_far = SoFar(
+                    trials=tuple(t.id for t in trials),
+                    environment=same(self.environment),
+                    done=number + 1,
+                    seconds=seconds,
+                    duration=self.duration_before + saved - self._began,
+                    resumed=resumed,
+                    runs=tuple(run.so_far for run in runs),
+                )
+                best = [run.best[1] if run.best else {} for run in runs]
+                self._save(trials, carry, so_far, best)
+        outcomes = [replace(run.outcome(seconds), resumed=resumed) for run in runs]
         if trial.measure:
             # Last, so that it does not raise the peaks of the training.
             rate = max((rate for run in runs for rate in run.rates), default=None)
@@ -199,6 +232,40 @@ class Trainer:
                 self._cost = blocks.cost(rate)  # a property of the program, so all seeds share it
             outcomes = [replace(outcome, cost=self._cost) for outcome in outcomes]
         return outcomes
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """The environment of this process."""
+        return fingerprint(self.trial.backend, self.trial.device)
+
+    def _resume(self, trials: Sequence[Trial], carry: Any, blocks: int) -> tuple[Any, Checkpoint | None]:
+        """The carry to go on with and its checkpoint, or `carry` itself if there is none.
+
+        `blocks`: between two evaluations.
+        """
+        if self.checkpoints is None:
+            return carry, None
+        found = find(self.checkpoints, trials, self.environment)
+        if found is None:
+            return carry, None
+        try:
+            carry = self.blocks.restore(carry, found.carry, found.so_far.done * blocks)
+        except ValueError as error:
+            unused(self.checkpoints, self.checkpoints.path(trials), error)
+            return carry, None
+        self.duration_before = found.so_far.duration
+        return carry, found
+
+    def _save(self, trials: Sequence[Trial], carry: Any, so_far: SoFar, best: Sequence[Any]) -> None:
+        """Write a checkpoint. Training goes on if that fails."""
+        assert self.checkpoints is not None
+        try:
+            Checkpoint(so_far, self.blocks.save(carry), best).write(self.checkpoints.path(trials))
+        except (OSError, ValueError) as error:
+            self.checkpoints.say(
+                f"checkpoint '{self.checkpoints.path(trials)}' cannot be written ({reason(error)}): if the "
+                "run is cut short, the trial begins anew"
+            )
 
     def record(
         self,
@@ -324,9 +391,22 @@ class _Run:
         metric = self.trainer.evaluate(params, self.validation, self.validation_inputs)
         if metric is not None and not np.isfinite(metric):
             metric = None
-        self.curve.append(Point(step=step, seconds=seconds, loss=loss, validation=metric))
+        self.curve.append(checked(Point(step, seconds, loss, metric)))
         if metric is not None and (self.best is None or self.task.better(metric, self.best[0])):
             self.best = metric, self.trainer.ops.to_numpy(params)
+
+    @property
+    def so_far(self) -> RunSoFar:
+        """What a checkpoint keeps of it beside its weights."""
+        best = self.best[0] if self.best else None
+        return RunSoFar(
+            curve=tuple(self.curve), rates=tuple(self.rates), best=best, diverged_at=self.diverged_at
+        )
+
+    def resume(self, run: RunSoFar, weights: Mapping[str, np.ndarray]) -> None:
+        """Take over what a checkpoint kept."""
+        self.curve, self.rates, self.diverged_at = list(run.curve), list(run.rates), run.diverged_at
+        self.best = None if run.best is None else (run.best, dict(weights))
 
     def check(self, losses: np.ndarray, params: Any, first: int) -> bool:
         """Whether training is still finite. Keeps the step at which it diverged."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -49,6 +51,8 @@ def with_cell(rule: str, cell: str) -> str:
 
 #: Fields that change no number and are left out of a trial's hash.
 _LABELS = ("task_path", "learner_path", "cell_path", "measure", "study", "beat_trivial")
+#: What a trial keeps beside its fields once it is asked for; the first alone depends on the seed.
+_CACHED = ("id", "family", "hashed")
 #: Fields in which trials must agree to stand in one column, beside the parameters of task and cell.
 _CONDITIONS = (
     *("cell", "task_version", "data_sha256", "budget_steps", "evaluations", "hidden", "layers", "batch"),
@@ -125,15 +129,50 @@ class Trial(BaseModel):
     study: str | None = None  #: of tuning, that chose the hyper-parameters, as "DRAW/STUDY"
     beat_trivial: bool | None = None  #: whether a point of that study beat the trivial score
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Sixteen hexadecimal digits of the sha256 of all fields that can change the numbers."""
-        return self._digest()
+        before, after = self.hashed
+        return _digest(f'{before}, "seed": {json.dumps(self.seed)}, {after}')
 
-    @property
+    @cached_property
     def family(self) -> str:
         """The id without the seed: equal for trials that differ only in the seed."""
-        return self._digest("seed")
+        return _digest(", ".join(self.hashed))
+
+    @cached_property
+    def hashed(self) -> tuple[str, str]:
+        """The JSON text whose sha256 is the id: what is before the seed, and what is after it."""
+        left_out = {*_LABELS, *_CACHED, "seed"}
+        if self.vocabulary_sha256 is None:
+            left_out.add("vocabulary_sha256")
+        if self.cell == CELL and not self.cell_parameters and self.cell_sha256 is None:
+            left_out.update(_CELL)  # trials have the ids that they had before there were other cells
+        if not self.optimizer_parameters:
+            left_out.add("optimizer_parameters")
+        if self.layers == 1:
+            left_out.add("layers")
+        values = {name: value for name, value in self.__dict__.items() if name not in left_out}
+        if self.data_sha256 is not None:
+            # The same file in another place is the same data.
+            values["task_parameters"] = {k: v for k, v in self.task_parameters.items() if k != "data"}
+        before, after = (
+            json.dumps({k: v for k, v in values.items() if (k > "seed") == late}, sort_keys=True)
+            for late in (False, True)
+        )
+        return before[:-1], after[1:]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with those values. What is cached is kept where it holds: seeds of a family share a hash."""
+        of_family = update is not None and update.keys() == {"seed"}
+        if of_family:
+            self.family  # noqa: B018 - so that its copies have it
+        copied = super().model_copy(update=update, deep=deep)
+        if of_family and "seed" in self.model_fields_set:
+            object.__setattr__(copied, "__pydantic_fields_set__", self.model_fields_set)
+        for name in _CACHED[:1] if of_family else _CACHED if update else ():
+            copied.__dict__.pop(name, None)
+        return copied
 
     @property
     def program(self) -> str:
@@ -167,19 +206,6 @@ class Trial(BaseModel):
             parameters.pop(f"{self.task}.data", None)
         return parameters | {name: getattr(self, name) for name in _CONDITIONS}
 
-    def _digest(self, *left_out: str) -> str:
-        values = self.model_dump(exclude={*_LABELS, *left_out})
-        if self.vocabulary_sha256 is None:
-            del values["vocabulary_sha256"]
-        if self.cell == CELL and not self.cell_parameters and self.cell_sha256 is None:
-            # Trials have the ids that they had before there were other cells.
-            for name in _CELL:
-                del values[name]
-        if not self.optimizer_parameters:
-            del values["optimizer_parameters"]
-        if self.layers == 1:
-            del values["layers"]
-        if self.data_sha256 is not None:
-            # The same file in another place is the same data.
-            values["task_parameters"].pop("data", None)
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

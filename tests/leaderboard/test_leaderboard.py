@@ -589,7 +589,7 @@ def test_where_most_curves_end_and_trivial_are_within_the_axis(source, direction
     from creditbench.leaderboard.page import _curves
 
     def moved(record):
-        points = tuple(p.model_copy(update={"validation": p.validation + shift}) for p in record.curve)
+        points = tuple(p._replace(validation=p.validation + shift) for p in record.curve)
         return record.model_copy(update={"curve": points, "metric_direction": direction})
 
     made = make(source, tasks=1, measured=False)
