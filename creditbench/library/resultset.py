@@ -107,12 +107,12 @@ class ResultSet:
             {"trial": trial.id, "rule": trial.rule}
             | {name: getattr(trial, name) for name in ("task", "cell", "backend", "seed")}
             | {"metric": record.metric}
-            | point.model_dump()
+            | point._asdict()
             for record in self.records
             for trial in [record.trial]
             for point in record.curve
         ]
-        return pd.DataFrame(points, columns=[*_OF_TRIAL, "metric", *Point.model_fields])
+        return pd.DataFrame(points, columns=[*_OF_TRIAL, "metric", *Point._fields])
 
     @cached_property
     def scaling(self) -> pd.DataFrame:
