@@ -26,7 +26,7 @@ _LEARNERS = "Learners: ids or paths of Python files, comma-separated"
 #: Options whose value is a list with commas.
 LISTS = (
     *("task", "learner", "cell", "decorrelate", "backend", "seed", "lr", "rule", "columns", "axis", "sizes"),
-    *("quantity", "only", "parts"),
+    *("quantity", "only", "parts", "log"),
 )
 
 

@@ -96,6 +96,10 @@ def run(
             help="Also measure × forward, × bptt, FLOPs and algorithm bytes; takes some seconds a rule.",
         ),
     ] = True,
+    log: Annotated[
+        str,
+        typer.Option(help="Curves while trials run, in the folder of results: jsonl, tensorboard, wandb."),
+    ] = "",
     force: Annotated[
         bool, typer.Option("--force", help="Run trials again even if they have a record.")
     ] = False,
@@ -131,6 +135,7 @@ def run(
       creditbench run --learner ./my_rule.py --jobs 2 --timeout 600 --memory-limit 4GB
       creditbench run --config grid.toml --seed 3,9071
       creditbench run --config grid.toml --shard 3/8
+      creditbench run --task copy_memory --learner bptt --preset full --log tensorboard
       creditbench run --config grids/board/weather.toml --learner ./my_rule.py --reuse results/v0.2
     """
     from creditbench.machine.memory import read_bytes
@@ -183,6 +188,7 @@ def run(
                 retry=retry,
                 reuse=reuse or (),
                 shard=options.shard(shard),
+                logs=options.split(log),
                 curves=False,
             )
     except Interrupted as stop:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -15,9 +15,8 @@ from creditbench.ops import COMPILED
 from creditbench.plugins import registry
 from creditbench.plugins.importing import Kind, Plugin
 from creditbench.trials.record import Record, Status
+from creditbench.trials.trainer import Progress as Progress
 from creditbench.trials.trial import Trial
-
-Progress = Callable[[Trial, float], None]  #: trial, finished part of its budget
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import chain
@@ -48,7 +48,7 @@ from creditbench.machine.folders import PACKAGE, shipped
 from creditbench.plugins import registry
 from creditbench.plugins.importing import Kind, source_sha256
 from creditbench.trials.checkpoint import Checkpoints
-from creditbench.trials.record import Record
+from creditbench.trials.record import Point, Record
 from creditbench.trials.trial import Trial
 
 _TOPIC = "creditbench"  # one for all runs, since a scheduler keeps the last 1,000 events of each topic
@@ -255,9 +255,9 @@ class _Exchange:
         if "refused" in message:
             raise UsageError(f"worker {message['worker']} {message['refused']}")
         if "progress" in message:
-            name, part = message["progress"]
+            name, part, points = message["progress"]
             if self.progress and name in given.left:
-                self.progress(given.left[name], part)
+                self.progress(given.left[name], part, [Point(*point) for point in points])
         elif "lost" in message:
             for name, why in message["lost"]:
                 if trial := given.left.pop(name, None):
@@ -418,12 +418,14 @@ def run_job(text: str) -> None:
 
 def _run(job: Job, order: dict[str, Any], worker: Worker, logs: Path, tell: Callable[..., None]) -> None:
     reported = 0.0
+    waiting: dict[str, list[Point]] = {}  #: points that were not told yet; the record has all of them
 
-    def progress(trial: Trial, part: float) -> None:
+    def progress(trial: Trial, part: float, points: Sequence[Point]) -> None:
         nonlocal reported
+        waiting.setdefault(trial.id, []).extend(points)
         if time.monotonic() - reported > _PROGRESS_SECONDS:
             reported = time.monotonic()
-            tell(progress=[trial.id, part])
+            tell(progress=[trial.id, part, [list(point) for point in waiting.pop(trial.id)]])
 
     with _warm.of(order["settings"], worker) as executor:
         executor.logs, executor.lost = logs, []

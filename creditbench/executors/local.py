@@ -41,7 +41,7 @@ from creditbench.machine.child import Child, child_environment, ending
 from creditbench.machine.environment import host
 from creditbench.machine.memory import show_bytes
 from creditbench.machine.threads import usable_cores
-from creditbench.trials.record import Record, Status
+from creditbench.trials.record import Point, Record, Status, checked
 from creditbench.trials.trial import Trial
 
 if TYPE_CHECKING:
@@ -300,7 +300,8 @@ class _Worker:
             trial = next((trial for trial in self.left if trial.id == message["trial"]), None)
             self._require(trial is not None)
             if progress and trial:
-                progress(trial, float(message["progress"]))
+                points = [checked(Point(*point)) for point in message["points"]]
+                progress(trial, float(message["progress"]), points)
         elif "machine" in message:
             self._fail(None, str(message["machine"]))
         elif "failed" in message:

@@ -29,8 +29,12 @@ import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from creditbench.isolation import Limits
     from creditbench.machine.child import Send
+    from creditbench.trials.record import Point
+    from creditbench.trials.trial import Trial
 
 _PROGRESS_SECONDS = 0.2  # between two reports
 _KEPT_BYTES = 128 << 20  # growth since the start from which on compiled functions are forgotten
@@ -180,12 +184,14 @@ def _run(job: dict[str, Any], send: Send, limits: Limits) -> None:
     from creditbench.trials.trial import Trial
 
     reported = 0.0
+    waiting: dict[str, list[Point]] = {}  #: points that were not sent yet; the record has all of them
 
-    def progress(trial: Trial, part: float) -> None:
+    def progress(trial: Trial, part: float, points: Sequence[Point]) -> None:
         nonlocal reported
+        waiting.setdefault(trial.id, []).extend(points)
         if time.monotonic() - reported > _PROGRESS_SECONDS:
             reported = time.monotonic()
-            send(trial=trial.id, progress=part)
+            send(trial=trial.id, progress=part, points=waiting.pop(trial.id))
 
     trials = [Trial.model_validate(values) for values in job["trials"]]
     trainer = checkpoints = None

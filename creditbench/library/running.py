@@ -74,6 +74,8 @@ def run(
     measure: bool = True,
     force: bool = False,
     retry: bool = False,
+    checkpoint: float | None = None,
+    log: str | Sequence[str] = (),
     show_progress: bool = True,
 ) -> ResultSet:
     """Run tasks × cells × rules × backends × seeds; the same as `creditbench run`, and the same trials.
@@ -104,6 +106,8 @@ def run(
         memory_limit: bytes that a trial may take, or a text as "4GB".
         together: train seeds as one program (JAX). `measure`: also measure the cost of an update.
         force: run trials again that have a record; `retry`: those of them that failed.
+        checkpoint: seconds between two checkpoints of a trial; None: a minute. `log`: "jsonl", "tensorboard",
+            "wandb": curves while trials run, in the folder of results.
         show_progress: a bar in a notebook and in a terminal, elsewhere a line for each trial.
 
     Returns:
@@ -160,6 +164,7 @@ def run(
         jobs=jobs,
         scheduler=scheduler,
         memory_limit=read_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit,
+        checkpoint=checkpoint,
     )
     outcome = run_grid(
         *(options, where, _reporter(show_progress), progress.say),
@@ -168,6 +173,7 @@ def run(
         retry=retry,
         reuse=[Path(folder).expanduser() for folder in _several(reuse)],
         shard=None if shard is None else Shard.parse(shard),
+        logs=_several(log),
     )
     for line in progress.failures(outcome, place):
         progress.say(line)

@@ -15,12 +15,13 @@ from creditbench.errors import UsageError
 from creditbench.executors.base import is_contributed
 from creditbench.isolation import missing
 from creditbench.machine import files
+from creditbench.results.live import Logs
 from creditbench.results.shared import run_missing, with_description
 from creditbench.results.store import Store, without_curve
 from creditbench.results.version import load
 from creditbench.trials import tuning
 from creditbench.trials.grid import Options, make_grid
-from creditbench.trials.record import Record
+from creditbench.trials.record import Point, Record
 from creditbench.trials.shard import Shard
 from creditbench.trials.trial import Trial, with_cell
 from creditbench.trials.tuning import Tuned
@@ -113,6 +114,7 @@ def run_grid(
     reuse: Sequence[Path] = (),
     shard: Shard | None = None,
     curves: bool = True,
+    logs: Sequence[str] = (),
 ) -> GridOutcome:
     """Run the trials of a grid that have no record in the folder.
 
@@ -123,6 +125,7 @@ def run_grid(
         force: run trials again that have a record; `retry`: those of them that failed.
         reuse: folders of results whose records are taken over first.
         shard: run its families alone; None: all.
+        logs: names of `live.LOGS`, which are told the points of curves while trials run.
         curves: whether the records of the outcome have their curves, which are most of what they take.
 
     Raises `UsageError` for what cannot be run or read, and `Interrupted`.
@@ -159,12 +162,16 @@ def run_grid(
     found: dict[str, Record] = {}
     make = partial(executors.make_jobs, together=together, slots=executor.slots)
     try:
-        with report(waiting) as told:
-            new = run_missing(
-                store, waiting, executor, make, told.progress, told.say, describe=with_description
-            )
+        with Logs(logs, where.results) as live, report(waiting) as told:
+
+            def progress(trial: Trial, part: float, points: Sequence[Point]) -> None:
+                told.progress(trial, part)
+                live.points(trial, points)
+
+            new = run_missing(store, waiting, executor, make, progress, told.say, describe=with_description)
             with contextlib.closing(new):
                 for record, _ in new:
+                    live.finished(record)
                     found[record.trial.id] = record if curves else without_curve(record)
                     told.finished(record)
     except KeyboardInterrupt:

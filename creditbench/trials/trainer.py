@@ -33,7 +33,8 @@ TARGET = 0.9
 #: The most blocks between two evaluations of a stream.
 _BLOCKS = 64
 
-Progress = Callable[[Trial, float], None]  #: (trial, the part of its budget that is done)
+#: (trial, the part of its budget that is done, the points of its curve since the last time)
+Progress = Callable[[Trial, float, Sequence[Point]], None]
 
 
 def run_trials(
@@ -204,7 +205,7 @@ class Trainer:
                 if run.check(losses[i], one(carry[0], i), first):
                     run.rates.append(segments * trial.segment / elapsed)
                     run.evaluate(one(carry[0], i), last * trial.segment, seconds, float(losses[i].mean()))
-                    progress(trials[i], (number + 1) / trial.evaluations)
+                    progress(trials[i], (number + 1) / trial.evaluations, run.new_points())
             if all(run.diverged_at is not None for run in runs):
                 break
             if (
@@ -315,6 +316,7 @@ class _Run:
             self.order = np.concatenate(epochs)[:needed].astype(np.int32).reshape(-1, trial.batch)
         self.gathers = trial.protocol == "episodes" and trainer.blocks.holds_data
         self.curve: list[Point] = []
+        self.told = 0  #: points of it that were reported
         self.rates: list[float] = []
         self.best: tuple[float, dict[str, np.ndarray]] | None = None
         self.diverged_at: int | None = None
@@ -407,6 +409,11 @@ class _Run:
         """Take over what a checkpoint kept."""
         self.curve, self.rates, self.diverged_at = list(run.curve), list(run.rates), run.diverged_at
         self.best = None if run.best is None else (run.best, dict(weights))
+
+    def new_points(self) -> list[Point]:
+        """The points of the curve since the last call."""
+        before, self.told = self.told, len(self.curve)
+        return self.curve[before:]
 
     def check(self, losses: np.ndarray, params: Any, first: int) -> bool:
         """Whether training is still finite. Keeps the step at which it diverged."""

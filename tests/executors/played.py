@@ -41,7 +41,7 @@ class Played(LocalExecutor):
             if trial.lr == WRITES:
                 self.logs.mkdir(exist_ok=True)
                 (self.logs / f"{trial.id}.log").write_text("what it printed")
-            progress(trial, 0.5)
+            progress(trial, 0.5, [])
             self.made = self.made or failure(trial, "crashed", "", datetime.now(UTC), 0.0)
             yield self.made.model_copy(update={"trial": trial, "status": "ok", "test_score": trial.lr})
         time.sleep(0.05)  # as a worker tidies up before it is warm again

@@ -98,7 +98,7 @@ def test_every_trial_has_one_record_and_the_run_alone_writes(cluster, tmp_path):
     asked = at(0.1, 0.2, 0.3, played.LOSES, played.WRITES, seeds=(0, 1))
     executor, parts = joined(cluster, logs=tmp_path / "logs"), []
     assert executor.slots == 2
-    records = list(executor.run(make_jobs(asked), lambda trial, part: parts.append((trial.lr, part))))
+    records = list(executor.run(make_jobs(asked), lambda trial, part, points: parts.append((trial.lr, part))))
     lost = [trial for trial in asked if trial.lr == played.LOSES]
     assert {record.trial.id for record in records} == {t.id for t in asked} - {t.id for t in lost}
     assert len(records) == 8 and all(record.test_score == record.trial.lr for record in records)
@@ -292,7 +292,7 @@ def test_a_cluster_here_trains_as_this_process_does_though_a_worker_is_killed(tm
     asked = trials("bptt", str(HONEST), seeds=(0, 1))
     executor, struck, before = make_executor("dask", slots=2), [], dict(os.environ)
 
-    def strike(trial, part):
+    def strike(trial, part, points):
         """Kill the dask worker that has reported, with all below it."""
         if not struck:
             workers = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]

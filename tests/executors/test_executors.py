@@ -135,7 +135,7 @@ def test_every_way_to_fail_is_a_status_and_harms_no_other_trial(tmp_path, monkey
     made = trials(*names)
     reported: set[str] = set()
     executor = make_executor("local", slots=2, timeout=10.0, logs=tmp_path)
-    records = list(executor.run(make_jobs(made, slots=2), lambda trial, part: reported.add(trial.learner)))
+    records = list(executor.run(make_jobs(made, slots=2), lambda trial, *_: reported.add(trial.learner)))
     assert {record.trial.id for record in records} == {trial.id for trial in made} and len(records) == len(
         made
     )
