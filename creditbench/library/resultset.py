@@ -54,10 +54,10 @@ class ResultSet:
     >>> import creditbench as cb
     >>> found = cb.load("results/cells")
     >>> found
-    ResultSet of 147 trials: 1 task, 7 rules, 7 cells
-    >>> beside = found.select(rules=["bptt", "anp"], cells="gru").versus("bptt")
+    ResultSet of 441 trials: 3 tasks, 7 rules, 7 cells
+    >>> beside = found.select(rules=["bptt", "anp"], cells="gru", tasks="mackey_glass").versus("bptt")
     >>> beside.set_index("rule").normalised.round(2).to_dict()
-    {'anp': 0.02, 'bptt': 1.03}
+    {'anp': 0.67, 'bptt': 0.89}
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ResultSet:
     def curves(self) -> pd.DataFrame:
         """A row a point of a trial's curve: steps, seconds, training loss, validation metric.
 
-        >>> own = found.curves.query("rule == 'bptt' and cell == 'gru'")
+        >>> own = found.curves.query("rule == 'bptt' and cell == 'gru' and task == 'add_stream'")
         >>> own.groupby("step").validation.median().round(2).iloc[[0, -1]].to_dict()
         {0: 0.7, 40000: 0.46}
         """
@@ -181,7 +181,7 @@ class ResultSet:
         """Those of these rules, tasks, backends and cells; left out: all.
 
         >>> found.select(rules=["bptt", "anp"], cells="gru")
-        ResultSet of 6 trials: 1 task, 2 rules
+        ResultSet of 18 trials: 3 tasks, 2 rules
         """
         asked = (_names(rules), _names(tasks), _names(backends), _names(cells))
         return ResultSet(select(self.results, *asked), self.folders, lost=self.lost, holds=self._holds)
@@ -189,7 +189,7 @@ class ResultSet:
     def scores(self) -> pd.DataFrame:
         """Test scores: a row a rule and backend, a column a task, mean ± standard deviation over the seeds.
 
-        >>> print(found.select(rules=["bptt", "anp"], cells="tanh").scores())
+        >>> print(found.select(rules=["bptt", "anp"], cells="tanh", tasks="add_stream").scores())
                         add_stream (cross_entropy ↓)
         rule    backend
         trivial                               0.6616
@@ -328,7 +328,7 @@ class ResultSet:
         """Normalised scores, a row a rule, a column a task; or the ranking.
 
         >>> found.select(cells="gru").to_markdown().splitlines()[0]
-        '| rule | backend | add_stream |'
+        '| rule | backend | add_stream | copy_memory | mackey_glass |'
         """
         board = make_board(self.results)
         return (text.ranking_markdown if ranking else text.tasks_markdown)(board)
@@ -340,7 +340,7 @@ class ResultSet:
         The sources of rules, tasks and cells of a notebook go into its folder `sources`.
 
         >>> cb.load(found.select(rules="bptt", cells="gru").save("saved"))
-        ResultSet of 3 trials: 1 task, 1 rule
+        ResultSet of 9 trials: 3 tasks, 1 rule
         """
         target = Path(folder).expanduser()
         results = _moved(self.results, self._holds, target)
@@ -439,7 +439,7 @@ def load(*folders: str | os.PathLike[str], curves: bool = True, whole: bool = Fa
 
     >>> import creditbench as cb
     >>> cb.load("results/cells")
-    ResultSet of 147 trials: 1 task, 7 rules, 7 cells
+    ResultSet of 441 trials: 3 tasks, 7 rules, 7 cells
     """
     if not folders:
         raise UsageError('no folder is named: give one or more, as in load("results/v0.2")')
