@@ -109,6 +109,36 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}".removesuffix(": ")[:300]
 
 
+#: Package that not everybody needs, by the name under which it is imported -> the extra that brings it.
+EXTRAS = {
+    **dict.fromkeys(("altair", "matplotlib", "vl_convert"), "board"),
+    **dict.fromkeys(("datasets", "sklearn"), "data"),
+    **dict.fromkeys(("jax", "jaxlib"), "jax"),
+    "torch": "torch",
+    "distributed": "cluster",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+}
+
+
+def not_installed(what: str, package: str) -> UsageError:
+    """The error for a package that is not there: `what` needs it, and the extra that brings it.
+
+    >>> print(not_installed("the page", "altair"))
+    the page needs altair, which is not installed: pip install 'creditbench[board]'
+    """
+    return UsageError(f"{what} needs {package}, which is not installed: pip install {bringing(package)}")
+
+
+def bringing(package: str) -> str:
+    """What brings a package: an extra, or its own name.
+
+    >>> bringing("sklearn"), bringing("numba")
+    ("'creditbench[data]'", 'numba')
+    """
+    return f"'creditbench[{EXTRAS[package]}]'" if package in EXTRAS else package
+
+
 def unknown(kind: str, value: str, known: Iterable[str], see: str) -> UsageError:
     """The error for an unknown name. It suggests the nearest known name.
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import creditbench
 from creditbench import isolation
-from creditbench.errors import ConfinedError, UsageError
+from creditbench.errors import ConfinedError, UsageError, bringing
 from creditbench.machine.child import Child, Send
 from creditbench.machine.environment import fingerprint
+from creditbench.machine.frameworks import FRAMEWORKS
 from creditbench.machine.threads import thread_environment, usable_cores
 from creditbench.measure.roofline import peaks
 from creditbench.ops import make_ops
@@ -118,7 +119,9 @@ def require_device(backend: str, device: str) -> None:
     so that this one needs no framework.
     """
     if importlib.util.find_spec(backend) is None:
-        raise UsageError(f"backend {backend!r} is not installed: pip install {backend}")
+        others = [name for name in FRAMEWORKS if name != backend and importlib.util.find_spec(name)]
+        cure = f", or name another backend: {', '.join(others)}" if others else ""
+        raise UsageError(f"backend {backend!r} is not installed: pip install {bringing(backend)}{cure}")
     if device == "cpu":
         return
     try:

@@ -41,7 +41,7 @@ from creditbench.cli import (
     verify,
     versus,
 )
-from creditbench.errors import UsageError, reason
+from creditbench.errors import EXTRAS, UsageError, not_installed, reason
 
 app = typer.Typer(
     name="creditbench",
@@ -122,6 +122,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has gone, as `head` does.
         _drop_output()
         return 1
+    except ModuleNotFoundError as error:
+        _drop_output()
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        return _usage(str(not_installed("this", package)))
     except (OSError, MemoryError, ImportError) as error:
         # Errors about one file are usage errors already. This one is about the machine, whatever was running.
         _drop_output()

@@ -11,7 +11,7 @@ import typer
 
 from creditbench.cli import options, printing
 from creditbench.cli.printing import console
-from creditbench.errors import UsageError, unknown
+from creditbench.errors import UsageError
 
 
 def check(
@@ -29,7 +29,7 @@ def check(
             autocompletion=options.complete_cells,
         ),
     ] = "tanh",
-    backend: options.Backends = "jax,torch",
+    backend: options.InstalledBackends = "",
     only: Annotated[
         str, typer.Option(help="Names of the checks to run, comma-separated.  [default: all that apply]")
     ] = "",
@@ -64,15 +64,11 @@ def check(
     """
     from creditbench.check import lists, runner
     from creditbench.executors.spread import Spread
-    from creditbench.ops import BACKENDS
     from creditbench.plugins import project
     from creditbench.results.measured import write_checks
     from creditbench.trials.trial import CELL, with_cell
 
-    backends = options.names("backend", backend)
-    for name in backends:
-        if name not in BACKENDS:
-            raise unknown("backend", name, BACKENDS, "creditbench list backends")
+    backends = options.backends(backend, "check")
     chosen = options.names("only", only) if only else None
     runner.require_names(chosen or ())
     if not timeout > 0:

@@ -74,6 +74,15 @@ Cells = Annotated[
     ),
 ]
 Backends = Annotated[str, typer.Option(help="jax, torch, or both with a comma between.")]
+#: The same where all that are installed are meant if none is named.
+InstalledBackends = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        help="jax, torch, or both with a comma between.  [default: those that are installed]",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, gpu, tpu.")]
 Preset = Annotated[str, typer.Option(help="Budget of each task: smoke, quick, full.")]
 Budget = Annotated[int | None, typer.Option(help="Training time steps, in place of the preset's.")]
@@ -296,6 +305,20 @@ def numbers(
         wanted = "whole numbers" if kind is int else "numbers"
         wanted += f" from {low:g}" * (low > -math.inf) + f" to {high:g}" * (high < math.inf)
         raise UsageError(f"{option} is {text!r}: give {wanted} with commas between, as in {option} {example}")
+    return found
+
+
+def backends(text: str, verb: str) -> list[str]:
+    """The named backends, or those that are installed. Raises `UsageError` for an unknown one or none."""
+    import importlib.util
+
+    from creditbench.machine.frameworks import FRAMEWORKS
+
+    if text:
+        return known_names("backend", text, FRAMEWORKS, verb)
+    found = [name for name in FRAMEWORKS if importlib.util.find_spec(name)]
+    if not found:
+        raise UsageError("no backend is installed: pip install 'creditbench[jax]' or 'creditbench[torch]'")
     return found
 
 

@@ -23,7 +23,7 @@ def perf_gate(
             "the entry points in pyproject.toml; in creditbench's own checkout the shipped rules]"
         ),
     ] = "",
-    backend: options.Backends = "jax,torch",
+    backend: options.InstalledBackends = "",
     threshold: Annotated[
         float, typer.Option(help="Ratio of times above which the whole interval must lie to fail.")
     ] = 1.1,
@@ -48,11 +48,10 @@ def perf_gate(
     """
     from creditbench.check.runner import is_path
     from creditbench.machine.revision import resolve, root, worktree
-    from creditbench.ops import BACKENDS
     from creditbench.plugins import project, registry
     from creditbench.studies import gate
 
-    backends = options.known_names("backend", backend, BACKENDS, "perf-gate")
+    backends = options.backends(backend, "perf-gate")
     if not threshold > 1:
         raise UsageError(f"--threshold is {threshold}: give a number above 1, as in 1.1")
     if pairs < 10:

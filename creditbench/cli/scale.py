@@ -20,7 +20,7 @@ def scale(
         ),
     ] = "",
     cell: options.Cells = "tanh",
-    backend: options.Backends = "jax,torch",
+    backend: options.InstalledBackends = "",
     device: options.Device = "cpu",
     axis: Annotated[str, typer.Option(help="Sizes to sweep: T, n, B, comma-separated.")] = "T",
     quantity: Annotated[
@@ -71,14 +71,13 @@ def scale(
     from creditbench.leaderboard.figures import draw_scaling
     from creditbench.leaderboard.text import exponents_markdown
     from creditbench.machine import files
-    from creditbench.ops import BACKENDS
     from creditbench.results.measured import write_scaling
     from creditbench.studies import scaling
 
     form = options.one_format(form, json, ("rich", "markdown", "json"), "scale")
     axes = options.known_names("axis", axis, scaling.AXES, "scale")
     quantities = options.known_names("quantity", quantity, scaling.QUANTITIES, "scale")
-    backends = options.known_names("backend", backend, BACKENDS, "scale")
+    backends = options.backends(backend, "scale")
     if len(axes) > 1 and sizes:
         raise UsageError(f"--sizes is {sizes} and --axis is {axis}: name one axis, or leave out --sizes")
     options.require_whole("threads", threads, 1)

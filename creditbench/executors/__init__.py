@@ -8,7 +8,7 @@ import importlib.util
 import math
 from pathlib import Path
 
-from creditbench.errors import UsageError, unknown
+from creditbench.errors import UsageError, not_installed, unknown
 from creditbench.executors.base import Executor, Job, Progress, make_jobs
 from creditbench.machine.threads import usable_cores
 
@@ -78,7 +78,7 @@ def make_executor(
         )
     if name == "dask":
         if importlib.util.find_spec("distributed") is None:
-            raise UsageError("the executor 'dask' needs dask.distributed: pip install 'creditbench[cluster]'")
+            raise not_installed("the executor 'dask'", "distributed")
         # Only the executor that is asked for.
         from creditbench.executors.dask import DaskExecutor
 

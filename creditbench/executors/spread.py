@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from creditbench.errors import MachineError, UsageError, unknown
+from creditbench.errors import MachineError, UsageError, not_installed, unknown
 from creditbench.machine.threads import usable_cores
 
 SPREADS = ("local", "dask")
@@ -56,7 +56,7 @@ class Spread:
                 f"cores: give --jobs {max(1, cores // self.threads)} or fewer"
             )
         if self.executor == "dask" and importlib.util.find_spec("distributed") is None:
-            raise UsageError("the executor 'dask' needs dask.distributed: pip install 'creditbench[cluster]'")
+            raise not_installed("the executor 'dask'", "distributed")
 
     @property
     def slots(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from creditbench.errors import UsageError, unknown
+from creditbench.errors import not_installed, unknown
 from creditbench.machine.files import output
 from creditbench.trials.record import Point, Record
 from creditbench.trials.trial import Trial, with_cell
@@ -44,7 +44,7 @@ class Logs:
                 raise unknown("log", name, LOGS, "creditbench run --help")
             package = LOGS[name]
             if package and importlib.util.find_spec(package) is None:
-                raise UsageError(f"the log {name!r} needs {package}: pip install 'creditbench[{package}]'")
+                raise not_installed(f"the log {name!r}", package)
         self._told: dict[str, int] = {}  #: id -> step of the last point that was told
         self._logs: list[Log] = []
         makers: dict[str, Callable[[Path], Log]] = {

@@ -31,7 +31,7 @@ from pydantic import ValidationError
 
 from creditbench.cells import DECORRELATE, Decorrelate
 from creditbench.data import Seen, absolute, noting
-from creditbench.errors import UsageError, reason, suggestion, unknown
+from creditbench.errors import UsageError, not_installed, reason, suggestion, unknown
 from creditbench.learner import Learner
 from creditbench.machine import files
 from creditbench.ops import BACKENDS
@@ -406,6 +406,8 @@ class _Source:
                 return self.task.generate(split, seed, batch)
         except UsageError:
             raise
+        except ModuleNotFoundError as error:
+            raise not_installed(f"task {self.plugin.id!r}", (error.name or "").partition(".")[0]) from None
         except Exception as error:
             raise UsageError(
                 f"task {self.plugin.id!r} cannot make its {split} split ({type(error).__name__}: {error}): "
