@@ -112,7 +112,7 @@ def one_line(error: BaseException) -> str:
 #: Package that not everybody needs, by the name under which it is imported -> the extra that brings it.
 EXTRAS = {
     **dict.fromkeys(("altair", "matplotlib", "vl_convert"), "board"),
-    **dict.fromkeys(("datasets", "sklearn"), "data"),
+    **dict.fromkeys(("datasets", "sklearn", "scikit-learn"), "data"),
     **dict.fromkeys(("jax", "jaxlib"), "jax"),
     "torch": "torch",
     "distributed": "cluster",

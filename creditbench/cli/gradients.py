@@ -65,7 +65,6 @@ def gradients(
     """
     from creditbench.check.doctor import require_device
     from creditbench.executors.spread import Spread
-    from creditbench.leaderboard.figures import draw_gradients
     from creditbench.machine import files
     from creditbench.results.measured import write_gradients
     from creditbench.studies.gradients import look, orders
@@ -115,6 +114,9 @@ def gradients(
         raise UsageError(f"--learner is {learner}: none of them gives a gradient here; name one that does")
     if output is not None:
         write_gradients(output, rows)
+        # The figures alone need matplotlib.
+        from creditbench.leaderboard.figures import draw_gradients
+
         draw_gradients(rows, output)
     if json:
         printing.as_json(rows)

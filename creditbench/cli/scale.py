@@ -68,7 +68,6 @@ def scale(
     """
     from creditbench.check.doctor import require_device
     from creditbench.executors.spread import Spread
-    from creditbench.leaderboard.figures import draw_scaling
     from creditbench.leaderboard.text import exponents_markdown
     from creditbench.machine import files
     from creditbench.results.measured import write_scaling
@@ -122,6 +121,9 @@ def scale(
             )
     if output is not None:
         write_scaling(output, found, rows)
+        # The figures alone need matplotlib.
+        from creditbench.leaderboard.figures import draw_scaling
+
         draw_scaling(found, rows, output)
     if form == "json":
         printing.as_json(rows)
