@@ -11,7 +11,7 @@ RUN = results/run-$(VERSION)
 BIN = .venv/bin
 INSTALLED = .venv/installed
 
-.PHONY: help install run results task tables paper published fair test test-gpu lint bench perf-gate asv check-submission clean
+.PHONY: help install run results task tables paper published fair test test-gpu lint bench perf-gate asv docs check-submission clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
@@ -144,8 +144,21 @@ asv: $(INSTALLED) ## the history of every rule's cost and score: measure this co
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/asv run --python=same --set-commit-hash "$$(git rev-parse HEAD)" $(ARGS)
 	$(BIN)/asv publish
 
+SITE = docs/_build
+
+# What builds the site is installed once it is asked for.
+.venv/docs: $(INSTALLED)
+	$(BIN)/python -m pip install --editable '.[docs]'
+	@touch $@
+
+docs: .venv/docs ## the documentation site, docs/_build/html, with the board's page and asv's, if there is one
+	rm -rf $(SITE)/html $(SITE)/extra
+	$(BIN)/creditbench leaderboard --results results/$(VERSION) --output $(SITE)/extra/board/page
+	test ! -d .asv/html || cp -r .asv/html $(SITE)/extra/asv
+	$(BIN)/python -m sphinx -n -W --keep-going -b html docs $(SITE)/html
+
 check-submission: $(INSTALLED) ## check the rules, tasks and cells that differ from BASE=main, and run them beside it
 	$(BIN)/python .github/submission.py --base "$(BASE)" $(ARGS)
 
 clean: ## remove .venv and caches, keep results
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .benchmarks .asv/env
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .benchmarks .asv/env docs/_build

@@ -47,7 +47,7 @@ def faults(step):
 
 
 def test_there_is_a_workflow_of_each_kind():
-    assert [path.stem for path in WORKFLOWS] == ["check-submission", "performance", "tests"]
+    assert [path.stem for path in WORKFLOWS] == ["check-submission", "docs", "performance", "tests"]
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,16 @@ def test_workflows_can_only_read_know_no_secret_and_end(path):
     workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {"contents": "read"}
     assert "pull_request_target" not in path.read_text() and "secrets" not in path.read_text()
-    for job in jobs(path).values():
-        assert "permissions" not in job and job["timeout-minutes"] <= 60
+    for name, job in jobs(path).items():
+        assert job["timeout-minutes"] <= 60
+        assert "permissions" not in job or (path.stem, name) == ("docs", "publish")
+
+
+def test_what_publishes_the_site_runs_no_code_of_the_repository_and_from_main_alone():
+    job = jobs(ROOT / ".github" / "workflows" / "docs.yml")["publish"]
+    assert job["permissions"] == {"pages": "write", "id-token": "write"}
+    assert [list(step) for step in job["steps"]] == [["uses", "id"]]
+    assert "github.ref == 'refs/heads/main' && github.event_name != 'pull_request'" in job["if"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

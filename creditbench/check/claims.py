@@ -350,7 +350,7 @@ _UNITS = 32  # n where T is swept: so many that the index of a chunk weighs noth
     CHECKS,
     "memory in T",
     "sum over time in the carry of ops.scan, carry the key too, and return nothing for each step (see "
-    "CONTRIBUTING.md, Good to know); or claim what it is",
+    "docs/explanation/rules.md, Good to know); or claim what it is",
 )
 def memory_in_T(subject: Subject) -> str:  # noqa: N802 - T as in the claim
     """Algorithm bytes grow with the steps of a segment no faster than claimed."""

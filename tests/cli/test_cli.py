@@ -180,16 +180,27 @@ DOCUMENTS = sorted(
         "results/paper/README.md",
         "results/v*/README.md",
         "results/cells/README.md",
+        "docs/**/*.md",
+        "docs/**/*.ipynb",
     )
     for path in ROOT.glob(pattern)
-    if not path.parts[-2].startswith(".")
+    if not path.parts[-2].startswith(".") and "_build" not in path.parts
 )
+
+
+def text_of(path: Path) -> str:
+    """The text of a document; of a notebook, all that is no code."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = json.loads(text)["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_of_the_documents_is_good_usage(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    text = path.read_text(encoding="utf-8")
+    text = text_of(path)
     whole = re.findall(r"^ *(?:\.venv/bin/)?(creditbench .*?)(?: +#.*)?$", text, re.MULTILINE)
     for line in whole:
         parse(line)
