@@ -71,12 +71,12 @@ nb_ipywidgets_js = {}  # widgets' scripts come from the network
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 python_use_unqualified_type_names = True
 # Types of others, whose documents are elsewhere, and short names of types within a signature.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!creditbench\.).*"),
-    (r"py:.*", r"creditbench\.(trials|results|cells\.stack)\..*"),  # internal
+    (r"py:.*", r"creditbench\.(trials|results|plugins|cells\.stack)\..*"),  # internal
 ]
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

@@ -62,7 +62,7 @@ def relinked(text: str, source: Path, page: Path) -> str:
         path = (source.parent / name).resolve()
         if re.match(r"[a-z]+:", target) or not name or not path.exists():
             return found[0]
-        home = path if path.is_relative_to(DOCS) else homes().get(_readme(path))
+        home = _index(path) if path.is_relative_to(DOCS) else homes().get(_readme(path))
         if picture or home is not None:
             return f"{picture}[{words}]({os.path.relpath(home or path, page.parent)}{mark}{anchor})"
         if repository := os.environ.get("GITHUB_REPOSITORY"):
@@ -71,6 +71,10 @@ def relinked(text: str, source: Path, page: Path) -> str:
         return words if path.is_dir() else f"[{words}](path:{os.path.relpath(path, page.parent)})"
 
     return LINK.sub(replaced, text)
+
+
+def _index(path: Path) -> Path:
+    return path / "index.md" if path.is_dir() else path
 
 
 def _readme(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import gc
 import inspect
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import creditbench as cb
+from creditbench.leaderboard.board import make_board
 from creditbench.library import messages, running
 from creditbench.library.resultset import Plots
 
@@ -85,6 +87,9 @@ CHEAP: dict[str, dict[str, object]] = {
     "compare_rules": dict(backend="torch", seeds=1, hidden=4, budget=400, evaluations=1, executor="inline"),
     # Its class is imported by a confined process, as everybody's.
     "write_a_rule": dict(seeds=1, hidden=4, budget=400, evaluations=1, executor="inline"),
+    "write_a_task": dict(seeds=1, hidden=4, budget=400, evaluations=1, executor="inline"),
+    "write_a_cell": dict(seeds=1, hidden=4, budget=100, evaluations=1, executor="inline"),
+    "read_the_board": {},
     "own_loop": {},
 }
 
@@ -105,6 +110,8 @@ def test_a_tutorial_runs(path, place, monkeypatch, capsys):
         cb, "run", lambda *items, **options: running.run(*items, **{**options, **given}), raising=False
     )
     monkeypatch.setattr("creditbench.library.progress.in_notebook", lambda: False)
+    # Intervals of a board take seconds otherwise.
+    monkeypatch.setattr("creditbench.library.resultset.make_board", functools.partial(make_board, draws=100))
     gc.freeze()  # a trial collects all that others left
     module = types.ModuleType("notebook")
     monkeypatch.setitem(sys.modules, "notebook", module)
@@ -117,6 +124,8 @@ def test_a_tutorial_runs(path, place, monkeypatch, capsys):
     if path.stem == "compare_rules":
         assert (place / "curves.pdf").stat().st_size > 10_000
         assert len(found.trials) == 15 and "\\bottomrule" in capsys.readouterr().out
+    if path.stem == "read_the_board":
+        assert len(module.ranking) == 25 and set(module.beside["rule"]) == {"eprop", "rflo", "snap1"}
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
