@@ -71,7 +71,7 @@ nb_ipywidgets_js = {}  # widgets' scripts come from the network
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
-autodoc_default_options = {"members": True}
+autodoc_default_options = {"members": True, "undoc-members": True}
 python_use_unqualified_type_names = True
 # Types of others, whose documents are elsewhere, and short names of types within a signature.
 nitpick_ignore_regex = [

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def included(app: Sphinx, path: Path, _: str, content: list[str]) -> None:
 def docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """A docstring as a directive with the same text."""
     said = pages.described(thing) if what == "class" else "\n".join(lines)
-    text = pages.markdown(said).splitlines()
+    text = pages.markdown(re.sub(r" *# noqa.*", "", said)).splitlines()
     lines[:] = [".. markdown::", "", *(f"   {line}" for line in text), ""]
 
 

@@ -87,7 +87,7 @@ CHEAP: dict[str, dict[str, object]] = {
     "compare_rules": dict(backend="torch", seeds=1, hidden=4, budget=400, evaluations=1, executor="inline"),
     # Its class is imported by a confined process, as everybody's.
     "write_a_rule": dict(seeds=1, hidden=4, budget=400, evaluations=1, executor="inline"),
-    "write_a_task": dict(seeds=1, hidden=4, budget=400, evaluations=1, executor="inline"),
+    "write_a_task": dict(backend="torch", seeds=1, hidden=4, budget=400, evaluations=1, executor="inline"),
     "write_a_cell": dict(seeds=1, hidden=4, budget=100, evaluations=1, executor="inline"),
     "read_the_board": {},
     "own_loop": {},
@@ -111,7 +111,8 @@ def test_a_tutorial_runs(path, place, monkeypatch, capsys):
     )
     monkeypatch.setattr("creditbench.library.progress.in_notebook", lambda: False)
     # Intervals of a board take seconds otherwise.
-    monkeypatch.setattr("creditbench.library.resultset.make_board", functools.partial(make_board, draws=100))
+    for module in ("library.resultset", "leaderboard.figures"):
+        monkeypatch.setattr(f"creditbench.{module}.make_board", functools.partial(make_board, draws=100))
     gc.freeze()  # a trial collects all that others left
     module = types.ModuleType("notebook")
     monkeypatch.setitem(sys.modules, "notebook", module)
