@@ -155,6 +155,8 @@ def run_grid(
         done = [trial for trial in done if store.get(trial, curves).status not in FAILURES]
     there = frozenset(trial.id for trial in done)
     waiting = [trial for trial in trials if trial.id not in there]
+    # A run with nothing to do reads first: a broken record is all that it has to tell.
+    known = {} if waiting else _read(store, done, curves)
     if done:
         say(f"{len(done)} of {len(trials)} trials already done: --force runs them again")
     for trial in waiting if force else ():
@@ -180,15 +182,23 @@ def run_grid(
             f"'{store.records}'; the same command without --force runs the rest"
         ) from None
     why = {trial.id: detail for trial, detail in executor.lost}
+    found |= known or _read(store, done, curves)
     for trial in done:
-        try:
-            found[trial.id] = store.get(trial, curves)
-        except KeyError:
+        if trial.id not in found:
             why[trial.id] = "its record was deleted during the run"
     return GridOutcome(
         tuple(found[trial.id] for trial in trials if trial.id in found),
         tuple((trial, why.get(trial.id, "")) for trial in trials if trial.id not in found),
     )
+
+
+def _read(store: Store, trials: Sequence[Trial], curves: bool) -> dict[str, Record]:
+    """The records of those trials that have one. Raises `UsageError` for a broken one."""
+    found = {}
+    for trial in trials:
+        with contextlib.suppress(KeyError):  # it was deleted since
+            found[trial.id] = store.get(trial, curves)
+    return found
 
 
 def _what_is_not_confined(trials: Sequence[Trial], executor: str) -> Iterator[str]:

@@ -144,7 +144,18 @@ TOLD_APART = {
         "--format",
         "--hidden",
     ),
-    *("--learner", "--output", "--results", "--seed", "--seeds", "--set", "--steps", "--task", "--timeout"),
+    *(
+        "--learner",
+        "--output",
+        "--reference",
+        "--results",
+        "--seed",
+        "--seeds",
+        "--set",
+        "--steps",
+        "--task",
+        "--timeout",
+    ),
 }
 
 
