@@ -11,7 +11,7 @@ RUN = results/run-$(VERSION)
 BIN = .venv/bin
 INSTALLED = .venv/installed
 
-.PHONY: help install run results task tables paper published fair test test-gpu lint bench perf-gate asv docs check-submission clean
+.PHONY: help install run results task tables paper published fair test test-gpu lint bench perf-gate asv docs release check-submission clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
@@ -157,8 +157,25 @@ docs: .venv/docs ## the documentation site, docs/_build/html, with the board's p
 	test ! -d .asv/html || cp -r .asv/html $(SITE)/extra/asv
 	$(BIN)/python -m sphinx -n -W --keep-going -b html docs $(SITE)/html
 
+TRIED = .release
+TAG ?=
+
+# The wheel is tried where nothing of this checkout is: what it lacks would be found here.
+release: $(INSTALLED) ## the packages of a release and its results in dist/, the wheel tried in a fresh environment; TAG=v1.0
+	test -z "$(TAG)" || test "$(TAG)" = "v$$($(BIN)/python -c 'import creditbench; print(creditbench.__version__)')" || \
+	  { echo "the tag is $(TAG), and creditbench.__version__ is another: set it, or name its tag" >&2; exit 1; }
+	rm -rf dist $(TRIED)
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(PYTHON) -m venv $(TRIED)
+	$(TRIED)/bin/python -m pip install --quiet "$$(ls dist/*.whl)[all]"
+	cd $(TRIED) && bin/creditbench run --task mackey_glass,adding --learner bptt,eprop --backend jax,torch --preset smoke \
+	  --seeds 2 --results tried
+	cd $(TRIED) && bin/creditbench new learner tried_rule && bin/creditbench check tried_rule.py --only import,contract
+	cd $(TRIED) && bin/creditbench leaderboard --results ../results/$(VERSION) --output page
+	tar -czf dist/results-$(VERSION).tar.gz results/$(VERSION)
+
 check-submission: $(INSTALLED) ## check the rules, tasks and cells that differ from BASE=main, and run them beside it
 	$(BIN)/python .github/submission.py --base "$(BASE)" $(ARGS)
 
 clean: ## remove .venv and caches, keep results
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .benchmarks .asv/env docs/_build
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .benchmarks .asv/env docs/_build dist $(TRIED)

@@ -44,6 +44,7 @@ from creditbench.plugins import registry
 
 __all__ = [
     "INPUTS",
+    "ON_JAX",
     "OUTPUTS",
     "B",
     "N",
@@ -63,6 +64,11 @@ __all__ = [
 def ops(request):
     """Each backend in turn, in float64."""
     return make_ops(request.param, dtype="float64")
+
+
+#: For means over thousands of draws: JAX takes them together. PyTorch agrees with it draw by draw, which
+#: tests of both backends hold, and draws as it should, which tests/ops holds.
+ON_JAX = pytest.mark.parametrize("ops", ["jax"], indirect=True)
 
 
 @pytest.fixture

@@ -21,6 +21,12 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MUL
 pytestmark = pytest.mark.skipif(not WORKFLOWS, reason="no workflows here: this is no checkout")
 
 
+#: Jobs that may do more than read.
+PUBLISH = [("docs", "publish"), ("release", "publish")]
+#: Actions that are not GitHub's own: PyPI's, for which it trusts a workflow.
+OTHERS = ["pypa/gh-action-pypi-publish@v1.13.0"]
+
+
 def jobs(path):
     return yaml.safe_load(path.read_text())["jobs"]
 
@@ -33,7 +39,7 @@ def faults(step):
     """What is wrong with one step, as sentences."""
     found = []
     if "uses" in step:
-        if not re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]):
+        if not re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) and step["uses"] not in OTHERS:
             found.append(f"{step['uses']} is not an action of GitHub's own with its version")
         if "checkout" in step["uses"] and step.get("with", {}).get("persist-credentials") is not False:
             found.append("the checkout leaves its token in the folder")
@@ -47,7 +53,13 @@ def faults(step):
 
 
 def test_there_is_a_workflow_of_each_kind():
-    assert [path.stem for path in WORKFLOWS] == ["check-submission", "docs", "performance", "tests"]
+    assert [path.stem for path in WORKFLOWS] == [
+        "check-submission",
+        "docs",
+        "performance",
+        "release",
+        "tests",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +80,14 @@ def test_workflows_can_only_read_know_no_secret_and_end(path):
     assert "pull_request_target" not in path.read_text() and "secrets" not in path.read_text()
     for name, job in jobs(path).items():
         assert job["timeout-minutes"] <= 60
-        assert "permissions" not in job or (path.stem, name) == ("docs", "publish")
+        assert "permissions" not in job or (path.stem, name) in PUBLISH
+
+
+def test_what_publishes_a_release_runs_no_code_of_the_repository():
+    job = jobs(ROOT / ".github" / "workflows" / "release.yml")["publish"]
+    assert job["permissions"] == {"id-token": "write"} and job["needs"] == "build"
+    assert all("uses" in step for step in job["steps"])
+    assert "checkout" not in str(job["steps"])
 
 
 def test_what_publishes_the_site_runs_no_code_of_the_repository_and_from_main_alone():

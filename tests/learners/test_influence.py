@@ -9,6 +9,7 @@ from creditbench.optimizers import make_optimizer
 from creditbench.plugins import registry
 from tests.conftest import (
     INPUTS,
+    ON_JAX,
     OUTPUTS,
     B,
     N,
@@ -256,6 +257,7 @@ def mean_of_draws(ops, rule, cell, params, batch, runs=208, copies=64):
     return draws(ops, rule, cell, params, many._replace(weights=many.weights / copies), runs)
 
 
+@ON_JAX
 @pytest.mark.statistical
 @pytest.mark.parametrize(
     "options", [dict(alpha=1.0, bias=False), dict(alpha=0.3, bias=True, decorrelate="hidden")]
@@ -278,6 +280,7 @@ def recurrent(found, cell):
     return found[[name not in ("W_out", "c") for name in cell.shapes()]]
 
 
+@ON_JAX
 @pytest.mark.statistical
 @pytest.mark.parametrize(
     ("id", "old", "new"),
@@ -646,6 +649,7 @@ def white_noise(steps, rows, seed, scale=1e-3):
     return Batch(scale * rng.standard_normal((steps, rows, INPUTS)), targets, np.ones((steps, rows)))
 
 
+@ON_JAX
 @pytest.mark.statistical
 def test_kernl_finds_the_kernel_of_units_that_act_on_themselves_only(ops):
     """∂h_t/∂h_{t-τ} is diag(λ^τ), λ = 1 - α + α w: β comes to I, e^{-γ} to λ, and the gradient to RTRL's."""
@@ -663,6 +667,7 @@ def test_kernl_finds_the_kernel_of_units_that_act_on_themselves_only(ops):
     assert relative_error(found, deterministic(ops, learner("rtrl"), cell, params, batch)) < 0.05
 
 
+@ON_JAX
 @pytest.mark.statistical
 def test_kernl_finds_the_average_effect_of_a_unit_on_others(ops):
     """With γ held, the best β is E[ψ Ωᵀ] E[Ω Ωᵀ]⁻¹ = (1 - e^{-2γ}) Σ_τ M^τ e^{-γτ}, M = ∂h_t/∂h_{t-1}."""
@@ -681,6 +686,7 @@ def test_kernl_finds_the_average_effect_of_a_unit_on_others(ops):
     assert np.abs(expected - np.diag(np.diag(expected))).max() > 0.15  # there is something to be found off it
 
 
+@ON_JAX
 @pytest.mark.statistical
 @pytest.mark.parametrize("alpha", [1.0, 0.4])
 def test_dni_finds_the_gradient_of_the_future_of_a_linear_problem(ops, alpha):

@@ -9,6 +9,7 @@ from creditbench.learner import Batch, Decorrelated, decorrelated
 from creditbench.optimizers import SGD
 from creditbench.trials.blocks import with_numbers
 from tests.conftest import (
+    ON_JAX,
     B,
     N,
     T,
@@ -197,8 +198,8 @@ def deviations(samples, expected, cell):
     return np.array(found)
 
 
-#: Draws: JAX draws them all at once, PyTorch one after another.
-COUNT = {"jax": 10_000, "torch": 1_500}
+#: Draws of an estimate.
+COUNT = 10_000
 SIGMA = 1e-4
 
 UNBIASED = ["np episode", "np trace", "wp step episode", "wp step trace", "wp episode"]
@@ -217,13 +218,14 @@ def oracle_batch():
     return batch._replace(weights=weights / weights.sum())
 
 
+@ON_JAX
 @pytest.mark.parametrize("name", UNBIASED)
 def test_unbiased_rules_have_the_expectation_of_bptt(ops, name):
     """Over draws of their own; over all that noise can be, exactly, in tests/cells."""
     cell = make_cell(alpha=0.3)
     params, batch = make_params(cell), oracle_batch()
     expected = flat(autodiff(ops, cell, params, batch)[1], cell)
-    samples = draws(ops, rule(name, sigma=SIGMA), cell, params, batch, COUNT[ops.name])
+    samples = draws(ops, rule(name, sigma=SIGMA), cell, params, batch, COUNT)
     assert deviations(samples, expected, cell).max() < 4.0
     # The error of the mean falls as 1/√N: a sixteenth of the draws leaves four times the error.
     blocks = samples[: len(samples) // 16 * 16].reshape(16, -1, samples.shape[1]).mean(axis=1)
@@ -231,21 +233,23 @@ def test_unbiased_rules_have_the_expectation_of_bptt(ops, name):
     assert 2.5 < small / np.sqrt(((samples.mean(axis=0) - expected) ** 2).mean()) < 6.5
 
 
+@ON_JAX
 @pytest.mark.parametrize("name", BIASED)
 def test_biased_rules_fail_the_same_test(ops, name):
     cell = make_cell(alpha=0.3)
     params, batch = make_params(cell), oracle_batch()
     expected = flat(autodiff(ops, cell, params, batch)[1], cell)
-    samples = draws(ops, rule(name, sigma=SIGMA), cell, params, batch, COUNT[ops.name])
+    samples = draws(ops, rule(name, sigma=SIGMA), cell, params, batch, COUNT)
     assert deviations(samples, expected, cell).max() > 6.0
 
 
+@ON_JAX
 @pytest.mark.parametrize("name", ["np step", "wp step"])
 def test_step_credit_has_the_expectation_of_tbptt_1(ops, name):
     cell = make_cell(alpha=0.3)
     params, batch = make_params(cell), make_batch(seed=3)
     expected = flat(estimate(ops, learner("tbptt", K=1), cell, params, batch)[1], cell)
-    samples = draws(ops, rule(name, sigma=SIGMA), cell, params, batch, COUNT[ops.name])
+    samples = draws(ops, rule(name, sigma=SIGMA), cell, params, batch, COUNT)
     assert deviations(samples, expected, cell).max() < 4.0
 
 
