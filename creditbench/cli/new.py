@@ -86,7 +86,8 @@ def project(
             path.parent.mkdir(parents=True, exist_ok=True)
             text = _named(file.read_text(encoding="utf-8"), "my_rule", name)
             path.write_text(
-                text.replace('["creditbench"]', f'["creditbench>={__version__}"]'), encoding="utf-8"
+                text.replace("creditbench[jax,torch]", f"creditbench[jax,torch]>={__version__}"),
+                encoding="utf-8",
             )
     except OSError as error:
         raise UsageError(f"{folder} cannot be written ({error.strerror}): go to another folder") from None

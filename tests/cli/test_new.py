@@ -43,7 +43,7 @@ def test_its_files_have_its_name_and_can_be_read(home):
         if name.endswith(".py"):
             ast.parse(text)
     config = tomllib.loads(files["pyproject.toml"].read_text())
-    assert config["project"]["dependencies"] == [f"creditbench>={creditbench.__version__}"]
+    assert config["project"]["dependencies"] == [f"creditbench[jax,torch]>={creditbench.__version__}"]
     assert project.entry_points(home) == {"own_rules": "own_rules.rule:OwnRules"}
     assert id_of(files["src/own_rules/rule.py"]) == "own_rules"
     suite = json.loads(files["asv.conf.json"].read_text())

@@ -290,7 +290,7 @@ def test_between_orders_the_process_stands_still_and_its_memory_is_what_is_measu
     trial = trial.model_copy(update={"measure": True})
     trainer, seen = confined_trainer(trial, Limits(seconds=300.0)), []
 
-    def look(_, part):
+    def look(_, part, points):
         child = psutil.Process(trainer.blocks.child.process.pid)
         deadline = time.monotonic() + 10  # on a busy machine it takes a while until it has the turn to stop
         while child.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
