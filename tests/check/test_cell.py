@@ -240,7 +240,7 @@ def test_the_template_is_checked_and_a_broken_one_told(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     assert main(["new", "cell", "slow_unit"]) == 0
     assert "creditbench run --cell slow_unit.py --learner bptt --task mackey_glass" in capsys.readouterr().err
-    assert main(["check", "slow_unit.py", "--backend", "jax", "--json"]) == 0
+    assert main(["check", "slow_unit.py", "--json"]) == 0
     rows = {row["name"]: row["held"] for row in json.loads(capsys.readouterr().out)}
     assert list(rows) == lists.names("cells") and set(rows.values()) == {True}
     path = tmp_path / "slow_unit.py"
