@@ -55,7 +55,7 @@ def figure(
         raise unknown("figure", name, FIGURES, "creditbench figure --help")
     if width not in WIDTHS:
         raise UsageError(f"--width is {width}: give column or page")
-    options.require_picture(output)
+    files.require_picture(output)
     if axis is not None and name != "scaling":
         raise UsageError(f"--axis is {axis}: only the figure scaling has it; leave it out")
     found = select(

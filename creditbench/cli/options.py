@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from creditbench.errors import UsageError, unknown
+from creditbench.library import defaults
 
 if TYPE_CHECKING:
     from creditbench.trials.shard import Shard
@@ -261,18 +262,12 @@ def one_format(form: str, json: bool, known: Sequence[str], verb: str) -> str:
     return "json" if json else form
 
 
-def require_picture(output: Path) -> None:
-    """Raise `UsageError` if the suffix of a file is not a picture format."""
-    if output.suffix not in (".png", ".pdf", ".svg"):
-        raise UsageError(f"output '{output}' has no known suffix: end it in .png, .pdf or .svg")
-
-
 # -- texts -----------------------------------------------------------------------------------------------
 
 
 def split(text: str) -> tuple[str, ...]:
     """The distinct names in a comma-separated text."""
-    return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+    return defaults.names(text)
 
 
 def names(option: str, text: str) -> list[str]:

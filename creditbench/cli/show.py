@@ -172,6 +172,7 @@ def task(
     """
     from creditbench.cli import drawing as example
     from creditbench.machine import files
+    from creditbench.machine.files import require_picture
     from creditbench.task import Split
     from creditbench.trials.grid import SEEDS, make_task
 
@@ -179,7 +180,7 @@ def task(
     if split not in splits:
         raise unknown("split", split, splits, "creditbench show task --help")
     if output is not None:
-        options.require_picture(output)
+        require_picture(output)
     if not 0 <= seed < SEEDS:
         raise UsageError(f"seed is {seed}: give a whole number from 0 to {SEEDS - 1}")
     shown = make_task(name, options.settings(set_, "adding.length=30"), options.data(data))

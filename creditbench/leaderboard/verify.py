@@ -19,36 +19,32 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 
 from creditbench import executors
 from creditbench.check import hidden
 from creditbench.errors import UsageError
 from creditbench.leaderboard.board import HIGH, LOW
 from creditbench.leaderboard.statistics import holm
+from creditbench.leaderboard.versus import ALPHA, MARGIN, Contrast, contrast
 from creditbench.machine import files
-from creditbench.plugins import meaning, registry
+from creditbench.plugins import registry
 from creditbench.plugins.importing import Plugin, embedded
 from creditbench.results.measured import Verified, write_verified
 from creditbench.results.runs import FAILURES, Bars, Where
 from creditbench.results.shared import run_missing, with_description
-from creditbench.results.store import Store
+from creditbench.results.store import Store, vocabulary_of
 from creditbench.results.version import load
 from creditbench.trials.grid import Options, resolve, user_path
 from creditbench.trials.record import Record
 from creditbench.trials.trial import CELL, Trial, with_cell
 
-LEVEL = 0.95
-#: Difference of normalised scores that counts as none.
-MARGIN = 0.05
 _SEEDS_FROM, _SEEDS_TO = 1 << 20, 1 << 31  # far from those that people give
 
 
@@ -99,11 +95,15 @@ def verify(
     places = _places(plugin, load(*folders, curves=False).records, reference, tasks, folders)
     store = Store(where.results)
     asked: list[tuple[_Place, list[Trial], list[Trial], list[Trial]]] = []
+    moves: dict[str, Callable[[Trial], Trial]] = {}  #: by task and its parameters: to draw one may take long
     for place in places:
         kept = place.trial
+        task = json.dumps([kept.task, kept.task_path, kept.task_parameters, kept.segment], sort_keys=True)
         own, others = (_repeated(records, seeds, secret) for records in (place.submitted, place.reference))
         again = [_now(trial, plugin) for trial in own]
-        secretly = _hidden(kept, secret, where.results, say)
+        if task not in moves:
+            moves[task] = _hidden(kept, secret, where.results, say)
+        secretly = moves[task]
         asked.append((place, again, [secretly(trial) for trial in again], [secretly(t) for t in others]))
     trials = {trial.id: trial for _, *groups in asked for group in groups for trial in group}
     waiting = [trial for trial in trials.values() if not store.has(trial)]
@@ -183,15 +183,8 @@ def _repeated(records: Iterable[Record], seeds: int, secret: str) -> list[Trial]
 
 def _now(trial: Trial, plugin: Plugin) -> Trial:
     """The trial of the rule where it lies here, run through the code that is here."""
-    cell = (
-        trial.cell
-        if trial.cell_path is None
-        else registry.find("cells", trial.cell, [trial.cell_path]).path.read_bytes()
-    )
-    vocabulary = meaning.vocabulary(
-        plugin.path.read_bytes(), trial.backend, trial.decorrelate != "none", cell, trial.layers
-    )
-    return trial.model_copy(update={"learner_path": user_path(plugin), "vocabulary_sha256": vocabulary})
+    here = trial.model_copy(update={"learner_path": user_path(plugin)})
+    return here.model_copy(update={"vocabulary_sha256": vocabulary_of(here)})
 
 
 def _hidden(trial: Trial, secret: str, folder: Path, say: Callable[[str], None]) -> Callable[[Trial], Trial]:
@@ -254,19 +247,22 @@ def _compare(
     elif submitted is None or repeated is None or hid is None:
         verdict, detail = "no scale", "the task has no normalised score here"
     else:
-        parts = [(1.0, hid), (-1.0, submitted)]
+        parts = [(1, hid), (-1, submitted)]
         before, after = _units(place.reference), _units(reference_secretly)
         if before is not None and after is not None and before.size and after.size:
-            parts += [(1.0, before), (-1.0, after)]
-        tests = {"again": contrast([(1.0, repeated), (-1.0, submitted)]), "hidden": contrast(parts)}
+            parts += [(1, before), (-1, after)]
+        tests = {"again": contrast((1, repeated), (-1, submitted)), "hidden": contrast(*parts)}
     means = {
         name: None if group is None or not group.size else float(group.mean())
         for name, group in zip(("submitted", "again", "hidden"), groups, strict=True)
     }
+    none = (None, None)
     ends = {
-        f"{name}_{end}": getattr(tests[name], end) if name in tests and tests[name].p is not None else None
+        f"{name}_{end}": value
         for name in ("again", "hidden")
-        for end in ("low", "high")
+        for end, value in zip(
+            ("low", "high"), (tests[name].interval if name in tests else None) or none, strict=True
+        )
     }
     row = Verified(
         learner=trial.rule,
@@ -292,18 +288,18 @@ _NAMES = {"again": "new seeds", "hidden": "the hidden task"}
 def _judge(found: Sequence[tuple[Verified, dict[str, Contrast]]]) -> list[Verified]:
     """The rows with their verdicts, after Holm's correction over the tests of all."""
     known = {
-        (i, name): one.p
+        (i, name): p
         for i, (_, tests) in enumerate(found)
         for name, one in tests.items()
-        if one.p is not None
+        if (p := one.p(below=True)) is not None
     }
-    p = dict(zip(known, holm(list(known.values())) if known else (), strict=True))
+    corrected = dict(zip(known, holm(list(known.values())) if known else (), strict=True))
     rows = []
     for i, (row, tests) in enumerate(found):
         told = [
-            f"{_NAMES[name]} {one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+            f"{_NAMES[name]} {one.mean:+.3f} [{one.interval[0]:+.3f}, {one.interval[1]:+.3f}]"
             for name, one in tests.items()
-            if one.mean < -MARGIN and p.get((i, name), 1.0) < 1 - LEVEL
+            if one.interval and one.mean < -MARGIN and corrected[i, name] < ALPHA
         ]
         update = {"verdict": "differs", "detail": "; ".join(told)} if told else {}
         rows.append(row.model_copy(update=update))
@@ -319,27 +315,3 @@ def _units(records: Sequence[Record]) -> np.ndarray | None:
             return None
         groups.setdefault(record.trial.study or str(number), []).append(min(HIGH, max(LOW, score)))
     return np.array([np.mean(own) for own in groups.values()])
-
-
-class Contrast(NamedTuple):
-    """A sum of signed means, its interval, and the one-sided p of a sum that is not below 0."""
-
-    mean: float
-    low: float
-    high: float
-    p: float | None  #: None if a group has a single unit: then there is no interval
-
-
-def contrast(parts: Sequence[tuple[float, np.ndarray]]) -> Contrast:
-    """The sum of the groups' signed means, with Welch's and Satterthwaite's degrees of freedom."""
-    mean = sum(sign * float(group.mean()) for sign, group in parts)
-    if any(group.size < 2 for _, group in parts):
-        return Contrast(mean, -math.inf, math.inf, None)
-    variances = np.array([group.var(ddof=1) / group.size for _, group in parts])
-    total = float(variances.sum())
-    if total < 1e-18:  # runs that differ by rounding alone
-        return Contrast(mean, mean, mean, float(mean > -1e-9))
-    weights = variances**2 / np.array([group.size - 1 for _, group in parts])
-    df, error = total**2 / float(weights.sum()), math.sqrt(total)
-    width = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
-    return Contrast(mean, mean - width, mean + width, float(stats.t.cdf(mean / error, df)))

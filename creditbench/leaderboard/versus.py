@@ -25,6 +25,7 @@ import dataclasses
 import math
 import statistics as plain
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -205,26 +206,60 @@ def metrics(cell: Entry) -> list[Array]:
     return [np.array(units[name]) for name in sorted(units)]
 
 
-def welch(x: ArrayLike, y: ArrayLike) -> tuple[float, tuple[float, float] | None, float | None]:
-    """Mean of x [m] − mean of y [n], its 95 % interval, and the two-sided p of no difference (Welch 1947).
+class Contrast(NamedTuple):
+    """A sum of signed means over units, with its standard error and Satterthwaite's degrees of freedom.
 
-    Interval and p are None for a single unit on either side. Units without any spread differ with certainty
-    or not at all.
+    Both are None if a group has a single unit: then there is no interval. Units without any spread differ
+    with certainty or not at all.
     """
-    # SciPy is slow to import.
-    from scipy.stats import t
 
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    difference = float(np.mean(x) - np.mean(y))
-    if min(len(x), len(y)) < 2:
-        return difference, None, None
-    parts = [float(np.var(a, ddof=1)) / len(a) for a in (x, y)]
-    error = math.sqrt(sum(parts))
+    mean: float
+    error: float | None
+    df: float | None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval (Welch 1947)."""
+        # SciPy is slow to import.
+        from scipy.stats import t
+
+        if self.error is None or self.df is None:
+            return None
+        half = float(t.ppf((1 + statistics.CONFIDENCE) / 2, self.df)) * self.error if self.error else 0.0
+        return self.mean - half, self.mean + half
+
+    def p(self, below: bool = False) -> float | None:
+        """The two-sided p of a sum of 0; with `below` the one-sided p of a sum that is not below 0."""
+        # SciPy is slow to import.
+        from scipy.stats import t
+
+        if self.error is None or self.df is None:
+            return None
+        if self.error == 0.0:
+            return float(self.mean > -_SAME if below else abs(self.mean) < _SAME)
+        if below:
+            return float(t.cdf(self.mean / self.error, self.df))
+        return 2 * float(t.sf(abs(self.mean) / self.error, self.df))
+
+
+def contrast(*parts: tuple[int, ArrayLike]) -> Contrast:
+    """The sum of the means of groups of units, each with its sign."""
+    groups = [(sign, np.asarray(group, np.float64)) for sign, group in parts]
+    mean = sum(sign * float(np.mean(group)) for sign, group in groups)
+    if min(len(group) for _, group in groups) < 2:
+        return Contrast(mean, None, None)
+    variances = [float(np.var(group, ddof=1)) / len(group) for _, group in groups]
+    error = math.sqrt(sum(variances))
     if error < _SAME:
-        return difference, (difference, difference), float(abs(difference) < _SAME)
-    df = error**4 / sum(part**2 / (len(a) - 1) for part, a in zip(parts, (x, y), strict=True))
-    half = float(t.ppf((1 + statistics.CONFIDENCE) / 2, df)) * error
-    return difference, (difference - half, difference + half), 2 * float(t.sf(abs(difference) / error, df))
+        return Contrast(mean, 0.0, 1.0)
+    weights = (part**2 / (len(group) - 1) for part, (_, group) in zip(variances, groups, strict=True))
+    return Contrast(mean, error, error**4 / sum(weights))
+
+
+def welch(x: ArrayLike, y: ArrayLike) -> tuple[float, tuple[float, float] | None, float | None]:
+    """Mean of x [m] − mean of y [n], its 95 % interval, and the two-sided p of no difference (Welch 1947)."""
+    found = contrast((1, x), (-1, y))
+    return found.mean, found.interval, found.p()
 
 
 def _verdict(row: Versus, margin: float) -> str:

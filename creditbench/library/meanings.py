@@ -6,7 +6,7 @@ import inspect
 import re
 from typing import Any
 
-from creditbench.results.measured import CheckResult, GradientQuality, ScalingPoint
+from creditbench.results.measured import CheckResult, GradientQuality, ScalingPoint, Verified
 from creditbench.trials.record import Point, Record
 from creditbench.trials.trial import Trial
 
@@ -32,6 +32,7 @@ def meanings() -> dict[str, dict[str, str]]:
         "scaling": of_fields(ScalingPoint),
         "gradients": of_fields(GradientQuality),
         "checks": of_fields(CheckResult),
+        "verified": of_fields(Verified),
     }
 
 

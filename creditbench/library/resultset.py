@@ -19,12 +19,13 @@ from creditbench.leaderboard.board import make_board
 from creditbench.leaderboard.pages import write_pages
 from creditbench.leaderboard.versus import LEVEL, MARGIN
 from creditbench.leaderboard.versus import versus as versus_rows
+from creditbench.library.defaults import names
 from creditbench.library.meanings import meanings
 from creditbench.library.messages import says_arguments
 from creditbench.machine import files
 from creditbench.results import store, table, version
 from creditbench.results.columns import MEANS, MISSING, REFERENCE
-from creditbench.results.measured import CheckResult, GradientQuality, ScalingPoint
+from creditbench.results.measured import CheckResult, GradientQuality, ScalingPoint, Verified
 from creditbench.results.rows import Row
 from creditbench.results.runs import FAILURES
 from creditbench.results.selection import cells_of, select
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 #: Columns of a frame of results that say of which trial a row is.
 _OF_TRIAL = ("trial", "task", "rule", "cell", "backend", "seed")
-_FRAMES = ("curves", "scaling", "gradients", "checks")
+_FRAMES = ("curves", "scaling", "gradients", "checks", "verified")
 
 
 class ResultSet:
@@ -49,7 +50,8 @@ class ResultSet:
     Data frames (pandas), each made when it is asked for; `columns` says what every column means:
 
     - `trials`: a row a trial; `curves`: a row a point of a trial's curve
-    - `scaling`, `gradients`, `checks`: what `creditbench scale`, `gradients` and `check` measured
+    - `scaling`, `gradients`, `checks`, `verified`: what `creditbench scale`, `gradients`, `check` and
+      `verify` found
 
     >>> import creditbench as cb
     >>> found = cb.load("results/cells")
@@ -142,6 +144,15 @@ class ResultSet:
         return _frame(CheckResult, self.results.checks)
 
     @cached_property
+    def verified(self) -> pd.DataFrame:
+        """A row a submitted rule and task that `creditbench verify` ran again: scores and verdict.
+
+        >>> len(found.verified)
+        0
+        """
+        return _frame(Verified, self.results.verified)
+
+    @cached_property
     def failed(self) -> pd.DataFrame:
         """The rows of `trials` that crashed, were invalid, timed out or ran out of memory.
 
@@ -183,7 +194,7 @@ class ResultSet:
         >>> found.select(rules=["bptt", "anp"], cells="gru")
         ResultSet of 18 trials: 3 tasks, 2 rules
         """
-        asked = (_names(rules), _names(tasks), _names(backends), _names(cells))
+        asked = (names(rules), names(tasks), names(backends), names(cells))
         return ResultSet(select(self.results, *asked), self.folders, lost=self.lost, holds=self._holds)
 
     def scores(self) -> pd.DataFrame:
@@ -251,7 +262,7 @@ class ResultSet:
         >>> beside[["rule", "verdict"]].values.tolist()[1]
         ['bptt', 'reference']
         """
-        rows = versus_rows(self.results, reference, level, margin, _names(rules), _names(tasks))
+        rows = versus_rows(self.results, reference, level, margin, names(rules), names(tasks))
         return _table(rows)
 
     @says_arguments
@@ -308,8 +319,8 @@ class ResultSet:
         """
         return write_pages(
             *({"": self.folders}, lambda _: self.results, Path(output).expanduser(), _note),
-            highlight=_names(highlight),
-            cells=list(_names(cells)),
+            highlight=names(highlight),
+            cells=list(names(cells)),
             draws=draws,
         )
 
@@ -421,8 +432,7 @@ class Plots:
         figure = draw(name, self._results, axis, width)
         if output is not None:
             path = Path(output).expanduser()
-            if path.suffix not in (".png", ".pdf", ".svg"):
-                raise UsageError(f"output '{path}' has no known suffix: end it in .png, .pdf or .svg")
+            files.require_picture(path)
             with files.output("output", path), files.replacing(path) as (new,):
                 figure.savefig(new)
         return figure
@@ -462,12 +472,6 @@ def _table(rows: Iterable[Any]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame([dataclasses.asdict(row) for row in rows])
-
-
-def _names(value: str | Collection[str]) -> tuple[str, ...]:
-    """Names: one, several, or several in one text with commas."""
-    parts = value.split(",") if isinstance(value, str) else value
-    return tuple(dict.fromkeys(name for part in parts if (name := part.strip())))
 
 
 def _count(name: str, count: int) -> str:

@@ -134,8 +134,8 @@ def run(
         tasks=asked.names("tasks", tasks),
         learners=asked.names("learners", learners),
         cells=asked.names("cells", cells, sized),
-        decorrelate=_texts(decorrelate),
-        backends=_texts(backend),
+        decorrelate=defaults.names(decorrelate),
+        backends=defaults.names(backend),
         device=device,
         seeds=_seeds(seeds),
         seeds_apart=isinstance(seeds, int),
@@ -197,12 +197,6 @@ def _several(value: Any) -> list[Any]:
     return list(value)
 
 
-def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
-    """Names: one, several, or several in one text with commas, as on the command line."""
-    parts = (part.strip() for text in _several(value) for part in str(text).split(","))
-    return tuple(dict.fromkeys(filter(None, parts)))
-
-
 class _Asked:
     """Tasks, rules and cells as a caller gives them: their ids or paths, and the settings of instances."""
 
@@ -215,7 +209,7 @@ class _Asked:
         found: list[str] = []
         for item in _several(items):
             if isinstance(item, str | os.PathLike):
-                found += _texts(os.fspath(item))
+                found += defaults.names(os.fspath(item))
             else:
                 found.append(self._name(kind, item, sized or {}))
         return tuple(dict.fromkeys(found))

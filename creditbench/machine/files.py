@@ -172,6 +172,12 @@ def require_plain(value: Any, depth: int = DEPTH) -> Any:
 # -- writing -------------------------------------------------------------------------------------------------
 
 
+def require_picture(output: Path) -> None:
+    """Raise `UsageError` if the suffix of a file is not a picture format."""
+    if output.suffix not in (".png", ".pdf", ".svg"):
+        raise UsageError(f"output '{output}' has no known suffix: end it in .png, .pdf or .svg")
+
+
 @contextlib.contextmanager
 def replacing(*paths: Path, names: bool = True) -> Iterator[list[Path]]:
     """New files beside `paths`, to write in the body. They replace `paths` once all are on the disk.

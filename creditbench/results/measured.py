@@ -79,22 +79,22 @@ class Verified(Row):
     """
 
     learner: str  #: the rule, with the suffix of a decorrelated cell
-    learner_sha256: str
-    cell: str = CELL
-    task: str
-    backend: str
+    learner_sha256: str  #: of the source that was run again
+    cell: str = CELL  #: id of the cell
+    task: str  #: id of the task
+    backend: str  #: jax, torch
     runs: Count  #: submitted
     runs_again: Count  #: with new seeds
     runs_hidden: Count  #: on the hidden task
-    submitted: Number | None
-    again: Number | None
-    again_low: Number | None
-    again_high: Number | None
-    hidden: Number | None
-    hidden_low: Number | None
-    hidden_high: Number | None
+    submitted: Number | None  #: mean score of the submitted runs
+    again: Number | None  #: mean score with new seeds
+    again_low: Number | None  #: lower end of the 95 % interval of its difference to the submitted one
+    again_high: Number | None  #: upper end
+    hidden: Number | None  #: mean score on the hidden task
+    hidden_low: Number | None  #: lower end of the 95 % interval of its difference, less the reference's
+    hidden_high: Number | None  #: upper end
     reference: str | None  #: the rule whose change on the hidden task is taken out
-    verdict: Literal["verified", "differs", "failed", "no scale"]
+    verdict: Literal["verified", "differs", "failed", "no scale"]  #: see `creditbench verify --help`
     detail: str | None  #: why it is not verified
 
 

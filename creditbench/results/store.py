@@ -275,11 +275,7 @@ def stale(record: Record) -> str:
         now = _source_sha256(kind, name, path)
         if now != sha256 and (path is None or _source_sha256(kind, name, None) != sha256):
             return f"{kind[:-1]} {name} {'is gone' if now is None else 'has changed'}"
-    rule = trial.learner, trial.learner_path
-    cell = trial.cell, trial.cell_path
-    if trial.vocabulary_sha256 != _vocabulary(
-        rule, cell, trial.backend, trial.decorrelate != "none", trial.layers
-    ):
+    if trial.vocabulary_sha256 != vocabulary_of(trial):
         return f"what {trial.learner} runs through has changed"
     if trial.numerics_version != NUMERICS_VERSION:
         return f"the harness has changed from numerics version {trial.numerics_version} to {NUMERICS_VERSION}"
@@ -302,6 +298,12 @@ def _source_sha256(kind: Kind, name: str, path: str | None) -> str | None:
         return source_sha256(Path(path))
     except OSError:
         return None
+
+
+def vocabulary_of(trial: Trial) -> str | None:
+    """The sha256 of the code that a trial runs through, as it is now; None if its learner or cell is gone."""
+    rule, cell = (trial.learner, trial.learner_path), (trial.cell, trial.cell_path)
+    return _vocabulary(rule, cell, trial.backend, trial.decorrelate != "none", trial.layers)
 
 
 @cache

@@ -11,7 +11,7 @@ from scipy.stats import t, ttest_ind
 
 from creditbench.cli import main
 from creditbench.errors import UsageError
-from creditbench.leaderboard.versus import versus, welch
+from creditbench.leaderboard.versus import contrast, versus, welch
 from creditbench.results.store import Store
 from creditbench.results.version import Results
 from creditbench.trials.grid import Options, make_grid
@@ -205,6 +205,18 @@ def test_welchs_interval_is_scipys():
     same = np.full(5, 0.3)
     assert welch(same, same + 1e-13)[2] == 1.0 and welch(same, same + 0.1)[2] == 0.0
     assert welch(same[:1], same)[1:] == (None, None)
+
+
+def test_a_contrast_of_two_groups_is_welchs_and_of_more_has_the_variance_of_the_sum():
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal(5), 1 + 2 * rng.standard_normal(8)
+    found = contrast((1, a), (-1, b))
+    known = ttest_ind(a, b, equal_var=False, alternative="less")
+    assert found.p(below=True) == pytest.approx(known.pvalue) and found.df == pytest.approx(known.df)
+    twice = contrast((1, a), (-1, b), (1, b), (-1, a))
+    assert twice.mean == pytest.approx(0.0) and twice.error == pytest.approx(np.sqrt(2) * found.error)
+    assert contrast((1, np.ones(3)), (-1, np.zeros(2))).p(below=True) == 1.0
+    assert contrast((1, np.zeros(3)), (-1, np.ones(2))).p(below=True) == 0.0
 
 
 def test_a_row_of_a_changed_source_is_marked(results, tmp_path):
