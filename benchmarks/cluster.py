@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 import psutil
 from distributed import LocalCluster, Worker
 
-from creditbench.executors import dask, make_executor, make_jobs
+from creditbench.executors import dask_worker, make_executor, make_jobs
 from creditbench.executors.base import failure
 from creditbench.executors.local import LocalExecutor
 from creditbench.results.shared import run_missing
@@ -58,7 +58,9 @@ class Simulated(LocalExecutor):
 
 def dask_setup(worker: Worker) -> None:
     """Called by dask in each worker."""
-    dask._make = lambda settings, worker: Simulated(threads=1, slots=1, timeout=60.0, memory_limit=1 << 30)
+    dask_worker._make = lambda settings, worker: Simulated(
+        threads=1, slots=1, timeout=60.0, memory_limit=1 << 30
+    )
 
 
 def run(address: str, count: int, folder: str) -> None:

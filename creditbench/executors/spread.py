@@ -131,7 +131,8 @@ class Spread:
         # It needs distributed, which is an extra.
         from distributed import KilledWorker, as_completed
 
-        from creditbench.executors.dask import connected, harness, own_cluster
+        from creditbench.executors.dask import connected, own_cluster
+        from creditbench.executors.dask_worker import harness
 
         with contextlib.ExitStack() as opened:
             place = self.scheduler
@@ -168,7 +169,7 @@ def run_part(text: str) -> list[dict[str, Any]]:
     # They need distributed, which is an extra.
     from distributed import get_worker
 
-    from creditbench.executors.dask import another
+    from creditbench.executors.dask_worker import another
 
     wanted, entry, order = json.loads(text)
     worker = get_worker()

@@ -19,7 +19,7 @@ from creditbench.trials.grid import Options, make_grid
 
 distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
 
-from creditbench.executors import dask  # noqa: E402 - it needs distributed
+from creditbench.executors import dask, dask_worker  # noqa: E402 - it needs distributed
 from tests.executors import played  # noqa: E402
 from tests.executors.played import Played  # noqa: E402
 
@@ -47,9 +47,9 @@ def numbers(record):
 @pytest.fixture
 def cluster(monkeypatch):
     """Two workers in this process, which play."""
-    monkeypatch.setattr(dask, "_make", lambda settings, worker: Played())
-    monkeypatch.setattr(dask, "_warm", dask._Warm())
-    monkeypatch.setattr(dask, "_IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(dask_worker, "_make", lambda settings, worker: Played())
+    monkeypatch.setattr(dask_worker, "_warm", dask_worker._Warm())
+    monkeypatch.setattr(dask_worker, "_IDLE_SECONDS", 0.0)
     monkeypatch.setattr(Played, "broken_off", 0)
     monkeypatch.setattr(Played, "not_waited_for", 0)
     Played.started.clear()
@@ -219,23 +219,23 @@ def test_a_scheduler_that_is_lost_costs_what_it_had(cluster, monkeypatch):
 
 
 def test_another_harness_is_refused(cluster, monkeypatch):
-    said = iter([{"version": "2", "sha256": "here"}, {"version": "1", "sha256": "there"}])
-    monkeypatch.setattr(dask, "harness", lambda: next(said))
+    monkeypatch.setattr(dask, "harness", lambda: {"version": "2", "sha256": "here"})
+    monkeypatch.setattr(dask_worker, "harness", lambda: {"version": "1", "sha256": "there"})
     with pytest.raises(UsageError) as caught:
         list(joined(cluster).run([Job(at(0.1))]))
     assert "has another creditbench (1, there) than this machine (2, here): install one" in str(caught.value)
 
 
 def test_the_harness_is_all_that_is_shipped(monkeypatch, tmp_path):
-    before = dask.harness.__wrapped__()
+    before = dask_worker.harness.__wrapped__()
     for kind in ("tasks", "learners"):
         (tmp_path / kind).mkdir()
-    monkeypatch.setattr(dask, "shipped", lambda kind: tmp_path / kind)
+    monkeypatch.setattr(dask_worker, "shipped", lambda kind: tmp_path / kind)
     (tmp_path / "learners" / "a.py").write_text("a")
-    found = {before["sha256"], dask.harness.__wrapped__()["sha256"]}
+    found = {before["sha256"], dask_worker.harness.__wrapped__()["sha256"]}
     (tmp_path / "tasks" / "data.csv").write_text("1")
-    found.add(dask.harness.__wrapped__()["sha256"])
-    assert len(found) == 3 and dask.harness.__wrapped__()["version"] == before["version"]
+    found.add(dask_worker.harness.__wrapped__()["sha256"])
+    assert len(found) == 3 and dask_worker.harness.__wrapped__()["version"] == before["version"]
 
 
 def test_other_versions_are_told_of_once(cluster, monkeypatch, capsys):
@@ -251,7 +251,7 @@ def test_a_users_file_that_is_not_on_the_workers_machine_is_brought_along(cluste
     rule.write_bytes(HONEST.read_bytes())
     (trial,) = trials(str(rule))
     sources, seen = dask._files(trial), []
-    assert dask._placed(trial, sources, str(tmp_path)) is trial
+    assert dask_worker._placed(trial, sources, str(tmp_path)) is trial
     monkeypatch.setattr(dask, "_files", lambda trial: sources)
     run = Played.run
     monkeypatch.setattr(Played, "run", lambda self, jobs, *a: seen.extend(jobs) or run(self, jobs, *a))
@@ -261,9 +261,9 @@ def test_a_users_file_that_is_not_on_the_workers_machine_is_brought_along(cluste
     assert copy.learner_path != trial.learner_path and Path(copy.learner_path).name == "honest.py"
     assert (record.trial, record.learner_source) == (trial, str(rule))
     rule.write_text("# another one\n")
-    assert dask._placed(trial, sources, str(tmp_path)).learner_path != str(rule)
+    assert dask_worker._placed(trial, sources, str(tmp_path)).learner_path != str(rule)
     with pytest.raises(UsageError, match=r"lacks .*honest.py as it was when the run began"):
-        dask._placed(trial, {}, str(tmp_path))
+        dask_worker._placed(trial, {}, str(tmp_path))
 
 
 def test_other_data_than_the_runs_are_refused(tmp_path):
@@ -272,12 +272,12 @@ def test_other_data_than_the_runs_are_refused(tmp_path):
     sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of no byte
     trial = trial.model_copy(update={"task_parameters": {"data": str(data)}, "data_sha256": sha256})
     with pytest.raises(UsageError, match="cannot read the data file"):
-        dask._require_data(trial)
+        dask_worker._require_data(trial)
     data.write_text("1")
     with pytest.raises(UsageError, match="has another data file"):
-        dask._require_data(trial)
+        dask_worker._require_data(trial)
     data.write_text("")
-    dask._require_data(trial)
+    dask_worker._require_data(trial)
 
 
 # -- workers that are processes ------------------------------------------------------------------------------

@@ -118,6 +118,8 @@ def test_a_cluster_gives_the_same_and_says_what_it_refuses(monkeypatch):
         with pytest.raises(MachineError, match="the part 1 of 1 has lost its worker 4 times"):
             list(joined.run(ENTRY, orders(1)))
         monkeypatch.undo()
-        monkeypatch.setattr("creditbench.executors.dask.another", lambda wanted: "has another creditbench")
+        monkeypatch.setattr(
+            "creditbench.executors.dask_worker.another", lambda wanted: "has another creditbench"
+        )
         with pytest.raises(UsageError, match=r"worker inproc://\S+ has another creditbench"):
             list(joined.run(ENTRY, orders(1)))
