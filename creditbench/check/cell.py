@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from creditbench.cells import Cell
+from creditbench.check import cell_oracles
 from creditbench.check.base import Broken, Check, NotApplicable, check, located
 from creditbench.check.pairs import goes_with
 from creditbench.check.parity import require_several
@@ -32,7 +33,7 @@ from creditbench.check.probe import (
     quick_ops,
     relative_error,
 )
-from creditbench.learner import backpropagate, immediate, leaky_trace, online, weighted
+from creditbench.learner import online
 from creditbench.ops import Ops
 from creditbench.plugins import registry
 from creditbench.plugins.importing import Plugin
@@ -264,7 +265,7 @@ def finite(subject: CellSubject) -> str:
     for cell in subject.cells:
         drawn = {name: _SMALL * x if name.startswith("W") else x for name, x in lively(cell).items()}
         x = np.random.default_rng(1).standard_normal((_STEPS, B, INPUTS))
-        state, a, out, s = _steps(ops, cell, ops.from_numpy(drawn), x)
+        state, a, out, s = cell_oracles.steps(ops, cell, ops.from_numpy(drawn), x)
         for name, value in {"s": s, "a": a, "ĥ": out, "the last state": leaves(tuple(state))}.items():
             values = value.values() if isinstance(value, dict) else value
             if not all(np.isfinite(ops.to_numpy(v)).all() for v in values):
@@ -285,7 +286,7 @@ def derivatives(subject: CellSubject) -> str:
         params, x = ops.from_numpy(lively(cell)), make_batch().inputs
         encoded = cell.encode(params, ops.from_numpy(x).reshape((T * B, INPUTS)))
         _, unrolled = cell.unroll(ops, params, cell.start(ops, B), encoded, T)
-        _, a, _, s = _steps(ops, cell, params, x)
+        _, a, _, s = cell_oracles.steps(ops, cell, params, x)
         rows = [ops.xp.concat(tuple(step[k] for step in s)) for k in range(cell.S)]
         before, after = tuple(r[: T * B] for r in rows), tuple(r[B:] for r in rows)
         gates = ops.xp.concat(tuple(a))
@@ -298,21 +299,24 @@ def derivatives(subject: CellSubject) -> str:
         carry, slope, own = Cell.slopes(cell, ops, before, parts, phi, after)
         constant = np.full((T * B, 1, 1, N), 1.0 - cell.alpha)
         pairs = {
-            "carry": (constant if found.carry is None else _full(ops, found.carry), _matrix(ops, carry)),
-            "slope": (_full(ops, found.slope), _matrix(ops, slope)),
+            "carry": (
+                constant if found.carry is None else cell_oracles.full(ops, found.carry),
+                cell_oracles.matrix(ops, carry),
+            ),
+            "slope": (cell_oracles.full(ops, found.slope), cell_oracles.matrix(ops, slope)),
         }
         if found.carry is None and cell.S > 1:
             raise Broken("carry is left out, and a unit's state has several numbers")
-        to_h = _matrix(ops, Cell.out_slopes(cell, ops, after))
+        to_h = cell_oracles.matrix(ops, Cell.out_slopes(cell, ops, after))
         identity = np.ones_like(to_h) if cell.Q == cell.S == 1 else None
         if found.out is not None:
-            pairs["∂h/∂s"] = _full(ops, found.out), to_h
+            pairs["∂h/∂s"] = cell_oracles.full(ops, found.out), to_h
         elif identity is not None:
             pairs["∂h/∂s"] = identity, to_h
         if cell.phi:
             if found.own is None:
                 raise Broken("∂s/∂φ is left out")
-            pairs["∂s/∂φ"] = _full(ops, found.own), _matrix(ops, own)
+            pairs["∂s/∂φ"] = cell_oracles.full(ops, found.own), cell_oracles.matrix(ops, own)
         for name, (one, other) in pairs.items():
             if one.shape != other.shape:
                 raise Broken(f"{name} has the axes {one.shape[1:-1]}, not {other.shape[1:-1]}")
@@ -385,7 +389,7 @@ def reverse_mode(subject: CellSubject) -> str:
     for cell in subject.cells:
         params, batch = lively(cell), make_batch(loss=cell.loss)
         _, expected = autodiff(ops, cell, params, batch)
-        worst = max(worst, relative_error(_backpropagated(ops, cell, params)[1], expected))
+        worst = max(worst, relative_error(cell_oracles.backpropagated(ops, cell, params)[1], expected))
         if not worst < _EXACT:
             raise Broken(f"the largest difference is {worst:.2g} of the largest entry")
     return f"to {worst:.1g}"
@@ -400,7 +404,7 @@ def influence(subject: CellSubject) -> str:
     Where no gate sees ĥ, the influence of each unit's parameters on that unit is all of it.
     """
     ops, worst, recurrent = subject.ops, 0.0, subject.cells[0].recurrent
-    make = _all_influence if recurrent else _own_influence
+    make = cell_oracles.all_influence if recurrent else cell_oracles.own_influence
     for cell in subject.cells:
         drawn, batch = lively(cell), make_batch(loss=cell.loss)
         _, expected = autodiff(ops, cell, drawn, batch)
@@ -446,69 +450,6 @@ def rules(subject: CellSubject) -> str:
     return "; ".join([f"{len(whole)} go with it", *rest])
 
 
-def _all_influence(ops: Ops, cell: Cell, params: Any) -> Any:
-    """A step of the influence of every parameter on every unit, [B, n M, S n]; and its gradient, [n, M]."""
-    n, M, S = cell.hidden, cell.parameters, cell.S
-    place = ops.from_numpy(np.eye(n))[:, None, None, :]
-
-    def advance(J, now, _):
-        own = immediate(ops, now).reshape((-1, S, n, M))
-        own = ops.xp.permute_dims(own, (0, 2, 3, 1))[..., None] * place  # [B, n, M, S, n]
-        J = cell.push(ops, params, now, J) + own.reshape((-1, n * M, S * n))
-        return J, (J * now.delta[:, None]).sum(-1).sum(0).reshape((n, M))
-
-    return advance
-
-
-def _own_influence(ops: Ops, cell: Cell, params: Any) -> Any:
-    """A step of the influence of each unit's parameters on that unit, [B, S n, M]; and its gradient."""
-
-    def advance(J, now, _):
-        J = leaky_trace(ops, cell, J, now)
-        return J, weighted(cell, now.delta, J)
-
-    return advance
-
-
-def _backpropagated(ops: Ops, cell: Cell, drawn: Any) -> tuple[Any, dict[str, NDArray[Any]]]:
-    """(loss, gradient) of the rule that is the reference."""
-
-    def segment(params, batch):
-        batch = batch._replace(inputs=cell.encode(params, batch.inputs))  # as a rule gets them
-        found = backpropagate(ops, cell, params, cell.start(ops, B), batch)
-        return found.loss, {name: ops.dense(grad) for name, grad in found.grads.items()}
-
-    params, batch = ops.from_numpy(drawn), make_batch(loss=cell.loss)
-    batch = type(batch)(*ops.from_numpy(tuple(batch)))
-    loss, grads = ops.to_numpy(ops.compile(segment, params, batch)(params, batch))
-    return loss, grads
-
-
-def _steps(ops: Ops, cell: Cell, params: Any, inputs: NDArray[Any]) -> tuple[Any, list, list, list]:
-    """Step by step from rest: (last state, a of each step, ĥ of each, s of each with that of rest first)."""
-    state = cell.start(ops, B)
-    a, out, s = [], [], [state.s]
-    with ops.host.without_tape():
-        for x in inputs:
-            drive = cell.drive(ops, params, cell.encode(params, ops.from_numpy(x)))
-            pre, state = cell.step(ops, params, state, drive)
-            a.append(pre)
-            out.append(state.out)
-            s.append(state.s)
-    return state, a, out, s
-
-
-def _matrix(ops: Ops, rows: tuple[tuple, ...]) -> NDArray[Any]:
-    """Rows and columns of arrays [R, n] as [R, rows, columns, n]."""
-    return np.stack([[ops.to_numpy(x) for x in row] for row in rows]).transpose(2, 0, 1, 3)
-
-
-def _full(ops: Ops, M: Any) -> NDArray[Any]:
-    """[R, n] as [R, 1, 1, n]; what has four axes stays."""
-    found = ops.to_numpy(M)
-    return found[:, None, None] if found.ndim == 2 else found
-
-
 # -- between backends --------------------------------------------------------------------------------------
 
 
@@ -517,7 +458,7 @@ def numbers(subject: CellSubject) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for i, cell in enumerate(subject.cells):
         drawn = lively(cell)
-        loss, grads = _backpropagated(subject.ops, cell, drawn)
+        loss, grads = cell_oracles.backpropagated(subject.ops, cell, drawn)
         inputs = subject.ops.from_numpy(make_batch().inputs)
         y = cell.run(subject.ops, subject.ops.from_numpy(drawn), inputs)
         own = {"the loss": loss, "the outputs": subject.ops.to_numpy(y)}
