@@ -11,7 +11,7 @@ RUN = results/run-$(VERSION)
 BIN = .venv/bin
 INSTALLED = .venv/installed
 
-.PHONY: help install run results task tables paper published fair test test-gpu lint bench perf-gate asv docs release check-submission clean
+.PHONY: help install run results task tables paper published fair test test-thorough test-gpu lint bench perf-gate asv docs release check-submission clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
@@ -118,8 +118,12 @@ NOTHING := 5 # what pytest exits with where ARGS chooses none of its tests
 # Bytecode is kept: the tests start hundreds of processes that import the same files.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(INSTALLED) ## the tests; ARGS="-k anp" for some
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not alone" $(ARGS) || test $$? -eq $(NOTHING)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not alone and not thorough" $(ARGS) || test $$? -eq $(NOTHING)
 	$(BIN)/python -m pytest -m alone $(ARGS) || test $$? -eq $(NOTHING)
+
+test-thorough: export PYTHONDONTWRITEBYTECODE =
+test-thorough: $(INSTALLED) ## the tests that follow from others, as JAX's of what PyTorch holds to an oracle and JAX to PyTorch
+	$(BIN)/python -m pytest -n auto --dist worksteal -m thorough $(ARGS)
 
 test-gpu: $(INSTALLED) ## the tests of what runs on an accelerator, where there is one
 	JAX_PLATFORMS= XLA_FLAGS= $(BIN)/python -m pytest -m gpu $(ARGS)

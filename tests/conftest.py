@@ -57,6 +57,7 @@ __all__ = [
     "make_cell",
     "make_params",
     "relative_error",
+    "thorough",
 ]
 
 
@@ -69,6 +70,22 @@ def ops(request):
 #: For means over thousands of draws: JAX takes them together. PyTorch agrees with it draw by draw, which
 #: tests of both backends hold, and draws as it should, which tests/ops holds.
 ON_JAX = pytest.mark.parametrize("ops", ["jax"], indirect=True)
+
+
+def thorough(values, but):
+    """The values of a parameter, of which only those in `but` run for every change.
+
+    The others go the same way through the code.
+    """
+    values = list(values)
+    assert set(but) <= set(values), f"{set(but) - set(values)} are none of {values}"
+    return [
+        value if value in but else pytest.param(*_one(value), marks=pytest.mark.thorough) for value in values
+    ]
+
+
+def _one(value):
+    return value if isinstance(value, tuple) else (value,)
 
 
 @pytest.fixture

@@ -245,7 +245,7 @@ def test_the_template_is_checked_and_a_broken_one_told(tmp_path, monkeypatch, ca
     assert list(rows) == lists.names("cells") and set(rows.values()) == {True}
     path = tmp_path / "slow_unit.py"
     path.write_text(path.read_text().replace("ops.xp.tanh(s[0])", "ops.xp.cos(s[0])"))
-    assert main(["check", "slow_unit.py", "--only", "rest", "--backend", "torch"]) == 1
+    assert main(["check", "slow_unit.py", "--only", "rest", "--backend", "jax"]) == 1
     said = capsys.readouterr().err
     assert "rest: o(0) is 1" in said and "what to do: let `o` be 0" in said
     assert main(["check", "gru", "--cell", "lif"]) == 2
@@ -284,7 +284,7 @@ class Drifts(Cell):
 def test_constants_are_checked_at_the_values_that_are_set(tmp_path, capsys):
     path = tmp_path / "drifts.py"
     path.write_text(ONLY_SOUND_AT_0)
-    words = ["check", str(path), "--only", "derivatives", "--backend", "torch", "--json"]
+    words = ["check", str(path), "--only", "derivatives", "--backend", "jax", "--json"]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)[0]["detail"] == "cell 'drifts'"
     assert main([*words, "--set", "drifts.pace=0.25"]) == 1
@@ -292,7 +292,7 @@ def test_constants_are_checked_at_the_values_that_are_set(tmp_path, capsys):
     assert rows["import"]["detail"] == "cell 'drifts'; drifts.pace = 0.25"
     assert rows["derivatives"]["held"] is False and "∂s[0]/∂s[0]" in rows["derivatives"]["detail"]
     # Of a rule and of its cell at once.
-    words = ["check", "anp", "--cell", "lif", "--only", "metadata", "--backend", "torch", "--json"]
+    words = ["check", "anp", "--cell", "lif", "--only", "metadata", "--backend", "jax", "--json"]
     assert main([*words, "--set", "anp.sigma=1e-2", "--set", "lif.decay=0.8"]) == 0
     assert (
         json.loads(capsys.readouterr().out)[0]["detail"] == "learner 'anp'; anp.sigma = 1e-2; lif.decay = 0.8"

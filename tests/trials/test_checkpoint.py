@@ -177,7 +177,7 @@ def test_a_short_trial_leaves_none(kept):
 
 def test_a_run_that_is_killed_goes_on(tmp_path):
     """SIGKILL of a real run, in the middle of a trial: the next run has the record of an undisturbed one."""
-    words = "--task mackey_glass --learner uoro --backend torch --seeds 1 --hidden 8 --budget 8000"
+    words = "--task mackey_glass --learner uoro --backend torch --seeds 1 --hidden 8 --budget 5000"
     words = [*words.split(), "--evaluations", "20", "--no-measure", "--checkpoint", "0", "--results"]
     command = [sys.executable, "-m", "creditbench", "run", *words]
     with subprocess.Popen([*command, str(tmp_path / "cut")], stderr=subprocess.DEVNULL) as run:

@@ -266,7 +266,7 @@ def test_a_confined_rule_trains_a_users_cell_as_it_does_in_this_process(mine, tm
     ]
     assert made.notes == ("picky does not go with my_cell: it has gates; it is left out",)
     own = [trial for trial in made.trials if trial.cell == "my_cell"]
-    executor = make_executor("local", slots=2)
+    executor = make_executor("local", slots=1)
     confined = {r.trial.rule: r for r in executor.run(make_jobs(own))}
     assert {name: r.status for name, r in confined.items()} == {"my_rule": "ok", "bptt": "ok"}
     assert all(r.ratio_bptt is not None for r in confined.values())

@@ -374,7 +374,7 @@ def test_a_file_of_run_is_tuned_but_for_what_is_not_for_tuning(tmp_path, capsys)
     )
     out = tmp_path / "tuned.toml"
     arguments = ["tune", "--config", str(config), "--points", "4", "--studies", "1", "--confirm", "0"]
-    arguments += ["--results", str(tmp_path / "r")]
+    arguments += ["--executor", "inline", "--results", str(tmp_path / "r")]
     assert main([*arguments, "--output", str(out)]) == 0
     records = Store(tmp_path / "r").all()
     assert {(r.trial.seed, r.trial.backend, r.trial.budget_steps) for r in records} == {
