@@ -20,6 +20,7 @@ from creditbench.results.conditions import columns_of
 from creditbench.results.version import Results, load
 from tests.browser import DRAWN, wait
 from tests.browser import browser as open_browser
+from tests.conftest import thorough
 from tests.synthetic import make
 
 NEWEST = max(
@@ -131,7 +132,7 @@ def test_a_browser_finds_the_numbers_of_the_committed_board(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("studies", "seeds"), [(0, 5), (5, 2)])
+@pytest.mark.parametrize(("studies", "seeds"), thorough([(0, 5), (5, 2)], but=[(5, 2)]))
 def test_a_browser_finds_the_numbers_of_rows_that_failed(source, tmp_path, studies, seeds):
     """Runs that diverged, crashed or are missing, two backends, and tasks that nobody can normalise."""
 

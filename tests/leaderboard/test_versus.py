@@ -116,7 +116,7 @@ def test_the_verdict_agrees_with_the_interval_it_stands_beside():
     """For rows of any size: undecided if the interval holds 0; (raw) if only the correction undoes it."""
     rng = np.random.default_rng(3)
     seen = set()
-    for _ in range(60):
+    for _ in range(25):
         records = [
             r.model_copy(update={"normalised_score": float(rng.normal(0.1 * k, 0.08)), "test_score": 0.5})
             for k, learner in enumerate(("bptt", "anp", "np", "wp", "rflo"))
