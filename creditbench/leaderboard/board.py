@@ -276,15 +276,20 @@ class Board:
         tau = np.append(tau, 1.2 * tau[-1])
         return tau, statistics.performance_profile(costs, tau * (1 + 1e-12))
 
+    def complete(self, row: Standing) -> bool:
+        """Whether a row has a score on every task, none of them stale."""
+        return not row.stale and all(
+            task in row.cells and len(row.cells[task].scores) for task in self.scaled
+        )
+
     def front(self, rows: Sequence[Standing], cost: str) -> list[bool]:
         """Whether each row is on the front: no other is better in score and in `cost`, a record's field.
 
-        Only rows count that have a score on every task, none of them stale.
+        Only rows count that are `complete`.
         """
         points = []
         for row in rows:
-            whole = all(task in row.cells and len(row.cells[task].scores) for task in self.scaled)
-            value = row.cost(cost) if whole and not row.stale else None
+            value = row.cost(cost) if self.complete(row) else None
             score = row.scores["iqm"].value if row.scores else None
             points.append([np.nan if value is None else value, np.nan if score is None else -score])
         return statistics.pareto_front(np.array(points).reshape(-1, 2)).tolist()

@@ -523,17 +523,22 @@ def pareto(board: Board, width: Width = "page") -> PrintFigure:
     """Draw each rule's score against × forward and against algorithm bytes, with a line on each front.
 
     Each backend has a front. Bars are 95 % intervals of the interquartile mean. Each rule has a colour and a
-    mark; rules on a front are filled, and named where there is room. Scores far below all others are at the
-    lower edge, with their number.
+    mark; rules on a front are filled, and named where there is room; those of a second backend have
+    a dot within. Scores far below all others are at the lower edge, with their number. Rows that lack a task
+    are left out if there are others.
     """
-    rules = list(dict.fromkeys(row.rule for row in board.rows))
-    styles, used = _styles(rules), sorted({backend for backend, _ in board.groups})
+    groups = {key: [row for row in rows if board.complete(row)] for key, rows in board.groups.items()}
+    groups = {key: rows for key, rows in groups.items() if rows} or board.groups
+    every = [row for rows in groups.values() for row in rows]
+    left_out = [f"{row.rule} {row.backend}" for row in board.rows if row not in every]
+    styles = _styles(list(dict.fromkeys(row.rule for row in every)))
+    used = [name for name in _BACKENDS if any(name == backend for backend, _ in groups)]
     rows, across = (1, len(columns.FRONTS)) if width == "page" else (len(columns.FRONTS), 1)
     figure, axes = _subplots(rows, across, width, 2.6 * rows, sharey=True)
-    floor = _floor([row.scores["iqm"].value for row in board.rows if row.scores])
+    floor = _floor([row.scores["iqm"].value for row in every if row.scores])
     seen, named, points = set(), [], []
     for ax, column in zip(axes.flat, columns.FRONTS, strict=True):
-        for (backend, _), group in board.groups.items():
+        for (backend, _), group in groups.items():
             placed = []
             for row, on in zip(group, board.front(group, column.field), strict=True):
                 value = row.cost(column.field)
@@ -543,6 +548,9 @@ def pareto(board: Board, width: Width = "page") -> PrintFigure:
                 score = row.scores["iqm"]
                 colour, mark = styles[row.rule]
                 points.append((ax, (value, max(score.value, floor))))
+                if backend in used[1:]:
+                    dot = "white" if on else colour
+                    ax.plot(value, max(score.value, floor), ".", color=dot, markersize=2, zorder=3)
                 if score.value < floor:
                     ax.plot(value, floor, mark, color=colour, markerfacecolor="none", markersize=4)
                     named.append((ax, f"{score.value:.1f} ↓".replace("-", "−"), (value, floor), True))
@@ -578,9 +586,15 @@ def pareto(board: Board, width: Width = "page") -> PrintFigure:
         for rule, (c, m) in styles.items()
         if rule in seen
     ]
+    marks += [
+        Line2D([], [], color="0.2", marker=mark, linestyle="", markersize=5, mew=0.2, label=backend)
+        for mark, backend in (zip((r"$\circ$", r"$\odot$"), used, strict=False) if len(used) > 1 else ())
+    ]
     marks.append(Line2D([], [], color="0.6", linewidth=0.7, label="front (filled)"))
     _grow(figure, _legend(figure, marks))
     _name(figure, named, points)
+    if left_out:
+        figure.notes = [f"left out, since they lack a score on some task: {', '.join(left_out)}"]
     return figure
 
 
@@ -624,7 +638,7 @@ def _name(
             )
             note.set_in_layout(False)
             box, panel = note.get_window_extent(), ax.get_window_extent()
-            inside = panel.x0 <= box.x0 and box.x1 <= panel.x1 + 6 and box.y1 <= panel.y1 + 6
+            inside = panel.x0 <= box.x0 and box.x1 <= panel.x1 + 6 and box.y1 <= panel.y1
             if inside and not any(box.overlaps(other) for other in taken):
                 taken.append(box)
                 break

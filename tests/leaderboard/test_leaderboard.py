@@ -737,6 +737,31 @@ def test_no_score_presses_the_others_of_a_pareto_figure_together(source, tmp_pat
     assert any("↓" in text.get_text() for text in figure.axes[0].texts)
 
 
+def test_rows_that_lack_a_task_are_in_no_pareto_figure_beside_others(source, tmp_path):
+    """Scores of three tasks and of two do not compare. A second backend has marks of its own."""
+    from creditbench.leaderboard import figures
+
+    found = make(source, rules=4, tasks=2, seeds=2, measured=False)
+    figure, notes = drawn_by(figures.pareto, make_board(found, 100), tmp_path / "x.png")
+    assert {"jax", "torch"} <= labels(figure) and not notes
+    lack = [
+        r
+        for r in found.records
+        if (r.trial.backend, r.trial.rule, r.trial.task) != ("torch", "bptt", "task_01")
+    ]
+    board = make_board(dataclasses.replace(found, records=tuple(lack)), 100)
+    figure, (note,) = drawn_by(figures.pareto, board, tmp_path / "x.png")
+    assert "left out" in note and note.endswith("some task: bptt torch")
+    fewer = [r for r in lack if r.trial.backend == "jax" or r.trial.task == "task_00"]
+    board = make_board(dataclasses.replace(found, records=tuple(fewer)), 100)
+    figure, _ = drawn_by(figures.pareto, board, tmp_path / "x.png")
+    assert not {"jax", "torch"} & labels(figure)
+    alone = [r for r in found.records if (r.trial.rule in ("bptt", "rule_01")) == (r.trial.task == "task_00")]
+    board = make_board(dataclasses.replace(found, records=tuple(alone)), 100)
+    figure, notes = drawn_by(figures.pareto, board, tmp_path / "x.png")  # no row is complete
+    assert {"bptt", "rule_01", "rule_02", "rule_03"} <= labels(figure) and not notes
+
+
 def test_what_cannot_be_drawn_is_said(results, tmp_path, capsys):
     bare = [r.model_copy(update={"curve": ()}) for r in results.records]
     write_tables(dataclasses.replace(results, records=tuple(bare), scaling=()), tmp_path / "v", "")
