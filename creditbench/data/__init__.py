@@ -1,18 +1,11 @@
 """Data from files and from the Hugging Face hub, as NumPy arrays.
 
-- `reading`: the functions that read, the cache, the refusals
+- `reading`: the functions that read, and the cache
+- `files`: a user's file; `hub`: a data set of the hub; `loading`: the library `datasets`
 - `numbers`: the columns of a table; `hours`: hourly rows; `pictures`: images and their classes
 """
 
-from creditbench.data.reading import (
-    Arrays,
-    Seen,
-    absolute,
-    cached,
-    noting,
-    read_images,
-    read_table,
-    read_text,
-)
+from creditbench.data.hub import absolute
+from creditbench.data.reading import Arrays, Seen, cached, noting, read_images, read_table, read_text
 
 __all__ = ["Arrays", "Seen", "absolute", "cached", "noting", "read_images", "read_table", "read_text"]

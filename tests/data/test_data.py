@@ -17,17 +17,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from creditbench.data.hub import absolute
+from creditbench.data.loading import LIMIT, columns_of, quiet_datasets
 from creditbench.data.numbers import number
-from creditbench.data.reading import (
-    LIMIT,
-    _columns,
-    _datasets,
-    absolute,
-    cached,
-    read_images,
-    read_table,
-    read_text,
-)
+from creditbench.data.reading import cached, read_images, read_table, read_text
 from creditbench.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +62,7 @@ def test_a_table_is_read_once_and_then_from_the_cache(
     path = write(tmp_path / "t.csv", "a\n1\n2\n")
     first = read_table(path, ["a"])
     assert len(list(cache.iterdir())) == 1
-    monkeypatch.setattr("creditbench.data.reading._from_file", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("creditbench.data.reading.from_file", lambda *_: pytest.fail("read again"))
     np.testing.assert_array_equal(read_table(path, ["a"])["a"], first["a"])
     moved = write(tmp_path / "moved.csv", path.read_bytes())
     np.testing.assert_array_equal(read_table(moved, ["a"])["a"], first["a"])
@@ -249,7 +242,7 @@ def test_a_zip_under_another_name_is_refused(tmp_path: Path) -> None:
 def test_a_small_parquet_file_of_many_rows_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("creditbench.data.reading.LIMIT", 10_000_000)
+    monkeypatch.setattr("creditbench.data.loading.LIMIT", 10_000_000)
     import pyarrow
     import pyarrow.parquet
 
@@ -279,7 +272,7 @@ def test_an_npz_that_is_or_claims_to_be_too_large_is_refused(
     assert "has 8,000,000,000,000,000 bytes of data" in refused(claims)
     holds = npz(tmp_path / "holds.npz", header % 1, bytes(8))
     read_table(holds, ["a"])
-    monkeypatch.setattr("creditbench.data.reading.LIMIT", 10_000_000)
+    monkeypatch.setattr("creditbench.data.loading.LIMIT", 10_000_000)
     rows = 10_000_000 // 8 + 1
     zeros = npz(tmp_path / "zeros.npz", header % rows, bytes(8 * rows))
     assert zeros.stat().st_size < 20_000
@@ -329,7 +322,7 @@ def test_numbers_lie_where_arrow_has_them() -> None:
     """Without a copy, if the column is one stretch without gaps."""
     import datasets
 
-    column = _columns(datasets.Dataset.from_dict({"a": [1.0, 2.0, 3.0], "b": ["x", "y", "z"]}), True)["a"]
+    column = columns_of(datasets.Dataset.from_dict({"a": [1.0, 2.0, 3.0], "b": ["x", "y", "z"]}), True)["a"]
     assert not column.flags.owndata and not column.flags.writeable
     assert number("table", "a", column) is column
 
@@ -375,7 +368,7 @@ def test_a_folder_in_the_layout_of_the_hub_is_read(
     monkeypatch.chdir(hub.parent)
     assert absolute("hf:toys:days") == f"hf:{hub}:days" and absolute("hf:./toys") == f"hf:{hub}"
     assert absolute("hf:owner/name:days") == "hf:owner/name:days"
-    monkeypatch.setattr("creditbench.data.reading._load", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("creditbench.data.hub._load", lambda *_: pytest.fail("read again"))
     np.testing.assert_array_equal(read_table("hf:toys", ["a"])["a"], [1, 2])
 
 
@@ -409,7 +402,7 @@ def test_without_a_network_a_hub_data_set_comes_from_the_cache_or_is_refused(
     import datasets
 
     folder = tmp_path / "cache"
-    with _datasets():
+    with quiet_datasets():
         datasets.load_dataset(str(hub), "days", cache_dir=str(folder / "hub"))
     (folder / "hub" / "toys").rename(folder / "hub" / "owner___toys")
     code = (
@@ -496,7 +489,7 @@ def test_images_of_the_hub_come_decoded_with_their_test_split(tmp_path: Path) ->
     (folder / "mnist").mkdir(parents=True)
     for split, part in (("train", slice(20)), ("test", slice(20, 30))):
         rows = {"image": list(IMAGES[part]), "label": LABELS[part].tolist()}
-        with _datasets():
+        with quiet_datasets():
             datasets.Dataset.from_dict(rows, features).to_parquet(
                 str(folder / "mnist" / f"{split}-0.parquet")
             )

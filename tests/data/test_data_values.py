@@ -344,7 +344,7 @@ def test_transparent_deep_and_broken_images_are_named(tmp_path: Path) -> None:
 def test_images_that_unpack_to_too_much_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = packed(tmp_path, [Image.new("L", (3000, 3000))] * 3)
     assert path.stat().st_size < 100_000
-    monkeypatch.setattr("creditbench.data.reading.LIMIT", 80_000_000)
+    monkeypatch.setattr("creditbench.data.loading.LIMIT", 80_000_000)
     assert "its images take more than the 80,000,000 bytes" in refused(path, images=True)
 
 
