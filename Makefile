@@ -174,7 +174,7 @@ release: $(INSTALLED) ## the packages of a release and its results in dist/, the
 	$(TRIED)/bin/python -m pip install --quiet "$$(ls dist/*.whl)[all]"
 	cd $(TRIED) && bin/creditbench run --task mackey_glass,adding --learner bptt,eprop --backend jax,torch --preset smoke \
 	  --seeds 2 --results tried
-	cd $(TRIED) && bin/creditbench new learner tried_rule && bin/creditbench check tried_rule.py --only import,contract
+	cd $(TRIED) && bin/creditbench new learner tried_rule && bin/creditbench check tried_rule.py --only import,estimate
 	cd $(TRIED) && bin/creditbench leaderboard --results ../results/$(VERSION) --output page
 	tar -czf dist/results-$(VERSION).tar.gz results/$(VERSION)
 
