@@ -352,6 +352,7 @@ def make_board(results: Results, draws: int = statistics.DRAWS, cell: str | None
         task for task in tasks if not any(own[task].normalises for own in cells.values() if task in own)
     )
     rows = []
+    drawn = statistics.Draws(draws)
     for key, own in cells.items():
         scored = {task: cell.units for task, cell in own.items() if task not in unscaled and cell.units}
         reference = cells.get((REFERENCE, *key[1:]), {})
@@ -359,12 +360,12 @@ def make_board(results: Results, draws: int = statistics.DRAWS, cell: str | None
         improvement = None
         if common and key[0] != REFERENCE:
             improvement = statistics.probability_of_improvement(
-                [_exact(own[task]) for task in common], [_exact(reference[task]) for task in common], draws
+                [_exact(own[task]) for task in common], [_exact(reference[task]) for task in common], drawn
             )
         trial = next(iter(found[key].values())).records[0].trial
         alone = f"run by itself alone: {', '.join(sorted(found[key]))}"
         unranked, quick = _unranked(own, tasks, unscaled) if own else (alone, False)
-        scores = statistics.aggregates(list(scored.values()), draws) if scored else {}
+        scores = statistics.aggregates(list(scored.values()), drawn) if scored else {}
         row = Standing(
             key[0], trial.learner, key[1], key[2], own, tasks, scores, improvement, unranked, quick
         )

@@ -15,8 +15,9 @@ doi:10.1080/00031305.2015.1089789).
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 Stratum = Sequence[ArrayLike]  #: U units, arrays [n_u]
 Strata = Sequence[Stratum]  #: M of them
+Drawn = NDArray[np.unsignedinteger[Any]]
 Aggregate = Callable[..., Array]  #: M arrays [runs] -> []; with M weights [draws, runs] -> [draws]
 
 DRAWS = 10_000
@@ -103,20 +105,50 @@ def resample(stratum: Stratum, draws: int, rng: np.random.Generator) -> Array:
     units' means includes the spread within them, so drawing runs anew within a unit would count it twice.
     Weights are scaled by U / (U - 1), so that a task has the same weight in a draw as in the value.
     """
-    return _weights(stratum, _drawn(stratum, draws, rng))
+    return _weights(stratum, _drawn(len(stratum), draws, rng))
 
 
-def _drawn(stratum: Stratum, draws: int, rng: np.random.Generator) -> NDArray[np.int32]:
-    """How often each unit is in each draw, [draws, U]."""
-    units = len(stratum)
-    drawn = rng.multinomial(max(1, units - 1), np.full(units, 1 / units), size=draws)
-    return drawn.astype(np.int32)
+def _drawn(units: int, draws: int, rng: np.random.Generator) -> Drawn:
+    """How often each of U units is in each draw, [draws, U]."""
+    chances = np.full(units, 1 / units)
+    parts = []
+    for part in _parts(draws, units):  # one after another they are the same draws as all at once
+        drawn = rng.multinomial(max(1, units - 1), chances, size=part.stop - part.start)
+        parts.append(drawn.astype(np.min_scalar_type(drawn.max())))  # mostly a byte in place of eight
+    return np.concatenate(parts)
 
 
-def _weights(stratum: Stratum, drawn: NDArray[np.int32]) -> Array:
+class Draws:
+    """Draws of the units of strata, one stratum after another.
+
+    They depend on the numbers of units alone. Those of the last strata are kept for the next rule, which
+    mostly has as many units: drawing takes most of the time of a bootstrap of many runs.
+    """
+
+    def __init__(self, draws: int = DRAWS, seed: int = 0) -> None:
+        self.draws = draws
+        self._rng = np.random.default_rng(seed)
+        self._start = self._rng.bit_generator.state
+        self._kept: list[tuple[int, Drawn, Any]] = []  #: units, their draws, the generator's state after them
+
+    def of(self, strata: Strata) -> list[Drawn]:
+        """How often each unit is in each draw: M strata -> M arrays [draws, U]."""
+        counts = list(map(len, strata))
+        kept = [units for units, _, _ in self._kept]
+        same = len(os.path.commonprefix([counts, kept]))
+        if same < len(counts):
+            del self._kept[same:]
+            self._rng.bit_generator.state = self._kept[-1][2] if self._kept else self._start
+            for units in counts[same:]:
+                drawn = _drawn(units, self.draws, self._rng)
+                self._kept.append((units, drawn, self._rng.bit_generator.state))
+        return [drawn for _, drawn, _ in self._kept[: len(counts)]]
+
+
+def _weights(stratum: Stratum, drawn: Drawn) -> Array:
     """The weight of each run in draws of units: [draws, U] -> [draws, runs]."""
     sizes, units = [np.size(unit) for unit in stratum], len(stratum)
-    return np.asarray(np.repeat(drawn, sizes, axis=1) * (units / max(1, units - 1)), np.float64)
+    return np.repeat(drawn, sizes, axis=1).astype(np.float64) * (units / max(1, units - 1))
 
 
 def _parts(draws: int, runs: int) -> Iterator[slice]:
@@ -141,20 +173,21 @@ def degrees(strata: Strata) -> float:
 
 
 def aggregates(
-    strata: Strata, draws: int = DRAWS, confidence: float = CONFIDENCE, seed: int = 0
+    strata: Strata, draws: int | Draws = DRAWS, confidence: float = CONFIDENCE, seed: int = 0
 ) -> dict[str, Interval]:
     """Each of `AGGREGATES` of M strata, with its interval from one stratified bootstrap.
 
-    The interval is infinite if a stratum has a single unit: its spread is unknown. Raises ValueError if there
-    is no task, or a task without a run.
+    The interval is infinite if a stratum has a single unit: its spread is unknown. `draws`: the number, or
+    draws of another rule, which has its own seed. Raises ValueError if there is no task, or a task without a
+    run.
     """
     if not strata or not all(len(stratum) and all(map(np.size, stratum)) for stratum in strata):
         raise ValueError("scores are one list of arrays a task, each with a run or more")
-    rng = np.random.default_rng(seed)
+    kept = draws if isinstance(draws, Draws) else Draws(draws, seed)
     arrays = [pooled(s) for s in strata]
-    drawn = [_drawn(s, draws, rng) for s in strata]
+    drawn = kept.of(strata)
     values: dict[str, list[Array]] = {name: [] for name in AGGREGATES}
-    for part in _parts(draws, sum(map(len, arrays))):
+    for part in _parts(kept.draws, sum(map(len, arrays))):
         weights = [_weights(s, own[part]) for s, own in zip(strata, drawn, strict=True)]
         for name, f in AGGREGATES.items():
             values[name].append(f(arrays, weights))
@@ -198,16 +231,18 @@ def wins(x: ArrayLike, y: ArrayLike) -> Array:
 
 
 def probability_of_improvement(
-    x: Strata, y: Strata, draws: int = DRAWS, confidence: float = CONFIDENCE, seed: int = 0
+    x: Strata, y: Strata, draws: int | Draws = DRAWS, confidence: float = CONFIDENCE, seed: int = 0
 ) -> Interval:
     """P(X > Y) = mean over tasks of U / (m n), a tie counted as half; M strata of each, of the same tasks.
 
-    The interval is from a stratified bootstrap of both, as sums over the drawn pairs.
+    The interval is from a stratified bootstrap of both, as sums over the drawn pairs; `draws` as in
+    `aggregates`.
     """
     if len(x) != len(y) or not len(x):
         raise ValueError(f"{len(x)} tasks stand against {len(y)}: give the same ones, and one or more")
-    rng = np.random.default_rng(seed)
-    value, drawn = 0.0, np.zeros(draws)
+    kept = draws if isinstance(draws, Draws) else Draws(draws, seed)
+    sides = iter(kept.of([stratum for pair in zip(x, y, strict=True) for stratum in pair]))
+    value, drawn = 0.0, np.zeros(kept.draws)
     shares: list[list[Array]] = []  # share of the other side's runs that each run beats, by stratum and unit
     for one, other in zip(x, y, strict=True):
         runs, others = pooled(one), pooled(other)  # [m], [n]
@@ -215,8 +250,8 @@ def probability_of_improvement(
         # Numbers of the others, in their order, that lie below a run, and below or at it.
         below, upto = (np.searchsorted(others[order], runs, side) for side in ("left", "right"))
         value += float((below + upto).sum()) / 2 / (len(runs) * len(others)) / len(x)
-        mine, theirs = _drawn(one, draws, rng), _drawn(other, draws, rng)
-        for part in _parts(draws, len(runs) + len(others)):
+        mine, theirs = next(sides), next(sides)
+        for part in _parts(kept.draws, len(runs) + len(others)):
             a, b = _weights(one, mine[part]), _weights(other, theirs[part])[:, order]
             weight = np.concatenate([np.zeros((len(b), 1)), np.cumsum(b, axis=1)], axis=1)  # [draws, 1 + n]
             won = (a * (weight[:, below] + weight[:, upto])).sum(-1) / 2
