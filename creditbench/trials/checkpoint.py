@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from creditbench.errors import reason
 from creditbench.machine import files
-from creditbench.trials.record import InRecord
+from creditbench.trials.record import Points
 from creditbench.trials.trial import Amount, Count, Number, Size, Trial
 
 #: Seconds of a trial between two checkpoints, unless a run asks for others.
@@ -59,7 +59,7 @@ class _Part(BaseModel):
 class RunSoFar(_Part):
     """One seed's curve, and what else of it the record is made from."""
 
-    curve: tuple[InRecord, ...]
+    curve: Points
     rates: tuple[Amount, ...]  #: steps per second
     best: Number | None  #: the best metric on validation
     diverged_at: Count | None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import marshal
-from collections.abc import Mapping, Sequence
+import math
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, overload
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, TypeAdapter, model_validator
 
@@ -32,9 +34,63 @@ class Point(NamedTuple):
     validation: Number | None  #: metric on the validation split; None if not finite
 
 
-#: A point in a record: a tuple takes a fifth of the memory of a model, and records have many.
-InRecord = Annotated[Point, PlainSerializer(lambda point: dict(zip(Point._fields, point, strict=True)))]
 _POINT = TypeAdapter(Point)
+#: A point in a curve; not a number stands for None.
+_PACKED = struct.Struct("<qddd")
+PACKED = [(name, "<i8" if name == "step" else "<f8") for name in Point._fields]  #: the same for NumPy
+
+
+class Curve(Sequence[Point]):
+    """The points of a record, 32 bytes each: tuples would be most of what many records take."""
+
+    __slots__ = ("packed",)
+
+    def __init__(self, points: Iterable[Point]) -> None:
+        self.packed = b"".join(
+            _PACKED.pack(step, seconds, *(math.nan if value is None else value for value in rest))
+            for step, seconds, *rest in points
+        )
+
+    def __len__(self) -> int:
+        return len(self.packed) // _PACKED.size
+
+    def __iter__(self) -> Iterator[Point]:
+        return map(_unpacked, _PACKED.iter_unpack(self.packed))
+
+    @overload
+    def __getitem__(self, at: int) -> Point: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Point]: ...
+    def __getitem__(self, at: int | slice) -> Point | Sequence[Point]:
+        if isinstance(at, slice):
+            return tuple(self)[at]
+        return _unpacked(_PACKED.unpack_from(self.packed, range(len(self))[at] * _PACKED.size))
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Curve):
+            return self.packed == other.packed
+        return tuple(self) == other
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+
+def _unpacked(values: tuple[int, float, float, float]) -> Point:
+    step, seconds, loss, validation = values
+    return Point(
+        step, seconds, None if loss != loss else loss, None if validation != validation else validation
+    )
+
+
+#: In the JSON of a record a point is an object.
+Points = Annotated[
+    Sequence[Point],
+    AfterValidator(Curve),
+    PlainSerializer(lambda curve: [dict(zip(Point._fields, point, strict=True)) for point in curve]),
+]
 
 
 def checked(point: Point) -> Point:
@@ -161,7 +217,7 @@ class Record(BaseModel):
     device_peak_bytes: Count | None = None
     trained_together: Size = 1  #: seeds trained in one program
     resumed: Count = 0  #: times that training went on from a checkpoint; seconds of training are of all parts
-    curve: tuple[InRecord, ...] = ()  #: at every evaluation
+    curve: Points = ()  #: at every evaluation
     environment: Environment = {}  #: processor, system, versions
     started_at: str = ""  #: UTC, ISO 8601
     duration_seconds: Amount | None = None  #: of the whole trial
