@@ -15,8 +15,8 @@ doi:10.1080/00031305.2015.1089789).
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,7 +135,7 @@ class Draws:
         """How often each unit is in each draw: M strata -> M arrays [draws, U]."""
         counts = list(map(len, strata))
         kept = [units for units, _, _ in self._kept]
-        same = len(os.path.commonprefix([counts, kept]))
+        same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(counts, kept, strict=False))))
         if same < len(counts):
             del self._kept[same:]
             self._rng.bit_generator.state = self._kept[-1][2] if self._kept else self._start

@@ -455,9 +455,10 @@ def hardware(board: Board) -> str:
 def readme(board: Board, target: Path, folders: Sequence[Path]) -> str:
     """The README of a version: the command that made it, and each table with the command that prints it."""
     results, here = board.whole or board.results, [target]
+    points = sum(len(r.curve) for r in results.records) if results.points is None else results.points
     counts = {
         "trials.csv": (len(results.records), "a row a trial"),
-        "curves.parquet": (sum(len(r.curve) for r in results.records), "a row a point of a trial's curve"),
+        "curves.parquet": (points, "a row a point of a trial's curve"),
         "scaling.csv": (len(results.scaling), "a row a size, with the exponent of its sweep"),
         "gradients.csv": (len(results.gradients), "a row a rule, task and point of a BPTT run"),
         "checks.csv": (len(results.checks), "a row a check of a rule's source"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -40,8 +40,13 @@ def _inert_read(text: str) -> str:
     return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA) else text
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]], exact: Collection[str] = ()) -> str:
+def as_csv(rows: Iterable[Mapping[str, Any]], exact: Collection[str] = ()) -> str:
     """Rows as text. A float has nine significant digits, and all of its digits in the columns `exact`."""
+    return "".join(csv_lines(rows, exact))
+
+
+def csv_lines(rows: Iterable[Mapping[str, Any]], exact: Collection[str] = ()) -> Iterator[str]:
+    """As `as_csv`, the head and each row in turn; nothing without rows."""
 
     def cell(name: str, value: Any) -> str:
         if value is None:
@@ -52,11 +57,20 @@ def as_csv(rows: Sequence[Mapping[str, Any]], exact: Collection[str] = ()) -> st
             return repr(value) if name in exact else format(value, ".9g")
         return inert(value) if isinstance(value, str) else str(value)
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows[0])
-    writer.writerows([cell(name, value) for name, value in row.items()] for row in rows)
-    return text.getvalue()
+    lines: list[str] = []
+    writer = csv.writer(_Lines(lines.append), lineterminator="\n")
+    for number, row in enumerate(rows):
+        if number == 0:
+            writer.writerow(row)
+        writer.writerow([cell(name, value) for name, value in row.items()])
+        yield from lines
+        lines.clear()
+
+
+class _Lines(NamedTuple):
+    """What `csv.writer` takes for a file."""
+
+    write: Callable[[str], None]
 
 
 def read(path: Path, cure: str = AGAIN) -> bytes:
@@ -69,19 +83,25 @@ def read(path: Path, cure: str = AGAIN) -> bytes:
 
 def read_csv(path: Path, cure: str = AGAIN) -> list[dict[str, str]]:
     """The rows of a CSV file. Raises `UsageError` if a row has more or fewer cells than there are columns."""
+    return list(csv_rows(path, read(path, cure), cure))
+
+
+def csv_rows(path: Path, content: bytes, cure: str = AGAIN) -> Iterator[dict[str, str]]:
+    """As `read_csv`, the rows of the file's content in turn: all at once take twenty times its size."""
+    # The text is not made as a whole either.
+    lines = csv.reader(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""), strict=True)
     try:
-        lines = list(csv.reader(io.StringIO(read(path, cure).decode(), newline=""), strict=True))
+        if (head := next(lines, None)) is None:
+            raise ValueError("it is empty")
+        if len(set(head)) < len(head):
+            twice = next(name for name in head if head.count(name) > 1)
+            raise ValueError(f"the column {twice!r} is there twice")
+        for number, line in enumerate(lines, 2):
+            if len(line) != len(head):
+                raise ValueError(f"line {number} has {len(line)} cells of {len(head)}")
+            yield dict(zip(head, map(_inert_read, line), strict=True))
     except (ValueError, csv.Error) as error:
         raise broken(path, error, cure) from None
-    if not lines:
-        raise broken(path, ValueError("it is empty"), cure)
-    if len(set(lines[0])) < len(lines[0]):
-        twice = next(name for name in lines[0] if lines[0].count(name) > 1)
-        raise broken(path, ValueError(f"the column {twice!r} is there twice"), cure)
-    for number, line in enumerate(lines[1:], 2):
-        if len(line) != len(lines[0]):
-            raise broken(path, ValueError(f"line {number} has {len(line)} cells of {len(lines[0])}"), cure)
-    return [dict(zip(lines[0], map(_inert_read, line), strict=True)) for line in lines[1:]]
 
 
 def read_json(path: Path) -> Any:

@@ -36,9 +36,9 @@ from creditbench.results.measured import (
     read_scaling,
     read_verified,
 )
-from creditbench.results.rows import Row, as_csv, broken, read, read_csv, read_json, validate
+from creditbench.results.rows import Row, broken, csv_lines, csv_rows, read, read_json, validate
 from creditbench.results.store import Store, order
-from creditbench.trials.record import SCHEMA_VERSION, Environment, Point, Record
+from creditbench.trials.record import PACKED, PACKED_BYTES, SCHEMA_VERSION, Curve, Environment, Point, Record
 from creditbench.trials.trial import Count, Name, Number, Size, Trial
 
 
@@ -94,11 +94,13 @@ class Results:
     tasks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     checks: tuple[CheckResult, ...] = ()
     verified: tuple[Verified, ...] = ()
+    points: int | None = None  #: of all curves of tables, whether the records have them or not
 
 
 TABLES: tuple[Table, ...] = get_args(Table)
 _OF_A_VERSION = (*TABLES, "manifest.json", "environments.json", "README.md")
 _CURVE = ("trial", *Point._fields)
+_ROW_GROUP = 1 << 20  # points of curves that are in memory at a time; PyArrow's own choice for a table
 _FEW_ROWS = 1_000_000  # a table of curves that has more, and more than its manifest says, is not read
 
 
@@ -282,7 +284,8 @@ def write_tables(results: Results, directory: Path, readme: str | Callable[[Resu
         )
     with files.output("tables", directory, "name another folder"), _replacing_folder(directory) as new:
         _write_version(results, new)
-        text = readme if isinstance(readme, str) else readme(read_tables(new))
+        del results  # so that it is not in memory twice
+        text = readme if isinstance(readme, str) else readme(read_tables(new, curves=False))
         (new / "README.md").write_bytes(files.as_bytes(text))
 
 
@@ -346,51 +349,79 @@ def _exchange(one: Path, other: Path) -> None:
 
 
 def _write_version(results: Results, directory: Path) -> None:
-    """Write all but the README into an empty folder."""
-    # pandas is slow to import.
-    import pandas as pd
-
-    records = tuple(map(_published, sorted(results.records, key=order)))
-    rows: dict[Table, Sequence[Mapping[str, Any]]] = {
-        "trials.csv": [record.row() for record in records],
-        "scaling.csv": [point.model_dump() for point in results.scaling],
-        "gradients.csv": [row.model_dump() for row in results.gradients],
-        "checks.csv": [row.model_dump() for row in results.checks],
-        "verified.csv": [row.model_dump() for row in results.verified],
+    """Write all but the README into an empty folder. Of the records, one row is in memory at a time."""
+    records = sorted(results.records, key=order)
+    tables: dict[Table, Sequence[Row]] = {
+        "scaling.csv": results.scaling,
+        "gradients.csv": results.gradients,
+        "checks.csv": results.checks,
+        "verified.csv": results.verified,
     }
-    curves: dict[str, list[Any]] = {name: [] for name in _CURVE}
-    for record in records:
-        curves["trial"] += [record.trial.id] * len(record.curve)
-        for name in _CURVE[1:]:
-            curves[name] += [getattr(point, name) for point in record.curve]
-    kinds = {
-        "trial": "string",
-        "step": "int64",
-        "seconds": "float64",
-        "loss": "float64",
-        "validation": "float64",
-    }
-    parquet = io.BytesIO()
-    pd.DataFrame(curves).astype(kinds).to_parquet(parquet, index=False, compression="zstd")
+    lines = {name: csv_lines(row.model_dump() for row in table) for name, table in tables.items() if table}
+    rows = {name: len(table) for name, table in tables.items() if table}
+    if records:
+        lines["trials.csv"] = csv_lines((_published(record).row() for record in records), _EXACT)
+        rows["trials.csv"] = len(records)
+    for name, parts in lines.items():
+        with (directory / name).open("wb") as file:
+            file.writelines(part.encode() for part in parts)
+    rows["curves.parquet"] = _write_curves(records, directory / "curves.parquet")
     environments = {record.environment_id: record.environment for record in records}
-    content: dict[Any, bytes] = {
-        name: as_csv(table, _EXACT if name == "trials.csv" else frozenset()).encode()
-        for name, table in rows.items()
-        if table
-    }
-    content |= {"curves.parquet": parquet.getvalue(), "environments.json": _as_json(environments)}
+    (directory / "environments.json").write_bytes(_as_json(environments))
+    written: tuple[Any, ...] = (*rows, "environments.json")
     manifest = Manifest(
         suite_version=creditbench.__version__,
-        rows={name: len(table) for name, table in rows.items() if table}
-        | {"curves.parquet": len(curves["trial"])},
-        sha256={name: hashlib.sha256(own).hexdigest() for name, own in content.items()},
+        rows=rows,
+        sha256={name: _sha256(directory / name) for name in written},
         learners=_plain(results.learners),
         tasks=_plain(results.tasks),
         environments=environments,
     )
-    content["manifest.json"] = _as_json(manifest.model_dump(exclude={"environments"}))
-    for name, own in content.items():
-        (directory / name).write_bytes(own)
+    (directory / "manifest.json").write_bytes(_as_json(manifest.model_dump(exclude={"environments"})))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_curves(records: Iterable[Record], path: Path) -> int:
+    """Write the points of the records' curves, a part at a time; returns their number."""
+    # pandas and PyArrow are slow to import.
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    kinds = {"trial": "string", "step": "int64"} | dict.fromkeys(_CURVE[2:], "float64")
+    writer, count = None, 0
+    for group in _in_groups(records, _ROW_GROUP):
+        points = np.frombuffer(b"".join(packed for _, packed in group), PACKED)
+        sizes = [len(packed) // PACKED_BYTES for _, packed in group]
+        columns = {"trial": np.repeat(np.array([trial for trial, _ in group], object), sizes)}
+        frame = pd.DataFrame(columns | {name: points[name] for name in Point._fields}).astype(kinds)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema, compression="zstd")
+        writer.write_table(table)
+        count += len(points)
+    if writer is not None:
+        writer.close()
+    return count
+
+
+def _in_groups(records: Iterable[Record], most: int) -> Iterator[list[tuple[str, bytes]]]:
+    """The trial and the packed points of each record, in groups of `most` points, the last with fewer."""
+    group: list[tuple[str, bytes]] = []
+    room = most * PACKED_BYTES
+    for record in records:
+        curve = record.curve if isinstance(record.curve, Curve) else Curve(record.curve)
+        packed = curve.packed
+        while len(packed) > room:
+            yield [*group, (record.trial.id, packed[:room])]
+            group, packed, room = [], packed[room:], most * PACKED_BYTES
+        group.append((record.trial.id, packed))
+        room -= len(packed)
+    yield group
 
 
 def _plain(metadata: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -431,17 +462,24 @@ def read_tables(directory: Path, curves: bool = True) -> Results:
     for name in ("trials.csv", "curves.parquet"):
         if name not in manifest.rows:
             raise broken(directory / "manifest.json", ValueError(f"rows has no {name}"))
-    rows = {name: read_csv(directory / name) for name in manifest.rows if name.endswith(".csv")}
+    content: dict[str, bytes] = {
+        name: read(directory / name) for name in manifest.rows if name.endswith(".csv")
+    }
+
+    def rows(name: Table) -> Iterator[dict[str, str]]:
+        return csv_rows(directory / name, content[name]) if name in content else iter(())
+
+    counts = {name: sum(1 for _ in rows(name)) for name in manifest.rows if name in content}
     of_trials, points = _read_curves(directory / "curves.parquet", manifest.rows["curves.parquet"], curves)
     for name, expected in manifest.rows.items():
-        count = len(rows[name]) if name in rows else points
+        count = counts.get(name, points)
         if count != expected:
             raise UsageError(
                 f"table '{directory / name}' has {count} rows, and manifest.json says {expected}: "
                 "take it from git again, or make it again with creditbench table --compact"
             )
     records: dict[str, Record] = {}
-    for line, row in enumerate(rows.get("trials.csv", ()), 2):
+    for line, row in enumerate(rows("trials.csv"), 2):
         where = f"table '{directory / 'trials.csv'}', line {line}"
         trial = row.get("trial", "")
         if trial in records:
@@ -464,20 +502,19 @@ def read_tables(directory: Path, curves: bool = True) -> Results:
         raise broken(directory / "curves.parquet", ValueError(f"trials.csv has no trial {astray[0]:.40}"))
     found = Results(
         tuple(sorted(records.values(), key=order)),
-        tuple(validate(ScalingPoint, row, directory / "scaling.csv") for row in rows.get("scaling.csv", ())),
-        tuple(
-            validate(GradientQuality, row, directory / "gradients.csv")
-            for row in rows.get("gradients.csv", ())
-        ),
+        tuple(validate(ScalingPoint, row, directory / "scaling.csv") for row in rows("scaling.csv")),
+        tuple(validate(GradientQuality, row, directory / "gradients.csv") for row in rows("gradients.csv")),
         _plain(manifest.learners),
         _plain(manifest.tasks),
-        tuple(validate(CheckResult, row, directory / "checks.csv") for row in rows.get("checks.csv", ())),
-        tuple(validate(Verified, row, directory / "verified.csv") for row in rows.get("verified.csv", ())),
+        tuple(validate(CheckResult, row, directory / "checks.csv") for row in rows("checks.csv")),
+        tuple(validate(Verified, row, directory / "verified.csv") for row in rows("verified.csv")),
+        points,
     )
     # Last, since the errors above are more helpful.
     for name, sha256 in manifest.sha256.items():
         path = directory / name
-        if hashlib.sha256(read(path)).hexdigest() != sha256:
+        own = content.get(name) or read(path)
+        if hashlib.sha256(own).hexdigest() != sha256:
             raise broken(path, ValueError("it is not the one that manifest.json was written with"))
     return found
 

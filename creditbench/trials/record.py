@@ -38,6 +38,7 @@ _POINT = TypeAdapter(Point)
 #: A point in a curve; not a number stands for None.
 _PACKED = struct.Struct("<qddd")
 PACKED = [(name, "<i8" if name == "step" else "<f8") for name in Point._fields]  #: the same for NumPy
+PACKED_BYTES = _PACKED.size
 
 
 class Curve(Sequence[Point]):
@@ -52,7 +53,7 @@ class Curve(Sequence[Point]):
         )
 
     def __len__(self) -> int:
-        return len(self.packed) // _PACKED.size
+        return len(self.packed) // PACKED_BYTES
 
     def __iter__(self) -> Iterator[Point]:
         return map(_unpacked, _PACKED.iter_unpack(self.packed))
@@ -64,7 +65,7 @@ class Curve(Sequence[Point]):
     def __getitem__(self, at: int | slice) -> Point | Sequence[Point]:
         if isinstance(at, slice):
             return tuple(self)[at]
-        return _unpacked(_PACKED.unpack_from(self.packed, range(len(self))[at] * _PACKED.size))
+        return _unpacked(_PACKED.unpack_from(self.packed, range(len(self))[at] * PACKED_BYTES))
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Curve):
