@@ -118,8 +118,13 @@ def _builtin(kind: Kind) -> _Found:
             found.add(id, partial(_shipped_cell, id))
         return found
     for path in sorted(shipped(kind).glob("*.py")):
-        found.add(path.stem, partial(load_path, kind, path, "builtin"))
+        found.add(path.stem, partial(_shipped, kind, path))
     return found
+
+
+@cache
+def _shipped(kind: Kind, path: Path) -> Plugin:
+    return load_path(kind, path, "builtin")
 
 
 def _shipped_cell(id: str) -> Plugin:

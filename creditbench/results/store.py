@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import marshal
 import os
 import time
 from collections.abc import Iterable
@@ -20,7 +18,7 @@ from creditbench.machine import files
 from creditbench.plugins import meaning, registry
 from creditbench.plugins.importing import Kind, source_sha256
 from creditbench.trials.record import SCHEMA_VERSION, Record
-from creditbench.trials.trial import NUMERICS_VERSION, Trial
+from creditbench.trials.trial import FAMILIES, NUMERICS_VERSION, Trial
 
 _NAMES_SECONDS = 1.0  # that the name of a new record may take to be on the disk
 
@@ -201,12 +199,12 @@ def read_record(path: Path) -> Record:
                 f"{SCHEMA_VERSION}: update creditbench"
             )
         if isinstance(trial := values.get("trial"), dict):
-            values["trial"] = _families.known(trial)
+            values["trial"] = FAMILIES.known(trial)
         # Strict: a text may stand for a number in a table, but not here.
         record = Record.model_validate(values, strict=True)
         if record.trial.id != path.stem:
             raise ValueError(f"it is of the trial {record.trial.id}, and not of the one that its name says")
-        _families.keep(trial, record.trial)
+        FAMILIES.keep(trial, record.trial)
         return record.shared()
     except (ValueError, OSError) as error:
         raise UsageError(
@@ -221,35 +219,6 @@ def _parsed(content: bytes) -> Any:
         if pydantic_core.to_json(values, indent=1) + b"\n" == content:
             return values
     return files.parse_json(content)
-
-
-class _Families:
-    """Trials that were read before: the next seed of a family shares all that does not depend on it.
-
-    That is most of what a record takes in memory, and of the time that its trial takes to validate and hash.
-    """
-
-    def __init__(self) -> None:
-        self.trials: dict[bytes, Trial] = {}
-
-    def known(self, values: dict[str, Any]) -> Trial | dict[str, Any]:
-        """The trial of these values if its family is known and it is one that could be; else the values."""
-        seed, like = values.get("seed"), self.trials.get(self._key(values))
-        if like is None or type(seed) is not int or not 0 <= seed < 2**63:
-            return values
-        return like.model_copy(update={"seed": seed})
-
-    def keep(self, values: Any, trial: Trial) -> None:
-        """Keep the trial that these values stand for."""
-        self.trials.setdefault(self._key(values), trial)
-
-    @staticmethod
-    def _key(values: dict[str, Any]) -> bytes:
-        """Equal for values that are equal in all but the seed, to the type and the bit."""
-        return hashlib.sha256(marshal.dumps(values | {"seed": 0}, 2)).digest()
-
-
-_families = _Families()
 
 
 def stale(record: Record) -> str:

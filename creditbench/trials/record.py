@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, Typ
 from creditbench.machine.environment import constant, environment_id
 from creditbench.machine.files import parse_json, require_plain
 from creditbench.machine.frameworks import FRAMEWORKS
-from creditbench.trials.trial import Amount, Count, Number, Size, Trial
+from creditbench.trials.trial import FAMILIES, Amount, Count, Number, Size, Trial
 
 #: 2: costs (ratios, FLOPs, algorithm bytes, device peak), and the source of `process_peak_bytes`. 3: the
 #: solved score at the trial's own parameters and data; unbounded scores; the study of tuning.
@@ -326,13 +326,15 @@ class Record(BaseModel):
             trial[name] = parse_json(trial[name])
         values = {name: value for name, value in row.items() if name not in _DERIVED}
         values["schema_version"] = int(values["schema_version"])  # migration needs a number
-        record = cls.model_validate(
-            values | {"trial": trial, "curve": tuple(curve), "environment": environment}
-        )
+        if (seed := str(trial.get("seed"))).isascii() and seed.isdecimal() and len(seed) < 19:
+            trial["seed"] = int(seed)
+        known = FAMILIES.known(trial)
+        record = cls.model_validate(values | {"trial": known, "curve": curve, "environment": environment})
         if record.trial.id != row.get("trial"):
             raise ValueError(f"its settings are those of the trial {record.trial.id}")
         if record.environment_id != row.get("environment"):
             raise ValueError(f"there is no environment {row.get('environment')}")
+        FAMILIES.keep(trial, record.trial)
         return record
 
 
