@@ -395,17 +395,18 @@ def _write_curves(records: Iterable[Record], path: Path) -> int:
 
     kinds = {"trial": "string", "step": "int64"} | dict.fromkeys(_CURVE[2:], "float64")
     writer, count = None, 0
-    for group in _in_groups(records, _ROW_GROUP):
-        points = np.frombuffer(b"".join(packed for _, packed in group), PACKED)
-        sizes = [len(packed) // PACKED_BYTES for _, packed in group]
-        columns = {"trial": np.repeat(np.array([trial for trial, _ in group], object), sizes)}
-        frame = pd.DataFrame(columns | {name: points[name] for name in Point._fields}).astype(kinds)
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema, compression="zstd")
-        writer.write_table(table)
-        count += len(points)
-    if writer is not None:
-        writer.close()
+    with contextlib.ExitStack() as opened:
+        for group in _in_groups(records, _ROW_GROUP):
+            points = np.frombuffer(b"".join(packed for _, packed in group), PACKED)
+            sizes = [len(packed) // PACKED_BYTES for _, packed in group]
+            columns = {"trial": np.repeat(np.array([trial for trial, _ in group], object), sizes)}
+            frame = pd.DataFrame(columns | {name: points[name] for name in Point._fields}).astype(kinds)
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            if writer is None:
+                made = pyarrow.parquet.ParquetWriter(path, table.schema, compression="zstd")
+                writer = opened.enter_context(made)
+            writer.write_table(table)
+            count += len(points)
     return count
 
 

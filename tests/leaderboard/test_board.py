@@ -90,6 +90,16 @@ def test_what_was_not_run_alike_stands_in_columns_of_its_own(results, tmp_path, 
     assert any(said in row[0] for row in sections[0].rows)
 
 
+def test_draws_that_are_kept_for_the_next_rule_are_those_it_would_have_made():
+    rng = np.random.default_rng(0)
+    kept = statistics.Draws(200, seed=3)
+    for counts in ([5, 5], [5, 5], [5, 7], [3], [5, 7, 2], [5, 7]):
+        x, y = ([[rng.normal(size=1) for _ in range(n)] for n in counts] for _ in range(2))
+        assert statistics.aggregates(x, kept) == statistics.aggregates(x, 200, seed=3)
+        improvement = statistics.probability_of_improvement
+        assert improvement(x, y, kept) == improvement(x, y, 200, seed=3)
+
+
 def test_what_tuning_and_rules_choose_separates_nothing(results):
     own = {"hyperparameters": {"sigma": 9.0}, "lr": 0.5, "optimizer": "adam", "segment": 1}
     assert make_board(changed(results, of("rule_01"), own), DRAWS).tasks == make_board(results, DRAWS).tasks

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import pickle
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from creditbench.errors import UsageError
 from creditbench.machine import files
@@ -20,7 +22,7 @@ from creditbench.results import version as tables
 from creditbench.results.store import Store
 from creditbench.results.version import Results, read_tables, write_tables
 from creditbench.trials.grid import Options, make_grid
-from creditbench.trials.record import SCHEMA_VERSION, Point, Record
+from creditbench.trials.record import SCHEMA_VERSION, Curve, Point, Record
 
 
 @pytest.fixture(scope="module")
@@ -254,6 +256,56 @@ def test_scores_beside_curves_of_another_version_are_refused(tmp_path, record):
     shutil.copy(tmp_path / "b" / "curves.parquet", tmp_path / "a" / "curves.parquet")
     with pytest.raises(UsageError, match=r"curves\.parquet' cannot be read \(it is not the one"):
         read_tables(tmp_path / "a")
+
+
+POINTS = [
+    Point(i, i / 3, None if i % 3 == 1 else -i / 7, None if i % 4 == 2 else i * 1e299) for i in range(9)
+]
+
+
+def test_a_packed_curve_is_its_points(record):
+    """To the bit, each figure that was not finite among them."""
+    for points in (POINTS, POINTS[:1], []):
+        curve = Curve(points)
+        assert list(curve) == points and curve == tuple(points) and tuple(points) == curve
+        assert list(reversed(curve)) == points[::-1] and len(curve) == len(points)
+        assert [curve[i] for i in range(-len(points), len(points))] == points * 2
+        assert curve[1::2] == tuple(points[1::2]) and pickle.loads(pickle.dumps(curve)) == curve
+        with pytest.raises(IndexError):
+            curve[len(points)]
+    bare = record.model_copy(update={"curve": tuple(POINTS)})
+    packed = record.model_copy(update={"curve": Curve(POINTS)})
+    assert packed == bare and store.as_text(packed) == store.as_text(bare)
+
+
+@pytest.mark.parametrize("most", [1, 4, 9, 10, 1000])
+def test_curves_that_are_written_in_parts_are_those_that_are_written_at_once(
+    most, tmp_path, record, monkeypatch
+):
+    lengths = [0, 9, 1, 0, 9, 4, 0]
+    trials = [record.trial.model_copy(update={"seed": seed}) for seed in range(len(lengths))]
+    records = [
+        record.model_copy(update={"trial": trial, "curve": tuple(POINTS[:n])})
+        for trial, n in zip(trials, lengths, strict=True)
+    ]
+    monkeypatch.setattr(tables, "_ROW_GROUP", most)
+    write_tables(Results(tuple(records)), tmp_path / "v", "")
+    read = read_tables(tmp_path / "v")
+    assert {r.trial.id: tuple(r.curve) for r in read.records} == {r.trial.id: r.curve for r in records}
+    assert read.points == sum(lengths) == read_tables(tmp_path / "v", curves=False).points
+    groups = list(tables._in_groups(records, most))
+    assert [sum(len(packed) // 32 for _, packed in group) for group in groups[:-1]] == [most] * (
+        len(groups) - 1
+    )
+
+
+def test_the_next_seed_of_a_family_is_the_copy_that_pydantic_makes(record):
+    trial = record.trial
+    assert trial.id != trial.family
+    made = trial.model_copy(update={"seed": 77})
+    usual = BaseModel.model_copy(trial, update={"seed": 77})
+    assert made == usual and made.model_fields_set == usual.model_fields_set
+    assert made.id == type(trial).model_validate(usual.model_dump()).id != trial.id
 
 
 def test_no_tables_hide_the_records_of_runs(tmp_path, record):
