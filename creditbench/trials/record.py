@@ -7,9 +7,10 @@ import json
 import marshal
 import math
 import struct
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, NamedTuple, overload
+from typing import Annotated, Any, Literal, NamedTuple, cast, overload
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, TypeAdapter, model_validator
 
@@ -112,6 +113,8 @@ def _require_environment(known: dict[str, Any]) -> dict[str, Any]:
     if key not in _PARTS:
         _PARTS[key] = constant(_checked(known))
     varying = known.keys() - _PARTS[key].keys()
+    if not varying:  # records of tables share all of it
+        return cast(dict[str, Any], _PARTS[key])
     return _PARTS[key] | {name: require_plain(known[name]) for name in varying}
 
 
@@ -328,6 +331,9 @@ class Record(BaseModel):
         values["schema_version"] = int(values["schema_version"])  # migration needs a number
         if (seed := str(trial.get("seed"))).isascii() and seed.isdecimal() and len(seed) < 19:
             trial["seed"] = int(seed)
+        for name in ("suite_version", "learner_source", "metric"):  # few texts, each in many rows
+            if name in values:
+                values[name] = sys.intern(values[name])
         known = FAMILIES.known(trial)
         record = cls.model_validate(values | {"trial": known, "curve": curve, "environment": environment})
         if record.trial.id != row.get("trial"):
