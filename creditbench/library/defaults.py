@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from creditbench.errors import UsageError, unknown
-from creditbench.machine.frameworks import FRAMEWORKS
+from creditbench.machine.frameworks import FRAMEWORKS, installed
 
 SEEDS = 3
 MOST_SEEDS = 100_000
@@ -47,8 +46,7 @@ def backends(found: Sequence[str], verb: str) -> list[str]:
     """The named backends, or those that are installed. Raises `UsageError` for an unknown one or none."""
     if found:
         return known_names("backend", found, FRAMEWORKS, verb)
-    there = [name for name in FRAMEWORKS if importlib.util.find_spec(name)]
-    if not there:
+    if not (there := installed()):
         raise UsageError("no backend is installed: pip install 'creditbench[jax]' or 'creditbench[torch]'")
     return there
 
