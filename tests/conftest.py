@@ -44,6 +44,7 @@ from creditbench.learner import Batch, Decorrelated
 from creditbench.machine.frameworks import FRAMEWORKS
 from creditbench.ops import make_ops
 from creditbench.plugins import registry
+from creditbench.trials.grid import Options
 
 __all__ = [
     "INPUTS",
@@ -137,6 +138,19 @@ def pytest_make_collect_report(collector):
     return report
 
 
+#: The backends of the options that the running test has made.
+_asked: set[str] = set()
+
+if ABSENT:
+    check_options = Options.__post_init__
+
+    def note_backends(options):
+        _asked.update(options.backends)
+        check_options(options)
+
+    Options.__post_init__ = note_backends
+
+
 def _named(item):
     """The frameworks that the parameters of a test name."""
     values = item.callspec.params.values() if hasattr(item, "callspec") else ()
@@ -154,7 +168,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A test that asked for an absent backend, and was told that it is not installed, is skipped.
+    """A test that fails and has asked for an absent backend, or was told that it is absent, is skipped.
 
     One whose parameter names the backend that is there had no reason to ask.
     """
@@ -163,9 +177,10 @@ def pytest_runtest_makereport(item, call):
         said = "\n".join(
             [str(call.excinfo.value), report.longreprtext, *(text for _, text in report.sections)]
         )
-        if found := _REFUSED.search(said):
+        told = _REFUSED.search(said)
+        if wanted := [told[1]] if told else sorted(_asked & set(ABSENT)):
             report.outcome = "skipped"
-            report.longrepr = (str(item.path), item.location[1], f"Skipped: {needs(found[1])}")
+            report.longrepr = (str(item.path), item.location[1], f"Skipped: {needs(wanted[0])}")
     return report
 
 
@@ -188,6 +203,7 @@ _frozen, _MANY = 0, 100
 def pytest_runtest_setup():
     """What was imported need not be looked at by every later collection, and every trial asks for one."""
     global _frozen
+    _asked.clear()
     if len(sys.modules) > _frozen + _MANY:
         _frozen = len(sys.modules)
         gc.collect()

@@ -253,7 +253,6 @@ PICKY = """    def fits(self, cell):
     def init"""
 
 
-@pytest.mark.needs("jax")
 def test_a_confined_rule_trains_a_users_cell_as_it_does_in_this_process(mine, tmp_path):
     """And says itself, in a process of its own, which cells it fits."""
     rule, picky = tmp_path / "my_rule.py", tmp_path / "picky.py"
