@@ -11,7 +11,7 @@ RUN = results/run-$(VERSION)
 BIN = .venv/bin
 INSTALLED = .venv/installed
 
-.PHONY: help install run results task tables paper published fair test test-thorough test-gpu lint bench perf-gate asv docs release check-submission clean
+.PHONY: help install run results task tables paper published fair test test-one test-thorough test-gpu lint bench perf-gate asv docs release check-submission clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
@@ -124,6 +124,13 @@ test: $(INSTALLED) ## the tests; ARGS="-k anp" for some
 test-thorough: export PYTHONDONTWRITEBYTECODE =
 test-thorough: $(INSTALLED) ## the tests that follow from others, as JAX's of what PyTorch holds to an oracle and JAX to PyTorch
 	$(BIN)/python -m pytest -n auto --dist worksteal -m thorough $(ARGS)
+
+FRAMEWORK ?= jax
+
+test-one: ## the tests in an environment with one framework alone; FRAMEWORK=torch for the other
+	$(PYTHON) -m venv .venv/only-$(FRAMEWORK)
+	.venv/only-$(FRAMEWORK)/bin/python -m pip install --quiet --editable '.[test,$(FRAMEWORK)]'
+	.venv/only-$(FRAMEWORK)/bin/python -m pytest -n auto --dist worksteal -m "not alone" $(ARGS)
 
 test-gpu: $(INSTALLED) ## the tests of what runs on an accelerator, where there is one
 	JAX_PLATFORMS= XLA_FLAGS= $(BIN)/python -m pytest -m gpu $(ARGS)

@@ -3,6 +3,8 @@
     >>> import creditbench as cb
 
 - `run` trains rules on tasks; `load` reads results; both return a `ResultSet`: frames, figures, a page
+- `run_checks`, `tune`, `measure_scaling`, `measure_gradients`: what the verbs check, tune, scale and
+  gradients do
 - `list_tasks`, `list_learners`, `list_cells`: what there is
 - `training_step` is a rule in a loop of one's own, with `make_ops`, `make_cell`, `make_learner`,
   `make_optimizer` and `make_batch`; `make_task` makes data
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         make_task,
         training_step,
     )
+    from creditbench.library.measuring import measure_gradients, measure_scaling, run_checks, tune
     from creditbench.library.resultset import ResultSet, load
     from creditbench.library.running import run
     from creditbench.ops import make_ops
@@ -73,8 +76,12 @@ __all__ = [
     "make_ops",
     "make_optimizer",
     "make_task",
+    "measure_gradients",
+    "measure_scaling",
     "run",
+    "run_checks",
     "training_step",
+    "tune",
 ]
 
 #: The module of each public name that is imported once it is needed.
@@ -83,6 +90,7 @@ _HOMES = {
     "library.loop": (
         *("make_batch", "make_cell", "make_learner", "make_optimizer", "make_task", "training_step"),
     ),
+    "library.measuring": ("measure_gradients", "measure_scaling", "run_checks", "tune"),
     "library.resultset": ("ResultSet", "load"),
     "library.running": ("run",),
     "ops": ("make_ops",),

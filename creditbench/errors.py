@@ -31,6 +31,13 @@ class UsageError(Exception):
 
     The command line prints the message and exits with status 2. The message keeps only the beginning and the
     end of a value of hundreds of letters.
+
+    >>> import creditbench as cb
+    >>> try:
+    ...     cb.make_cell("tanhh", inputs=1, outputs=1)
+    ... except UsageError as error:
+    ...     print(error)
+    unknown cell 'tanhh': did you mean 'tanh'? see: creditbench.list_cells()
     """
 
     def __init__(self, message: object) -> None:
@@ -39,13 +46,20 @@ class UsageError(Exception):
 
 
 class InvalidEstimateError(Exception):
-    """A learner broke the contract of `Learner.segment`."""
+    """A learner broke the contract of `Learner.segment`.
+
+    >>> status_of(InvalidEstimateError("grads of 'W' have another shape"))
+    'invalid'
+    """
 
 
 class ConfinedError(Exception):
     """A confined process failed. It has a status of `Record`, and one sentence.
 
     `usage`: the sentence comes from a `UsageError` in the process.
+
+    >>> ConfinedError("timeout", "took more than 5 s").status
+    'timeout'
     """
 
     def __init__(self, status: FailureStatus, detail: str, usage: bool = False) -> None:
@@ -54,19 +68,31 @@ class ConfinedError(Exception):
 
 
 class MachineError(ConfinedError):
-    """The machine failed, not the rule. Nothing of the trial is kept. The sentence says how it failed."""
+    """The machine failed, not the rule. Nothing of the trial is kept. The sentence says how it failed.
+
+    >>> is_of_machine(MachineError("the worker was killed"))
+    True
+    """
 
     def __init__(self, detail: str) -> None:
         super().__init__("crashed", detail)
 
 
 def is_of_machine(error: BaseException) -> bool:
-    """Whether the machine failed, not the program on it: full disk, no system memory, broken disk."""
+    """Whether the machine failed, not the program on it: full disk, no system memory, broken disk.
+
+    >>> is_of_machine(OSError(errno.ENOSPC, "disk full")), is_of_machine(ValueError("odd"))
+    (True, False)
+    """
     return isinstance(error, MachineError) or (isinstance(error, OSError) and error.errno in _OF_MACHINE)
 
 
 def status_of(error: BaseException) -> FailureStatus:
-    """The status of a trial that `error` ended."""
+    """The status of a trial that `error` ended.
+
+    >>> status_of(MemoryError()), status_of(ZeroDivisionError())
+    ('oom', 'crashed')
+    """
     if isinstance(error, ConfinedError):
         return error.status
     if isinstance(error, InvalidEstimateError) or _refused(error):
@@ -89,7 +115,11 @@ def _refused(error: BaseException) -> list[dict[str, Any]]:
 
 
 def reason(error: BaseException) -> str:
-    """The reason why a file cannot be read or written, or a value is refused, in one line."""
+    """The reason why a file cannot be read or written, or a value is refused, in one line.
+
+    >>> reason(FileNotFoundError(2, "No such file or directory", "x.csv"))
+    'No such file or directory'
+    """
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if refused := _refused(error):
         place = ".".join(map(str, refused[0]["loc"]))
@@ -100,7 +130,11 @@ def reason(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The error's class and the first line of its message, for `Record.status_detail`."""
+    """The error's class and the first line of its message, for `Record.status_detail`.
+
+    >>> one_line(ValueError("a\\nb"))
+    'ValueError: a'
+    """
     if isinstance(error, ConfinedError):
         return error.detail
     if _refused(error):
@@ -162,7 +196,11 @@ def suggestion(value: str, known: Iterable[str]) -> str:
 
 
 def require_positive(owner: object, *names: str) -> None:
-    """Raise `UsageError` unless each named number of `owner` is above 0."""
+    """Raise `UsageError` unless each named number of `owner` is above 0.
+
+    >>> import types
+    >>> require_positive(types.SimpleNamespace(sigma=0.5), "sigma")
+    """
     for name in names:
         value = getattr(owner, name)
         if not value > 0:
@@ -170,7 +208,15 @@ def require_positive(owner: object, *names: str) -> None:
 
 
 def require_fraction(owner: object, *names: str) -> None:
-    """Raise `UsageError` unless each named number of `owner` is in [0, 1)."""
+    """Raise `UsageError` unless each named number of `owner` is in [0, 1).
+
+    >>> import types
+    >>> try:
+    ...     require_fraction(types.SimpleNamespace(mu=1.0), "mu")
+    ... except UsageError as error:
+    ...     print(error)
+    mu is 1.0: SimpleNamespace needs a number in [0, 1)
+    """
     for name in names:
         value = getattr(owner, name)
         if not 0 <= value < 1:
@@ -178,7 +224,15 @@ def require_fraction(owner: object, *names: str) -> None:
 
 
 def require_one_of(owner: object, name: str, allowed: tuple[str, ...]) -> None:
-    """Raise `UsageError` unless the named value of `owner` is among those allowed."""
+    """Raise `UsageError` unless the named value of `owner` is among those allowed.
+
+    >>> import types
+    >>> try:
+    ...     require_one_of(types.SimpleNamespace(kind="odd"), "kind", ("node", "weight"))
+    ... except UsageError as error:
+    ...     print(error)
+    kind is 'odd': SimpleNamespace needs one of node, weight
+    """
     value = getattr(owner, name)
     if value not in allowed:
         raise UsageError(f"{name} is {value!r}: {type(owner).__name__} needs one of {', '.join(allowed)}")

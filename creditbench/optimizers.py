@@ -18,7 +18,16 @@ from creditbench.ops.base import Array, Ops, Outer, Tree
 
 @dataclass(frozen=True, kw_only=True)
 class SGD:
-    """θ ← θ - lr g."""
+    """θ ← θ - lr g.
+
+    >>> import numpy as np
+    >>> import creditbench as cb
+    >>> ops = cb.make_ops("torch")
+    >>> params, grads = ({"b": ops.from_numpy(np.array([value]))} for value in (1.0, 2.0))
+    >>> params, _ = SGD(lr=0.1).update(ops, params, (), grads)
+    >>> round(float(params["b"]), 6)
+    0.8
+    """
 
     id: ClassVar[str] = "sgd"
     lr: float
@@ -36,7 +45,19 @@ class SGD:
 
 @dataclass(frozen=True, kw_only=True)
 class Momentum(SGD):
-    """v ← μ v + g; θ ← θ - lr v (Polyak 1964)."""
+    """v ← μ v + g; θ ← θ - lr v (Polyak 1964).
+
+    >>> import numpy as np
+    >>> import creditbench as cb
+    >>> ops = cb.make_ops("torch")
+    >>> params, grads = ({"b": ops.from_numpy(np.array([value]))} for value in (1.0, 2.0))
+    >>> optimizer = Momentum(lr=0.1, mu=0.5)
+    >>> state = optimizer.init(ops, params)
+    >>> for _ in range(2):
+    ...     params, state = optimizer.update(ops, params, state, grads)
+    >>> round(float(params["b"]), 6), float(state["b"])
+    (0.5, 3.0)
+    """
 
     id: ClassVar[str] = "momentum"
     mu: float = 0.9
@@ -58,6 +79,15 @@ class Adam(SGD):
     """m ← β1 m + (1-β1) g; v ← β2 v + (1-β2) g²; θ ← θ - lr m̂ / (√v̂ + ε).
 
     Source: Kingma & Ba 2015, arXiv 1412.6980.
+
+    >>> import numpy as np
+    >>> import creditbench as cb
+    >>> ops = cb.make_ops("torch")
+    >>> params, grads = ({"b": ops.from_numpy(np.array([value]))} for value in (1.0, 2.0))
+    >>> optimizer = Adam(lr=0.1)
+    >>> params, _ = optimizer.update(ops, params, optimizer.init(ops, params), grads)
+    >>> round(float(params["b"]), 4)
+    0.9
     """
 
     id: ClassVar[str] = "adam"
@@ -107,7 +137,11 @@ OPTIMIZERS = {cls.id: cls for cls in (SGD, Momentum, Adam)}
 
 
 def make_optimizer(name: str, lr: float) -> SGD:
-    """The optimiser of that name. Raises `UsageError` for an unknown name or a rate that is not positive."""
+    """The optimiser of that name. Raises `UsageError` for an unknown name or a rate that is not positive.
+
+    >>> make_optimizer("sgd", 0.1)
+    SGD(lr=0.1)
+    """
     if name not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS, "creditbench run --help")
     return OPTIMIZERS[name](lr=lr)

@@ -1,4 +1,12 @@
-"""Tasks: a seeded generator or loader of sequences, in NumPy alone."""
+"""Tasks: a seeded generator or loader of sequences, in NumPy alone.
+
+The examples of these names go on from this one:
+
+>>> import numpy as np
+>>> import creditbench as cb
+>>> task = cb.make_task("adding", length=20)
+>>> data = task.generate("test", seed=0, batch=4)
+"""
 
 from __future__ import annotations
 
@@ -17,7 +25,11 @@ _SCORED = 1 << 18  # the number of steps, over all rows, that a metric scores at
 
 
 class Sequences(NamedTuple):
-    """N sequences of T steps, time first, float32."""
+    """N sequences of T steps, time first, float32.
+
+    >>> data.inputs.shape == (20, len(data.weights[0]), 2), data.inputs.dtype
+    (True, dtype('float32'))
+    """
 
     inputs: NDArray[np.float32]  #: [T, N, I]
     targets: NDArray[np.float32]  #: [T, N, O]
@@ -29,6 +41,11 @@ class Task:
     """A task. Its fields are its generator's parameters; its class attributes are its metadata.
 
     A subclass sets the class attributes and writes `generate` and `score`.
+
+    >>> task.protocol, task.metric, task.better(0.1, 0.2)
+    ('episodes', 'mse', True)
+    >>> task.normalise(task.trivial_score(data), task.trivial_score(data), task.solved)
+    0.0
     """
 
     id: ClassVar[str]
@@ -127,7 +144,12 @@ class Task:
 
 
 def accuracy(outputs: NDArray[np.float32], sequences: Sequences) -> float:
-    """The fraction of scored steps at which the largest output is the largest target."""
+    """The fraction of scored steps at which the largest output is the largest target.
+
+    >>> sure = Sequences(*(np.ones((1, 4, 1), np.float32),) * 2, np.ones((1, 4), np.float32))
+    >>> accuracy(sure.targets, sure)
+    1.0
+    """
     found, target = _scored(outputs, sequences)
     if not np.isfinite(found).all():
         return float("nan")
@@ -135,7 +157,11 @@ def accuracy(outputs: NDArray[np.float32], sequences: Sequences) -> float:
 
 
 def mse(outputs: NDArray[np.float32], sequences: Sequences) -> float:
-    """The mean squared error."""
+    """The mean squared error.
+
+    >>> mse(data.targets, data), round(mse(data.targets + 0.5, data), 6)
+    (0.0, 0.25)
+    """
     found, target = _scored(outputs, sequences)
     return float(np.mean((found - target) ** 2))
 
@@ -144,13 +170,21 @@ def nrmse(outputs: NDArray[np.float32], sequences: Sequences) -> float:
     """Root mean squared error over the standard deviation of the target.
 
     For several outputs: the root mean square over the outputs.
+
+    >>> nrmse(np.full_like(data.targets, data.targets[-1].mean()), data).__round__(3)   # their mean
+    1.0
     """
     found, target = _scored(outputs, sequences)
     return float(np.sqrt(np.mean(np.mean((found - target) ** 2, axis=0) / np.var(target, axis=0))))
 
 
 def cross_entropy(outputs: NDArray[np.float32], sequences: Sequences) -> float:
-    """The cross-entropy between the targets, as probabilities, and the softmax of the outputs, in nats."""
+    """The cross-entropy between the targets, as probabilities, and the softmax of the outputs, in nats.
+
+    >>> fair = Sequences(data.inputs, np.eye(2, dtype=np.float32)[np.zeros((20, 4), int)], np.ones((20, 4)))
+    >>> round(cross_entropy(np.zeros((20, 4, 2), np.float32), fair), 4)         # ln 2
+    0.6931
+    """
     terms = []
     # One part at a time: a long text is large in float64.
     steps = max(1, _SCORED // outputs.shape[1])
@@ -173,6 +207,10 @@ def linear_score(task: Task, lags: int) -> float:
     The filter is fitted by least squares to 4 rows of the train split of seed 0. It is scored on 4 rows of
     seed 1, without their first `lags` steps. So the score depends on the task's parameters alone. Pass a
     task with rows of a fixed length, so that the score does not depend on the length.
+
+    >>> stream = cb.make_task("narma10")
+    >>> linear_score(stream, lags=10) < linear_score(stream, lags=1)            # a lower nrmse is better
+    True
     """
     fit, test = (task.generate("train", seed, 4) for seed in (0, 1))
     known = _past(fit.inputs, lags)[lags:]

@@ -1,7 +1,9 @@
 """Fixtures: both backends in float64, a small cell and a small batch, noise that is the same in both."""
 
 import gc
+import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -39,8 +41,10 @@ from creditbench.check.probe import (
     relative_error,
 )
 from creditbench.learner import Batch, Decorrelated
+from creditbench.machine.frameworks import FRAMEWORKS
 from creditbench.ops import make_ops
 from creditbench.plugins import registry
+from creditbench.trials.grid import Options
 
 __all__ = [
     "INPUTS",
@@ -94,6 +98,92 @@ def both():
     return injected("jax"), injected("torch")
 
 
+# -- an installation with one framework ------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+ABSENT = [name for name in FRAMEWORKS if importlib.util.find_spec(name) is None]
+#: What the harness says to whoever asks for a backend that is not installed.
+_REFUSED = re.compile(rf"backend '({'|'.join(ABSENT)})' is not installed" if ABSENT else "(?!)")
+
+
+def needs(framework):
+    return f"needs {framework}, which is not installed: pip install 'creditbench[{framework}]'"
+
+
+class SkipsWhatNeedsAnAbsentFramework:
+    """A test, or a file of tests, that imports an absent framework itself is skipped.
+
+    If the harness imports it, that is a fault, which fails as anywhere.
+    """
+
+    def find_spec(self, name, path=None, target=None):
+        framework = name.partition(".")[0]
+        if framework in ABSENT:
+            frame = sys._getframe(1)
+            while "importlib" in frame.f_code.co_filename:
+                frame = frame.f_back
+            if Path(frame.f_code.co_filename).is_relative_to(ROOT / "tests"):
+                pytest.skip(needs(framework), allow_module_level=True)
+
+
+sys.meta_path.append(SkipsWhatNeedsAnAbsentFramework())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """A file of tests that was skipped halfway is not kept for another one that imports it."""
+    report = yield
+    if ABSENT and report.skipped and collector.path.is_relative_to(ROOT):
+        sys.modules.pop(".".join(collector.path.relative_to(ROOT).with_suffix("").parts), None)
+    return report
+
+
+#: The backends of the options that the running test has made.
+_asked: set[str] = set()
+
+if ABSENT:
+    check_options = Options.__post_init__
+
+    def note_backends(options):
+        _asked.update(options.backends)
+        check_options(options)
+
+    Options.__post_init__ = note_backends
+
+
+def _named(item):
+    """The frameworks that the parameters of a test name."""
+    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    parts = (part for value in values for part in (value if isinstance(value, list | tuple) else [value]))
+    return {part for part in parts if isinstance(part, str)} & set(FRAMEWORKS)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items if ABSENT else ():
+        wanted = _named(item) | {name for mark in item.iter_markers("needs") for name in mark.args}
+        wanted |= set(FRAMEWORKS) if "both" in item.fixturenames else set()
+        for framework in wanted & set(ABSENT):
+            item.add_marker(pytest.mark.skip(reason=needs(framework)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that fails and has asked for an absent backend, or was told that it is absent, is skipped.
+
+    One whose parameter names the backend that is there had no reason to ask.
+    """
+    report = yield
+    if ABSENT and report.failed and not _named(item):
+        said = "\n".join(
+            [str(call.excinfo.value), report.longreprtext, *(text for _, text in report.sections)]
+        )
+        told = _REFUSED.search(said)
+        if wanted := [told[1]] if told else sorted(_asked & set(ABSENT)):
+            report.outcome = "skipped"
+            report.longrepr = (str(item.path), item.location[1], f"Skipped: {needs(wanted[0])}")
+    return report
+
+
 def pytest_xdist_auto_num_workers():
     """More than cores: many a test waits for a process or a browser of its own."""
     return max(2, 3 * (os.cpu_count() or 1) // 2)
@@ -113,6 +203,7 @@ _frozen, _MANY = 0, 100
 def pytest_runtest_setup():
     """What was imported need not be looked at by every later collection, and every trial asks for one."""
     global _frozen
+    _asked.clear()
     if len(sys.modules) > _frozen + _MANY:
         _frozen = len(sys.modules)
         gc.collect()

@@ -45,6 +45,7 @@ def test_an_update_runs(suite):
     subject.peakmem_update("rflo", "torch", 8, 6)
 
 
+@pytest.mark.needs("jax", "torch")
 def test_what_needs_no_clock_is_found_for_all(suite):
     subject = suite.Exact()
     found = subject.setup_cache()
@@ -54,6 +55,7 @@ def test_what_needs_no_clock_is_found_for_all(suite):
     assert subject.track_algorithm_bytes(found, "rflo", "jax", 8, 6) > 0
 
 
+@pytest.mark.needs("jax", "torch")
 def test_a_score_is_the_same_in_every_run(suite):
     subject = suite.Score()
     one, two = subject.setup_cache(), subject.setup_cache()
@@ -68,6 +70,7 @@ def test_a_rule_without_a_backend_is_left_out(suite, monkeypatch):
     assert {backend for _, backend, *_ in suite.Exact().setup_cache()} == {"jax"}
 
 
+@pytest.mark.needs("jax", "torch")
 def test_what_fails_or_cannot_be_counted_is_of_one_rule_alone(suite, monkeypatch):
     def count(ops, *_):
         raise UncountableError("a loop") if ops.name == "jax" else ZeroDivisionError("none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import functools
 import importlib
 import importlib.util
@@ -168,3 +169,33 @@ def test_every_public_name_has_a_docstring_of_its_own(name):
         thing = getattr(module, key)
         if inspect.isclass(thing) or inspect.isfunction(thing):
             assert parts.described(thing), f"{name}.{key}"
+
+
+def public():
+    """(module, name) of every class and function that a contributed file may import."""
+    for name in MODULES:
+        if name == "creditbench":
+            continue
+        module = importlib.import_module(name)
+        own = [key for key, thing in vars(module).items() if getattr(thing, "__module__", None) == name]
+        for key in getattr(module, "__all__", [key for key in own if not key.startswith("_")]):
+            if callable(thing := getattr(module, key)) and getattr(thing, "__module__", "").startswith(name):
+                yield name, key
+
+
+@pytest.mark.parametrize(("name", "key"), list(public()))
+def test_the_example_of_a_public_name_runs(name, key, tmp_path, monkeypatch):
+    """After that of its module, if there is one. The library's own are run by tests/library."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CREDITBENCH_CACHE", str(tmp_path / "cache"))
+    module = importlib.import_module(name)
+    names = dict(vars(module))
+    names |= vars(importlib.import_module(getattr(module, key).__module__))
+    runner = doctest.DocTestRunner()
+    said: list[str] = []
+    own = parts.described(getattr(module, key))
+    assert ">>> " in own
+    for text in (inspect.getdoc(module), own):
+        case = doctest.DocTestParser().get_doctest(text, names, key, name, 0)
+        assert runner.run(case, out=said.append, clear_globs=False).failed == 0, "".join(said)
+        names = case.globs

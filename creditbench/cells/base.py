@@ -36,7 +36,11 @@ DECORRELATE: tuple[Decorrelate, ...] = ("none", "hidden", "both")
 
 
 class CellState(NamedTuple):
-    """The state of B rows."""
+    """The state of B rows.
+
+    >>> tuple(end.out.shape), len(end.s)
+    ((5, 3), 1)
+    """
 
     s: tuple[Array, ...]  #: the S numbers of each unit, [B, n] each
     h_hat: Array | None  #: ĥ, [B, Q n]; None where it is the first number of s
@@ -48,7 +52,11 @@ class CellState(NamedTuple):
 
 
 class Unrolled(NamedTuple):
-    """The values of every step of a segment, as R rows."""
+    """The values of every step of a segment, as R rows.
+
+    >>> tuple(unrolled.a.shape), tuple(unrolled.out.shape)
+    ((20, 3), (20, 3))
+    """
 
     a: Array  #: pre-activation, [R, G n]
     before: Array  #: ĥ_{t-1}, [R, Q n]
@@ -71,7 +79,12 @@ class Unrolled(NamedTuple):
 
 
 class Presynaptic(NamedTuple):
-    """What weights multiply, at R rows: W_in of each layer, W_rec of each layer, W_out."""
+    """What weights multiply, at R rows: W_in of each layer, W_rec of each layer, W_out.
+
+    >>> pre = unrolled.presynaptic(x)
+    >>> [tuple(array.shape) for array in (*pre.inputs, *pre.before, pre.out)]
+    [(20, 2), (20, 3), (20, 3)]
+    """
 
     inputs: tuple[Array, ...]
     before: tuple[Array, ...]  #: ĥ_{t-1}
@@ -79,7 +92,12 @@ class Presynaptic(NamedTuple):
 
 
 class Derivatives(NamedTuple):
-    """A unit's derivatives at each row. None stands for what is constant, the identity, or not there."""
+    """A unit's derivatives at each row. None stands for what is constant, the identity, or not there.
+
+    >>> now = cell.derivatives(ops, params, unrolled)
+    >>> tuple(now.slope.shape), now.out                              # h = s
+    ((20, 3), None)
+    """
 
     slope: Array  #: ∂s_t/∂a_t, [R, S, G, n]; [R, n] where S = G = 1
     carry: Array | None = None  #: ∂s_t/∂s_{t-1}, [R, S, S, n]; [R, n] where S = 1; None for the constant 1-α
@@ -89,7 +107,12 @@ class Derivatives(NamedTuple):
 
 
 def through(M: Array | None, v: Array) -> Array:
-    """M v for each unit: M [B, X, Y, n] or, for X = Y = 1, [B, n]; v [B, Y n] or [B, E, Y n]. None is I."""
+    """M v for each unit: M [B, X, Y, n] or, for X = Y = 1, [B, n]; v [B, Y n] or [B, E, Y n]. None is I.
+
+    >>> M = ops.from_numpy(np.array([[[[1.0], [2.0]], [[0.0], [1.0]]]]))    # one unit of two numbers
+    >>> through(M, ops.from_numpy(np.array([[1.0, 1.0]]))).tolist()
+    [[3.0, 1.0]]
+    """
     if M is None:
         return v
     if M.ndim == 2:
@@ -101,7 +124,12 @@ def through(M: Array | None, v: Array) -> Array:
 
 
 def back(M: Array | None, v: Array) -> Array:
-    """Mᵀ v for each unit: M [B, X, Y, n] or, for X = Y = 1, [B, n]; v [B, X n] or [B, E, X n]. None is I."""
+    """Mᵀ v for each unit: M [B, X, Y, n] or, for X = Y = 1, [B, n]; v [B, X n] or [B, E, X n]. None is I.
+
+    >>> M = ops.from_numpy(np.array([[[[1.0], [2.0]], [[0.0], [1.0]]]]))    # one unit of two numbers
+    >>> back(M, ops.from_numpy(np.array([[1.0, 1.0]]))).tolist()
+    [[1.0, 3.0]]
+    """
     if M is None or M.ndim == 2:
         return through(M, v)
     M = M if v.ndim == 2 else M[:, None]
@@ -112,7 +140,13 @@ def back(M: Array | None, v: Array) -> Array:
 
 @dataclass(frozen=True)
 class Cell(abc.ABC):
-    """A network of one kind of unit. Its fields after `loss` are the unit's own constants."""
+    """A network of one kind of unit. Its fields after `loss` are the unit's own constants.
+
+    >>> cell.shapes()
+    {'W_in': (3, 2), 'W_rec': (3, 3), 'W_out': (1, 3)}
+    >>> tuple(cell.run(ops, params, ops.from_numpy(np.ones((4, 5, 2)))).shape)
+    (4, 5, 1)
+    """
 
     id: ClassVar[str]
     name: ClassVar[str]

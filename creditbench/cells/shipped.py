@@ -11,7 +11,11 @@ CELLS = ("tanh", "linear", "gru", "lstm", "lru", "lif", "alif")
 
 
 def cell_class(id: str) -> type[Cell]:
-    """The shipped cell of that id. Raises `KeyError`."""
+    """The shipped cell of that id. Raises `KeyError`.
+
+    >>> cell_class("gru").name
+    'Gated recurrent unit'
+    """
     if id not in CELLS:
         raise KeyError(id)
     module = importlib.import_module(f"creditbench.cells.{id}")

@@ -41,7 +41,12 @@ class UnrolledLayers(NamedTuple):
 
 @dataclass(frozen=True)
 class Stack:
-    """Layers of one cell, each of `first.hidden` units. Rules see it as they see a cell."""
+    """Layers of one cell, each of `first.hidden` units. Rules see it as they see a cell.
+
+    >>> deep = cb.make_cell("tanh", inputs=2, hidden=3, outputs=1, layers=2)
+    >>> sorted(deep.shapes())
+    ['W_in', 'W_in.2', 'W_out', 'W_rec', 'W_rec.2']
+    """
 
     first: Cell  #: the first layer
     depth: int  #: how many layers

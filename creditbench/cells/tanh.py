@@ -3,6 +3,10 @@
     h_t = (1-α) h_{t-1} + α tanh(a_t)           carry 1-α;  slope α (1 - tanh² a_t)
 
 Source: Elman 1990, Cognitive Science 14(2):179.
+
+>>> import creditbench as cb
+>>> cb.make_cell("tanh", inputs=2, hidden=3, outputs=1, alpha=0.5).parameters    # weights of a unit
+5
 """
 
 from dataclasses import dataclass

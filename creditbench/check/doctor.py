@@ -20,7 +20,7 @@ from creditbench import isolation
 from creditbench.errors import ConfinedError, UsageError, bringing
 from creditbench.machine.child import Child, Send
 from creditbench.machine.environment import fingerprint
-from creditbench.machine.frameworks import FRAMEWORKS
+from creditbench.machine.frameworks import installed
 from creditbench.machine.threads import thread_environment, usable_cores
 from creditbench.measure.roofline import peaks
 from creditbench.ops import make_ops
@@ -68,7 +68,7 @@ def examine(backend: str) -> dict[str, Any]:
     }
     found |= {"gemm_gflops": None, "triad_gbytes": None, "peaks": [], "error": ""}
     if not installed:
-        return found | {"error": f"not installed: pip install {backend}"}
+        return found | {"error": f"not installed: pip install {bringing(backend)}"}
     found["version"] = importlib.metadata.version(backend)
     peaks = []
     for threads in sorted({1, len(usable_cores())}):
@@ -119,8 +119,8 @@ def require_device(backend: str, device: str) -> None:
     so that this one needs no framework.
     """
     if importlib.util.find_spec(backend) is None:
-        others = [name for name in FRAMEWORKS if name != backend and importlib.util.find_spec(name)]
-        cure = f", or name another backend: {', '.join(others)}" if others else ""
+        others = ", ".join(installed())
+        cure = f", or name another backend: {others}" if others else ""
         raise UsageError(f"backend {backend!r} is not installed: pip install {bringing(backend)}{cure}")
     if device == "cpu":
         return

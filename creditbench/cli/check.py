@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,6 @@ import typer
 
 from creditbench.cli import options, printing
 from creditbench.cli.printing import console
-from creditbench.errors import UsageError
 
 
 def check(
@@ -62,60 +61,22 @@ def check(
       creditbench check rules/
       creditbench check my_rule.py --results results/local
     """
-    from creditbench.check import lists, runner
     from creditbench.executors.spread import Spread
+    from creditbench.library.measuring import advice_of, check_reports
     from creditbench.plugins import project
-    from creditbench.results.measured import write_checks
-    from creditbench.trials.trial import CELL, with_cell
 
-    backends = options.backends(backend, "check")
-    chosen = options.names("only", only) if only else None
-    runner.require_names(chosen or ())
-    if not timeout > 0:
-        raise UsageError(f"--timeout is {timeout}: give a number of seconds above 0")
-    cells = options.names("cell", cell)
     items = [one for item in path for one in _files(item)] if path else project.ids(project.nearest(Path()))
-    pairs = []
-    for item in items:
-        is_learner = runner.is_learner(item)
-        if not is_learner and cells != [CELL]:
-            raise UsageError(f"--cell is {cell} and {item} is no learner: leave --cell out")
-        pairs += [(item, name) for name in (cells if is_learner else [CELL])]
-    for name in cells:
-        runner.resolve(name, ("cells",))
-    if set_ and results is not None:
-        raise UsageError(
-            f"--set is {', '.join(set_)} and --results is {results}: a leaderboard shows what holds of the "
-            "defaults; leave one out"
-        )
-    settings = runner.settings_of(options.settings(set_), items, cells)
-    where = Spread(executor, jobs, scheduler)
-    orders = [
-        {
-            # A worker of a cluster has another working folder.
-            "item": str(Path(item).expanduser().resolve()) if runner.is_path(item) else item,
-            "backends": backends,
-            "only": chosen,
-            "seconds": timeout,
-            "cell": str(Path(name).expanduser().resolve()) if runner.is_path(name) else name,
-            "settings": settings,
-        }
-        for item, name in pairs
-    ]
-    found: dict[int, runner.CheckReport] = {}
-    # The import is always checked.
-    count = len({*chosen, "import"}) if chosen else len(lists.LEARNER) + 1
-    with printing.bars("check", len(pairs) * len(backends) * count) as advance:
-        for number, message in where.run(runner.ENTRY, orders):
-            if "report" not in message:
-                subject = f"{with_cell(*pairs[number])} " if len(pairs) > 1 else ""
-                advance(f"{subject}{message['result']}")
-                continue
-            report = runner.CheckReport.of(message["report"])
-            found[number] = report = replace(report, subject=with_cell(*pairs[number]))
-            if results is not None:
-                write_checks(results, report.about, [asdict(result) for result in report.results])
-    reports = [found[number] for number in range(len(pairs))]
+    reports = check_reports(
+        items,
+        options.names("cell", cell),
+        options.settings(set_),
+        backends=options.backends(backend, "check"),
+        only=options.names("only", only) if only else None,
+        seconds=timeout,
+        where=Spread(executor, jobs, scheduler),
+        results=results,
+        bars=printing.bars,
+    )
     several = len(reports) > 1
     if json:
         rows = [
@@ -131,8 +92,7 @@ def check(
     for report, result in failed:
         said = f"{report.subject}: " if several else ""
         print(
-            f"{said}{result.name}: {result.detail}\n  what to do: "
-            f"{lists.advice(report.about.get('kind', 'learners'), result.name)}",
+            f"{said}{result.name}: {result.detail}\n  what to do: {advice_of(report, result.name)}",
             file=sys.stderr,
         )
     if failed:

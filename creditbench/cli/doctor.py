@@ -8,6 +8,7 @@ import typer
 
 from creditbench.cli import options, printing
 from creditbench.errors import UsageError
+from creditbench.library import defaults
 
 
 def doctor(
@@ -49,9 +50,9 @@ def doctor(
                 f"--{option} is {value}: it is of learners; name them as --learner, or leave it out"
             )
         if isinstance(value, int):
-            options.require_whole(option, value, 1)
+            defaults.require_whole(option, value, 1)
     fixed = {
-        letter: value or options.SIZES[letter]
+        letter: value or defaults.SIZES[letter]
         for letter, value in zip("TnB", (steps, hidden, batch), strict=True)
     }
     rules = rules_of(options.names("learner", learner), {})[0] if learner else []

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from creditbench.cli import options, printing
-from creditbench.errors import UsageError
 
 
 def gradients(
@@ -63,28 +62,13 @@ def gradients(
       creditbench gradients --learner eprop,snap1 --task mackey_glass --cell gru,lif --jobs 2
       creditbench gradients --learner oua,wp --task delayed_match --parts 0 --settle 100
     """
-    from creditbench.check.doctor import require_device
     from creditbench.executors.spread import Spread
-    from creditbench.machine import files
-    from creditbench.results.measured import write_gradients
-    from creditbench.studies.gradients import look, orders
+    from creditbench.library.measuring import compare_estimates
     from creditbench.trials.grid import Options
 
-    if draws < 3:
-        raise UsageError(f"--draws is {draws}: an interval takes 3 or more")
-    options.require_whole("steps", steps, 1)
-    options.require_whole("settle", settle, 0)
-    options.require_whole("threads", threads, 1)
-    where = Spread(executor, jobs, scheduler, threads)
-    points = sorted(options.numbers("--parts", parts, float, "0,0.5,1", low=0, high=1))
-    rules = options.names("learner", learner)
-    if any("+" in rule for rule in rules):
-        raise UsageError(
-            f"--learner is {learner}: a decorrelated cell has another gradient; leave out the suffix"
-        )
     asked = Options(
         tasks=tuple(options.names("task", task)),
-        learners=tuple(rules),
+        learners=tuple(options.names("learner", learner)),
         cells=tuple(options.names("cell", cell)),
         backends=tuple(options.names("backend", backend)),
         device=device,
@@ -97,27 +81,17 @@ def gradients(
         data=options.data(data),
         threads=threads,
     )
-    for name in asked.backends:
-        # The device of a cluster is its workers'.
-        require_device(name, device if scheduler is None else "cpu")
-    ordered = orders(asked, steps, printing.say)
-    if output is not None:
-        files.require_writable("output", output / "gradients.json", "name another folder")
-    rows = look(
-        *(ordered, points, printing.bars, printing.say, where),
-        device=device,
-        steps=50 if steps is None else steps,
+    rows = compare_estimates(
+        asked,
+        parts=options.numbers("--parts", parts, float, "0,0.5,1", low=0, high=1),
+        steps=steps,
         draws=draws,
         settle=settle,
+        where=Spread(executor, jobs, scheduler, threads),
+        output=output,
+        bars=printing.bars,
+        say=printing.say,
     )
-    if not rows:
-        raise UsageError(f"--learner is {learner}: none of them gives a gradient here; name one that does")
-    if output is not None:
-        write_gradients(output, rows)
-        # The figures alone need matplotlib.
-        from creditbench.leaderboard.figures import draw_gradients
-
-        draw_gradients(rows, output)
     if json:
         printing.as_json(rows)
     else:

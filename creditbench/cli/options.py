@@ -121,8 +121,6 @@ Data = Annotated[
 StepsT = Annotated[int | None, typer.Option("--steps", help="Steps T of an update.  [default: 128]")]
 HiddenN = Annotated[int | None, typer.Option("--hidden", help="Hidden units n.  [default: 128]")]
 BatchB = Annotated[int | None, typer.Option("--batch", help="Sequences B of an update.  [default: 1]")]
-#: Values of these sizes if they are left out.
-SIZES = {"T": 128, "n": 128, "B": 1}
 
 # -- where it runs ---------------------------------------------------------------------------------------
 
@@ -280,48 +278,19 @@ def names(option: str, text: str) -> list[str]:
 
 def known_names(option: str, text: str, known: Collection[str], verb: str) -> list[str]:
     """As `names`. Also raises `UsageError` for an unknown name."""
-    found = names(option, text)
-    for name in found:
-        if name not in known:
-            raise unknown(option, name, known, f"creditbench {verb} --help")
-    return found
+    return defaults.known_names(option, split(text), known, verb)
 
 
 def numbers(
     option: str, text: str, kind: type, example: str, low: float = -math.inf, high: float = math.inf
 ) -> tuple[Any, ...]:
     """The distinct numbers of that `kind` (int or float) in a comma-separated text. Raises `UsageError`."""
-
-    try:
-        found = tuple(dict.fromkeys(map(kind, split(text))))
-    except ValueError:
-        found = ()
-    if not (found and all(low <= number <= high for number in found)):
-        wanted = "whole numbers" if kind is int else "numbers"
-        wanted += f" from {low:g}" * (low > -math.inf) + f" to {high:g}" * (high < math.inf)
-        raise UsageError(f"{option} is {text!r}: give {wanted} with commas between, as in {option} {example}")
-    return found
+    return defaults.numbers(option, split(text), kind, example, low, high)
 
 
 def backends(text: str, verb: str) -> list[str]:
     """The named backends, or those that are installed. Raises `UsageError` for an unknown one or none."""
-    import importlib.util
-
-    from creditbench.machine.frameworks import FRAMEWORKS
-
-    if text:
-        return known_names("backend", text, FRAMEWORKS, verb)
-    found = [name for name in FRAMEWORKS if importlib.util.find_spec(name)]
-    if not found:
-        raise UsageError("no backend is installed: pip install 'creditbench[jax]' or 'creditbench[torch]'")
-    return found
-
-
-def require_whole(option: str, value: int | None, low: int, high: int | None = None) -> None:
-    """Raise `UsageError` if a number is given and lies below `low` or above `high`."""
-    if value is not None and not (low <= value and (high is None or value <= high)):
-        to = "" if high is None else f" to {high}"
-        raise UsageError(f"--{option} is {value}: give a whole number from {low}{to}")
+    return defaults.backends(split(text), verb)
 
 
 def pairs(option: str, items: Sequence[str] | None, example: str) -> dict[str, str]:

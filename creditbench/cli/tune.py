@@ -93,20 +93,15 @@ def tune(
       creditbench tune --config grid.toml --set anp.lr=0.01 --output tuned.toml
       creditbench tune --config grid.toml --learner ./my_rule.py --output tuned.toml --keep
     """
-    from creditbench.check.doctor import require_device
+    from creditbench.library.measuring import plan_of
     from creditbench.ops import BACKENDS
-    from creditbench.results.runs import Plan, Where, tune_grid
+    from creditbench.results.runs import Where, tune_grid
     from creditbench.trials.grid import Options
 
-    for option, value, most in (("points", points, 1 << 16), ("studies", studies, 99), ("seeds", seeds, 999)):
-        options.require_whole(option, value, 1, most)
-    options.require_whole("confirm", confirm, 0, 999 - seeds)
-    options.require_whole("draw", draw, 0, 999)
     if backend not in BACKENDS:
         raise UsageError(
             f"--backend is {backend}: give one of {', '.join(BACKENDS)}; tune others into other files"
         )
-    require_device(backend, device)
     asked = Options(
         tasks=tuple(options.names("task", task)),
         learners=tuple(options.names("learner", learner)),
@@ -125,7 +120,7 @@ def tune(
     )
     found, whole = tune_grid(
         asked,
-        Plan(points=points, studies=studies, seeds=seeds, confirm=confirm, draw=draw),
+        plan_of(points=points, studies=studies, seeds=seeds, confirm=confirm, draw=draw),
         Where(results=results, executor=executor, jobs=jobs, scheduler=scheduler),
         output,
         _command(context),

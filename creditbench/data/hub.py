@@ -16,7 +16,11 @@ HUB = "hf:"  #: how the name of such a source begins
 
 
 def absolute(source: str) -> str:
-    """`source` with an absolute path, so that it names the same data from any working folder."""
+    """`source` with an absolute path, so that it names the same data from any working folder.
+
+    >>> absolute("hours.csv") == str(Path("hours.csv").resolve()), absolute("hf:ylecun/mnist")
+    (True, 'hf:ylecun/mnist')
+    """
     if not source.startswith(HUB):
         return str(Path(source).expanduser().resolve())
     name, config = _name(source)

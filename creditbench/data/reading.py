@@ -56,6 +56,10 @@ def cached(key: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> Arrays:
 
     Arrays from the cache are memory-mapped and read-only. The entry is written whole or not at all, so
     processes can share the cache. A cache that cannot be read or written costs only time.
+
+    >>> import numpy as np
+    >>> cached("example-of-squares", lambda: {"squares": np.arange(4) ** 2})["squares"].tolist()
+    [0, 1, 4, 9]
     """
     entry = cache_folder() / key
     with contextlib.suppress(OSError, ValueError, EOFError):
@@ -87,7 +91,11 @@ def _mapped(path: Path) -> NDArray[Any]:
 
 @dataclasses.dataclass
 class Seen:
-    """A record of what was read."""
+    """A record of what was read.
+
+    >>> Seen()
+    Seen(sha256=set(), notes=[])
+    """
 
     #: The sha256 of the values read from a hub data set, over all splits read. It does not depend on the
     #: place of the data set, nor on the order in which a task takes its rows.
@@ -101,7 +109,13 @@ _seen: contextvars.ContextVar[Seen | None] = contextvars.ContextVar("_seen", def
 
 @contextlib.contextmanager
 def noting(seen: Seen) -> Iterator[None]:
-    """Record in `seen` what is read in this context."""
+    """Record in `seen` what is read in this context.
+
+    >>> with noting(seen := Seen()):
+    ...     _ = read_text("book.txt")
+    >>> len(seen.sha256), seen.notes                                # only a hub data set has a sha256
+    (0, [])
+    """
     before = _seen.set(seen)
     try:
         yield
@@ -125,6 +139,9 @@ def read_table(source: str | os.PathLike[str], columns: Sequence[str]) -> Arrays
     Further columns are not read. Raises UsageError if the source is missing or cannot be read, or lacks a
     column; if a value is not a finite number, or is a mark of a missing value such as -9999; and if rows are
     not in the order of time, or not an hour apart. Messages count rows from 1, without the header.
+
+    >>> read_table("hours.csv", ["T"])["T"].tolist()
+    [1.5, 2.5]
     """
 
     def table(name: str, splits: Splits, notes: list[str]) -> Arrays:
@@ -140,6 +157,9 @@ def read_text(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
     A hub data set gives its train split. The rows of a column are joined with a space. Raises UsageError if
     there is no such text.
+
+    >>> bytes(read_text("book.txt"))
+    b'to be'
     """
 
     def text(name: str, splits: Splits, notes: list[str]) -> Arrays:
@@ -158,6 +178,11 @@ def read_images(source: str | os.PathLike[str]) -> Arrays:
     except pandas' row numbers. A hub data set with a test split also gives `test_pixels` and `test_labels`.
     So does an .npz file with `x_train`, `y_train`, `x_test` and `y_test`, the names of MNIST in Keras. Raises
     UsageError if there are no such images.
+
+    >>> _ = Path("digits.csv").write_text("label,p0,p1\\n1,0,255\\n0,255,0\\n")
+    >>> found = read_images("digits.csv")
+    >>> found["train_pixels"].shape, found["train_labels"].tolist()
+    ((2, 2), [1, 0])
     """
 
     def images(name: str, splits: Splits, notes: list[str]) -> Arrays:

@@ -5,6 +5,15 @@
 - `traces`: rules that carry a trace forward; `perturbed`: rules that perturb parameters
 - `decorrelation`: any rule on a decorrelated cell
 - `training`: one training step, shared by the trainer, the measurements of cost and the checks
+
+The examples of these names go on from this one:
+
+>>> import numpy as np
+>>> import creditbench as cb
+>>> ops = cb.make_ops("torch", dtype="float64")
+>>> cell = cb.make_cell("tanh", inputs=2, hidden=3, outputs=1)
+>>> params = ops.from_numpy(cell.init(seed=0))
+>>> batch = cb.make_batch(ops, np.ones((4, 5, 2)), np.ones((4, 5, 1)))   # 4 steps of 5 sequences
 """
 
 from creditbench.learner.backward import backpropagate, forward, joined, pull_back

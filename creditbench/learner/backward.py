@@ -14,6 +14,10 @@ def forward(
     """(state after the segment, loss, ĥ of every step or None).
 
     Only a decorrelated cell keeps ĥ [R, n]. Nothing else is kept over time.
+
+    >>> end, loss, hidden = forward(ops, cell, params, cell.start(ops, 5), batch)
+    >>> tuple(end.out.shape), float(loss) > 0, hidden
+    ((5, 3), True, None)
     """
 
     def chunk(carry, batch):
@@ -28,7 +32,12 @@ def forward(
 
 
 def backpropagate(ops: Ops, cell: Cell, params: Tree, state: CellState, batch: Batch) -> Estimate:
-    """The gradient of a segment's loss by reverse mode, with a fixed start and a free end (Werbos 1990)."""
+    """The gradient of a segment's loss by reverse mode, with a fixed start and a free end (Werbos 1990).
+
+    >>> found = backpropagate(ops, cell, params, cell.start(ops, 5), batch)
+    >>> {name: tuple(ops.dense(grad).shape) for name, grad in sorted(found.grads.items())}
+    {'W_in': (3, 2), 'W_out': (1, 3), 'W_rec': (3, 3)}
+    """
     return pull_back(ops, cell, params, state, batch, ops.zeros((batch.weights.shape[1], cell.state_size)))[0]
 
 
@@ -47,6 +56,11 @@ def pull_back(
     steps. Layers are taken from the last to the first: W_inᵀ p_t of a layer is what comes back to the layer
     below in place of W_outᵀ e_t. Returns the estimate and λ_0 [B, S n]. The estimate's state is the cell's;
     its loss is the segment's own.
+
+    >>> later = ops.zeros((5, 3))                                # nothing comes after the segment
+    >>> found, earlier = pull_back(ops, cell, params, cell.start(ops, 5), batch, later)
+    >>> tuple(earlier.shape)
+    (5, 3)
     """
     steps = batch.weights.shape
     x, target, weight = rows(batch)
@@ -77,7 +91,11 @@ def pull_back(
 
 
 def joined(ops: Ops, parts: list[Array]) -> Array:
-    """The vectors of all layers as one."""
+    """The vectors of all layers as one.
+
+    >>> tuple(joined(ops, [ops.zeros((5, 3)), ops.zeros((5, 4))]).shape)
+    (5, 7)
+    """
     return parts[0] if len(parts) == 1 else ops.xp.concat(parts, axis=-1)
 
 

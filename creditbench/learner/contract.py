@@ -11,7 +11,11 @@ from creditbench.ops.base import Array, Key, NumpyTree, Ops, Tree
 
 
 class Batch(NamedTuple):
-    """A segment of K steps of B sequences."""
+    """A segment of K steps of B sequences.
+
+    >>> [tuple(array.shape) for array in batch]
+    [(4, 5, 2), (4, 5, 1), (4, 5)]
+    """
 
     inputs: Array  #: [K, B, I]
     targets: Array  #: [K, B, O]
@@ -19,7 +23,13 @@ class Batch(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """The result of a rule on a segment."""
+    """The result of a rule on a segment.
+
+    >>> rule = cb.make_learner("bptt")
+    >>> found = rule.segment(ops, cell, params, rule.init(ops, cell, params, 5), batch, ops.key(0))
+    >>> sorted(found.grads), found.loss.ndim, found.assigned
+    (['W_in', 'W_out', 'W_rec'], 0, {})
+    """
 
     loss: Array  #: L = Σ_t Σ_b w_tb ℓ_tb, scalar
     grads: Tree  #: name of a parameter -> array of its shape, or `Outer`; a parameter left out is not trained
@@ -30,7 +40,12 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Claims:
-    """The claims of a rule. Every claim is tested."""
+    """The claims of a rule. Every claim is tested.
+
+    >>> claims = cb.make_learner("rflo").claims
+    >>> claims.online, claims.memory_in_T
+    (True, 'O(1)')
+    """
 
     unbiased: bool = False  #: the expected estimate is the gradient of the segment's loss
     online: bool = False  #: can update at every step, without looking ahead or going back
@@ -54,7 +69,12 @@ class Claims:
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """A learning rule. Its fields are its hyper-parameters; its class attributes are its metadata."""
+    """A learning rule. Its fields are its hyper-parameters; its class attributes are its metadata.
+
+    >>> rule = cb.make_learner("anp", sigma=1e-2)
+    >>> rule.sigma, rule.family, rule.fits(cell)
+    (0.01, 'perturbation', '')
+    """
 
     id: ClassVar[str]
     name: ClassVar[str]

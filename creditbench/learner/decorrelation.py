@@ -24,6 +24,13 @@ class Decorrelated:
     "before", D moves by the activity in a clean pass, and the rule then gets the segment with the new D.
 
     Sources: Ahmad et al. 2023; Dalm et al. 2023.
+
+    >>> whitened = cb.make_cell("tanh", inputs=2, hidden=3, outputs=1, decorrelate="hidden")
+    >>> own = ops.from_numpy(whitened.init(seed=0))
+    >>> rule = Decorrelated(learner=cb.make_learner("bptt"), rate=1e-3)
+    >>> found = rule.segment(ops, whitened, own, rule.init(ops, whitened, own, 5), batch, ops.key(0))
+    >>> tuple(found.assigned["D"].shape)
+    (3, 3)
     """
 
     learner: Learner
@@ -69,7 +76,12 @@ class Decorrelated:
 
 
 def decorrelated(ops: Ops, D: Array, activity: Array, rate: float) -> Array:
-    """D after one step against the correlation of decorrelated activity [..., n]."""
+    """D after one step against the correlation of decorrelated activity [..., n].
+
+    >>> activity = ops.from_numpy(np.array([[1.0, 1.0], [1.0, 1.0]]))
+    >>> ops.to_numpy(decorrelated(ops, ops.from_numpy(np.eye(2)), activity, rate=0.1)).round(3).tolist()
+    [[1.0, -0.1], [-0.1, 1.0]]
+    """
     activity = activity.reshape((-1, activity.shape[-1]))
     scale = rate / activity.shape[0]
     power = (activity * activity).sum(0)

@@ -15,7 +15,12 @@ from creditbench.ops.base import Array, Ops, Tree
 
 
 def unflatten(flat: Array, shapes: dict[str, tuple[int, ...]]) -> Tree:
-    """Vectors [..., p] as one array [..., *shape] per name, without copies."""
+    """Vectors [..., p] as one array [..., *shape] per name, without copies.
+
+    >>> parts = unflatten(ops.zeros((7, 15)), {"W_in": (3, 2), "W_rec": (3, 3)})
+    >>> {name: tuple(part.shape) for name, part in parts.items()}
+    {'W_in': (7, 3, 2), 'W_rec': (7, 3, 3)}
+    """
     ends = list(accumulate(prod(shape) for shape in shapes.values()))
     return {
         name: flat[..., start:end].reshape((*flat.shape[:-1], *shape))
@@ -24,12 +29,20 @@ def unflatten(flat: Array, shapes: dict[str, tuple[int, ...]]) -> Tree:
 
 
 def flat_size(shapes: dict[str, tuple[int, ...]]) -> int:
-    """p: the length of the vector that `unflatten` splits."""
+    """p: the length of the vector that `unflatten` splits.
+
+    >>> flat_size(cell.shapes())
+    18
+    """
     return sum(prod(shape) for shape in shapes.values())
 
 
 def antithetic_start(ops: Ops, state: CellState, pairs: int) -> CellState:
-    """The state of B rows, repeated for both members of P pairs: the 2PB rows of `antithetic_slopes`."""
+    """The state of B rows, repeated for both members of P pairs: the 2PB rows of `antithetic_slopes`.
+
+    >>> tuple(antithetic_start(ops, cell.start(ops, 5), pairs=2).out.shape)
+    (20, 3)
+    """
 
     def repeat(array):
         rows, n = array.shape
@@ -49,6 +62,15 @@ def antithetic_slopes(
     perturbed weights are never formed. `change`: the V_i, by name of a parameter: for a matrix the function
     x -> V_i x of rows [P or 1, R, columns], for a vector the array [P, rows]. `state`: 2PB rows, by pair,
     sign (+ first) and sequence. Returns the new state and the slopes [P].
+
+    >>> V = unflatten(ops.normal(ops.key(1), (2, flat_size(cell.shapes()))), cell.shapes())
+    >>> change = {name: lambda x, V=own: ops.linear(x, V) for name, own in V.items()}
+    >>> start = antithetic_start(ops, cell.start(ops, 5), pairs=2)
+    >>> _, slopes = antithetic_slopes(ops, cell, params, change, 1e-4, start, batch)
+    >>> grads = backpropagate(ops, cell, params, cell.start(ops, 5), batch).grads
+    >>> along = sum((V[name] * ops.dense(grad)).sum((1, 2)) for name, grad in grads.items())
+    >>> bool(abs(slopes - along).max() < 1e-6)
+    True
     """
     xp, B, several = ops.xp, batch.weights.shape[1], len(cell.layers) > 1
     P = (state[0] if several else state).out.shape[0] // (2 * B)

@@ -14,7 +14,18 @@ from creditbench.ops.base import Array, Key, Ops, Outer, Tree
 
 
 class Step(NamedTuple):
-    """The values of one step of B rows, from which an online rule learns."""
+    """The values of one step of B rows, from which an online rule learns.
+
+    >>> def make(layer, own):
+    ...     def advance(trace, step, noise):
+    ...         print(tuple(step.z.shape), tuple(step.delta.shape))
+    ...         return trace, weighted(layer, step.delta, immediate(ops, step))
+    ...     return advance
+    >>> state = {"cell": cell.start(ops, 5), "trace": ()}
+    >>> first = batch._replace(inputs=batch.inputs[:1], targets=batch.targets[:1], weights=batch.weights[:1])
+    >>> _ = online(ops, cell, params, state, first, ops.key(0), make)
+    (5, 5) (5, 3)
+    """
 
     a: Array  #: pre-activation, [B, G n]
     slope: Array  #: ∂s_t/∂a_t, with the axes of `Derivatives`, as the next three
@@ -53,6 +64,16 @@ def online(
 
     Of several layers each has a trace of its own; `trace` and `feedback` are then tuples over them. δ_t of a
     layer comes down through the layers above at the same step, W_inᵀ slopeᵀ δ_t, and not through time.
+
+    >>> def make(layer, own):
+    ...     def advance(trace, step, noise):                     # e-prop without feedback of its own
+    ...         trace = leaky_trace(ops, layer, trace, step)
+    ...         return trace, weighted(layer, step.delta, trace)
+    ...     return advance
+    >>> state = {"cell": cell.start(ops, 5), "trace": ops.zeros((5, 3, cell.parameters))}
+    >>> found = online(ops, cell, params, state, batch, ops.key(0), make)
+    >>> sorted(found.grads)
+    ['W_in', 'W_out', 'W_rec']
     """
 
     def chunk(state, batch, keys):
@@ -93,6 +114,13 @@ def online_jointly(
     """`online` for a rule without noise that follows all layers at once.
 
     `advance(trace, steps) -> (trace, gradients)`: of each layer the `Step`, and the gradient [n, M].
+
+    >>> def advance(trace, steps):
+    ...     trace = tuple(leaky_trace(ops, cell, P, step) for P, step in zip(trace, steps))
+    ...     return trace, tuple(weighted(cell, step.delta, P) for P, step in zip(trace, steps))
+    >>> state = {"cell": cell.start(ops, 5), "trace": (ops.zeros((5, 3, cell.parameters)),)}
+    >>> sorted(online_jointly(ops, cell, params, state, batch, advance).grads)
+    ['W_in', 'W_out', 'W_rec']
     """
 
     def chunk(state, batch, keys):
@@ -182,6 +210,10 @@ def of_layers(cell: Cell, make: Callable[..., Any], *values: Any) -> Any:
     """`make(layer, *values)` of the only layer, or a tuple of it for each of several.
 
     Of several layers each of `values` is a tuple over them, or None.
+
+    >>> deep = cb.make_cell("tanh", inputs=2, hidden=3, outputs=1, layers=2)
+    >>> of_layers(cell, lambda layer: layer.fan_in), of_layers(deep, lambda layer: layer.fan_in)
+    (5, (5, 6))
     """
     if len(cell.layers) == 1:
         return make(cell, *values)
@@ -192,7 +224,14 @@ def of_layers(cell: Cell, make: Callable[..., Any], *values: Any) -> Any:
 
 
 def immediate(ops: Ops, now: Step) -> Array:
-    """Ī_t: the effect of a unit's M parameters on it in this step, [B, S n, M]."""
+    """Ī_t: the effect of a unit's M parameters on it in this step, [B, S n, M].
+
+    >>> ones = ops.from_numpy(np.ones((5, 3)))
+    >>> step = Step(ones, 0.5 * ones, None, None, None, ops.from_numpy(np.ones((5, 5))), *[None] * 6)
+    >>> found = immediate(ops, step)                             # slope times what the weights multiply
+    >>> tuple(found.shape), float(found.max())
+    ((5, 3, 5), 0.5)
+    """
     xp, z = ops.xp, now.z
     if now.slope.ndim == 2:
         found = now.slope[:, :, None] * z[:, None, :]
@@ -208,14 +247,26 @@ def immediate(ops: Ops, now: Step) -> Array:
 
 
 def add_immediate(ops: Ops, P: Array, now: Step) -> Array:
-    """P + Ī_t, [B, S n, M]. The caller gives up P."""
+    """P + Ī_t, [B, S n, M]. The caller gives up P.
+
+    >>> ones = ops.from_numpy(np.ones((5, 3)))
+    >>> step = Step(ones, 0.5 * ones, None, None, None, ops.from_numpy(np.ones((5, 5))), *[None] * 6)
+    >>> float(add_immediate(ops, ops.zeros((5, 3, 5)), step).min())
+    0.5
+    """
     if now.slope.ndim == 2 and now.own is None:
         return ops.accumulate(P, now.z[:, None, :], now.slope[:, :, None])
     return ops.accumulate(P, immediate(ops, now))
 
 
 def add_by_unit(ops: Ops, total: Array, v: Array, now: Step) -> Array:
-    """`total` + vᵀ Ī_t: [B, n, M], given v [B, S n]. The caller gives up `total`."""
+    """`total` + vᵀ Ī_t: [B, n, M], given v [B, S n]. The caller gives up `total`.
+
+    >>> ones = ops.from_numpy(np.ones((5, 3)))
+    >>> step = Step(ones, 0.5 * ones, None, None, None, ops.from_numpy(np.ones((5, 5))), *[None] * 6)
+    >>> float(add_by_unit(ops, ops.zeros((5, 3, 5)), 2.0 * ones, step).min())
+    1.0
+    """
     z, post = now.z[:, None, :], back(now.slope, v)
     if now.slope.ndim == 2 and now.own is None:
         return ops.accumulate(total, z, post[:, :, None])
@@ -228,7 +279,12 @@ def add_by_unit(ops: Ops, total: Array, v: Array, now: Step) -> Array:
 
 
 def by_unit(H: Array, J: Array) -> Array:
-    """H J of each unit by itself: H [B, S, S, n] or, for S = 1, [B, n]; J [B, S n, M]."""
+    """H J of each unit by itself: H [B, S, S, n] or, for S = 1, [B, n]; J [B, S n, M].
+
+    >>> H, J = ops.from_numpy(np.full((5, 3), 2.0)), ops.from_numpy(np.ones((5, 3, 4)))
+    >>> float(by_unit(H, J).max())
+    2.0
+    """
     if H.ndim == 2:
         return H[:, :, None] * J
     B, S, _, n = H.shape
@@ -236,7 +292,14 @@ def by_unit(H: Array, J: Array) -> Array:
 
 
 def leaky_trace(ops: Ops, cell: Cell, P: Array, now: Step) -> Array:
-    """carry P + Ī_t: the effect of each weight on its own unit, without recurrence, [B, S n, M]."""
+    """carry P + Ī_t: the effect of each weight on its own unit, without recurrence, [B, S n, M].
+
+    >>> ones = ops.from_numpy(np.ones((5, 3)))
+    >>> step = Step(ones, 0.5 * ones, None, None, None, ops.from_numpy(np.ones((5, 5))), *[None] * 6)
+    >>> leaky = cb.make_cell("tanh", inputs=2, hidden=3, outputs=1, alpha=0.5)
+    >>> float(leaky_trace(ops, leaky, ops.from_numpy(np.ones((5, 3, 5))), step).max())
+    1.0
+    """
     if cell.forgets:
         return immediate(ops, now)
     carried = (1.0 - cell.alpha) * P if now.carry is None else by_unit(now.carry, P)
@@ -247,6 +310,9 @@ def random_feedback(ops: Ops, cell: Cell, seed: int) -> Any:
     """Random feedback weights that replace W_outᵀ, [Q n, O]: N(0, 2/(n+O)), the distribution of W_out.
 
     Of several layers each has weights of its own: a tuple.
+
+    >>> tuple(random_feedback(ops, cell, seed=0).shape)
+    (3, 1)
     """
     rng, outputs = np.random.default_rng([seed, 0xFEED]), cell.outputs
     scale = np.sqrt(2.0 / (cell.seen + outputs))
@@ -257,6 +323,10 @@ def weighted(cell: Cell, post: Array, trace: Array) -> Array:
     """Σ_b Σ_s post_b ⊙ trace_b, where each unit weights its rows of the trace.
 
     `post` [B, S n], `trace` [B, S n, M]; returns [n, M].
+
+    >>> post, trace = ops.from_numpy(np.ones((5, 3))), ops.from_numpy(np.ones((5, 3, 4)))
+    >>> tuple(weighted(cell, post, trace).shape), float(weighted(cell, post, trace).max())
+    ((3, 4), 5.0)
     """
     if post.shape[0] == 1:
         found = post[0][:, None] * trace[0]

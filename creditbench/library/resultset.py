@@ -367,7 +367,9 @@ class ResultSet:
 
     def __repr__(self) -> str:
         if not self.records:
-            return "ResultSet without trials"
+            rows = {name: len(getattr(self.results, name)) for name in _FRAMES[1:]}
+            others = [f"{name}: {_count('row', count)}" for name, count in rows.items() if count]
+            return ", ".join(["ResultSet without trials", *others])
         counts = {
             "task": len({r.trial.task for r in self.records}),
             "rule": len({r.trial.rule for r in self.records}),

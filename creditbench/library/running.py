@@ -18,7 +18,7 @@ from creditbench.library.resultset import ResultSet
 from creditbench.machine.memory import read_bytes
 from creditbench.machine.posix import require_posix
 from creditbench.plugins import registry
-from creditbench.plugins.importing import BASES, Kind
+from creditbench.plugins.importing import BASES, KINDS, Kind
 from creditbench.results import store
 from creditbench.results.runs import Reporter, Where, run_grid
 from creditbench.results.version import described
@@ -128,7 +128,7 @@ def run(
     store.forget()
     own = tempfile.TemporaryDirectory(prefix="creditbench-") if results is None else None
     place = Path(own.name if own is not None else os.fspath(results or "")).expanduser()
-    asked = _Asked(place / "sources", settings or {})
+    asked = Asked(place, settings or {})
     sized = {"hidden": hidden, "bias": bias, "alpha": alpha}
     options = Options(
         tasks=asked.names("tasks", tasks),
@@ -145,7 +145,7 @@ def run(
         alpha=alpha,
         batch=batch,
         segment=segment,
-        lrs=tuple(map(float, _several(lr))),
+        lrs=tuple(map(float, several(lr))),
         optimizer=optimizer,
         decorrelation_rate=decorrelation_rate,
         preset=preset,
@@ -171,9 +171,9 @@ def run(
         together=together,
         force=force,
         retry=retry,
-        reuse=[Path(folder).expanduser() for folder in _several(reuse)],
+        reuse=[Path(folder).expanduser() for folder in several(reuse)],
         shard=None if shard is None else Shard.parse(shard),
-        logs=_several(log),
+        logs=several(log),
     )
     for line in progress.failures(outcome, place):
         progress.say(line)
@@ -190,28 +190,41 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     return defaults.first_seeds(seeds) if isinstance(seeds, int) else tuple(dict.fromkeys(map(int, seeds)))
 
 
-def _several(value: Any) -> list[Any]:
+def several(value: Any) -> list[Any]:
     """One value, or several, as a list."""
     if isinstance(value, str | os.PathLike | int | float) or not isinstance(value, Iterable):
         return [value]
     return list(value)
 
 
-class _Asked:
-    """Tasks, rules and cells as a caller gives them: their ids or paths, and the settings of instances."""
+class Asked:
+    """Tasks, rules and cells as a caller gives them: their ids or paths, and the settings of instances.
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.folder, self.settings = folder, dict(settings)
+    `place`: a folder of results, into whose folder `sources` the classes of a notebook are written.
+    """
+
+    def __init__(self, place: Path, settings: Mapping[str, Any]) -> None:
+        self.place, self.settings = place, dict(settings)
         self._own: dict[str, dict[str, Any]] = {}
 
     def names(self, kind: Kind, items: Any, sized: Mapping[str, Any] | None = None) -> tuple[str, ...]:
         """Ids and paths. `sized`: what a cell that is an instance must agree with. Raises `UsageError`."""
         found: list[str] = []
-        for item in _several(items):
+        for item in several(items):
             if isinstance(item, str | os.PathLike):
                 found += defaults.names(os.fspath(item))
             else:
                 found.append(self._name(kind, item, sized or {}))
+        return tuple(dict.fromkeys(found))
+
+    def any_names(self, items: Any) -> tuple[str, ...]:
+        """As `names`, of items of any kind: that of a class is known by what it derives from."""
+        found: list[str] = []
+        for item in several(items):
+            cls: Any = item if isinstance(item, type) else type(item)
+            found += self.names(
+                next((kind for kind, base in BASES.items() if issubclass(cls, base)), KINDS[0]), item
+            )
         return tuple(dict.fromkeys(found))
 
     def _name(self, kind: Kind, item: Any, sized: Mapping[str, Any]) -> str:
@@ -242,7 +255,7 @@ class _Asked:
         known = registry.load(kind).get(cls.id)
         if known is not None and known.cls is cls:
             return known.id
-        return str(sources.file_of(cls, kind, self.folder).resolve())
+        return str(sources.file_of(cls, kind, self.place / "sources").resolve())
 
 
 def _settings(kind: Kind, instance: Any, sized: Mapping[str, Any]) -> dict[str, Any]:

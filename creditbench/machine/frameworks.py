@@ -6,6 +6,7 @@ A further backend takes an entry here, its class in `ops`, its host there, and t
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -61,3 +62,8 @@ FRAMEWORKS = {
         precision=_of_torch,
     ),
 }
+
+
+def installed() -> list[str]:
+    """The backends whose framework is installed. None is imported."""
+    return [name for name in FRAMEWORKS if importlib.util.find_spec(name)]

@@ -25,6 +25,10 @@ def make_ops(backend: str, device: str = "cpu", dtype: DType = "float32") -> Ops
 
     `device`: `cpu`, or another device of the framework: `cuda`, `cuda:1`, `gpu`, `tpu`.
     Raises `UsageError` if the backend or the device is not there. Nothing falls back to the CPU.
+
+    >>> import creditbench as cb
+    >>> cb.make_ops("torch", dtype="float64").zeros((2,)).dtype
+    torch.float64
     """
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS, "creditbench list backends")

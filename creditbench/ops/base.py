@@ -31,6 +31,10 @@ class Outer(NamedTuple):
 
     The matrix itself need not be formed: an optimiser that is linear in the gradient adds the factors to the
     weights in one rank-R update.
+
+    >>> import numpy as np
+    >>> Outer(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])).dense().tolist()
+    [[3.0, 4.0], [6.0, 8.0]]
     """
 
     post: Array  #: [R, rows]
@@ -42,7 +46,22 @@ class Outer(NamedTuple):
 
 
 class Ops(abc.ABC):
-    """The common vocabulary over one framework, device and float format."""
+    """The common vocabulary over one framework, device and float format.
+
+    >>> import numpy as np
+    >>> import creditbench as cb
+    >>> ops = cb.make_ops("torch")
+    >>> def step(total, x):
+    ...     return total + x, ops.xp.tanh(total)
+    >>> total, seen = ops.scan(step, ops.zeros(()), ops.from_numpy(np.arange(4.0)))
+    >>> float(total), tuple(seen.shape)
+    (6.0, (4,))
+    >>> ops.value_and_grad(lambda x: (x * x).sum())(ops.from_numpy(np.array([3.0])))[1].tolist()
+    [6.0]
+    >>> a, b = (ops.normal(ops.key(0), (2,)) for _ in range(2))     # a key is a value
+    >>> bool((a == b).all())
+    True
+    """
 
     name: ClassVar[str]
     xp: Any  #: array-API namespace: `jax.numpy` or `array_api_compat.torch`

@@ -116,27 +116,45 @@ def read_gradients(directory: Path) -> tuple[GradientQuality, ...]:
     return read_rows(GradientQuality, directory / "gradients" / "gradients.csv", "gradients")
 
 
-def write_scaling(
-    folder: Path, points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]]
-) -> None:
-    """Write a sweep: scaling.csv, a row a size, and scaling.json, the fits. Raises `UsageError`."""
+def scaling_rows(
+    points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The values of `ScalingPoint`s, from what was measured at each size and the fits."""
     names = ("learner", "cell", "backend", "axis", "quantity")
     fit_of = {tuple(fit[name] for name in names): fit for fit in fits}
     rows = []
     for point in points:
         fit, values = fit_of[tuple(point[name] for name in names)], sorted(point["values"])
         taken = {"value": values[len(values) // 2], "blocks": len(values)}
-        rows.append({**fit, **_ends(fit, "interval", ""), **point, **taken})
-    _write(folder, "scaling", ScalingPoint, rows, fits)
+        rows.append(_row(ScalingPoint, {**fit, **_ends(fit, "interval", ""), **point, **taken}))
+    return rows
+
+
+def gradient_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The values of `GradientQuality`s, from what was found: the ends of intervals are columns."""
+    rows = []
+    for values in found:
+        ends = [_ends(values, f"{column.field}_interval", f"{column.field}_") for column in GRADIENTS]
+        rows.append(
+            _row(GradientQuality, {**values, **{name: end for own in ends for name, end in own.items()}})
+        )
+    return rows
+
+
+def _row(model: type[Row], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {column: values[column] for column in model.model_fields}
+
+
+def write_scaling(
+    folder: Path, points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write a sweep: scaling.csv, a row a size, and scaling.json, the fits. Raises `UsageError`."""
+    _write(folder, "scaling", scaling_rows(points, fits), fits)
 
 
 def write_gradients(folder: Path, found: Sequence[Mapping[str, Any]]) -> None:
     """Write gradients.csv, and with intervals gradients.json. Raises `UsageError`."""
-    rows = []
-    for values in found:
-        ends = [_ends(values, f"{column.field}_interval", f"{column.field}_") for column in GRADIENTS]
-        rows.append({**values, **{name: end for own in ends for name, end in own.items()}})
-    _write(folder, "gradients", GradientQuality, rows, found)
+    _write(folder, "gradients", gradient_rows(found), found)
 
 
 def _ends(row: Mapping[str, Any], interval: str, prefix: str) -> dict[str, Any]:
@@ -145,17 +163,10 @@ def _ends(row: Mapping[str, Any], interval: str, prefix: str) -> dict[str, Any]:
 
 
 def _write(
-    folder: Path,
-    name: str,
-    model: type[Row],
-    rows: Sequence[Mapping[str, Any]],
-    printed: Sequence[Mapping[str, Any]],
+    folder: Path, name: str, rows: Sequence[Mapping[str, Any]], printed: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write the columns of `model` as CSV, and the output of the verb as JSON."""
-    content = {
-        f"{name}.json": json.dumps(printed, indent=1) + "\n",
-        f"{name}.csv": as_csv([{column: row[column] for column in model.model_fields} for row in rows]),
-    }
+    """Write the rows as CSV, and the output of the verb as JSON."""
+    content = {f"{name}.json": json.dumps(printed, indent=1) + "\n", f"{name}.csv": as_csv(rows)}
     with files.output("output", folder, "name another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         with files.replacing(*(folder / file for file in content)) as new:

@@ -261,6 +261,8 @@ def tune_grid(
 
     Raises `UsageError` for what cannot be run, read or written.
     """
+    for name in options.backends:
+        require_device(name, options.device if where.scheduler is None else "cpu")
     study_of = plan.study_of
     grid = make_grid(dataclasses.replace(options, seeds=tuple(study_of)))
     files.require_writable("output", output)

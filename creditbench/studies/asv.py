@@ -15,6 +15,7 @@ there. The code of all commits runs unconfined.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import math
 import os
@@ -25,11 +26,12 @@ from typing import Any
 
 from creditbench.cells import Tanh
 from creditbench.errors import UsageError, one_line
+from creditbench.machine.frameworks import installed
 from creditbench.machine.threads import thread_environment
 from creditbench.measure.memory import algorithm_bytes
 from creditbench.measure.update import Prepared, Update
 from creditbench.measure.work import UncountableError, count
-from creditbench.ops import BACKENDS, make_ops
+from creditbench.ops import make_ops
 from creditbench.plugins import project, registry
 from creditbench.plugins.importing import id_of, load_path
 from creditbench.trials.grid import Options, make_grid
@@ -50,9 +52,8 @@ def suite(benchmark: str, *paths: str) -> tuple[type[Rules], type[Exact], type[S
     os.environ.update(thread_environment(1))
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     # Imported, not yet used: neither starts a thread before its first computation, so that forking is safe.
-    import jax  # noqa: F401
-    import torch  # noqa: F401
-
+    for name in installed():
+        importlib.import_module(name)
     root = project.nearest(Path(benchmark).parent)
     files: dict[str, Path | None]
     if paths:
@@ -64,7 +65,7 @@ def suite(benchmark: str, *paths: str) -> tuple[type[Rules], type[Exact], type[S
     if not files:
         raise UsageError(f"{root} has {project.no_rules(root)}: add one, or give suite a folder of rules")
     measured = {id: None if path is None else _at_commit(path) for id, path in files.items()}
-    over = (list(files), list(BACKENDS))
+    over = (list(files), installed())
     sizes = {"params": (*over, [32], [64]), "files": measured}
     return (
         type("Rules", (Rules,), sizes),

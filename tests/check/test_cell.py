@@ -32,6 +32,7 @@ def looked(kind: type[Cell], name: str, backend: str = "torch"):
     return found
 
 
+@pytest.mark.needs("jax", "torch")
 def test_a_sound_cell_passes_all_checks():
     """A diagonal, complex one with parameters of its own; the other cells have tests of their own."""
     plugin = registry.find("cells", "lru")
@@ -236,6 +237,7 @@ def test_an_if_on_values_is_caught_where_programs_are_traced():
 
 
 @pytest.mark.slow
+@pytest.mark.needs("jax", "torch")
 def test_the_template_is_checked_and_a_broken_one_told(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["new", "cell", "slow_unit"]) == 0

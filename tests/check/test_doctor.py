@@ -13,6 +13,7 @@ from creditbench.cli.doctor import _confinement
 from creditbench.errors import UsageError
 
 
+@pytest.mark.needs("jax")
 def test_a_backend_that_works_says_what_it_has():
     found = doctor.examine("jax")
     assert found["works"] and not found["error"]
@@ -46,6 +47,7 @@ def test_each_accelerator_has_peaks_of_its_own_or_says_why_not(monkeypatch, caps
     assert ["cuda:1", "speed", "exit", "code", "1:", "out", "of", "memory"] in lines
 
 
+@pytest.mark.needs("jax")
 def test_a_broken_backend_does_no_harm(tmp_path, monkeypatch):
     (tmp_path / "jax.py").write_text("raise ImportError('libfoo.so is missing')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")

@@ -84,6 +84,7 @@ class Hoarder(Learner):
 '''
 
 
+@pytest.mark.needs("jax", "torch")
 def test_scale_says_what_a_backend_leaves_out(tmp_path, monkeypatch, capsys):
     path = tmp_path / "hoarder.py"
     path.write_text(

@@ -11,6 +11,8 @@ from creditbench.machine import compilation
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.trainer import run_trials
 
+pytestmark = pytest.mark.needs("jax")
+
 
 def trials(**options):
     defaults = dict(tasks=("weather",), learners=("snap1",), backends=("jax",), hidden=8, measure=True)

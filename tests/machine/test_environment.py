@@ -40,6 +40,7 @@ def test_everything_else_is_part_of_the_identity(name):
     assert environment_id(found) != environment_id(found | {name: "another"})
 
 
+@pytest.mark.needs("torch")
 def test_number_formats_are_those_of_the_framework_in_use():
     code = "from creditbench.machine.environment import fingerprint; import sys\n"
     code += "print(fingerprint('torch')['precision'], 'torch' in sys.modules)\n"

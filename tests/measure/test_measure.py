@@ -294,6 +294,7 @@ def test_a_timed_block_is_as_long_on_a_slow_machine_as_on_a_fast_one():
         assert segments(flops, usual * 40, 1.0) == max(1, expected // 16)
 
 
+@pytest.mark.needs("jax")
 def test_figures_taken_again_compile_nothing_that_the_cache_lacks(tmp_path):
     """Another process, and a machine that is three times as busy: no program is new."""
     script = """

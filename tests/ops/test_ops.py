@@ -158,6 +158,7 @@ def test_only_the_framework_in_use_is_imported(used, other):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.needs("jax")
 def test_no_setting_of_jax_changes_the_draws():
     """Each of these settings changes JAX's own draws, as the last line shows."""
     code = (
