@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from creditbench.cli import options, printing
+from creditbench.machine.frameworks import DEFAULT
 
 
 def gradients(
     learner: options.Learners = "",
     task: options.Tasks = "",
     cell: options.Cells = "tanh",
-    backend: options.Backends = "jax",
+    backend: options.Backends = DEFAULT,
     device: options.Device = "cpu",
     draws: Annotated[int, typer.Option(help="Draws of each estimate.")] = 256,
     parts: Annotated[

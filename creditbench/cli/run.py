@@ -17,6 +17,7 @@ from creditbench.cli.printing import console, say
 from creditbench.errors import UsageError
 from creditbench.library import defaults
 from creditbench.library.progress import TrialBars, failures
+from creditbench.machine.frameworks import DEFAULT
 
 if TYPE_CHECKING:
     from creditbench.results.runs import GridOutcome
@@ -30,7 +31,7 @@ def run(
         str, typer.Option(help="none, hidden, both: for each learner without a suffix.")
     ] = "none",
     cell: options.Cells = "tanh",
-    backend: options.Backends = "jax",
+    backend: options.Backends = DEFAULT,
     device: options.Device = "cpu",
     preset: options.Preset = "quick",
     seeds: Annotated[

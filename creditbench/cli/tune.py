@@ -11,6 +11,7 @@ import typer
 
 from creditbench.cli import options, printing
 from creditbench.errors import UsageError
+from creditbench.machine.frameworks import DEFAULT
 
 #: Options of a file of `creditbench run` that tuning ignores: it has its own seeds, and one backend.
 _NOT_FOR_TUNING = (
@@ -25,7 +26,7 @@ def tune(
     task: options.Tasks = "",
     learner: options.Rules = "",
     cell: options.Cells = "tanh",
-    backend: Annotated[str, typer.Option(help="One backend.")] = "jax",
+    backend: Annotated[str, typer.Option(help="One backend.")] = DEFAULT,
     device: options.Device = "cpu",
     points: Annotated[int, typer.Option(help="Points of every task, rule and study.")] = 20,
     studies: Annotated[

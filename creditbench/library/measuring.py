@@ -23,6 +23,7 @@ from creditbench.library.messages import says_arguments
 from creditbench.library.resultset import ResultSet
 from creditbench.library.running import Asked, Cells, Learners, Path_, Tasks, several
 from creditbench.machine import files
+from creditbench.machine.frameworks import DEFAULT
 from creditbench.machine.posix import require_posix
 from creditbench.results import store
 from creditbench.results.measured import (
@@ -401,7 +402,7 @@ def measure_gradients(
     learners: Learners,
     cells: Cells = CELL,
     *,
-    backend: str | Sequence[str] = "jax",
+    backend: str | Sequence[str] = DEFAULT,
     device: str = "cpu",
     draws: int = 256,
     parts: Sequence[float] = PARTS,
@@ -425,7 +426,7 @@ def measure_gradients(
 
     Args:
         tasks: one, or several, given as to `run`. `learners`, `cells`: likewise.
-        backend: "jax", "torch", or both. `device`: as of `run`.
+        backend: "jax", "torch", or both; left out: "jax" if it is installed. `device`: as of `run`.
         draws: of each estimate.
         parts: of the BPTT run, from 0 to 1, after which it is measured.
         preset: budget of that run. `hidden`, `layers`, `batch`: of its network and its updates.
@@ -496,7 +497,7 @@ def tune(
     cells: Cells = CELL,
     *,
     output: Path_,
-    backend: str = "jax",
+    backend: str = DEFAULT,
     device: str = "cpu",
     points: int = 20,
     studies: int = 3,
@@ -528,7 +529,8 @@ def tune(
     Args:
         tasks: one, or several, given as to `run`. `learners`, `cells`: likewise.
         output: TOML file to write.
-        backend: "jax" or "torch": each has a file of its own. `device`: as of `run`.
+        backend: "jax" or "torch": each has a file of its own; left out: "jax" if it is installed.
+            `device`: as of `run`.
         points: of every task, rule and study. `studies`: independent ones. `seeds`: of every point.
         confirm: further seeds that a choice is trained at; if it diverges, the next best is taken.
         draw: another one has other studies.

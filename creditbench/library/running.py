@@ -15,6 +15,7 @@ from creditbench.learner import Decorrelated, Learner
 from creditbench.library import defaults, progress, sources
 from creditbench.library.messages import says_arguments
 from creditbench.library.resultset import ResultSet
+from creditbench.machine.frameworks import DEFAULT
 from creditbench.machine.memory import read_bytes
 from creditbench.machine.posix import require_posix
 from creditbench.plugins import registry
@@ -42,7 +43,7 @@ def run(
     learners: Learners,
     cells: Cells = CELL,
     *,
-    backend: str | Sequence[str] = "jax",
+    backend: str | Sequence[str] = DEFAULT,
     seeds: int | Sequence[int] = defaults.SEEDS,
     preset: str = "quick",
     decorrelate: str | Sequence[str] = "none",
@@ -87,7 +88,7 @@ def run(
 
     Args:
         tasks: one, or several. `learners`, `cells`: likewise.
-        backend: "jax", "torch", or both.
+        backend: "jax", "torch", or both; left out: "jax" if it is installed.
         seeds: their number, from 0 on, or the seeds. With `tuned` a number is that of each study's seeds.
         preset: the budget of each task: "smoke" takes seconds, "quick" minutes, "full" is for results.
         decorrelate: "none", "hidden", "both", of each rule without a suffix.

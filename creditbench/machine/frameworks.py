@@ -67,3 +67,7 @@ FRAMEWORKS = {
 def installed() -> list[str]:
     """The backends whose framework is installed. None is imported."""
     return [name for name in FRAMEWORKS if importlib.util.find_spec(name)]
+
+
+#: The backend where none is named: the first that is installed.
+DEFAULT = next(iter([*installed(), *FRAMEWORKS]))

@@ -34,6 +34,7 @@ from creditbench.data import Seen, absolute, noting
 from creditbench.errors import UsageError, not_installed, reason, suggestion, unknown
 from creditbench.learner import Learner
 from creditbench.machine import files
+from creditbench.machine.frameworks import DEFAULT
 from creditbench.ops import BACKENDS
 from creditbench.optimizers import OPTIMIZERS, make_optimizer
 from creditbench.plugins import meaning, registry
@@ -82,7 +83,7 @@ class Options:
     learners: tuple[str, ...]  #: ids or paths, with the suffix +D or +DD for a decorrelated cell
     cells: tuple[str, ...] = (CELL,)  #: ids or paths
     decorrelate: tuple[str, ...] = ("none",)  #: of the learners without a suffix, each with all of these
-    backends: tuple[str, ...] = ("jax",)
+    backends: tuple[str, ...] = (DEFAULT,)
     device: str = "cpu"
     seeds: tuple[int, ...] = (0,)
     seeds_apart: bool = False  #: whether each study of the tuned file has its own seeds, as many as `seeds`

@@ -280,6 +280,7 @@ def test_memory_that_a_framework_refuses_is_out_of_memory(backend):
 
 
 @linux
+@pytest.mark.needs("jax")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_nothing_outlives_a_run_that_is_ended_half_way(number, marked, tmp_path):
     """Also the trial's forks, and processes in sessions of their own."""

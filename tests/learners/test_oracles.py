@@ -1,6 +1,5 @@
 """The rules' equations against finite differences, closed forms and each other."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -171,6 +170,7 @@ def draws(ops, rule, cell, params, batch, count):
 
     keys = ops.split(ops.key(7), count)
     if ops.name == "jax":
+        import jax
 
         def draw_all(params, batch, keys):
             return jax.lax.map(lambda key: draw(params, batch, key), keys, batch_size=250)
@@ -503,6 +503,8 @@ def leaves_arguments_alone(ops, rule, cell, params, state, batch):
             np.testing.assert_array_equal(ops.to_numpy(after[where]), value)
 
     if ops.name == "jax":
+        import jax
+
         jax.eval_shape(unchanged, params, state, batch)
     else:
         unchanged(params, state, batch)

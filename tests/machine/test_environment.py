@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from creditbench.machine import environment, memory
+from creditbench.machine import environment, frameworks, memory
 from creditbench.machine.environment import constant, environment_id, fingerprint, host, usable_memory
 
 
@@ -120,3 +120,9 @@ def test_the_peak_counts_from_the_last_reset():
     take(96)
     assert 95 << 20 <= memory.peak_bytes() - level < 104 << 20
     assert memory.settle()[0] < level + (8 << 20)
+
+
+def test_the_default_backend_is_one_that_is_installed(monkeypatch):
+    assert frameworks.DEFAULT == frameworks.installed()[0]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "jax" else name)
+    assert frameworks.installed() == ["torch"]
