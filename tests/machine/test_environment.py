@@ -123,6 +123,6 @@ def test_the_peak_counts_from_the_last_reset():
 
 
 def test_the_default_backend_is_one_that_is_installed(monkeypatch):
-    assert frameworks.DEFAULT == frameworks.installed()[0]
+    assert frameworks.installed()[0] == frameworks.DEFAULT
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "jax" else name)
     assert frameworks.installed() == ["torch"]
