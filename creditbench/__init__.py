@@ -44,6 +44,7 @@ from creditbench.errors import UsageError
 
 if TYPE_CHECKING:
     from creditbench.library.catalogue import list_cells, list_learners, list_tasks
+    from creditbench.library.checking import run_checks
     from creditbench.library.loop import (
         make_batch,
         make_cell,
@@ -52,9 +53,10 @@ if TYPE_CHECKING:
         make_task,
         training_step,
     )
-    from creditbench.library.measuring import measure_gradients, measure_scaling, run_checks, tune
+    from creditbench.library.measuring import measure_gradients, measure_scaling
     from creditbench.library.resultset import ResultSet, load
     from creditbench.library.running import run
+    from creditbench.library.tuning import tune
     from creditbench.ops import make_ops
     from creditbench.task import Sequences, Task
 
@@ -87,12 +89,14 @@ __all__ = [
 #: The module of each public name that is imported once it is needed.
 _HOMES = {
     "library.catalogue": ("list_cells", "list_learners", "list_tasks"),
+    "library.checking": ("run_checks",),
     "library.loop": (
         *("make_batch", "make_cell", "make_learner", "make_optimizer", "make_task", "training_step"),
     ),
-    "library.measuring": ("measure_gradients", "measure_scaling", "run_checks", "tune"),
+    "library.measuring": ("measure_gradients", "measure_scaling"),
     "library.resultset": ("ResultSet", "load"),
     "library.running": ("run",),
+    "library.tuning": ("tune",),
     "ops": ("make_ops",),
     "task": ("Sequences", "Task"),
 }

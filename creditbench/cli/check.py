@@ -62,7 +62,7 @@ def check(
       creditbench check my_rule.py --results results/local
     """
     from creditbench.executors.spread import Spread
-    from creditbench.library.measuring import advice_of, check_reports
+    from creditbench.library.checking import advice_of, check_reports
     from creditbench.plugins import project
 
     items = [one for item in path for one in _files(item)] if path else project.ids(project.nearest(Path()))

@@ -94,7 +94,7 @@ def tune(
       creditbench tune --config grid.toml --set anp.lr=0.01 --output tuned.toml
       creditbench tune --config grid.toml --learner ./my_rule.py --output tuned.toml --keep
     """
-    from creditbench.library.measuring import plan_of
+    from creditbench.library.tuning import plan_of
     from creditbench.ops import BACKENDS
     from creditbench.results.runs import Where, tune_grid
     from creditbench.trials.grid import Options

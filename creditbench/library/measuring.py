@@ -1,189 +1,46 @@
-"""Checks, sweeps of cost, qualities of gradients and tuning: one call each, for the command line and Python.
+"""Sweeps of cost and qualities of gradients: one call each.
 
-Of each pair the first function is what both share; the second one, public, takes what a notebook has.
+Of each pair the first function is what the command line and Python share; the second one, public, takes what
+a notebook has.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from creditbench.check import lists, runner
 from creditbench.check.doctor import require_device
-from creditbench.check.runner import CheckReport
 from creditbench.errors import UsageError
 from creditbench.executors.spread import Spread
 from creditbench.library import defaults, progress
+from creditbench.library.asked import Cells, Learners, Path_, Tasks, asked, bars_of, folders
 from creditbench.library.messages import says_arguments
 from creditbench.library.resultset import ResultSet
-from creditbench.library.running import Asked, Cells, Learners, Path_, Tasks, several
 from creditbench.machine import files
 from creditbench.machine.frameworks import DEFAULT
-from creditbench.machine.posix import require_posix
-from creditbench.results import store
 from creditbench.results.measured import (
     GradientQuality,
     ScalingPoint,
     gradient_rows,
     scaling_rows,
-    write_checks,
     write_gradients,
     write_scaling,
 )
-from creditbench.results.runs import Bars, Plan, Say, Where, tune_grid
+from creditbench.results.runs import Bars, Say
 from creditbench.results.version import Results
 from creditbench.studies import gradients, scaling
-from creditbench.trials import tuning
 from creditbench.trials.grid import Options
-from creditbench.trials.shard import Shard
-from creditbench.trials.trial import CELL, with_cell
+from creditbench.trials.trial import CELL
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 #: The arguments that set the sizes of an update while they are not swept.
 ARGUMENTS = {"T": "steps", "n": "hidden", "B": "batch"}
 #: The parts of a BPTT run after which gradients are compared.
 PARTS = (0.0, 0.5, 1.0)
-
-# -- check -----------------------------------------------------------------------------------------------
-
-
-def check_reports(
-    items: Sequence[str],
-    cells: Sequence[str],
-    settings: Mapping[str, Any],
-    *,
-    backends: Sequence[str],
-    only: Sequence[str] | None,
-    seconds: float,
-    where: Spread,
-    results: Path | None,
-    bars: Bars,
-) -> list[CheckReport]:
-    """Check learners with each of the cells, and tasks and cells, given by id or path. Raises `UsageError`.
-
-    `only`: names of checks; None: all. `seconds`: that a backend's process may take. `results`: the folder
-    into which the outcome of each is written as it comes.
-    """
-    runner.require_names(only or ())
-    if not seconds > 0:
-        raise UsageError(f"--timeout is {seconds}: give a number of seconds above 0")
-    pairs = []
-    for item in items:
-        is_learner = runner.is_learner(item)
-        if not is_learner and list(cells) != [CELL]:
-            raise UsageError(f"--cell is {','.join(cells)} and {item} is no learner: leave --cell out")
-        pairs += [(item, name) for name in (cells if is_learner else [CELL])]
-    for name in cells:
-        runner.resolve(name, ("cells",))
-    if settings and results is not None:
-        given = ", ".join(f"{name}={value}" for name, value in settings.items())
-        raise UsageError(
-            f"--set is {given} and --results is {results}: a leaderboard shows what holds of the defaults; "
-            "leave one out"
-        )
-    values = runner.settings_of(settings, items, cells)
-    orders = [
-        {
-            # A worker of a cluster has another working folder.
-            "item": str(Path(item).expanduser().resolve()) if runner.is_path(item) else item,
-            "backends": list(backends),
-            "only": None if only is None else list(only),
-            "seconds": seconds,
-            "cell": str(Path(name).expanduser().resolve()) if runner.is_path(name) else name,
-            "settings": values,
-        }
-        for item, name in pairs
-    ]
-    found: dict[int, CheckReport] = {}
-    # The import is always checked.
-    count = len({*only, "import"}) if only else len(lists.LEARNER) + 1
-    with bars("check", len(pairs) * len(backends) * count) as advance:
-        for number, message in where.run(runner.ENTRY, orders):
-            if "report" not in message:
-                subject = f"{with_cell(*pairs[number])} " if len(pairs) > 1 else ""
-                advance(f"{subject}{message['result']}")
-                continue
-            report = CheckReport.of(message["report"])
-            found[number] = report = dataclasses.replace(report, subject=with_cell(*pairs[number]))
-            if results is not None:
-                write_checks(results, report.about, [dataclasses.asdict(one) for one in report.results])
-    return [found[number] for number in range(len(pairs))]
-
-
-@says_arguments
-def run_checks(
-    items: Tasks | Learners | Cells,
-    *,
-    cells: Cells = CELL,
-    backend: str | Sequence[str] = (),
-    only: str | Sequence[str] = (),
-    settings: Mapping[str, Any] | None = None,
-    timeout: float = runner.SECONDS,
-    executor: str = "local",
-    scheduler: str | None = None,
-    jobs: int | None = None,
-    results: Path_ | None = None,
-    show_progress: bool = True,
-) -> pd.DataFrame:
-    """Are rules, tasks and cells fit for use? The checks of `creditbench check`, in confined processes.
-
-    Args:
-        items: rules, tasks or cells, given as to `run`: ids, paths, classes.
-        cells: with which rules are checked.
-        backend: "jax", "torch", or both; none: those that are installed.
-        only: names of checks; none: all that apply.
-        settings: fields, as of `run`. `timeout`: seconds that a backend's process may take.
-        executor: "local" or "dask". `jobs`: items at a time.
-        results: folder of results for a page: the outcomes of rules are written there too.
-        show_progress: a bar in a terminal, elsewhere a line for each check.
-
-    Returns:
-        A row a check: `subject`; `name` of the check; `held`: None if it does not apply; `detail`: what was
-        seen; `advice`: what to do if it does not hold.
-
-    Raises `UsageError` for what cannot be checked. A check that does not hold is no error.
-
-    >>> import creditbench as cb
-    >>> found = cb.run_checks("adding", only="metadata", show_progress=False)
-    >>> found[["subject", "name", "held"]].values.tolist()
-    [['adding', 'import', True], ['adding', 'metadata', True]]
-    """
-    # pandas is slow to import.
-    import pandas as pd
-
-    with _asked(settings, results) as asked:
-        reports = check_reports(
-            asked.any_names(items),
-            asked.names("cells", cells),
-            asked.settings,
-            backends=defaults.backends(defaults.names(backend), "check"),
-            only=defaults.names(only) or None,
-            seconds=timeout,
-            where=Spread(executor, jobs, scheduler),
-            results=None if results is None else Path(results).expanduser(),
-            bars=_bars(show_progress),
-        )
-    rows = [
-        {"subject": report.subject, **dataclasses.asdict(one), "advice": advice_of(report, one.name)}
-        for report in reports
-        for one in report.results
-    ]
-    return pd.DataFrame(rows, columns=["subject", "name", "held", "detail", "advice"])
-
-
-def advice_of(report: CheckReport, name: str) -> str:
-    """What to do if that check of a report does not hold."""
-    return lists.advice(report.about.get("kind", "learners"), name)
-
-
-# -- scale -----------------------------------------------------------------------------------------------
 
 
 def sweep(
@@ -319,11 +176,11 @@ def measure_scaling(
     >>> found.scaling[["size", "exponent", "claimed", "held"]].round(2).values.tolist()[-1]
     [128, 1.0, 1.0, True]
     """
-    with _asked(settings, output) as asked:
+    with asked(settings, output) as given:
         points, fits = sweep(
-            asked.names("learners", learners),
-            asked.names("cells", cells),
-            asked.settings,
+            given.names("learners", learners),
+            given.names("cells", cells),
+            given.settings,
             axes=defaults.known_names("axis", defaults.names(axis), scaling.AXES, "scale"),
             quantities=defaults.known_names(
                 "quantity", defaults.names(quantity), scaling.QUANTITIES, "scale"
@@ -336,14 +193,11 @@ def measure_scaling(
             limit=limit,
             where=Spread(executor, jobs, scheduler, threads),
             output=None if output is None else Path(output).expanduser(),
-            bars=_bars(show_progress),
+            bars=bars_of(show_progress),
             say=progress.say,
         )
     rows = tuple(map(ScalingPoint.model_validate, scaling_rows(points, fits)))
-    return ResultSet(Results(scaling=rows), _folders(output))
-
-
-# -- gradients -------------------------------------------------------------------------------------------
+    return ResultSet(Results(scaling=rows), folders(output))
 
 
 def compare_estimates(
@@ -447,11 +301,11 @@ def measure_gradients(
     >>> found.gradients.set_index("learner").bias.round(2).gt(0).to_dict()
     {'rtrl': False, 'rflo': True}
     """
-    with _asked(settings, output) as asked:
+    with asked(settings, output) as given:
         options = Options(
-            tasks=asked.names("tasks", tasks),
-            learners=asked.names("learners", learners),
-            cells=asked.names("cells", cells, {"hidden": hidden}),
+            tasks=given.names("tasks", tasks),
+            learners=given.names("learners", learners),
+            cells=given.names("cells", cells, {"hidden": hidden}),
             backends=defaults.names(backend),
             device=device,
             seeds=(seed,),
@@ -459,7 +313,7 @@ def measure_gradients(
             layers=layers,
             batch=batch,
             preset=preset,
-            settings=asked.settings,
+            settings=given.settings,
             data={name: os.fspath(path) for name, path in (data or {}).items()},
             threads=threads,
         )
@@ -471,156 +325,8 @@ def measure_gradients(
             settle=settle,
             where=Spread(executor, jobs, scheduler, threads),
             output=None if output is None else Path(output).expanduser(),
-            bars=_bars(show_progress),
+            bars=bars_of(show_progress),
             say=progress.say,
         )
     rows = tuple(map(GradientQuality.model_validate, gradient_rows(found)))
-    return ResultSet(Results(gradients=rows), _folders(output))
-
-
-# -- tune ------------------------------------------------------------------------------------------------
-
-
-def plan_of(*, points: int, studies: int, seeds: int, confirm: int, draw: int) -> Plan:
-    """The budget of tuning. Raises `UsageError` for numbers that it cannot have."""
-    for option, value, most in (("points", points, 1 << 16), ("studies", studies, 99), ("seeds", seeds, 999)):
-        defaults.require_whole(option, value, 1, most)
-    defaults.require_whole("confirm", confirm, 0, 999 - seeds)
-    defaults.require_whole("draw", draw, 0, 999)
-    return Plan(points=points, studies=studies, seeds=seeds, confirm=confirm, draw=draw)
-
-
-@says_arguments
-def tune(
-    tasks: Tasks,
-    learners: Learners,
-    cells: Cells = CELL,
-    *,
-    output: Path_,
-    backend: str = DEFAULT,
-    device: str = "cpu",
-    points: int = 20,
-    studies: int = 3,
-    seeds: int = 1,
-    confirm: int = 4,
-    draw: int = 0,
-    preset: str = "quick",
-    budget: int | None = None,
-    evaluations: int | None = None,
-    hidden: int = 128,
-    layers: int = 1,
-    bias: bool = False,
-    settings: Mapping[str, Any] | None = None,
-    data: Mapping[str, Path_] | None = None,
-    keep: bool = False,
-    results: Path_ | None = None,
-    reuse: Path_ | Sequence[Path_] = (),
-    executor: str = "local",
-    scheduler: str | None = None,
-    jobs: int | None = None,
-    shard: str | None = None,
-    timeout: float | None = None,
-    show_progress: bool = True,
-) -> pd.DataFrame:
-    """Try the same number of points for every task and rule, and freeze the best on validation.
-
-    As `creditbench tune`, see there; `run(…, tuned=output)` trains what each study chose.
-
-    Args:
-        tasks: one, or several, given as to `run`. `learners`, `cells`: likewise.
-        output: TOML file to write.
-        backend: "jax" or "torch": each has a file of its own; left out: "jax" if it is installed.
-            `device`: as of `run`.
-        points: of every task, rule and study. `studies`: independent ones. `seeds`: of every point.
-        confirm: further seeds that a choice is trained at; if it diverges, the next best is taken.
-        draw: another one has other studies.
-        preset: budget of each trial; `budget`, `evaluations`, `hidden`, `layers`, `bias`, `settings`,
-            `data`, `executor`, `scheduler`, `jobs`, `shard`, `timeout`: as of `run`. What `settings` gives a
-            rule is not searched.
-        keep: leave the studies that `output` has as they are, and tune what it lacks.
-        results: folder of the records: the same call resumes there. None: a temporary folder.
-        reuse: folders of results whose records are taken over first.
-        show_progress: a bar in a terminal, elsewhere a line for each point.
-
-    Returns:
-        A row a study that has a choice: `values`, its `validation` and `score`, and how many points diverged.
-
-    >>> import creditbench as cb
-    >>> found = cb.tune("adding", "bptt", output="tuned.toml", points=2, studies=1, confirm=0, budget=200,
-    ...                 hidden=4, executor="inline", show_progress=False)
-    >>> found[["task", "rule", "study", "points"]].values.tolist()
-    [['adding', 'bptt', '0/0', 2]]
-    """
-    # pandas is slow to import.
-    import pandas as pd
-
-    require_posix("creditbench.tune")
-    with _asked(settings, results) as asked:
-        options = Options(
-            tasks=asked.names("tasks", tasks),
-            learners=asked.names("learners", learners),
-            cells=asked.names("cells", cells, {"hidden": hidden, "bias": bias}),
-            backends=(backend,),
-            device=device,
-            preset=preset,
-            budget=budget,
-            evaluations=evaluations,
-            hidden=hidden,
-            layers=layers,
-            bias=bias,
-            settings=asked.settings,
-            data={name: os.fspath(path) for name, path in (data or {}).items()},
-            timeout=timeout,
-        )
-        plan = plan_of(points=points, studies=studies, seeds=seeds, confirm=confirm, draw=draw)
-        found, _ = tune_grid(
-            options,
-            plan,
-            Where(results=asked.place, executor=executor, jobs=jobs, scheduler=scheduler),
-            Path(output).expanduser(),
-            _call(options, plan),
-            _bars(show_progress),
-            progress.say,
-            keep=keep,
-            reuse=[Path(folder).expanduser() for folder in several(reuse)],
-            shard=None if shard is None else Shard.parse(shard),
-        )
-    rows = [dataclasses.asdict(one) for one in found]
-    return pd.DataFrame(rows, columns=[field.name for field in dataclasses.fields(tuning.Tuned)])
-
-
-def _call(options: Options, plan: Plan) -> str:
-    """The call that makes a tuned file again."""
-    names = ("preset", "budget", "evaluations", "hidden", "layers", "bias")
-    given: dict[str, Any] = {name: list(getattr(options, name)) for name in ("tasks", "learners", "cells")}
-    given |= {"backend": options.backends[0], "device": options.device} | dataclasses.asdict(plan)
-    given |= {name: getattr(options, name) for name in names}
-    given |= {name: dict(getattr(options, name)) for name in ("settings", "data")}
-    return f"creditbench.tune({', '.join(f'{name}={value!r}' for name, value in given.items())}, output=…)"
-
-
-# -- what they share -------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _asked(settings: Mapping[str, Any] | None, folder: Path_ | None) -> Iterator[Asked]:
-    """Reads what a caller gives. Sources of a notebook are written to the folder, or to a temporary one."""
-    # A process may live for days, as that of a notebook: sources change meanwhile.
-    store.forget()
-    with contextlib.ExitStack() as opened:
-        if folder is None:
-            folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="creditbench-"))
-        yield Asked(Path(os.fspath(folder)).expanduser(), settings or {})
-
-
-@contextlib.contextmanager
-def _silence(what: str, total: int) -> Iterator[Callable[[str], None]]:
-    yield lambda text: None
-
-
-def _bars(shown: bool) -> Bars:
-    return progress.bars if shown else _silence
-
-
-def _folders(output: Path_ | None) -> list[Path]:
-    return [] if output is None else [Path(output).expanduser()]
+    return ResultSet(Results(gradients=rows), folders(output))
