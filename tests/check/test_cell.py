@@ -238,13 +238,26 @@ def test_an_if_on_values_is_caught_where_programs_are_traced():
 
 @pytest.mark.slow
 @pytest.mark.needs("jax", "torch")
+@pytest.mark.thorough
+def test_the_template_passes_all_checks(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "cell", "slow_unit"]) == 0
+    capsys.readouterr()
+    assert main(["check", "slow_unit.py", "--json"]) == 0
+    rows = {row["name"]: row["held"] for row in json.loads(capsys.readouterr().out)}
+    assert list(rows) == lists.names("cells") and set(rows.values()) == {True}
+
+
+@pytest.mark.slow
+@pytest.mark.needs("jax")
 def test_the_template_is_checked_and_a_broken_one_told(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["new", "cell", "slow_unit"]) == 0
     assert "creditbench run --cell slow_unit.py --learner bptt --task mackey_glass" in capsys.readouterr().err
-    assert main(["check", "slow_unit.py", "--json"]) == 0
+    few = ["unit", "rest", "derivatives", "reverse mode"]
+    assert main(["check", "slow_unit.py", "--json", "--backend", "jax", "--only", ",".join(few)]) == 0
     rows = {row["name"]: row["held"] for row in json.loads(capsys.readouterr().out)}
-    assert list(rows) == lists.names("cells") and set(rows.values()) == {True}
+    assert set(rows) >= {"import", *few} and all(rows[name] for name in few)
     path = tmp_path / "slow_unit.py"
     path.write_text(path.read_text().replace("ops.xp.tanh(s[0])", "ops.xp.cos(s[0])"))
     assert main(["check", "slow_unit.py", "--only", "rest", "--backend", "jax"]) == 1

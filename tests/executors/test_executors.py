@@ -279,6 +279,13 @@ def test_memory_that_a_framework_refuses_is_out_of_memory(backend):
     assert record.status == "oom", record.status_detail
 
 
+def sleeps(process: psutil.Process) -> bool:
+    try:
+        return process.name() == "sleep"
+    except psutil.NoSuchProcess:  # it has ended since
+        return False
+
+
 @linux
 @pytest.mark.needs("jax")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -307,9 +314,7 @@ def test_nothing_outlives_a_run_that_is_ended_half_way(number, marked, tmp_path)
     try:
         deadline = time.monotonic() + 60
         # The run, guards and workers, a fork, and a daemon.
-        while len(found := marked()) < (7 if good else 5) or not any(
-            process.name() == "sleep" for process in found
-        ):
+        while len(found := marked()) < (7 if good else 5) or not any(map(sleeps, found)):
             assert parent.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         parent.send_signal(number)

@@ -163,7 +163,10 @@ NO_MEMORY = [
     ("ops", "id"),
     thorough(
         itertools.product(BACKENDS, NO_MEMORY),
-        but=[("jax", "anp"), ("jax", "kernl"), ("jax", "rtrl"), *(("torch", id) for id in NO_MEMORY)],
+        but=[
+            *(("jax", id) for id in ("anp", "kernl", "rtrl")),
+            *(("torch", id) for id in ("anp", "eprop", "es", "kernl", "rtrl", "spsa", "uoro", "wp")),
+        ],
     ),
     indirect=["ops"],
 )

@@ -45,7 +45,11 @@ def score(task: str, learner: str, budget: int, hidden: int = 64, **options: obj
     return record.normalised_score
 
 
-@pytest.mark.parametrize(("learner", "task", "budget"), LEARNED, ids=str)
+@pytest.mark.parametrize(
+    ("learner", "task", "budget"),
+    thorough(LEARNED, but=[key for key in LEARNED if key[1] in ("add_stream", "evidence", "delayed_match")]),
+    ids=str,
+)
 def test_shuffled_targets_bring_the_score_to_trivial(
     tasks: dict[str, type[Task]], learner: str, task: str, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

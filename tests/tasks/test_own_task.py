@@ -13,6 +13,7 @@ import pytest
 
 from creditbench.cli import main
 from creditbench.plugins import registry
+from tests.conftest import thorough
 
 ROOT = Path(__file__).parents[2]
 ECHO = ROOT / "tests" / "misbehaving" / "echo_task.py"
@@ -45,7 +46,7 @@ def test_a_task_in_a_file_outside_the_tree_runs(tmp_path: Path, capsys: pytest.C
     assert sorted((row["task"], row["status"]) for row in rows) == [("adding", "ok"), ("echo", "ok")]
 
 
-@pytest.mark.parametrize("executor", ["inline", "local"])
+@pytest.mark.parametrize("executor", thorough(["inline", "local"], but=["local"]))
 def test_a_task_of_an_installed_package_runs(installed: Path, tmp_path: Path, executor: str) -> None:
     """In processes that find the package, among them, with the local executor, workers."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)])}
