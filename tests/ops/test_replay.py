@@ -16,7 +16,7 @@ from creditbench.plugins import registry
 from tests.conftest import thorough
 from tests.training import Training
 
-RULES = [*registry.load("learners"), pytest.param("np", id="np trace"), pytest.param("wp", id="wp fresh")]
+RULES = [*registry.load("learners"), "np trace", "wp fresh"]
 MORE = {"np trace": {"credit": "trace"}, "wp fresh": {"resample": "step", "credit": "trace"}}
 
 
@@ -35,17 +35,19 @@ PROTOCOLS = ["online", "segments", "episodes"]
 
 
 @pytest.mark.parametrize(
-    ("id", "protocol"),
-    thorough(itertools.product(RULES, PROTOCOLS), but=[(id, PROTOCOLS[i % 3]) for i, id in enumerate(RULES)]),
+    ("name", "protocol"),
+    thorough(
+        itertools.product(RULES, PROTOCOLS), but=[(name, PROTOCOLS[i % 3]) for i, name in enumerate(RULES)]
+    ),
 )
-def test_training_is_the_same_recorded(request, id, protocol):
-    compare_training(request.node.callspec.id.split("-")[0], id, protocol)
+def test_training_is_the_same_recorded(name, protocol):
+    compare_training(name, protocol)
 
 
-def compare_training(name, id, protocol):
+def compare_training(name, protocol):
     """Blocks of updates. The second starts from the first one's end, on other data and keys."""
     steps = {"online": 1, "segments": 3, "episodes": 70}[protocol]
-    rule = registry.find("learners", id).cls(**MORE.get(name, {}))
+    rule = registry.find("learners", name.split()[0]).cls(**MORE.get(name, {}))
     training = Training(make_ops("torch"), rule, steps, protocol == "episodes")
     expected, losses = training.start(), []
     for seed in (1, 2):
@@ -328,10 +330,10 @@ def cuda(monkeypatch):
 
 
 @pytest.mark.parametrize("protocol", ["online", "segments"])
-@pytest.mark.parametrize("id", RULES)
-def test_training_is_the_same_captured(request, cuda, id, protocol):
+@pytest.mark.parametrize("name", RULES)
+def test_training_is_the_same_captured(cuda, name, protocol):
     """Noise of several steps is drawn before their graph, and no captured memory is reused too early."""
-    compare_training(request.node.callspec.id.split("-")[0], id, protocol)
+    compare_training(name, protocol)
     assert len(cuda) == 1 and cuda[0].kernels
 
 
