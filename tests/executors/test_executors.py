@@ -31,6 +31,7 @@ from creditbench.studies import process as measuring
 from creditbench.trials.grid import Options, make_grid
 from creditbench.trials.trainer import run_trials
 from creditbench.trials.trial import Trial
+from tests.conftest import thorough
 
 PLUGINS = Path(__file__).parents[1] / "misbehaving"
 HONEST = str(Path(__file__).parents[1] / "submissions" / "honest.py")
@@ -272,7 +273,7 @@ def test_what_does_harm_costs_one_trial_and_leaves_no_process(marked, tmp_path):
         assert none_left(marked, 0.0)
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("backend", thorough(["jax", "torch"], but=["torch"]))
 def test_memory_that_a_framework_refuses_is_out_of_memory(backend):
     (trial,) = trials("asks", backends=(backend,))
     (record,) = run_trials([trial], trainer=confined_trainer(trial, Limits(seconds=300.0)))
@@ -288,7 +289,9 @@ def sleeps(process: psutil.Process) -> bool:
 
 @linux
 @pytest.mark.needs("jax")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", thorough([signal.SIGKILL, signal.SIGINT, signal.SIGTERM], but=[signal.SIGKILL, signal.SIGINT])
+)
 def test_nothing_outlives_a_run_that_is_ended_half_way(number, marked, tmp_path):
     """Also the trial's forks, and processes in sessions of their own."""
     harmful = str(PLUGINS / "misbehaves.py")

@@ -903,7 +903,7 @@ def _column(browser, name: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+@pytest.mark.parametrize(("width", "height"), thorough([(1280, 900), (390, 844)], but=[(390, 844)]))
 def test_the_page_in_a_browser(results, board, tmp_path, width, height):
     path = tmp_path / "index.html"
     cells = {"tanh": "index.html", "gru": "cells/gru/index.html"}
