@@ -63,6 +63,7 @@ def test_a_score_is_the_same_in_every_run(suite):
     assert -1 <= subject.track_score(one, "rflo", "jax") <= 1.1
 
 
+@pytest.mark.needs("jax", "torch")
 def test_a_rule_without_a_backend_is_left_out(suite, monkeypatch):
     monkeypatch.setattr(registry.builtin("learners")["rflo"].cls, "backends", frozenset({"jax"}))
     with pytest.raises(NotImplementedError, match="rflo has no torch"):

@@ -63,8 +63,9 @@ def test_seeds_of_a_family_share_a_process():
     assert {trial.id for job in jobs for trial in job.trials} == {trial.id for trial in made}
 
 
+@pytest.mark.needs("jax")
 def test_a_family_is_split_over_empty_slots_unless_it_is_trained_together():
-    made = trials("bptt", seeds=(0, 1, 2))
+    made = trials("bptt", backends=("jax",), seeds=(0, 1, 2))
     assert sorted(len(job.trials) for job in make_jobs(made, slots=2)) == [1, 2]
     assert sorted(len(job.trials) for job in make_jobs(made, slots=8)) == [1, 1, 1]
     assert make_jobs(made, slots=8, together=True) == [Job(made, True)]
