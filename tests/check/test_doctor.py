@@ -21,6 +21,7 @@ def test_a_backend_that_works_says_what_it_has():
     assert found["gemm_gflops"] > 0 and found["triad_gbytes"] > 0
 
 
+@pytest.mark.needs("torch")
 def test_each_accelerator_has_peaks_of_its_own_or_says_why_not(monkeypatch, capsys):
     def ask(backend, threads, device="cpu"):
         asked.append((threads, device))

@@ -175,6 +175,7 @@ def test_a_short_trial_leaves_none(kept):
     assert not often.folder.exists()
 
 
+@pytest.mark.needs("torch")
 def test_a_run_that_is_killed_goes_on(tmp_path):
     """SIGKILL of a real run, in the middle of a trial: the next run has the record of an undisturbed one."""
     words = "--task mackey_glass --learner uoro --backend torch --seeds 1 --hidden 8 --budget 5000"
