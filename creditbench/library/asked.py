@@ -55,6 +55,19 @@ class Asked:
                 found.append(self._name(kind, item, sized or {}))
         return tuple(dict.fromkeys(found))
 
+    def grid(
+        self, tasks: Tasks, learners: Learners, cells: Cells, data: Mapping[str, Path_] | None, **sized: Any
+    ) -> dict[str, Any]:
+        """The fields of `Options` that say what is trained. `sized`: as of `names`, for the cells."""
+        return {
+            "tasks": self.names("tasks", tasks),
+            "learners": self.names("learners", learners),
+            "cells": self.names("cells", cells, sized),
+            # After the names: instances have brought theirs.
+            "settings": self.settings,
+            "data": {name: os.fspath(path) for name, path in (data or {}).items()},
+        }
+
     def any_names(self, items: Any) -> tuple[str, ...]:
         """As `names`, of items of any kind: that of a class is known by what it derives from."""
         found: list[str] = []

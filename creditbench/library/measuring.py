@@ -6,7 +6,6 @@ a notebook has.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -303,9 +302,7 @@ def measure_gradients(
     """
     with asked(settings, output) as given:
         options = Options(
-            tasks=given.names("tasks", tasks),
-            learners=given.names("learners", learners),
-            cells=given.names("cells", cells, {"hidden": hidden}),
+            **given.grid(tasks, learners, cells, data, hidden=hidden),
             backends=defaults.names(backend),
             device=device,
             seeds=(seed,),
@@ -313,8 +310,6 @@ def measure_gradients(
             layers=layers,
             batch=batch,
             preset=preset,
-            settings=given.settings,
-            data={name: os.fspath(path) for name, path in (data or {}).items()},
             threads=threads,
         )
         found = compare_estimates(

@@ -116,11 +116,8 @@ def run(
     own = tempfile.TemporaryDirectory(prefix="creditbench-") if results is None else None
     place = Path(own.name if own is not None else os.fspath(results or "")).expanduser()
     asked = Asked(place, settings or {})
-    sized = {"hidden": hidden, "bias": bias, "alpha": alpha}
     options = Options(
-        tasks=asked.names("tasks", tasks),
-        learners=asked.names("learners", learners),
-        cells=asked.names("cells", cells, sized),
+        **asked.grid(tasks, learners, cells, data, hidden=hidden, bias=bias, alpha=alpha),
         decorrelate=defaults.names(decorrelate),
         backends=defaults.names(backend),
         device=device,
@@ -138,8 +135,6 @@ def run(
         preset=preset,
         budget=budget,
         evaluations=evaluations,
-        settings=asked.settings,
-        data={name: os.fspath(path) for name, path in (data or {}).items()},
         tuned=None if tuned is None else os.fspath(tuned),
         threads=threads,
         measure=measure,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,9 +98,7 @@ def tune(
     require_posix("creditbench.tune")
     with asked(settings, results) as given:
         options = Options(
-            tasks=given.names("tasks", tasks),
-            learners=given.names("learners", learners),
-            cells=given.names("cells", cells, {"hidden": hidden, "bias": bias}),
+            **given.grid(tasks, learners, cells, data, hidden=hidden, bias=bias),
             backends=(backend,),
             device=device,
             preset=preset,
@@ -110,8 +107,6 @@ def tune(
             hidden=hidden,
             layers=layers,
             bias=bias,
-            settings=given.settings,
-            data={name: os.fspath(path) for name, path in (data or {}).items()},
             timeout=timeout,
         )
         plan = plan_of(points=points, studies=studies, seeds=seeds, confirm=confirm, draw=draw)

@@ -70,4 +70,4 @@ def installed() -> list[str]:
 
 
 #: The backend where none is named: the first that is installed.
-DEFAULT = next(iter([*installed(), *FRAMEWORKS]))
+DEFAULT = (installed() or list(FRAMEWORKS))[0]
